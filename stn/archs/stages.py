@@ -1,0 +1,141 @@
+"""The parts of classifiers and localisation nets: makers that take an input shape.
+
+A classifier is a list of stages; stage i ends where depth X = i + 1 is read, after the
+pooling that follows the convolution. Must not know about transformers.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Shape = tuple[int, int, int]
+Maker = Callable[[Shape], nn.Module]
+
+
+@dataclass(frozen=True)
+class Net:
+    """A classifier and the localisation net that goes with one wiring."""
+
+    stages: Sequence[Maker]
+    head: Sequence[Maker] = ()
+    scale: float = 1.0
+    """Side of the transformer's output over the side of its input."""
+
+
+def shape_after(module: nn.Module, shape: Shape) -> Shape:
+    """Output shape of one image, [C, H, W] or [features]."""
+    training = module.training
+    with torch.no_grad():
+        out = module.eval()(torch.zeros(1, *shape))
+    module.train(training)
+    return tuple(out.shape[1:])  # type: ignore[return-value]
+
+
+def build(makers: Sequence[Maker], shape: Shape) -> list[nn.Module]:
+    modules = []
+    for make in makers:
+        modules.append(make(shape))
+        shape = shape_after(modules[-1], shape)
+    return modules
+
+
+class CoordConv2d(nn.Conv2d):
+    """A convolution over the input and its row and column coordinates in [-1, 1].
+
+    The coordinates are the same for every image, so their part is convolved once per
+    batch and added: a bias map. ``first`` puts them before the image channels; ``radius``
+    appends the distance from ``centre``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        kernel: int,
+        padding: int = 0,
+        first: bool = False,
+        radius: bool = False,
+        centre: float = 0.0,
+    ):
+        self.image_channels = channels
+        super().__init__(channels + 2 + radius, width, kernel, padding=padding)
+        self.first, self.radius, self.centre = first, radius, centre
+
+    def coordinates(self, x_BCHW: Tensor) -> Tensor:
+        H, W = x_BCHW.shape[2:]
+        row = torch.linspace(-1, 1, H, device=x_BCHW.device, dtype=x_BCHW.dtype).view(H, 1).expand(H, W)
+        column = torch.linspace(-1, 1, W, device=x_BCHW.device, dtype=x_BCHW.dtype).expand(H, W)
+        maps = [row, column]
+        if self.radius:
+            maps.append(((row - self.centre) ** 2 + (column - self.centre) ** 2).sqrt())
+        return torch.stack(maps).unsqueeze(0)
+
+    def forward(self, input: Tensor) -> Tensor:
+        extra = self.in_channels - self.image_channels
+        sizes = [extra, self.image_channels] if self.first else [self.image_channels, extra]
+        parts = self.weight.split(sizes, dim=1)
+        for_coordinates, for_image = parts if self.first else parts[::-1]
+        bias_map = F.conv2d(self.coordinates(input), for_coordinates, self.bias, padding=self.padding)
+        return F.conv2d(input, for_image, padding=self.padding) + bias_map
+
+
+def conv(
+    width: int,
+    kernel: int,
+    *,
+    pool: int = 2,
+    padding: int = 0,
+    dropout: float = 0.0,
+    coordinates: dict | None = None,
+) -> Maker:
+    """Convolution, channel dropout, max-pool, ReLU."""
+
+    def make(shape: Shape) -> nn.Module:
+        side = shape[-1] + 2 * padding - kernel + 1
+        if len(shape) != 3 or side < max(1, pool):
+            raise ValueError(f"a {kernel}x{kernel} convolution does not fit a {'x'.join(map(str, shape))} map")
+        if coordinates is None:
+            layers: list[nn.Module] = [nn.Conv2d(shape[0], width, kernel, padding=padding)]
+        else:
+            layers = [CoordConv2d(shape[0], width, kernel, padding, **coordinates)]
+        if dropout:
+            layers.append(nn.Dropout2d(dropout))
+        if pool > 1:
+            layers.append(nn.MaxPool2d(pool))
+        return nn.Sequential(*layers, nn.ReLU())
+
+    return make
+
+
+def dense(*widths: int, dropout: float = 0.0) -> Maker:
+    """Flatten, then fully connected layers with ReLU."""
+
+    def make(shape: Shape) -> nn.Module:
+        features = torch.Size(shape).numel()
+        layers: list[nn.Module] = [nn.Flatten()]
+        for width in widths:
+            layers += [nn.Linear(features, width), nn.ReLU()]
+            features = width
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+        return nn.Sequential(*layers)
+
+    return make
+
+
+def classify(classes: int, *hidden: int, dropout: float = 0.0) -> Maker:
+    """The last stage: fully connected layers down to one logit per class."""
+
+    def make(shape: Shape) -> nn.Module:
+        body = dense(*hidden, dropout=dropout)(shape)
+        return nn.Sequential(body, nn.Linear(shape_after(body, shape)[0], classes))
+
+    return make
+
+
+def halve() -> Maker:
+    """Bilinear reduction to half the side, which is the mean of 2x2 pixels."""
+    return lambda shape: nn.AvgPool2d(2)

@@ -1,0 +1,92 @@
+"""The command line: YAML first, flags over it, one clear message and exit code 2 for bad input.
+
+Must not know torch: ``--help`` and a typo answer at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import tyro
+
+from stn.config import load_yaml, parse_seeds
+from stn.schema import Config
+
+_EXCLUSIVE = ({"epochs", "train.epochs"}, {"steps", "train.steps"})
+
+
+class Command(Config):
+    """Train spatial-transformer networks: one architecture, one data set, any number of seeds.
+
+    Values come from --config FILE (YAML), then from the command line.
+    """
+
+    config: str | None = None
+    """YAML file to start from; see configs/."""
+    check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Build everything, print the configuration and the network, and leave."""
+    list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print the names of architectures, networks, data sets and recipes, and leave."""
+
+
+def is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def fail(message: object, code: int = 2) -> NoReturn:
+    """One message (from one process) and an exit code; 2 is the user's mistake."""
+    if is_main_process():
+        print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _config_file(arguments: list[str]) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument == "--config":
+            return arguments[i + 1] if i + 1 < len(arguments) else None
+        if argument.startswith("--config="):
+            return argument.partition("=")[2]
+    return None
+
+
+def _check(config: Config) -> None:
+    """Combinations that no single field can judge."""
+    optim, data, train = config.optim, config.data, config.train
+    parse_seeds(train.seeds)
+    if train.epochs is not None and train.steps is not None:
+        raise ValueError("give epochs or steps, not both")
+    if optim.nesterov and (optim.name != "sgd" or optim.momentum == 0):
+        raise ValueError("optim.nesterov needs optim.name sgd and a momentum above 0")
+    if optim.schedule == "multistep" and not optim.milestones:
+        raise ValueError("optim.schedule multistep needs optim.milestones")
+    if optim.accumulate > data.batch_size:
+        raise ValueError(f"optim.accumulate {optim.accumulate} exceeds batch_size {data.batch_size}")
+    if not 0 < data.scale[0] <= data.scale[1]:
+        raise ValueError(f"data.scale needs two rising numbers above 0, got {data.scale}")
+    if train.precision == "fp16" and train.fuse > 1:
+        raise ValueError("fp16 cannot fuse seeds: one seed's overflow would skip a step of all; use bf16")
+
+
+def parse(arguments: list[str]) -> Command:
+    """Arguments to a checked configuration; leaves with exit code 2 where they are wrong."""
+    try:
+        path = _config_file(arguments)
+        base = load_yaml(path) if path else Config()
+        given = {argument.partition("=")[0].removeprefix("--") for argument in arguments}
+        if path and given & _EXCLUSIVE[0] and not given & _EXCLUSIVE[1]:
+            base = base.model_copy(update={"train": base.train.model_copy(update={"steps": None})})
+        elif path and given & _EXCLUSIVE[1] and not given & _EXCLUSIVE[0]:
+            base = base.model_copy(update={"train": base.train.model_copy(update={"epochs": None})})
+        command = tyro.cli(
+            Command,
+            args=arguments,
+            prog=Path(sys.argv[0]).name,
+            default=Command(**{section: getattr(base, section) for section in Config.model_fields}),
+            config=(tyro.conf.AvoidSubcommands,),
+            console_outputs=is_main_process(),
+        )
+        _check(command)
+    except ValueError as error:
+        fail(error)
+    return command

@@ -1,0 +1,132 @@
+"""Perturbed MNIST (Finnveden et al., section 4.1) and batched augmentation.
+
+A perturbation takes uint8 images [M, 1, 28, 28], one stream of random numbers per image and
+the pool of training images that clutter is cut from; it returns images in [0, 1] and the
+pose that it applied, [M, P]. Must not know about epochs, seeds or ranks.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stn.rng import Draws
+from stn.warp import affine_grid, sample
+
+CROP, CROPS = 6, 6
+
+
+def _matrix(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
+
+
+def rotate(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotation uniform in [-90, 90] degrees, bilinear. Pose: degrees, counter-clockwise as seen."""
+    degrees_M1 = draws.uniform(1, -90, 90)
+    angle = torch.deg2rad(degrees_M1[:, 0])
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # Sampling points turn the other way than the image; the row axis points down.
+    theta = _matrix((cos, -sin, zero), (sin, cos, zero))
+    grid = affine_grid(theta, (28, 28), align_corners=True)
+    return sample(x_M1HW.float() / 255, grid, "zeros", True), degrees_M1
+
+
+def _cut(draws: Draws, pool: Tensor, rows: int) -> Tensor:
+    """Clutter: 6x6 crops at random places of random training images, uint8 [M, crops, 6, 6]."""
+    which = draws.integers(CROPS, len(pool))
+    top, left = draws.integers(CROPS, 28 - CROP + 1), draws.integers(CROPS, 28 - CROP + 1)
+    span = torch.arange(CROP, device=pool.device)
+    y, x = (top[..., None] + span)[..., :, None], (left[..., None] + span)[..., None, :]
+    return pool.view(len(pool), 28, 28)[which[..., None, None], y, x]
+
+
+def _add(canvas_MHW: Tensor, patch_Mhw: Tensor, top_M: Tensor, left_M: Tensor) -> None:
+    """Add one patch to each canvas, in place; within one call no two patches meet."""
+    M, H, W = canvas_MHW.shape
+    h, w = patch_Mhw.shape[1:]
+    y = (top_M[:, None] + torch.arange(h, device=top_M.device))[:, :, None]
+    x = (left_M[:, None] + torch.arange(w, device=top_M.device))[:, None, :]
+    inside = (y >= 0) & (y < H) & (x >= 0) & (x < W)
+    place = (y.clamp(0, H - 1) * W + x.clamp(0, W - 1)).flatten(1)
+    canvas_MHW.view(M, -1).scatter_add_(1, place, (patch_Mhw * inside).flatten(1))
+
+
+def translate(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
+    """Digit at a random place of a 60x60 canvas, six crops added. Pose: (x, y) from the centre, pixels."""
+    M = len(x_M1HW)
+    place_M2 = draws.integers(2, 33)
+    canvas = x_M1HW.new_zeros(M, 60, 60, dtype=torch.int32)  # integers add up in any order
+    _add(canvas, x_M1HW[:, 0].int(), place_M2[:, 1], place_M2[:, 0])
+    crops = _cut(draws, pool, M).int()
+    top, left = draws.integers(CROPS, 60 - CROP + 1), draws.integers(CROPS, 60 - CROP + 1)
+    for k in range(CROPS):
+        _add(canvas, crops[:, k], top[:, k], left[:, k])
+    return canvas.clamp_(max=255).float().div_(255).unsqueeze(1), place_M2.float() - 16
+
+
+def _enlarge(x_MhW: Tensor, factor_M: Tensor, size: int, shift_M2: Tensor | None = None) -> Tensor:
+    """Scale about the centre onto a size x size canvas, bilinear, black outside."""
+    M, h = len(x_MhW), x_MhW.shape[-1]
+    ratio = (size - 1) / (h - 1) / factor_M  # sampling coordinates are fractions of each map's side
+    zero = torch.zeros_like(ratio)
+    x, y = (zero, zero) if shift_M2 is None else (-shift_M2 * (2 / (h - 1)) / factor_M[:, None]).unbind(-1)
+    grid = affine_grid(_matrix((ratio, zero, x), (zero, ratio, y)), (size, size), align_corners=True)
+    return sample(x_MhW.view(M, 1, h, h).float() / 255, grid, "zeros", True)[:, 0]
+
+
+def rescale(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
+    """Digit scaled by 2^U(-1, 2) on a 112x112 canvas, six scaled crops added. Pose: log2 of the area."""
+    M, window = len(x_M1HW), 4 * CROP + 4
+    exponent_M1 = draws.uniform(1, -1, 2)
+    canvas = _enlarge(x_M1HW[:, 0], torch.exp2(exponent_M1[:, 0]), 112)
+    crops = _cut(draws, pool, M)
+    factors = torch.exp2(draws.uniform(CROPS, -1, 2))
+    free = 112 - CROP * factors  # the crop lies whole on the canvas
+    centre = (
+        torch.stack([draws.uniform(CROPS), draws.uniform(CROPS)], -1) * free[..., None] + CROP * factors[..., None] / 2
+    )
+    corner = (centre - window / 2).floor()  # a window of whole pixels, and what is left of the shift
+    rest = centre - corner - window / 2
+    for k in range(CROPS):
+        patch = _enlarge(crops[:, k], factors[:, k], window, rest[:, k])
+        _add(canvas, patch, corner[:, k, 1].long(), corner[:, k, 0].long())
+    return canvas.clamp_(max=1).unsqueeze(1), 2 * exponent_M1
+
+
+def random_affine(
+    x_MCHW: Tensor,
+    draws: Draws,
+    degrees: float,
+    shift: float,
+    scale: tuple[float, float],
+    shear: float,
+    interpolation: str,
+) -> Tensor:
+    """Rotation, translation, scale and shear about the centre, drawn for each image."""
+    angle, skew = (torch.deg2rad(draws.uniform(1, -d, d)[:, 0]) for d in (degrees, shear))
+    factor = draws.uniform(1, *scale)[:, 0]
+    tx, ty = (2 * draws.uniform(1, -shift, shift)[:, 0] for _ in range(2))
+    cos, sin = angle.cos(), angle.sin()
+    # The image moves by A = R(angle) @ shear @ scale, then by (tx, ty); sampling points by the inverse.
+    a, b = factor * cos, factor * (cos * skew.tan() + sin)
+    c, d = -factor * sin, factor * (cos - sin * skew.tan())
+    determinant = a * d - b * c
+    a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
+    theta = _matrix((a, b, -(a * tx + b * ty)), (c, d, -(c * tx + d * ty)))
+    grid = affine_grid(theta, (x_MCHW.shape[2], x_MCHW.shape[3]), align_corners=False)
+    return F.grid_sample(x_MCHW, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
+
+
+def random_crop(x_MCHW: Tensor, draws: Draws, padding: int) -> Tensor:
+    """Shift by up to ``padding`` pixels each way, black outside."""
+    M, C, H, W = x_MCHW.shape
+    offset = draws.integers(2, 2 * padding + 1)
+    padded = F.pad(x_MCHW, [padding] * 4)
+    y = offset[:, :1] + torch.arange(H, device=x_MCHW.device)
+    x = offset[:, 1:] + torch.arange(W, device=x_MCHW.device)
+    rows = torch.arange(M, device=x_MCHW.device)
+    return padded[rows[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+
+
+def random_flip(x_MCHW: Tensor, draws: Draws) -> Tensor:
+    flip_M = draws.uniform(1)[:, 0] < 0.5
+    return torch.where(flip_M[:, None, None, None], x_MCHW.flip(-1), x_MCHW)

@@ -1,0 +1,108 @@
+"""Where images come from: MNIST out of the package, CIFAR-10 out of a folder. All as uint8 tensors.
+
+Everything is checked by SHA-256 before it is used. Must not know what is done with the images.
+"""
+
+import hashlib
+import lzma
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Images(NamedTuple):
+    train_x: Tensor
+    """uint8 [N, C, H, W]"""
+    train_y: Tensor
+    """int64 [N]"""
+    test_x: Tensor
+    test_y: Tensor
+
+
+_MNIST = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
+_CIFAR10 = {
+    "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+    "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+    "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+    "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+    "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+    "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+}
+
+
+def _verified(name: str, content: bytes, sha256: str) -> bytearray:
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{name} is damaged: its SHA-256 is not the published one; replace the file")
+    return bytearray(content)  # writable, as torch.frombuffer wants it
+
+
+@lru_cache(maxsize=1)
+def mnist(root: str | None = None) -> Images:
+    """The four idx files that ship with the package; root is not needed."""
+    folder = resources.files("stn.data") / "mnist_xz"
+    parts = []
+    for name, sha256 in _MNIST.items():
+        packed = (folder / f"{name}.xz").read_bytes()
+        try:
+            content = lzma.decompress(packed)
+        except lzma.LZMAError:
+            content = b""
+        header = 16 if "images" in name else 8
+        parts.append(torch.frombuffer(_verified(f"{name}.xz", content, sha256), dtype=torch.uint8, offset=header))
+    train_x, train_y, test_x, test_y = parts
+    return Images(train_x.view(-1, 1, 28, 28), train_y.long(), test_x.view(-1, 1, 28, 28), test_y.long())
+
+
+def data_root(root: str | None) -> Path:
+    return Path(root or os.environ.get("STN_DATA") or "data")
+
+
+@lru_cache(maxsize=1)
+def cifar10(root: str | None = None) -> Images:
+    """The binary version where it is, else torchvision's layout, else torchvision's download."""
+    folder = data_root(root)
+    binary = next((f for f in (folder / "cifar-10-batches-bin", folder) if (f / "test_batch.bin").is_file()), None)
+    return _cifar10_binary(binary) if binary else _cifar10_torchvision(folder)
+
+
+def _cifar10_binary(folder: Path) -> Images:
+    batches = []
+    for name, sha256 in _CIFAR10.items():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise ValueError(f"cannot read {folder / name}: {error.strerror}") from None
+        records = torch.frombuffer(_verified(str(folder / name), content, sha256), dtype=torch.uint8).view(-1, 3073)
+        batches.append((records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0].long()))
+    x, y = (torch.cat(part) for part in zip(*batches[:5], strict=True))
+    return Images(x, y, *batches[5])
+
+
+def _cifar10_torchvision(folder: Path) -> Images:
+    from torchvision.datasets import CIFAR10  # slow to import, and only needed here
+
+    present = (folder / "cifar-10-batches-py").is_dir()
+    try:
+        train, test = (CIFAR10(str(folder), train=t, download=not present) for t in (True, False))
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"no usable CIFAR-10 in '{folder}' ({' '.join(str(error).split())}). Put the official binary version "
+            f"there as {folder / 'cifar-10-batches-bin'} (data_batch_1.bin ... test_batch.bin), or torchvision's "
+            f"{folder / 'cifar-10-batches-py'}, or name another folder with --data-root or STN_DATA"
+        ) from None
+    x, y = ([torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(d.targets)] for d in (train, test))
+    return Images(*x, *y)
+
+
+Load = Callable[[str | None], Images]

@@ -1,0 +1,156 @@
+"""Batches as a pure function of (seed, step, rank): resident images, perturbed on the device.
+
+S seed, B this rank's part of the batch, M = S * B rows, N training images, C channel, H, W.
+Must not know the network or the optimiser.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from stn.data.datasets import Dataset
+from stn.data.perturb import random_affine, random_crop, random_flip
+from stn.rng import Draws, Site
+from stn.schema import Data
+
+TEST_SEED = 20_040_678  # fixes the test perturbations for good
+
+
+class Batch(NamedTuple):
+    x_SBCHW: Tensor
+    y_SB: Tensor
+    weight_B: Tensor
+    """Share of each row in the mean over the whole batch, times the number of ranks."""
+    row_B: Tensor
+    """Position in the whole batch: the key of random numbers such as dropout's."""
+
+    def parts(self, n: int) -> Iterator["Batch"]:
+        """The batch in n parts; weights are of the whole batch, so losses and gradients add up."""
+        if n == 1:
+            yield self
+            return
+        for x, y, w, r in zip(
+            self.x_SBCHW.tensor_split(n, 1),
+            self.y_SB.tensor_split(n, 1),
+            self.weight_B.tensor_split(n),
+            self.row_B.tensor_split(n),
+            strict=True,
+        ):
+            if len(w):
+                yield Batch(x, y, w, r)
+
+
+class TestBatch(NamedTuple):
+    x_BCHW: Tensor
+    y_B: Tensor
+    pose_BP: Tensor
+
+
+def share(n: int, rank: int, world: int) -> range:
+    """A rank's contiguous part of n things; parts differ by at most one."""
+    return range(rank * n // world, (rank + 1) * n // world)
+
+
+class Stream:
+    """A data set on the device, in training batches and test batches."""
+
+    def __init__(
+        self,
+        data: Data,
+        dataset: Dataset,
+        seeds: list[int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        images = dataset.load(data.root)
+        self.data, self.dataset, self.rank, self.world = data, dataset, rank, world
+        self.device, self.dtype = torch.device(device), dtype
+        self._pool = images.train_x.to(device)  # clutter is cut from all training images, whatever the limits
+        last = len(images.train_x) - data.validation
+        first = min(data.limit_train or last, last)
+        self.x, self.y = self._pool[:first], images.train_y[:first].to(device)
+        if data.validation:
+            self._test_x, self._test_y = self._pool[last:], images.train_y[last:].to(device)
+        else:
+            self._test_x, self._test_y = images.test_x.to(device), images.test_y.to(device)
+        total = len(self._test_x) * dataset.replicas
+        self.test_count = min(data.limit_test or total, total)
+        self.steps_per_epoch = -(-first // data.batch_size)
+        self._seed_S1 = torch.tensor(seeds, device=device).unsqueeze(1)
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._affine = bool(data.rotate or data.translate or data.shear) or data.scale != (1.0, 1.0)
+        self._augments = self._affine or data.crop > 0 or data.flip
+        self._mean = torch.tensor(dataset.mean, device=device).view(-1, 1, 1)
+        self._std = torch.tensor(dataset.std, device=device).view(-1, 1, 1)
+
+    def _epoch_order(self, epoch: int) -> Tensor:
+        """Each seed's own order of the training images, [S, N]."""
+        if self._order[0] != epoch:
+            order = Draws(self._seed_S1[:, 0], Site.ORDER, epoch, device=self.device).permutation(len(self.x))
+            self._order = (epoch, order)
+        return self._order[1]
+
+    def batch_size(self, step: int) -> int:
+        """Images of one seed in the global batch of a step; the last one of an epoch may be smaller."""
+        start = step % self.steps_per_epoch * self.data.batch_size
+        return min(self.data.batch_size, len(self.x) - start)
+
+    def batch(self, step: int) -> Batch:
+        """This rank's part of the global batch of a step."""
+        epoch, k = divmod(step, self.steps_per_epoch)
+        start, size = k * self.data.batch_size, self.batch_size(step)
+        rows = share(size, self.rank, self.world)
+        weight = self.world / size
+        if not rows:  # fewer images than ranks: one that does not count, so that every rank takes part
+            rows, weight = range(1), 0.0
+        row_B = torch.arange(rows.start, rows.stop, device=self.device)
+        index_SB = self._epoch_order(epoch)[:, start + rows.start : start + rows.stop]
+        S, B = index_SB.shape
+        index_M = index_SB.reshape(-1)
+        position_B = epoch * len(self.x) + start + row_B  # the how-manieth image of the run this is
+        x_MCHW, _ = self._perturb(self.x[index_M], self._seed_S1, Site.PERTURB, position_B)
+        if self._augments:
+            x_MCHW = self._augment(x_MCHW, self._draws(self._seed_S1, Site.AUGMENT, position_B))
+        return Batch(
+            self._normalise(x_MCHW).view(S, B, *x_MCHW.shape[1:]),
+            self.y[index_M].view(S, B),
+            torch.full((B,), weight, device=self.device, dtype=self.dtype),
+            row_B,
+        )
+
+    def _draws(self, *keys: int | Tensor) -> Draws:
+        return Draws(*keys, device=self.device).flat()
+
+    def _perturb(self, x_MCHW: Tensor, *keys: int | Tensor) -> tuple[Tensor, Tensor]:
+        if self.dataset.perturb is None:
+            return x_MCHW.float().div_(255), self._mean.new_zeros(len(x_MCHW), 0)
+        return self.dataset.perturb(x_MCHW, self._draws(*keys), self._pool)
+
+    def _augment(self, x_MCHW: Tensor, draws: Draws) -> Tensor:
+        d = self.data
+        if self._affine:
+            x_MCHW = random_affine(x_MCHW, draws, d.rotate, d.translate, d.scale, d.shear, d.interpolation)
+        if d.crop:
+            x_MCHW = random_crop(x_MCHW, draws, d.crop)
+        return random_flip(x_MCHW, draws) if d.flip else x_MCHW
+
+    def _normalise(self, x_MCHW: Tensor) -> Tensor:
+        return x_MCHW.sub_(self._mean).div_(self._std).to(self.dtype)
+
+    def test_batches(self, size: int, rank: int = 0, world: int = 1) -> Iterator[TestBatch]:
+        """This rank's part of the test set, every image once over all ranks."""
+        rows = share(self.test_count, rank, world)
+        for start in range(rows.start, rows.stop, size):
+            yield self.test_images(torch.arange(start, min(start + size, rows.stop), device=self.device))
+
+    def test_images(self, index_B: Tensor) -> TestBatch:
+        """Test images by number; number n is the image n mod N under its perturbation n div N."""
+        n = len(self._test_x)
+        image_B = index_B % n
+        site = Site.VALIDATION if self.data.validation else Site.TEST
+        x_BCHW, pose_BP = self._perturb(self._test_x[image_B], TEST_SEED, site, index_B // n, image_B)
+        return TestBatch(self._normalise(x_BCHW), self._test_y[image_B], pose_BP)

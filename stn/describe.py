@@ -1,0 +1,75 @@
+"""--list and --check: what can be picked, and what was picked, layer by layer."""
+
+from pathlib import Path
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from stn import registry
+from stn.archs import build_model
+from stn.archs.wirings import count
+from stn.config import dump_yaml, parse_seeds, signature
+from stn.log import console, say
+from stn.resolve import build_dataset
+from stn.schema import Config
+
+RECIPES = Path(__file__).parent.parent / "configs"
+
+
+def list_names() -> int:
+    for kind, title in (("arch", "Architectures"), ("net", "Networks"), ("dataset", "Data sets")):
+        table = Table("name", "what it is", title=f"{title} (--{kind})", title_justify="left")
+        for name, line in registry.names(kind).items():
+            table.add_row(name, Text(line))
+        console.print(table)
+    table = Table("file", "what it is", title="Recipes (--config)", title_justify="left")
+    for path in sorted(RECIPES.glob("*.yaml")):
+        table.add_row(f"configs/{path.name}", Text(path.read_text().splitlines()[0].lstrip("# ")))
+    console.print(table)
+    return 0
+
+
+def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str, int]]:
+    """Name, type, output shape and parameters of every leaf, in the order in which they run.
+
+    A layer that runs twice stands there twice; its parameters count once.
+    """
+    rows: list[tuple[str, str, str, int]] = []
+    seen: set[int] = set()
+    hooks = []
+    for name, module in model.named_modules():
+        own = list(module.parameters(recurse=False))
+        if own or not list(module.children()):
+
+            def hook(module: nn.Module, _: object, out: torch.Tensor, name: str = name) -> None:
+                fresh = [p for p in module.parameters(recurse=False) if id(p) not in seen]
+                seen.update(id(p) for p in fresh)
+                size = "x".join(map(str, out.shape[1:]))
+                rows.append((name, type(module).__name__, size, sum(p.numel() for p in fresh)))
+
+            hooks.append(module.register_forward_hook(hook))
+    model.eval()
+    with torch.no_grad():
+        model(torch.zeros(1, *shape))
+    for handle in hooks:
+        handle.remove()
+    return rows
+
+
+def check(config: Config) -> int:
+    """Build the network and print everything that --check promises."""
+    dataset = build_dataset(config.data.name)
+    model = build_model(config.arch, dataset.shape, dataset.classes)
+    say(dump_yaml(config))
+    table = Table("layer", "type", "output", "parameters", title=f"{config.arch.name} on {config.arch.net}")
+    for name, kind, size, parameters in layers(model, dataset.shape):
+        table.add_row(name, kind, size, f"{parameters:,}" if parameters else "")
+    console.print(table)
+    say(f"input       {'x'.join(map(str, dataset.shape))}, {dataset.classes} classes")
+    say(f"parameters  {count(model)}")
+    say(f"steps       {config.train.steps}")
+    say(f"seeds       {len(parse_seeds(config.train.seeds))}")
+    say(f"signature   {signature(config)}")
+    return 0

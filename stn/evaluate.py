@@ -1,0 +1,55 @@
+"""Exact evaluation: every test image counts once, on any number of processes.
+
+python -m stn.evaluate RUN re-evaluates a finished run directory.
+S seed, B batch, K class.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stn.data.stream import Stream
+from stn.runtime import Runtime
+from stn.seeds import Seeds
+
+
+def scores(confusion_KK: Tensor, loss: float, split: str = "test") -> dict[str, Any]:
+    """Everything that follows from a confusion matrix (rows: truth) and the mean loss."""
+    total, hits = int(confusion_KK.sum()), confusion_KK.diag().double()
+    truth, predicted = confusion_KK.sum(1).double(), confusion_KK.sum(0).double()
+    f1 = 2 * hits / (truth + predicted).clamp(min=1)
+    present = (truth + predicted) > 0
+    accuracy = float(hits.sum() / max(1, total))
+    return {
+        f"{split}_acc": accuracy,
+        f"{split}_error": 1 - accuracy,
+        f"{split}_loss": loss,
+        "macro_f1": float(f1[present].mean()),
+        f"{split}_count": total,
+        "per_class_acc": (hits / truth.clamp(min=1)).tolist(),
+        "confusion": confusion_KK.tolist(),
+    }
+
+
+def evaluate(seeds: Seeds, stream: Stream, batch_size: int, runtime: Runtime) -> list[dict[str, Any]]:
+    """Scores of each seed over the whole test set, which the ranks share out."""
+    S, K = len(seeds.seeds), stream.dataset.classes
+    confusion_SKK = torch.zeros(S, K * K, dtype=torch.int64, device=stream.device)
+    loss_S = torch.zeros(S, dtype=torch.float64, device=stream.device)
+    training = seeds.training
+    seeds.eval()
+    with torch.no_grad(), runtime.accelerator.autocast():
+        for batch in stream.test_batches(batch_size, runtime.rank, runtime.world):
+            logits_SBK = seeds.predict(batch.x_BCHW)
+            for s, logits_BK in enumerate(logits_SBK):
+                cell_B = batch.y_B * K + logits_BK.argmax(-1)
+                confusion_SKK[s] += torch.bincount(cell_B, minlength=K * K)
+                loss_S[s] += F.cross_entropy(logits_BK.double(), batch.y_B, reduction="sum")
+    seeds.train(training)
+    confusion_SKK, loss_S = runtime.total(confusion_SKK), runtime.total(loss_S)
+    split = "val" if stream.data.validation else "test"
+    return [
+        scores(c.view(K, K).cpu(), float(loss / c.sum()), split) for c, loss in zip(confusion_SKK, loss_S, strict=True)
+    ]

@@ -1,0 +1,145 @@
+"""What a block of seeds has done so far: running sums, best evaluation, time, failures.
+
+Sums stay on the device until a row is due. Everything here is part of a checkpoint.
+S seed, B batch.
+"""
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stn.rundir import Row
+from stn.runtime import Runtime
+
+NEVER = 2**62
+
+
+class Meter:
+    def __init__(self, seeds: list[int], runtime: Runtime, split: str) -> None:
+        self.seeds, self.runtime, self.split = seeds, runtime, split
+        self._sums_3S = torch.zeros(3, len(seeds), dtype=torch.float64, device=runtime.device)  # loss, hits, steps
+        self._bad_S = torch.full((len(seeds),), NEVER, device=runtime.device)
+        self.failed: dict[int, int] = {}
+        """Seed -> the step at which its loss was no longer a number."""
+        self.best: dict[int, list[float]] = {}
+        """Seed -> accuracy and epoch of its best evaluation."""
+        self.last: dict[int, dict[str, Any]] = {}
+        """Seed -> scores of its last evaluation."""
+        self.wall_s, self.train_s, self.images = 0.0, 0.0, 0
+        self._mark, self._lap_s, self._lap_images = time.perf_counter(), 0.0, 0
+
+    def add(self, step: int, loss_S: Tensor, hits_S: Tensor, images: int) -> None:
+        """The mean loss and the share of hits of one step; nothing is copied from the device."""
+        loss_S = loss_S.detach()
+        self._sums_3S += torch.stack([loss_S, hits_S, torch.ones_like(loss_S)]).double()
+        bad_S = ~loss_S.isfinite() & (self._bad_S == NEVER)
+        self._bad_S.masked_fill_(bad_S, step)
+        self.images += images
+        self._lap_images += images
+
+    def alive(self) -> list[int]:
+        return [seed for seed in self.seeds if seed not in self.failed]
+
+    def find_failed(self) -> list[int]:
+        """Seeds found to have failed since the last call; all ranks come to the same answer."""
+        bad = self._gather(self._bad_S).amin(0).tolist()
+        new = {s: b for s, b in zip(self.seeds, bad, strict=True) if b != NEVER and s not in self.failed}
+        self.failed |= new
+        return list(new)
+
+    def train_rows(self, step: int, epoch: float, lr: float) -> list[Row]:
+        """Means since the last rows, for each seed that is alive."""
+        sums_3S = self.runtime.total(self._sums_3S)
+        loss, acc = (sums_3S[:2] / sums_3S[2]).tolist()
+        self.tick(training=True)
+        speed = self._lap_images / max(1e-9, self._lap_s)
+        self._sums_3S.zero_()
+        self._lap_s, self._lap_images = 0.0, 0
+        return [
+            {
+                "kind": "train",
+                "seed": seed,
+                "step": step,
+                "epoch": epoch,
+                "loss": loss[i],
+                "acc": acc[i],
+                "lr": lr,
+                "images_per_s": round(speed, 1),
+            }
+            for i, seed in enumerate(self.seeds)
+            if seed not in self.failed
+        ]
+
+    def eval_rows(self, step: int, epoch: float, scores: list[dict[str, Any]]) -> list[Row]:
+        rows = []
+        for seed, score in zip(self.seeds, scores, strict=True):
+            if seed in self.failed:
+                continue
+            accuracy, before = score[f"{self.split}_acc"], self.best.get(seed)
+            if before is None or accuracy > before[0]:
+                self.best[seed] = [accuracy, epoch]
+            self.last[seed] = score
+            numbers = {k: v for k, v in score.items() if isinstance(v, float | int)}
+            rows.append({"kind": "eval", "seed": seed, "step": step, "epoch": epoch, **numbers})
+        return rows
+
+    def tick(self, training: bool) -> None:
+        """Book the time since the last call; evaluation and saving are not training."""
+        now = time.perf_counter()
+        passed, self._mark = now - self._mark, now
+        self.wall_s += passed
+        if training:
+            self.train_s += passed
+            self._lap_s += passed
+
+    def result(self, seed: int) -> Row:
+        """What is known of a seed that has come to its end."""
+        failed = self.failed.get(seed)
+        scores = dict.fromkeys([f"{self.split}_acc", f"{self.split}_error", f"{self.split}_loss", "macro_f1"])
+        best_acc, best_epoch = self.best.get(seed, (None, None))
+        return {
+            "status": "finished" if failed is None else "failed",
+            "reason": None if failed is None else f"the loss was no longer a number at step {failed}",
+            **(scores if failed is not None else scores | self.last[seed]),
+            f"best_{self.split}_acc": best_acc,
+            "best_epoch": best_epoch,
+            "wall_s": self.wall_s,
+            "images_per_s": self.images / max(1e-9, self.train_s),
+            "fused": len(self.seeds),
+        }
+
+    def states(self) -> dict[int, dict[str, Any]]:
+        """What a checkpoint keeps of each seed; sums rank by rank, so that a resume adds in the same order."""
+        sums_W3S = self._gather(self._sums_3S)
+        return {
+            seed: {
+                "sums": sums_W3S[:, :, i].tolist(),
+                "best": self.best.get(seed),
+                "last": self.last.get(seed),
+                "failed": self.failed.get(seed),
+                "wall_s": self.wall_s,
+                "train_s": self.train_s,
+                "images": self.images,
+            }
+            for i, seed in enumerate(self.seeds)
+        }
+
+    def load(self, states: dict[int, dict[str, Any]]) -> None:
+        for i, seed in enumerate(self.seeds):
+            state = states[seed]
+            sums_W3 = torch.tensor(state["sums"], dtype=torch.float64)
+            if len(sums_W3) == self.runtime.world:
+                self._sums_3S[:, i] = sums_W3[self.runtime.rank]
+            elif self.runtime.rank == 0:
+                self._sums_3S[:, i] = sums_W3.sum(0)
+            for table, key in ((self.best, "best"), (self.last, "last"), (self.failed, "failed")):
+                if state[key] is not None:
+                    table[seed] = state[key]
+            self.wall_s, self.train_s, self.images = (state[k] for k in ("wall_s", "train_s", "images"))
+
+    def _gather(self, tensor: Tensor) -> Tensor:
+        """One row per rank that shares these seeds."""
+        row = tensor.unsqueeze(0)
+        return self.runtime.accelerator.gather(row) if self.runtime.world > 1 else row  # type: ignore[return-value]

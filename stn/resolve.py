@@ -1,0 +1,86 @@
+"""From what the user wrote to what will be run: every default filled in, every epoch a step.
+
+The resolved configuration is what is hashed, printed by --check and kept with the run.
+"""
+
+from typing import Any, get_args
+
+from stn import archs, registry
+from stn.config import steps_of
+from stn.data import datasets
+from stn.data.datasets import Dataset
+from stn.schema import Arch, Config, Duration
+
+DEFAULT_EPOCHS = 4.0
+
+__all__ = ["archs", "build_dataset", "datasets", "resolve"]
+
+
+def build_dataset(name: str) -> Dataset:
+    return registry.find("dataset", name)()
+
+
+def _arch(arch: Arch, dataset: Dataset) -> Arch:
+    known = registry.options("arch", arch.name)
+    values: dict[str, Any] = {"net": arch.net or dataset.net}
+    registry.find("net", values["net"])
+    for option in Arch.model_fields:
+        given = getattr(arch, option)
+        if option in ("name", "net"):
+            continue
+        if option in known:
+            values[option] = known[option] if given is None else given
+        elif given is not None:
+            raise ValueError(f"{arch.name} has no option '{option}'; it takes {', '.join(known) or 'none'}")
+    if values.get("test_iterations", 0) is None:
+        values["test_iterations"] = values["iterations"]
+    return arch.model_copy(update=values)
+
+
+def _in_steps(config: Config, steps_per_epoch: int) -> dict[str, Any]:
+    """Every duration of every section, in steps."""
+    is_duration = get_args(Duration)[1]
+    sections: dict[str, Any] = {}
+    for section in Config.model_fields:
+        owner, update = getattr(config, section), {}
+        for name, field in type(owner).model_fields.items():
+            value = getattr(owner, name)
+            if is_duration in field.metadata:
+                update[name] = f"{steps_of(value, steps_per_epoch)} steps"
+            elif name == "milestones":
+                update[name] = tuple(f"{steps_of(v, steps_per_epoch)} steps" for v in value)
+        sections[section] = owner.model_copy(update=update)
+    return sections
+
+
+def resolve(config: Config) -> Config:
+    dataset = build_dataset(config.data.name)
+    data, train, optim = config.data, config.train, config.optim
+    if data.validation >= dataset.train:
+        raise ValueError(f"data.validation {data.validation} leaves nothing of {dataset.train} training images")
+    images = min(data.limit_train or dataset.train, dataset.train - data.validation)
+    steps_per_epoch = -(-images // data.batch_size)
+    steps = train.steps or max(1, round((train.epochs or DEFAULT_EPOCHS) * steps_per_epoch))
+    sections = _in_steps(config, steps_per_epoch)
+    arch = _arch(config.arch, dataset)
+    if train.deterministic and arch.sampler == "native":
+        arch = arch.model_copy(update={"sampler": "gather"})
+    if optim.loc_lr_multiplier != 1 and "iterations" not in registry.options("arch", arch.name):
+        raise ValueError(f"{arch.name} has no localisation net, so optim.loc_lr_multiplier means nothing")
+    warmup = steps_of(sections["optim"].warmup, 1)
+    if warmup >= steps and warmup:
+        raise ValueError(f"optim.warmup of {warmup} steps leaves nothing of the {steps} steps of the run")
+    for duration in ("eval", "checkpoint", "log"):
+        if steps_of(sections[duration].every, 1) < 1:
+            raise ValueError(f"{duration}.every is less than one step")
+    name = config.log.name or f"{arch.name}-{data.name}"
+    if "/" in name or name.startswith("."):
+        raise ValueError(f"log.name '{name}' cannot be a folder's name")
+    return Config(
+        **sections
+        | {
+            "arch": arch,
+            "train": train.model_copy(update={"steps": steps, "epochs": None}),
+            "log": sections["log"].model_copy(update={"name": name}),
+        }
+    )

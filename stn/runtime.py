@@ -1,0 +1,154 @@
+"""The process: Accelerate, ranks, threads, arithmetic. Must not know what is trained."""
+
+import ctypes
+import os
+import platform
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import TypeVar
+
+import psutil
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from torch import Tensor
+
+from stn.data.stream import share
+from stn.schema import Config
+from stn.stop import follow_launcher
+
+T = TypeVar("T")
+_ACCELERATE = {"fp32": "no", "fp64": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def _asked_for(config: Config) -> int | None:
+    """How many processes somebody wanted: the configuration, torchrun, or accelerate's launcher.
+
+    accelerate launch --cpu --num_processes 2 starts one process only. What gives it away is
+    the rendezvous address that it sets for several, without a world size to go with it.
+    """
+    if config.train.processes is not None:
+        return config.train.processes
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    if "MASTER_ADDR" in os.environ and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        try:
+            launcher = psutil.Process().parent()
+            if launcher is not None and "MASTER_ADDR" not in launcher.environ():
+                return -1
+        except psutil.Error:
+            pass
+    return None
+
+
+def _keep_memory() -> None:
+    """glibc keeps freed memory; large batches otherwise pay page faults at every step."""
+    if sys.platform == "linux":
+        m_trim_threshold, m_mmap_max = -1, -4
+        libc = ctypes.CDLL(None)
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+class Runtime:
+    """What a process is among others, and the few things that they do together."""
+
+    def __init__(self, config: Config, seeds: list[int]) -> None:
+        train, on_cpu = config.train, not torch.cuda.is_available()
+        if train.precision == "fp16" and on_cpu:
+            raise ValueError("fp16 needs a GPU; use bf16 on a CPU")
+        follow_launcher()
+        timeout = InitProcessGroupKwargs(timeout=timedelta(days=7 if train.parallel == "seeds" else 1))
+        self.accelerator = Accelerator(
+            cpu=on_cpu, mixed_precision=_ACCELERATE[train.precision], kwargs_handlers=[timeout]
+        )
+        self.processes, self.process = self.accelerator.num_processes, self.accelerator.process_index
+        self.device = self.accelerator.device
+        asked = _asked_for(config)
+        if asked is not None and asked != self.processes:
+            wish = "several processes were" if asked == -1 else f"{asked} process{'es were' if asked != 1 else ' was'}"
+            raise ValueError(
+                f"{wish} asked for, but {self.processes} trains here. On CPUs: "
+                "accelerate launch --config_file configs/accelerate/cpu2.yaml, without --cpu"
+            )
+        if train.parallel == "auto":
+            self.mode = "seeds" if len(seeds) >= self.processes else "data"
+        else:
+            self.mode = train.parallel
+        if self.mode == "seeds" and len(seeds) < self.processes:
+            raise ValueError(f"--parallel seeds: {len(seeds)} seeds cannot keep {self.processes} processes busy")
+        if self.processes == 1:
+            self.mode = "single"
+        self.shared = self.mode == "data"
+        """Whether ranks train the same seeds, each on its part of the batch."""
+        self.rank, self.world = (self.process, self.processes) if self.shared else (0, 1)
+        self.writes = self.rank == 0
+        """Whether this process writes the run directory."""
+        self._settings(config)
+
+    def _settings(self, config: Config) -> None:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", self.processes))
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        torch.set_num_threads(config.train.threads or max(1, cores // local))
+        torch.backends.cuda.matmul.allow_tf32 = config.train.tf32
+        torch.backends.cudnn.allow_tf32 = config.train.tf32
+        if config.train.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True)
+        if self.device.type == "cpu":
+            _keep_memory()
+        self.dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
+        # 1.3 to 1.5 times faster on a CPU; on CUDA it helps with few of these small networks.
+        on_cpu = self.device.type == "cpu" and self.dtype == torch.float32
+        self.memory_format = torch.channels_last if on_cpu else torch.contiguous_format
+
+    def own(self, seeds: list[int]) -> list[int]:
+        """The seeds that this process trains."""
+        if self.mode != "seeds":
+            return seeds
+        return [seeds[i] for i in share(len(seeds), self.process, self.processes)]
+
+    def prepare(self, module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> tuple:
+        """The module as it is called in training (DDP where ranks share seeds), and the optimiser."""
+        prepared = self.accelerator.prepare_model(module, evaluation_mode=not self.shared)
+        return prepared, self.accelerator.prepare_optimizer(optimiser)
+
+    def sync(self, module: torch.nn.Module, last: bool) -> AbstractContextManager:
+        """Gradients are exchanged in the last part of a batch only."""
+        return nullcontext() if last else self.accelerator.no_sync(module)
+
+    def scaler_state(self) -> dict | None:
+        return self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
+
+    def load_scaler(self, state: dict | None) -> None:
+        if self.accelerator.scaler and state:
+            self.accelerator.scaler.load_state_dict(state)
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """Sum over the ranks that share seeds."""
+        return self.accelerator.reduce(tensor, "sum") if self.world > 1 else tensor  # type: ignore[return-value]
+
+    def any_rank(self, flag: bool) -> bool:
+        return bool(self.total(torch.tensor(int(flag), device=self.device)))
+
+    def from_writer(self, value: T) -> T:
+        """What the writing rank says, on every rank."""
+        return broadcast_object_list([value])[0] if self.world > 1 else value
+
+    def facts(self) -> dict:
+        """What env.json says of the process."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor()
+        return {
+            "device": str(self.device),
+            "device_name": name,
+            "world_size": self.processes,
+            "mode": self.mode,
+            "threads": torch.get_num_threads(),
+        }
+
+    def end(self) -> None:
+        """In this order, or gloo aborts after success."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.free_memory()
+        self.accelerator.end_training()

@@ -1,0 +1,230 @@
+"""The fields of a configuration, one model per owner; the line below a field is its help text.
+
+``None`` in ``arch`` means "the entry's own default"; ``stn.resolve`` fills it in.
+Must not know torch, nor what the names stand for.
+"""
+
+import re
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from stn.registry import nearest
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(epoch|step)s?")
+
+
+def _duration(text: str) -> str:
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError("a duration is a number of epochs or steps, such as '2 epochs' or '500 steps'")
+    return f"{match[1]} {match[2]}s"
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def short(flag: str) -> Any:
+    """A short command-line name beside the dotted one; YAML takes it at the top level."""
+    return tyro.conf.arg(aliases=[f"--{flag}"])
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """One line per fault, with the nearest valid name for an unknown key."""
+    lines = []
+    for fault in error.errors():
+        where = ".".join(filter(None, [prefix, *map(str, fault["loc"])]))
+        if fault["type"] == "extra_forbidden":
+            *owner, key = fault["loc"]
+            model = Config.model_fields[str(owner[0])].annotation if owner else Config
+            lines.append(f"unknown key '{where}'; {nearest(str(key), getattr(model, 'model_fields', {}))}")
+        else:
+            text = fault["msg"].removeprefix("Value error, ")
+            lines.append(f"{where}: {text[0].lower()}{text[1:]} (got {fault['input']!r})")
+    return "\n".join(lines)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
+
+
+class Arch(_Model):
+    """The network. Options left at None take the architecture's own default; see --list and --check."""
+
+    name: Annotated[str, short("arch")] = "stn_slx"
+    """Architecture: where the localisation net reads and what is warped."""
+    net: Annotated[str | None, short("net")] = None
+    """Classifier with its localisation net; None: the data set's usual one."""
+    depth: int | None = None
+    """X: convolutional layers before the point at which the localisation head reads."""
+    iterations: Positive | None = None
+    """Spatial transforms in a row, sharing one head, each resampling the original."""
+    test_iterations: Positive | None = None
+    """The same at test time; None: as in training."""
+    padding: Literal["zeros", "border", "reflection"] | None = None
+    """What the sampler sees outside of the image."""
+    align_corners: bool | None = None
+    """Whether -1 and 1 are the centres of the corner pixels (published numbers: True)."""
+    identity: Literal["bias", "residual"] | None = None
+    """How the transform starts at the identity: in the last bias, or added to an output of zero."""
+    sampler: Literal["native", "gather"] | None = None
+    """native: grid_sample; gather: slower, deterministic on CUDA as well."""
+
+
+class Data(_Model):
+    """What is trained on, and how it is augmented."""
+
+    name: Annotated[str, short("dataset")] = "mnist"
+    """Data set."""
+    root: Annotated[str | None, short("data-root")] = None
+    """Folder with data sets other than MNIST, which ships with the code. None: $STN_DATA, else ./data."""
+    batch_size: Annotated[Positive, short("batch-size")] = 128
+    """Images per step over all processes together."""
+    limit_train: Annotated[Positive | None, short("limit-train")] = None
+    """Train on the first N images only."""
+    limit_test: Annotated[Positive | None, short("limit-test")] = None
+    """Test on the first N test images only."""
+    validation: Annotated[int, Field(ge=0)] = 0
+    """Hold out the last N training images and evaluate on these; the test set is not touched."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Augmentation: rotation of up to this many degrees, either way."""
+    translate: Fraction = 0.0
+    """Augmentation: shift of up to this fraction of the side, on each axis."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Augmentation: range of the enlargement."""
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    """Augmentation: shear of up to this many degrees, either way."""
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    """Augmentation: how an affine one resamples."""
+    crop: Annotated[int, Field(ge=0)] = 0
+    """Augmentation: random crop after padding each side by this many pixels."""
+    flip: bool = False
+    """Augmentation: mirror half of the images left to right."""
+
+
+class Optim(_Model):
+    """The optimiser and its schedule."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """Optimiser."""
+    lr: Annotated[float, Field(gt=0), short("lr")] = 0.05
+    """Learning rate, the highest one of the schedule."""
+    momentum: Fraction = 0.9
+    """SGD: momentum."""
+    nesterov: bool = False
+    """SGD: Nesterov's form of momentum."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """AdamW: decay of the two running means."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """SGD: L2 penalty; AdamW: decoupled decay."""
+    schedule: Literal["constant", "step", "multistep", "cosine", "onecycle"] = "onecycle"
+    """How the learning rate moves after the warm-up."""
+    warmup: Duration = "0 epochs"
+    """Linear warm-up; onecycle: the rising part (0: three tenths of the run)."""
+    step_every: Duration = "15 epochs"
+    """step: multiply by gamma each time that this much has passed."""
+    milestones: tuple[Duration, ...] = ()
+    """multistep: multiply by gamma at each of these."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """step, multistep: the factor."""
+    start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
+    """onecycle: the learning rate starts at lr times this."""
+    final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """onecycle, cosine: the learning rate ends at lr times this."""
+    anneal: Literal["linear", "cosine"] = "cosine"
+    """onecycle: shape of both parts."""
+    label_smoothing: Fraction = 0.0
+    """Share of the target spread over all classes."""
+    clip: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of a seed's gradient; 0: no clipping."""
+    accumulate: Positive = 1
+    """Parts that each batch is computed in, to save memory; the batch stays what it is."""
+    loc_lr_multiplier: Annotated[float, Field(ge=0)] = 1.0
+    """Learning rate of the localisation net, times lr."""
+
+
+class Train(_Model):
+    """How long, how many, in what arithmetic."""
+
+    seeds: Annotated[str, short("seeds")] = "0"
+    """Seeds to train, such as 0,3,8-15."""
+    epochs: Annotated[float | None, Field(gt=0), short("epochs")] = None
+    """Length in epochs (4 where neither epochs nor steps is given)."""
+    steps: Annotated[Positive | None, short("steps")] = None
+    """Length in optimiser steps, instead of epochs."""
+    precision: Annotated[Literal["fp32", "bf16", "fp16", "fp64"], short("precision")] = "fp32"
+    """bf16 and fp16 are mixed precision; fp16 needs a GPU."""
+    tf32: bool = False
+    """CUDA: allow TF32 in matrix products and convolutions."""
+    deterministic: bool = False
+    """CUDA: refuse operations whose result depends on timing; takes the gather sampler."""
+    compile: bool = False
+    """torch.compile the network; seldom worth its start-up on a CPU."""
+    parallel: Annotated[Literal["auto", "data", "seeds"], short("parallel")] = "auto"
+    """data: processes share each batch; seeds: each trains its own seeds."""
+    fuse: Annotated[Positive, short("fuse")] = 1
+    """Seeds trained side by side in one process."""
+    processes: Annotated[Positive | None, short("processes")] = None
+    """Refuse to start in any other number of processes."""
+    threads: Positive | None = None
+    """CPU threads of a process; None: the cores shared out over the machine's processes."""
+    time_limit: Annotated[float | None, Field(gt=0)] = None
+    """Minutes after which the run saves, stops and can be continued."""
+
+
+class Eval(_Model):
+    """When and how to evaluate."""
+
+    every: Duration = "1 epochs"
+    """Time between evaluations; there is always one at the end."""
+    batch_size: Positive = 1000
+    """Images at a time, on each process."""
+
+
+class Checkpoint(_Model):
+    """When to save."""
+
+    every: Duration = "1 epochs"
+    """Time between checkpoints."""
+    keep: Annotated[int, Field(ge=2)] = 2
+    """Checkpoints kept of each seed; a damaged newest one falls back to the one before."""
+
+
+class Log(_Model):
+    """Where results go, and who hears of them."""
+
+    runs: Annotated[str, short("runs")] = "runs"
+    """Folder for run directories."""
+    name: Annotated[str | None, short("name")] = None
+    """Experiment: the folder under runs and the W&B group; None: architecture-dataset."""
+    every: Duration = "50 steps"
+    """Time between rows of training metrics."""
+    wandb: Literal["auto", "disabled", "offline", "online"] = "auto"
+    """Weights & Biases; auto: online when logged in, else offline."""
+    wandb_project: str = "stn"
+    """Project there."""
+    tensorboard: bool = False
+    """Write TensorBoard events as well (needs the tensorboard package)."""
+    pictures: bool = True
+    """Draw curves, confusion matrix and warped images at the end."""
+
+
+class Config(_Model):
+    """Train spatial-transformer networks: one architecture, one data set, any number of seeds."""
+
+    arch: Arch = Arch()
+    data: Data = Data()
+    optim: Optim = Optim()
+    train: Train = Train()
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+    log: Log = Log()

@@ -1,0 +1,154 @@
+"""Who hears of a run besides metrics.jsonl: console, TensorBoard, Weights & Biases.
+
+A sink may fail without harming the run. Must not know how a row comes about.
+"""
+
+import netrc
+import os
+import time
+from typing import Any, Protocol
+from urllib.parse import urlparse
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stn.config import format_seeds
+from stn.rundir import Row, RunDir
+from stn.schema import Config
+
+PLAIN_EVERY_S = 10.0
+
+
+class Sink(Protocol):
+    def rows(self, rows: list[Row]) -> None: ...
+
+    def close(self, results: list[Row]) -> None: ...
+
+
+class ConsoleSink:
+    """One progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console, config: Config, seeds: list[int], start: int) -> None:
+        assert config.train.steps is not None
+        self.console, self.steps, self.said = console, config.train.steps, 0.0
+        self.label = f"{config.arch.name} {config.data.name} seed {format_seeds(seeds)}"
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            text = TextColumn("{task.description} epoch {task.fields[epoch]:.1f} {task.fields[text]}", markup=False)
+            self.bar = Progress(text, BarColumn(), TimeRemainingColumn(), console=console)
+            self.task = self.bar.add_task(self.label, total=self.steps, completed=start, epoch=0.0, text="")
+            self.bar.start()
+
+    def rows(self, rows: list[Row]) -> None:
+        row = rows[0]
+        if row["kind"] == "train":
+            text = f"loss {row['loss']:.4f}  acc {row['acc']:.2%}  {row['images_per_s']:,.0f} images/s"
+        else:
+            split = "val" if "val_acc" in row else "test"
+            text = f"{split} acc {row[f'{split}_acc']:.2%}  {split} loss {row[f'{split}_loss']:.4f}"
+        if self.bar is not None:
+            if row["kind"] == "train":
+                self.bar.update(self.task, completed=row["step"], epoch=row["epoch"], text=text)
+        elif row["kind"] == "eval" or time.monotonic() - self.said > PLAIN_EVERY_S:
+            self.said = time.monotonic()
+            line = f"{self.label}  epoch {row['epoch']:.2f}  step {row['step']}/{self.steps}  {text}"
+            self.console.print(line, highlight=False, soft_wrap=True)
+
+    def close(self, results: list[Row]) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+class TensorBoardSink:
+    """One folder of events per seed, under the run directory."""
+
+    def __init__(self, run: RunDir, seeds: list[int], start: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # an extra; imported when asked for
+
+        self.writers = {s: SummaryWriter(str(run.path / f"tensorboard/seed-{s}"), purge_step=start) for s in seeds}
+
+    def rows(self, rows: list[Row]) -> None:
+        for row in rows:
+            for key, value in row.items():
+                if isinstance(value, float):
+                    self.writers[row["seed"]].add_scalar(f"{row['kind']}/{key}", value, row["step"])
+
+    def close(self, results: list[Row]) -> None:
+        for writer in self.writers.values():
+            writer.close()
+
+
+class WandbSink:
+    """One W&B run per seed with a stable id, so that a continued seed continues its run."""
+
+    unreachable = False
+    """Once the server did not answer, this process stays offline."""
+
+    def __init__(self, run: RunDir, config: Config, sig: str, seeds: list[int], say: Any) -> None:
+        import wandb  # imported when it is used: half a second
+
+        self.runs = {}
+        mode = self._mode(wandb, config.log.wandb)
+        if mode == "disabled":
+            return
+        for seed in seeds:
+            for attempt in dict.fromkeys([mode, "offline"]):
+                try:
+                    self.runs[seed] = self._start(wandb, run, config, sig, seed, attempt)
+                    break
+                except wandb.Error as error:
+                    if attempt == "offline":
+                        raise
+                    WandbSink.unreachable, mode = True, "offline"
+                    say(f"W&B is not reachable, logging offline: {str(error).splitlines()[0]}")
+
+    @staticmethod
+    def _mode(wandb: Any, wish: str) -> str:
+        if wish == "auto":
+            wish = os.environ.get("WANDB_MODE", "") or ("online" if WandbSink._logged_in(wandb) else "offline")
+        return "offline" if wish == "online" and WandbSink.unreachable else wish
+
+    @staticmethod
+    def _logged_in(wandb: Any) -> bool:
+        """Whether a key is at hand, without asking the network or the user."""
+        settings = wandb.setup().settings
+        if settings.api_key:
+            return True
+        try:
+            return netrc.netrc().authenticators(urlparse(settings.base_url).hostname or "") is not None
+        except (OSError, netrc.NetrcParseError):
+            return False
+
+    @staticmethod
+    def _start(wandb: Any, run: RunDir, config: Config, sig: str, seed: int, mode: str) -> Any:
+        facts = {"arch": config.arch.name, "dataset": config.data.name, "seed": seed, "sig": sig}
+        started = wandb.init(
+            project=config.log.wandb_project,
+            group=config.log.name,
+            id=f"{config.log.name}-{sig}-{seed}",
+            name=f"{config.arch.name}-{config.data.name}-s{seed}",
+            tags=[config.arch.name, config.data.name],
+            config=facts | {"config": config.model_dump(mode="json")},
+            dir=str(run.path),
+            mode=mode,
+            resume="allow",
+            reinit="create_new",
+            settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=60),
+        )
+        started.define_metric("*", step_metric="global_step")
+        return started
+
+    def rows(self, rows: list[Row]) -> None:
+        for row in rows:
+            if row["seed"] in self.runs:
+                prefix = "train/" if row["kind"] == "train" else ""
+                values = {f"{prefix}{k}": v for k, v in row.items() if isinstance(v, float) and k != "epoch"}
+                self.runs[row["seed"]].log(values | {"global_step": row["step"], "epoch": row["epoch"]})
+
+    def close(self, results: list[Row]) -> None:
+        rows = {row["seed"]: row for row in results}
+        for seed, run in self.runs.items():
+            for key, value in rows.get(seed, {}).items():
+                if isinstance(value, int | float | str):
+                    run.summary[key] = value
+            run.finish(exit_code=0 if rows.get(seed, {}).get("status") != "failed" else 1)

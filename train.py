@@ -1,0 +1,222 @@
+"""Train one architecture: one or many seeds, on one or many processes.
+
+    accelerate launch train.py --arch stn_slx --dataset mnist --seeds 0
+
+Read ``train_block`` from top to bottom: it is the whole loop.
+S seed, B batch, C channel, H, W, K class.
+"""
+
+import sys
+
+from stn import cli
+
+if __name__ == "__main__":
+    command = cli.parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stn import checkpoint, env, optim, pictures
+from stn.archs import build_model
+from stn.archs.wirings import count
+from stn.checkpoint import Saved
+from stn.config import dump_yaml, format_seeds, parse_seeds, signature, steps_of
+from stn.data.stream import Batch, Stream
+from stn.describe import check, list_names
+from stn.evaluate import evaluate
+from stn.log import Log, say, summary
+from stn.meter import Meter
+from stn.resolve import build_dataset, resolve
+from stn.rng import Site, derived_seed
+from stn.rundir import Row, RunDir, write_atomic
+from stn.runtime import Runtime
+from stn.schema import Config
+from stn.seeds import Seeds
+from stn.stop import Stop
+
+
+def gradients(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+    """Add up the gradients of a batch, in parts if asked; each seed's mean loss and share of hits, [S]."""
+    losses, hits = [], []
+    parts = list(batch.parts(config.optim.accumulate))
+    for i, part in enumerate(parts):
+        with runtime.sync(forward, last=i == len(parts) - 1):
+            logits_SBK = forward(part.x_SBCHW, step, part.row_B)
+            S, B, K = logits_SBK.shape
+            logits_MK, y_M = logits_SBK.reshape(S * B, K), part.y_SB.reshape(S * B)
+            each_M = F.cross_entropy(logits_MK, y_M, reduction="none", label_smoothing=config.optim.label_smoothing)
+            loss_S = (each_M.view(S, B) * part.weight_B).sum(1)
+            runtime.accelerator.backward(loss_S.sum())
+        losses.append(loss_S.detach())
+        hits.append((logits_MK.detach().argmax(-1).eq(y_M).view(S, B) * part.weight_B).sum(1))
+    return torch.stack(losses).sum(0), torch.stack(hits).sum(0)
+
+
+def train_block(config: Config, sig: str, runtime: Runtime, run: RunDir, stop: Stop, seeds: list[int]) -> list[Row]:
+    """Train a block of seeds side by side; result rows of those that finished or failed."""
+    steps = config.train.steps
+    assert steps is not None
+
+    # ---- data, model, optimiser
+    dataset = build_dataset(config.data.name)
+    stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
+    model = Seeds(lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds)
+    model.to(runtime.device, runtime.dtype, memory_format=runtime.memory_format)
+    if config.train.compile:
+        model.compile_each()
+    optimiser = optim.build_optimiser(config.optim, model)
+    forward, stepper = runtime.prepare(model, optimiser)
+    meter = Meter(seeds, runtime, "val" if config.data.validation else "test")
+
+    # ---- resume
+    saved = runtime.from_writer(checkpoint.load_newest(run, seeds) if runtime.writes else {})
+    step = saved[seeds[0]].progress["step"] if saved else 0
+    if saved:
+        for seed, one in zip(seeds, model.models, strict=True):
+            one.load_state_dict(saved[seed].model)
+            optim.load_optimiser_tensors(optimiser, one, saved[seed].optimiser)
+        meter.load({seed: saved[seed].progress for seed in seeds})
+        runtime.load_scaler(saved[seeds[0]].progress["scaler"])
+        say(f"seed {format_seeds(seeds)} goes on at step {step} of {steps}")
+    if runtime.writes:
+        run.cut_metrics(seeds, step)
+        run.write_status("running", seeds=format_seeds(seeds), step=step, steps=steps)
+    log = Log(run, config, sig, seeds, step, runtime.writes)
+
+    def save() -> None:
+        meter.tick(training=True)
+        states = meter.states()
+        if runtime.writes:
+            for seed, one in zip(seeds, model.models, strict=True):
+                progress = states[seed] | {"step": step, "scaler": runtime.scaler_state()}
+                tensors = Saved(one.state_dict(), optim.optimiser_tensors(optimiser, one), progress)
+                checkpoint.save_seed(run, seed, step, tensors, config.checkpoint.keep)
+            run.write_status("running", seeds=format_seeds(seeds), step=step, steps=steps)
+        meter.tick(training=False)
+
+    # ---- the loop
+    model.train()
+    while step < steps and meter.alive() and not stop.due(step):
+        lr = optim.learning_rate(config.optim, step, steps)
+        optim.set_learning_rate(optimiser, lr)
+        torch.manual_seed(derived_seed(seeds[0], Site.OTHER, step, runtime.rank))  # for what is not counter-based
+        loss_S, hits_S = gradients(config, runtime, forward, stream.batch(step), step)
+        if config.optim.clip:
+            runtime.accelerator.unscale_gradients(stepper)
+            optim.clip_gradients(model, config.optim.clip)
+        stepper.step()
+        stepper.zero_grad()
+        meter.add(step, loss_S, hits_S, images=stream.batch_size(step) * len(seeds))
+        step += 1
+
+        epoch = step / stream.steps_per_epoch
+        if due(config.log.every, step, steps):
+            meter.find_failed()
+            log.rows(meter.train_rows(step, epoch, lr))
+        if due(config.eval.every, step, steps):
+            meter.find_failed()
+            meter.tick(training=True)
+            scores = evaluate(model, stream, config.eval.batch_size, runtime)
+            log.rows(meter.eval_rows(step, epoch, scores))
+            meter.tick(training=False)
+        if due(config.checkpoint.every, step, steps) and step < steps:
+            save()
+
+    # ---- leave
+    rows: list[Row] = []
+    if step < steps and meter.alive():
+        save()
+    elif runtime.writes:
+        for seed, one in zip(seeds, model.models, strict=True):
+            weights = one.state_dict()
+            rows.append(
+                {
+                    "sig": sig,
+                    "seed": seed,
+                    "name": config.log.name,
+                    "arch": config.arch.name,
+                    "net": config.arch.net,
+                    "dataset": config.data.name,
+                    "params": count(one),
+                    "steps": step,
+                    "epochs": step / stream.steps_per_epoch,
+                    **meter.result(seed),
+                    "mode": runtime.mode,
+                    "world_size": runtime.processes,
+                    "precision": config.train.precision,
+                    "batch_size": config.data.batch_size,
+                    "weights_sha256": checkpoint.digest(weights),
+                }
+            )
+            checkpoint.save_final(run, seed, weights)
+            run.add_result(rows[-1])
+            checkpoint.drop_steps(run, seed)
+    log.close(rows)
+    runtime.accelerator.free_memory()
+    return rows
+
+
+def due(every: str, step: int, steps: int) -> bool:
+    return step % steps_of(every, 1) == 0 or step == steps
+
+
+def train(config: Config, runtime: Runtime, stop: Stop, run: RunDir, sig: str, seeds: list[int]) -> int:
+    """Train the seeds that are not finished, block by block; the exit code."""
+    todo = runtime.from_writer([seed for seed in seeds if seed not in run.finished()] if runtime.writes else [])
+    if todo and runtime.writes:
+        run.lock()
+        checkpoint.drop_torn(run)
+        write_atomic(run.config, dump_yaml(config))
+        write_atomic(run.env, env.describe(sig=sig, **runtime.facts()))
+    for start in range(0, len(todo), config.train.fuse):
+        rows = train_block(config, sig, runtime, run, stop, todo[start : start + config.train.fuse])
+        if stop.reason and not rows:
+            break
+    if not runtime.writes:
+        return 0
+    rows = [row for seed, row in run.finished().items() if seed in seeds]
+    failed = [row["seed"] for row in rows if row["status"] == "failed"]
+    if stop.reason and len(rows) < len(seeds):
+        run.write_status("stopped", reason=stop.reason, finished=len(rows), failed=failed, seeds=len(seeds))
+        run.stop.unlink(missing_ok=True)
+        say(f"stopped ({stop.reason}); the same command goes on")
+        return 0
+    if todo or run.read_status().get("state") == "running":
+        if config.log.pictures:
+            pictures.draw(config, run)
+        run.write_status("failed" if failed else "finished", finished=len(rows) - len(failed), failed=failed)
+    else:
+        say(f"finished before: nothing to do for seeds {format_seeds(seeds)} of {config.log.name} ({sig})")
+    run.unlock()
+    summary(run, rows)
+    return 1 if failed else 0
+
+
+def main(command: cli.Command) -> int:
+    try:
+        if command.list:
+            return list_names()
+        config = resolve(command)
+        if command.check:
+            return check(config)
+        seeds, sig = parse_seeds(config.train.seeds), signature(config)
+        runtime = Runtime(config, seeds)
+        build_dataset(config.data.name).load(config.data.root)
+    except ValueError as error:
+        cli.fail(error)
+    seeds = runtime.own(seeds)
+    assert config.log.name is not None
+    run = RunDir.of(config.log.runs, config.log.name, sig, seeds)
+    stop = Stop(run.stop, config.train.time_limit, runtime.any_rank if runtime.world > 1 else None)
+    stop.listen()
+    try:
+        code = train(config, runtime, stop, run, sig, seeds)
+    except OSError as error:
+        cli.fail(error, code=1)
+    runtime.end()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(command))
