@@ -10,8 +10,7 @@ import sys
 
 from stn import cli
 
-if __name__ == "__main__":
-    command = cli.parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
+command = cli.parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
 
 import torch
 import torch.nn.functional as F
@@ -62,7 +61,7 @@ def train_block(config: Config, sig: str, runtime: Runtime, run: RunDir, stop: S
     dataset = build_dataset(config.data.name)
     stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
     model = Seeds(lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds)
-    model.to(runtime.device, runtime.dtype, memory_format=runtime.memory_format)
+    model.to(runtime.device, runtime.dtype).to(memory_format=runtime.memory_format)
     if config.train.compile:
         model.compile_each()
     optimiser = optim.build_optimiser(config.optim, model)
@@ -193,7 +192,7 @@ def train(config: Config, runtime: Runtime, stop: Stop, run: RunDir, sig: str, s
     return 1 if failed else 0
 
 
-def main(command: cli.Command) -> int:
+def main() -> int:
     try:
         if command.list:
             return list_names()
@@ -219,4 +218,4 @@ def main(command: cli.Command) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(command))
+    sys.exit(main())

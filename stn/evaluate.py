@@ -4,13 +4,21 @@ python -m stn.evaluate RUN re-evaluates a finished run directory.
 S seed, B batch, K class.
 """
 
+import sys
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stn.archs import build_model
+from stn.checkpoint import load_final
+from stn.cli import fail
+from stn.config import load_yaml
 from stn.data.stream import Stream
+from stn.log import say
+from stn.resolve import build_dataset
+from stn.rundir import RunDir, read_rows
 from stn.runtime import Runtime
 from stn.seeds import Seeds
 
@@ -53,3 +61,34 @@ def evaluate(seeds: Seeds, stream: Stream, batch_size: int, runtime: Runtime) ->
     return [
         scores(c.view(K, K).cpu(), float(loss / c.sum()), split) for c, loss in zip(confusion_SKK, loss_S, strict=True)
     ]
+
+
+def evaluate_run(path: str) -> int:
+    """Evaluate every finished seed of a run directory again, and hold it against its result row."""
+    run = RunDir(path)
+    if not run.config.is_file() or not run.results.is_file():
+        raise ValueError(f"{path} is no run directory with results: it needs config.yaml and results.jsonl")
+    config = load_yaml(run.config)
+    dataset, code = build_dataset(config.data.name), 0
+    rows = [row for row in read_rows(run.results) if row["status"] == "finished"]
+    runtime = Runtime(config, [row["seed"] for row in rows])
+    for row in rows:
+        seeds = Seeds(lambda: build_model(config.arch, dataset.shape, dataset.classes), [row["seed"]])
+        seeds.models[0].load_state_dict(load_final(run, row["seed"]))
+        seeds.to(runtime.device, runtime.dtype).to(memory_format=runtime.memory_format)
+        stream = Stream(config.data, dataset, seeds.seeds, runtime.device, runtime.dtype)
+        found = evaluate(seeds, stream, config.eval.batch_size, runtime)[0]
+        same = found["confusion"] == row["confusion"]
+        code = code or int(not same)
+        figures = "  ".join(f"{k} {v:.6f}" for k, v in found.items() if isinstance(v, float))
+        say(f"seed {row['seed']}  {figures}  {'as recorded' if same else 'NOT as recorded'}")
+    return code
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+        fail("usage: python -m stn.evaluate RUN, where RUN is runs/<name>/<sig>/<seeds>")
+    try:
+        sys.exit(evaluate_run(sys.argv[1]))
+    except ValueError as error:
+        fail(error)

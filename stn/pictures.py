@@ -102,11 +102,9 @@ def _warps(config: Config, run: RunDir) -> None:
     with torch.no_grad():
         images = stream.test_images(torch.arange(min(SHOWN, stream.test_count)))
         after, _ = model.float().eval().warp(images.x_BCHW)
-    if model.at:  # a feature map was warped: show its channels' mean
-        after = after.mean(1, keepdim=True)
-    else:
-        after = after * stream._std + stream._mean
-    before = images.x_BCHW * stream._std + stream._mean
+    # Where a feature map was warped, its channels' mean is shown.
+    after = after.mean(1, keepdim=True) if model.at else stream.as_image(after)
+    before = stream.as_image(images.x_BCHW)
     figure, axes = plt.subplots(2, len(before), figsize=(len(before), 2.4), squeeze=False)
     for line, pictures in zip(axes, (before, after), strict=True):
         for axis, picture in zip(line, pictures, strict=True):

@@ -11,7 +11,7 @@ from stn.data import datasets
 from stn.data.datasets import Dataset
 from stn.schema import Arch, Config, Duration
 
-DEFAULT_EPOCHS = 4.0
+DEFAULT_EPOCHS = 8.0
 
 __all__ = ["archs", "build_dataset", "datasets", "resolve"]
 

@@ -40,10 +40,8 @@ class Draws:
     def __init__(self, *keys: int | Tensor, device: torch.device | str = "cpu") -> None:
         state: int | Tensor = 0
         for key in keys:
-            if isinstance(state, int) and isinstance(key, int):
-                state = _mix_int((state ^ key) + _GOLDEN)
-            else:
-                state = _mix((state ^ key) + _GOLDEN)
+            mixed = state ^ key
+            state = _mix_int(mixed + _GOLDEN) if isinstance(mixed, int) else _mix(mixed + _GOLDEN)
         self._state = torch.tensor(state, device=device) if isinstance(state, int) else state
         self._drawn = 0
 

@@ -88,7 +88,7 @@ class Runtime:
         self._settings(config)
 
     def _settings(self, config: Config) -> None:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", self.processes))
+        local = int(os.environ.get("LOCAL_WORLD_SIZE") or self.processes)
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         torch.set_num_threads(config.train.threads or max(1, cores // local))
         torch.backends.cuda.matmul.allow_tf32 = config.train.tf32

@@ -114,9 +114,9 @@ class Data(_Model):
 class Optim(_Model):
     """The optimiser and its schedule."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: Literal["sgd", "adamw"] = "adamw"
     """Optimiser."""
-    lr: Annotated[float, Field(gt=0), short("lr")] = 0.05
+    lr: Annotated[float, Field(gt=0), short("lr")] = 0.003
     """Learning rate, the highest one of the schedule."""
     momentum: Fraction = 0.9
     """SGD: momentum."""
@@ -158,7 +158,7 @@ class Train(_Model):
     seeds: Annotated[str, short("seeds")] = "0"
     """Seeds to train, such as 0,3,8-15."""
     epochs: Annotated[float | None, Field(gt=0), short("epochs")] = None
-    """Length in epochs (4 where neither epochs nor steps is given)."""
+    """Length in epochs (8 where neither epochs nor steps is given)."""
     steps: Annotated[Positive | None, short("steps")] = None
     """Length in optimiser steps, instead of epochs."""
     precision: Annotated[Literal["fp32", "bf16", "fp16", "fp64"], short("precision")] = "fp32"

@@ -118,7 +118,7 @@ def random_affine(
 
 def random_crop(x_MCHW: Tensor, draws: Draws, padding: int) -> Tensor:
     """Shift by up to ``padding`` pixels each way, black outside."""
-    M, C, H, W = x_MCHW.shape
+    M, _, H, W = x_MCHW.shape
     offset = draws.integers(2, 2 * padding + 1)
     padded = F.pad(x_MCHW, [padding] * 4)
     y = offset[:, :1] + torch.arange(H, device=x_MCHW.device)

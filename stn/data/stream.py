@@ -141,6 +141,10 @@ class Stream:
     def _normalise(self, x_MCHW: Tensor) -> Tensor:
         return x_MCHW.sub_(self._mean).div_(self._std).to(self.dtype)
 
+    def as_image(self, x_MCHW: Tensor) -> Tensor:
+        """Undo the normalisation."""
+        return x_MCHW * self._std + self._mean
+
     def test_batches(self, size: int, rank: int = 0, world: int = 1) -> Iterator[TestBatch]:
         """This rank's part of the test set, every image once over all ranks."""
         rows = share(self.test_count, rank, world)

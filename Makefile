@@ -1,0 +1,31 @@
+# make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r")
+# make test     the tests (arguments: ARGS="-m 'not slow'")
+# make lock     pin the dependencies anew
+SHELL := /bin/sh
+PYTHON ?= python3
+BIN := .venv/bin
+PROCESSES ?= 1
+LAUNCH := $(BIN)/accelerate launch --num_machines 1 --num_processes $(PROCESSES) --mixed_precision no --dynamo_backend no
+
+.PHONY: train test lint lock
+train: .venv/ready
+	@$(LAUNCH) train.py $(or $(ARGS),--arch stn_slx)
+
+test: .venv/ready
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: .venv/ready
+	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright
+
+lock: .venv/ready
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --custom-compile-command "make lock" --extra dev --output-file requirements.lock pyproject.toml
+
+# The virtual environment is built once, and again when the lock file changes.
+.venv/ready: requirements.lock
+	@$(PYTHON) -c "import sys; sys.exit('Python 3.11 or later is needed, this is ' + sys.version.split()[0] if sys.version_info < (3, 11) else 0)"
+	@echo "Setting up .venv: downloads about 3 GB the first time, then takes a minute or two."
+	@$(PYTHON) -m venv .venv || { echo "cannot make a virtual environment; on Debian: apt install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
