@@ -97,6 +97,11 @@ def format_seeds(seeds: list[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
 
 
+def share(n: int, rank: int, world: int) -> range:
+    """A rank's contiguous part of n things, such as seeds or rows; parts differ by at most one."""
+    return range(rank * n // world, (rank + 1) * n // world)
+
+
 _NOT_SCIENCE = {
     "data": {"root"},
     "optim": {"accumulate"},

@@ -8,17 +8,17 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stn.archs.wirings import localisation
 from stn.config import steps_of
 from stn.schema import Optim
 from stn.seeds import Seeds
+from stn.warp import is_localisation
 
 
 def build_optimiser(optim: Optim, seeds: Seeds) -> torch.optim.Optimizer:
     """Elementwise optimisers only, so that seeds never meet; localisation is a group of its own."""
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in seeds.named_parameters():
-        factor = optim.loc_lr_multiplier if localisation(name) else 1.0
+        factor = optim.loc_lr_multiplier if is_localisation(name) else 1.0
         groups.setdefault(factor, []).append(parameter)
     parts = [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
     if optim.name == "adamw":

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 from torch import Tensor
 
-from stn.data.stream import share
+from stn.config import share
 from stn.schema import Config
 from stn.stop import follow_launcher
 

@@ -116,7 +116,7 @@ class Optim(_Model):
 
     name: Literal["sgd", "adamw"] = "adamw"
     """Optimiser."""
-    lr: Annotated[float, Field(gt=0), short("lr")] = 0.003
+    lr: Annotated[float, Field(gt=0), short("lr")] = 0.001
     """Learning rate, the highest one of the schedule."""
     momentum: Fraction = 0.9
     """SGD: momentum."""

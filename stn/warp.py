@@ -136,3 +136,8 @@ class SpatialTransformer(nn.Module):
             warped_BCHW = sample(x_BCHW, grid, self.padding, self.align_corners, self.sampler)
         assert theta_B23 is not None
         return warped_BCHW, theta_B23
+
+
+def is_localisation(name: str) -> bool:
+    """Whether a parameter belongs to a transformer, by its full name: networks call it ``st``."""
+    return "st" in name.split(".")

@@ -114,10 +114,5 @@ def stn_slx(make_net: MakeNet, shape: Shape, classes: int, *, depth: int = 1, **
     return _on_image(net, shape, _depth(depth, list(net.stages), 0), False, st)
 
 
-def localisation(name: str) -> bool:
-    """Whether a parameter belongs to localisation, which has its own learning rate."""
-    return name.startswith("st.") or ".st." in name
-
-
 def count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())

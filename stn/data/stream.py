@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from stn.config import share
 from stn.data.datasets import Dataset
 from stn.data.perturb import random_affine, random_crop, random_flip
 from stn.rng import Draws, Site
@@ -46,11 +47,6 @@ class TestBatch(NamedTuple):
     x_BCHW: Tensor
     y_B: Tensor
     pose_BP: Tensor
-
-
-def share(n: int, rank: int, world: int) -> range:
-    """A rank's contiguous part of n things; parts differ by at most one."""
-    return range(rank * n // world, (rank + 1) * n // world)
 
 
 class Stream:
