@@ -51,11 +51,12 @@ def _gather_sample(x_BCHW: Tensor, grid_BHW2: Tensor, padding: str, align_corner
             p = torch.where((p > 0) & (p < n - 1), p, p.detach().clamp(0, n - 1))
         low = p.detach().floor()
         weight = p - low
-        index = low.clamp(-1, n).long()
-        pair = []
-        for i, w in ((index, 1 - weight), (index + 1, weight)):
-            pair.append((i.clamp(0, n - 1), w * ((i >= 0) & (i < n))))
-        corners.append(pair)
+        corners.append(
+            [
+                (i.clamp(0, n - 1).long(), w * ((i >= 0) & (i < n)))  # outside counts for nothing
+                for i, w in ((low, 1 - weight), (low + 1, weight))
+            ]
+        )
     total = x_BCHW.new_zeros(B, C, *out)
     for ix, wx in corners[0]:
         for iy, wy in corners[1]:

@@ -15,6 +15,16 @@ from stn.warp import affine_grid, sample
 CROP, CROPS = 6, 6
 
 
+def _cos_sin(degrees: Tensor) -> tuple[Tensor, Tensor]:
+    """In float64, then rounded: fp32 functions differ in the last bit with a number's place in a batch."""
+    angle = torch.deg2rad(degrees.double())
+    return angle.cos().float(), angle.sin().float()
+
+
+def _exp2(x: Tensor) -> Tensor:
+    return torch.exp2(x.double()).float()
+
+
 def _matrix(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
@@ -22,8 +32,8 @@ def _matrix(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
 def rotate(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
     """Rotation uniform in [-90, 90] degrees, bilinear. Pose: degrees, counter-clockwise as seen."""
     degrees_M1 = draws.uniform(1, -90, 90)
-    angle = torch.deg2rad(degrees_M1[:, 0])
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    cos, sin = _cos_sin(degrees_M1[:, 0])
+    zero = torch.zeros_like(cos)
     # Sampling points turn the other way than the image; the row axis points down.
     theta = _matrix((cos, -sin, zero), (sin, cos, zero))
     grid = affine_grid(theta, (28, 28), align_corners=True)
@@ -77,9 +87,9 @@ def rescale(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]
     """Digit scaled by 2^U(-1, 2) on a 112x112 canvas, six scaled crops added. Pose: log2 of the area."""
     M, window = len(x_M1HW), 4 * CROP + 4
     exponent_M1 = draws.uniform(1, -1, 2)
-    canvas = _enlarge(x_M1HW[:, 0], torch.exp2(exponent_M1[:, 0]), 112)
+    canvas = _enlarge(x_M1HW[:, 0], _exp2(exponent_M1[:, 0]), 112)
     crops = _cut(draws, pool, M)
-    factors = torch.exp2(draws.uniform(CROPS, -1, 2))
+    factors = _exp2(draws.uniform(CROPS, -1, 2))
     free = 112 - CROP * factors  # the crop lies whole on the canvas
     centre = (
         torch.stack([draws.uniform(CROPS), draws.uniform(CROPS)], -1) * free[..., None] + CROP * factors[..., None] / 2
@@ -102,13 +112,13 @@ def random_affine(
     interpolation: str,
 ) -> Tensor:
     """Rotation, translation, scale and shear about the centre, drawn for each image."""
-    angle, skew = (torch.deg2rad(draws.uniform(1, -d, d)[:, 0]) for d in (degrees, shear))
+    (cos, sin), (cos_skew, sin_skew) = (_cos_sin(draws.uniform(1, -d, d)[:, 0]) for d in (degrees, shear))
     factor = draws.uniform(1, *scale)[:, 0]
     tx, ty = (2 * draws.uniform(1, -shift, shift)[:, 0] for _ in range(2))
-    cos, sin = angle.cos(), angle.sin()
+    tan = sin_skew / cos_skew
     # The image moves by A = R(angle) @ shear @ scale, then by (tx, ty); sampling points by the inverse.
-    a, b = factor * cos, factor * (cos * skew.tan() + sin)
-    c, d = -factor * sin, factor * (cos - sin * skew.tan())
+    a, b = factor * cos, factor * (cos * tan + sin)
+    c, d = -factor * sin, factor * (cos - sin * tan)
     determinant = a * d - b * c
     a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
     theta = _matrix((a, b, -(a * tx + b * ty)), (c, d, -(c * tx + d * ty)))

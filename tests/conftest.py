@@ -1,0 +1,97 @@
+"""Helpers for all tests: the command line as a user types it, and run directories it leaves."""
+
+import fcntl
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+CIFAR = next(
+    (
+        folder
+        for folder in (Path(os.environ.get("STN_DATA", "data")), ROOT / "data", ROOT.parent / "shared" / "data")
+        if (folder / "cifar-10-batches-bin" / "test_batch.bin").is_file()
+    ),
+    None,
+)
+needs_cifar = pytest.mark.skipif(CIFAR is None, reason="no CIFAR-10 on this machine (STN_DATA names its folder)")
+QUIET = ("--log.wandb", "disabled", "--log.no-pictures")
+SMALL = ("--limit-train", "1280", "--limit-test", "300", *QUIET)
+
+
+def _loopback_up() -> None:
+    """Without any network (unshare -n) the loopback is down as well, and two ranks cannot meet."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        request = struct.pack("16sh14x", b"lo", 0)
+        flags = struct.unpack("16sh14x", fcntl.ioctl(s, 0x8913, request))[1]
+        if not flags & 1:
+            fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", flags | 1))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(2)
+    if sys.platform == "linux":
+        try:
+            _loopback_up()
+        except PermissionError:
+            pytest.exit("the loopback interface is down and only root can bring it up", returncode=3)
+
+
+def command(*arguments: object, launcher: str | None = None, runs: Path | None = None) -> list[str]:
+    start = [sys.executable]
+    if launcher:
+        start = [str(Path(sys.executable).parent / "accelerate"), "launch", "--config_file"]
+        start.append(str(ROOT / "configs" / "accelerate" / f"{launcher}.yaml"))
+    where = ["--runs", str(runs)] if runs else []
+    return [*start, str(ROOT / "train.py"), *map(str, arguments), *where]
+
+
+def environment(**more: str) -> dict[str, str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "ACCELERATE_"))}
+    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | more
+
+
+def train(
+    *arguments: object, launcher: str | None = None, runs: Path | None = None, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments, launcher=launcher, runs=runs),
+        capture_output=True,
+        text=True,
+        env=environment(**env),
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
+
+
+class Run:
+    """What a run directory says."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def results(self) -> dict[int, dict]:
+        return {row["seed"]: row for row in self.rows("results.jsonl")}
+
+    def rows(self, name: str = "metrics.jsonl") -> list[dict]:
+        return [json.loads(line) for line in (self.path / name).read_text().splitlines()]
+
+    def figures(self) -> list[dict]:
+        """The metrics without what a clock says."""
+        return [{k: v for k, v in row.items() if k != "images_per_s"} for row in self.rows()]
+
+    def status(self) -> dict:
+        return json.loads((self.path / "status.json").read_text())
+
+
+def only_run(runs: Path) -> Run:
+    (path,) = runs.glob("*/*/*")
+    return Run(path)

@@ -1,0 +1,67 @@
+"""Grids and samplers against torch's own, and the algebra of affine matrices."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from stn.warp import affine_grid, compose, invert, is_localisation, sample
+
+
+def random_theta(n: int) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.eye(2, 3, dtype=torch.float64) + 0.3 * torch.randn(n, 2, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_grid_equals_torchs(align_corners: bool) -> None:
+    theta = random_theta(5)
+    expected = F.affine_grid(theta, [5, 1, 7, 10], align_corners=align_corners)
+    torch.testing.assert_close(affine_grid(theta, (7, 10), align_corners), expected, atol=1e-14, rtol=0)
+
+
+def test_grid_is_computed_in_fp32_whatever_theta_is_in() -> None:
+    assert affine_grid(random_theta(2).bfloat16(), (4, 4), True).dtype == torch.float32
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("start", ["anywhere", "identity"])
+def test_gather_sampler_equals_grid_sample_with_its_gradients(align_corners: bool, padding: str, start: str) -> None:
+    theta = random_theta(3) if start == "anywhere" else torch.eye(2, 3, dtype=torch.float64).repeat(3, 1, 1)
+    results = []
+    for sampler in ("native", "gather"):
+        x = torch.randn(3, 2, 8, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
+        leaf = theta.clone().requires_grad_()
+        out = sample(x, affine_grid(leaf, (6, 7), align_corners), padding, align_corners, sampler)
+        (out * torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(3))).sum().backward()
+        results.append((out.detach(), x.grad, leaf.grad))
+    for native, gather in zip(*results, strict=True):
+        torch.testing.assert_close(gather, native, atol=1e-12, rtol=0)
+
+
+def test_gather_sampler_refuses_reflection() -> None:
+    with pytest.raises(ValueError, match="zeros and border"):
+        sample(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, 2), "reflection", True, "gather")
+
+
+def test_compose_is_the_product_and_invert_undoes() -> None:
+    a, b = random_theta(4), random_theta(4).flip(0)
+    last = torch.tensor([0.0, 0, 1], dtype=torch.float64).expand(4, 1, 3)
+    product = torch.cat([a, last], 1) @ torch.cat([b, last], 1)
+    torch.testing.assert_close(compose(a, b), product[:, :2], atol=1e-14, rtol=0)
+    identity = torch.eye(2, 3, dtype=torch.float64).expand(4, 2, 3)
+    torch.testing.assert_close(compose(a, invert(a)), identity, atol=1e-12, rtol=0)
+
+
+def test_a_known_warp_is_undone_by_its_inverse() -> None:
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 41), torch.linspace(-1, 1, 41), indexing="ij")
+    smooth = (1 + 2 * x + 3 * y).view(1, 1, 41, 41).double()  # bilinear sampling is exact on a plane
+    theta = torch.tensor([[[0.8, 0.2, 0.1], [-0.2, 0.8, 0.05]]], dtype=torch.float64)
+    there = sample(smooth, affine_grid(theta, (41, 41), True), "border", True)
+    back = sample(there, affine_grid(invert(theta), (41, 41), True), "border", True)
+    torch.testing.assert_close(back[..., 12:29, 12:29], smooth[..., 12:29, 12:29], atol=1e-5, rtol=0)
+
+
+def test_localisation_is_found_by_name() -> None:
+    assert is_localisation("models.0.st.head.0.weight")
+    assert not is_localisation("models.0.stages.0.0.weight")
