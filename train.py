@@ -201,7 +201,9 @@ def main() -> int:
             return check(config)
         seeds, sig = parse_seeds(config.train.seeds), signature(config)
         runtime = Runtime(config, seeds)
-        build_dataset(config.data.name).load(config.data.root)
+        dataset = build_dataset(config.data.name)
+        build_model(config.arch, dataset.shape, dataset.classes)  # whatever is wrong, before there is a directory
+        dataset.load(config.data.root)
     except ValueError as error:
         cli.fail(error)
     seeds = runtime.own(seeds)

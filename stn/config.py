@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from stn.registry import nearest
-from stn.schema import Config, explain
+from stn.schema import Config
 
 
 def _short_names() -> dict[str, tuple[str, str]]:
@@ -55,9 +54,9 @@ def load_yaml(path: str | Path) -> Config:
         else:
             raise ValueError(f"{path}: unknown key '{key}'; {nearest(str(key), {*Config.model_fields, *SHORT})}")
     try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(f"{path}: {explain(error)}") from None
+        return Config(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def dump_yaml(config: Config) -> str:

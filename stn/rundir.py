@@ -96,8 +96,9 @@ class RunDir:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    file.seek(0)
-                    raise ValueError(f"another process ({file.read().strip()}) is training {self.path}") from None
+                    file.close()
+                    owner = (self.path / ".lock").read_text().strip()
+                    raise OSError(f"another process ({owner}) is training {self.path}") from None
                 time.sleep(0.2)
         file.truncate(0)
         file.write(f"{socket.gethostname()}:{os.getpid()}")

@@ -32,17 +32,16 @@ def short(flag: str) -> Any:
     return tyro.conf.arg(aliases=[f"--{flag}"])
 
 
-def explain(error: ValidationError, prefix: str = "") -> str:
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """One line per fault, with the nearest valid name for an unknown key."""
     lines = []
     for fault in error.errors():
-        where = ".".join(filter(None, [prefix, *map(str, fault["loc"])]))
+        where, text = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            *owner, key = fault["loc"]
-            model = Config.model_fields[str(owner[0])].annotation if owner else Config
-            lines.append(f"unknown key '{where}'; {nearest(str(key), getattr(model, 'model_fields', {}))}")
+            lines.append(f"unknown key '{where}'; {nearest(where, model.model_fields)}")
+        elif isinstance(fault["input"], dict):  # a section that has explained itself
+            lines.append(f"{where}: {text}")
         else:
-            text = fault["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: {text[0].lower()}{text[1:]} (got {fault['input']!r})")
     return "\n".join(lines)
 
@@ -54,7 +53,7 @@ class _Model(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ValueError(explain(error)) from None
+            raise ValueError(explain(error, type(self))) from None
 
 
 class Arch(_Model):

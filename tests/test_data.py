@@ -45,7 +45,7 @@ def test_damaged_mnist_is_refused(damage: str, tmp_path: Path, monkeypatch: pyte
     labels.write_bytes(content)
     monkeypatch.setattr(sources.resources, "files", lambda _: tmp_path)
     sources.mnist.cache_clear()
-    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte.xz is damaged"):
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte\.xz is damaged"):
         sources.mnist()
     sources.mnist.cache_clear()
 

@@ -1,0 +1,176 @@
+"""Run directories and checkpoints: atomic, deduplicated, verified."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from stn import checkpoint, rundir
+from stn.checkpoint import Saved
+from stn.config import dump_yaml, format_seeds, load_yaml, parse_seeds, signature, steps_of
+from stn.resolve import resolve
+from stn.rundir import RunDir
+from stn.schema import Arch, Config, Data, Log, Optim, Train
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "f"
+    rundir.write_atomic(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        rundir.write_atomic(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"seed": 1}\n[1]\n\xff\n{"seed": 2, "x', encoding="latin-1")
+    assert rundir.read_rows(path) == [{"seed": 1}]
+    assert rundir.read_rows(tmp_path / "none") == []
+
+
+def test_one_result_row_per_seed_and_finished_over_blocks(tmp_path: Path) -> None:
+    a, b = (RunDir.of(str(tmp_path), "x", "sig", seeds) for seeds in ([0, 1], [1, 2]))
+    a.add_result({"seed": 1, "v": 1})
+    a.add_result({"seed": 0, "v": 2})
+    a.add_result({"seed": 1, "v": 3})
+    b.add_result({"seed": 2, "v": 4})
+    assert [(r["seed"], r["v"]) for r in rundir.read_rows(a.results)] == [(0, 2), (1, 3)]
+    assert set(b.finished()) == {0, 1, 2}
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.add_metrics([{"seed": s, "step": t} for t in (5, 10, 15) for s in (0, 1)])
+    with run.metrics.open("a") as file:
+        file.write('{"seed": 0, "step"')
+    run.cut_metrics([0], 10)
+    assert [(r["seed"], r["step"]) for r in rundir.read_rows(run.metrics)] == [
+        (0, 5),
+        (1, 5),
+        (0, 10),
+        (1, 10),
+        (1, 15),
+    ]
+
+
+def test_a_second_copy_is_kept_out_until_the_first_leaves(tmp_path: Path) -> None:
+    first, second = RunDir(tmp_path), RunDir(tmp_path)
+    first.lock()
+    with pytest.raises(OSError, match=rf"another process \(.*:{os.getpid()}\)"):
+        second.lock(patience_s=0.3)
+    first.unlock()
+    second.lock(patience_s=0.3)
+    second.unlock()
+
+
+def test_long_seed_lists_get_a_short_folder(tmp_path: Path) -> None:
+    block = RunDir.of(str(tmp_path), "x", "sig", list(range(0, 2000, 2))).path.name
+    assert block.startswith("1000-seeds-")
+    assert len(block) < 40
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir(tmp_path / "run")
+    for step in (10, 20, 30):
+        model = {"w": torch.full((3, 2), float(step)), "n": torch.tensor(step)}
+        checkpoint.save_seed(
+            run, 0, step, Saved(model, {"w//momentum_buffer": torch.ones(3, 2)}, {"best": None}), keep=2
+        )
+    return run
+
+
+def test_newest_checkpoints_are_kept_and_loaded(run: RunDir) -> None:
+    assert sorted(p.name for p in (run.checkpoints / "seed-0").iterdir()) == [
+        "step-00000020.safetensors",
+        "step-00000030.safetensors",
+    ]
+    saved = checkpoint.load_newest(run, [0])[0]
+    assert saved.progress["step"] == 30
+    assert torch.equal(saved.model["w"], torch.full((3, 2), 30.0))
+    assert torch.equal(saved.optimiser["w//momentum_buffer"], torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "not safetensors"])
+def test_a_damaged_newest_falls_back_with_a_warning(run: RunDir, damage: str) -> None:
+    newest = run.checkpoints / "seed-0" / "step-00000030.safetensors"
+    content = bytearray(newest.read_bytes())
+    if damage == "truncated":
+        content = content[:-3]
+    elif damage == "flipped":
+        content[-2] ^= 1
+    else:
+        content = bytearray(b"" if damage == "empty" else b"\x80\x04 pickle?")
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"step-00000030.safetensors is damaged.*falling back"):
+        assert checkpoint.load_newest(run, [0])[0].progress["step"] == 20
+
+
+def test_a_block_resumes_at_a_step_that_every_seed_has(run: RunDir) -> None:
+    checkpoint.save_seed(run, 1, 20, Saved({"w": torch.ones(1)}, {}, {}), keep=2)
+    assert {s.progress["step"] for s in checkpoint.load_newest(run, [0, 1]).values()} == {20}
+    assert checkpoint.load_newest(run, [0, 2]) == {}
+
+
+def test_final_weights_and_digest(run: RunDir) -> None:
+    weights = {"b": torch.ones(2), "a": torch.zeros(3, 1).to(torch.bfloat16)}
+    checkpoint.save_final(run, 0, weights)
+    loaded = checkpoint.load_final(run, 0)
+    assert checkpoint.digest(loaded) == checkpoint.digest(dict(reversed(weights.items())))
+    assert checkpoint.digest(loaded) != checkpoint.digest(weights | {"b": torch.tensor([1.0, 1.0000001])})
+    with pytest.raises(ValueError, match=r"seed 7 of .* is not finished"):
+        checkpoint.load_final(run, 7)
+
+
+def test_layout_in_memory_does_not_change_the_digest() -> None:
+    w = torch.randn(4, 3, 5, 5)
+    assert checkpoint.digest({"w": w}) == checkpoint.digest({"w": w.to(memory_format=torch.channels_last)})
+
+
+def test_seed_lists_round_trip() -> None:
+    assert parse_seeds("0,3,8-10") == [0, 3, 8, 9, 10]
+    assert format_seeds([10, 9, 8, 3, 0]) == "0,3,8-10"
+
+
+def test_durations() -> None:
+    assert steps_of("2 epochs", 938) == 1876
+    assert steps_of("0.5 epochs", 938) == 469
+    assert steps_of("500 steps", 938) == 500
+    assert Log(every="1epoch").every == "1 epochs"
+
+
+def sig(**sections) -> str:
+    return signature(resolve(Config(**sections)))
+
+
+def test_signature_is_of_the_resolved_science() -> None:
+    base = sig()
+    assert base == sig(arch=Arch(name="stn_slx", depth=1, net="finnveden_r", padding="border"))
+    assert base == sig(train=Train(epochs=8)) == sig(train=Train(steps=8 * 469))
+    assert base == sig(train=Train(seeds="5-9", fuse=2, threads=1, time_limit=3), log=Log(name="x", runs="y"))
+    assert base == sig(data=Data(root="/somewhere"), optim=Optim(accumulate=4))
+    others = [
+        sig(arch=Arch(depth=2)),
+        sig(train=Train(epochs=7)),
+        sig(data=Data(limit_train=100)),
+        sig(optim=Optim(lr=0.1)),
+        sig(train=Train(precision="bf16")),
+    ]
+    assert len({base, *others}) == 6
+
+
+def test_resolved_configuration_reads_back_to_itself(tmp_path: Path) -> None:
+    config = resolve(Config(optim=Optim(schedule="multistep", milestones=("3 epochs",)), data=Data(scale=(0.9, 1.1))))
+    (tmp_path / "c.yaml").write_text(dump_yaml(config))
+    again = resolve(load_yaml(tmp_path / "c.yaml"))
+    assert again == config
+    assert signature(again) == signature(config)
+    assert json.loads(config.model_dump_json())["optim"]["milestones"] == ["1407 steps"]
