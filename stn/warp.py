@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_FAR = 1e6
+"""No transform goes further: beyond it there is nothing to see."""
+
 
 @lru_cache(maxsize=64)
 def _axis(n: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
@@ -20,9 +23,14 @@ def _axis(n: int, align_corners: bool, device: torch.device, dtype: torch.dtype)
 
 
 def affine_grid(theta_B23: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Sampling points [B, H, W, 2]; elementwise, so exact in fp32 and cheap under vmap."""
+    """Sampling points [B, H, W, 2]; elementwise, so exact in fp32 and cheap under vmap.
+
+    Always finite: torch's grid_sample reads outside of memory (a segmentation fault, seen on
+    CPU in 2.15) where a coordinate is not a number and padding is border or reflection.
+    """
     if theta_B23.dtype != torch.float64:
         theta_B23 = theta_B23.float()  # a grid in bf16 would be off by whole pixels
+    theta_B23 = torch.nan_to_num(theta_B23, 0.0, 0.0, 0.0).clamp(-_FAR, _FAR)
     y_H1 = _axis(size[0], align_corners, theta_B23.device, theta_B23.dtype).unsqueeze(-1)
     x_W = _axis(size[1], align_corners, theta_B23.device, theta_B23.dtype)
     t = theta_B23[..., None, None]
@@ -135,6 +143,8 @@ class SpatialTransformer(nn.Module):
             size = self.size if k == iterations - 1 else (x_BCHW.shape[2], x_BCHW.shape[3])
             grid = affine_grid(theta_B23, size, self.align_corners)
             warped_BCHW = sample(x_BCHW, grid, self.padding, self.align_corners, self.sampler)
+            # A transform that is no number makes no image, so that the loss tells.
+            warped_BCHW = warped_BCHW + 0 * theta_B23.sum((1, 2)).view(-1, 1, 1, 1)
         assert theta_B23 is not None
         return warped_BCHW, theta_B23
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stn.warp import affine_grid, compose, invert, is_localisation, sample
+from stn.warp import SpatialTransformer, affine_grid, compose, invert, is_localisation, sample
 
 
 def random_theta(n: int) -> torch.Tensor:
@@ -65,3 +65,20 @@ def test_a_known_warp_is_undone_by_its_inverse() -> None:
 def test_localisation_is_found_by_name() -> None:
     assert is_localisation("models.0.st.head.0.weight")
     assert not is_localisation("models.0.stages.0.0.weight")
+
+
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e38])
+def test_a_transform_that_is_no_number_harms_its_own_image_only(padding: str, bad: float) -> None:
+    """Without the guard this is a segmentation fault, which pytest does not survive."""
+    st = SpatialTransformer(torch.nn.Flatten(), 64, (8, 8), padding=padding)
+    x = torch.randn(3, 1, 8, 8)
+    clean, _ = st(x, lambda y: y)
+    with torch.no_grad():
+        st.last.weight[0, 0] = 1.0
+    seen = torch.zeros_like(x)
+    seen[1, 0, 0, 0] = bad  # what the head reads of the second image
+    warped, _ = st(x, lambda y: seen)
+    assert warped[1].isfinite().all() == (bad == 1e38)
+    assert torch.equal(warped[[0, 2]], clean[[0, 2]])
+    warped.nan_to_num().sum().backward()

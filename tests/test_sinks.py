@@ -1,0 +1,230 @@
+"""What a person and W&B see; a sink that dies does not harm the run."""
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from conftest import only_run, train
+
+from stn import log as log_module
+from stn.log import Log
+from stn.resolve import resolve
+from stn.rundir import RunDir
+from stn.schema import Arch, Config
+from stn.schema import Log as LogFields
+from stn.sinks import ConsoleSink, WandbSink
+
+TRAIN_ROW = {
+    "kind": "train",
+    "seed": 3,
+    "step": 50,
+    "epoch": 0.5,
+    "loss": 0.25,
+    "acc": 0.9,
+    "lr": 0.1,
+    "images_per_s": 1e4,
+}
+EVAL_ROW = {"kind": "eval", "seed": 3, "step": 100, "epoch": 1.0, "test_acc": 0.95, "test_loss": 0.2, "test_count": 10}
+
+
+class FakeRun(SimpleNamespace):
+    def __init__(self, **init) -> None:
+        super().__init__(init=init, logged=[], summary={}, metrics=[], code=None)
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.metrics.append((name, step_metric))
+
+    def log(self, values: dict) -> None:
+        self.logged.append(values)
+
+    def finish(self, exit_code: int) -> None:
+        self.code = exit_code
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[FakeRun]:
+    import wandb as real
+
+    runs: list[FakeRun] = []
+
+    def init(**keywords) -> FakeRun:
+        runs.append(FakeRun(**keywords))
+        return runs[-1]
+
+    monkeypatch.setattr(real, "init", init)
+    monkeypatch.setattr(WandbSink, "unreachable", False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return runs
+
+
+def config(**log_fields) -> Config:
+    return resolve(Config(arch=Arch(name="stn_cx"), log=LogFields(name="exp", **log_fields)))
+
+
+def test_one_wandb_run_per_seed_with_what_grouping_needs(wandb: list[FakeRun], tmp_path: Path) -> None:
+    sink = WandbSink(RunDir(tmp_path), config(), "abc", [3, 4], print)
+    sink.rows([TRAIN_ROW, EVAL_ROW])
+    sink.close([EVAL_ROW | {"status": "finished"}, {"seed": 4, "status": "failed", "test_acc": None}])
+    first, second = wandb
+    assert (first.init["id"], second.init["id"]) == ("exp-abc-3", "exp-abc-4")
+    assert first.init["group"] == "exp"
+    assert first.init["resume"] == "allow"
+    assert first.init["mode"] == "offline"
+    assert first.init["tags"] == ["stn_cx", "mnist"]
+    assert {k: first.init["config"][k] for k in ("arch", "dataset", "seed", "sig")} == {
+        "arch": "stn_cx", "dataset": "mnist", "seed": 3, "sig": "abc",
+    }  # fmt: skip
+    assert first.init["config"]["config"]["optim"]["lr"] == 0.001
+    assert first.metrics == [("*", "global_step")]
+    assert first.logged[0]["train/loss"] == 0.25
+    assert first.logged[1]["test_acc"] == 0.95
+    assert [values["global_step"] for values in first.logged] == [50, 100]
+    assert second.logged == []
+    assert first.summary["test_acc"] == 0.95
+    assert (first.code, second.code) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("wish", "key", "variable", "mode"),
+    [
+        ("auto", None, None, "offline"),
+        ("auto", "k" * 40, None, "online"),
+        ("auto", "k" * 40, "offline", "offline"),
+        ("offline", "k" * 40, None, "offline"),
+        ("online", None, None, "online"),
+        ("disabled", "k" * 40, None, None),
+    ],
+)
+def test_wandb_mode(
+    wish: str,
+    key: str | None,
+    variable: str | None,
+    mode: str | None,
+    wandb: list[FakeRun],
+    tmp_path: Path,
+    monkeypatch,
+) -> None:
+    import wandb as real
+
+    monkeypatch.setattr(
+        real, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(api_key=key, base_url="https://api.wandb.ai"))
+    )
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    WandbSink(RunDir(tmp_path), config(wandb=wish), "abc", [0], print)
+    assert [run.init["mode"] for run in wandb] == ([mode] if mode else [])
+
+
+def test_an_unreachable_server_means_offline_once_and_for_all(
+    wandb: list[FakeRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb as real
+
+    tried, said = [], []
+    working = real.init
+
+    def init(**keywords):
+        tried.append(keywords["mode"])
+        if keywords["mode"] == "online":
+            raise real.errors.CommError("no route")
+        return working(**keywords)
+
+    monkeypatch.setattr(real, "init", init)
+    WandbSink(RunDir(tmp_path), config(wandb="online"), "abc", [0, 1, 2], said.append)
+    WandbSink(RunDir(tmp_path), config(wandb="online"), "abc", [3], said.append)
+    assert tried == ["online", "offline", "offline", "offline", "offline"]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("when", ["opening", "rows", "close"])
+def test_a_dead_sink_is_one_warning(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead:
+        def __init__(self, *_: object) -> None:
+            self.fail("opening")
+
+        def fail(self, now: str) -> None:
+            if now == when:
+                raise RuntimeError("broken pipe")
+
+        def rows(self, rows: list) -> None:
+            self.fail("rows")
+
+        def close(self, results: list) -> None:
+            self.fail("close")
+
+    said: list[str] = []
+    monkeypatch.setattr(log_module, "WandbSink", Dead)
+    monkeypatch.setattr(log_module, "say", said.append)
+    run = RunDir(tmp_path)
+    log = Log(run, config(), "abc", [3], 0, writes=True)
+    log.rows([TRAIN_ROW])
+    log.rows([EVAL_ROW])
+    log.close([])
+    assert said == ["warning: W&B is off: RuntimeError: broken pipe"]
+    assert len(run.metrics.read_text().splitlines()) == 2
+
+
+def test_a_process_that_does_not_write_logs_nothing(tmp_path: Path) -> None:
+    log = Log(RunDir(tmp_path), config(), "abc", [3], 0, writes=False)
+    log.rows([TRAIN_ROW])
+    log.close([])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_console_shows_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
+    import io
+
+    from rich.console import Console
+
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=160)
+        sink = ConsoleSink(console, config(), [3], 0)
+        sink.rows([TRAIN_ROW])
+        sink.rows([EVAL_ROW])
+        sink.close([])
+        text = out.getvalue()
+        assert "loss 0.2500" in text
+        assert "90.00%" in text
+        assert "10,000 images/s" in text
+        assert ("\x1b[" in text) == terminal
+        if not terminal:
+            assert "test acc 95.00%" in text
+
+
+@pytest.mark.slow
+def test_wandb_offline_and_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    words = (
+        "--steps",
+        10,
+        "--limit-train",
+        1280,
+        "--limit-test",
+        300,
+        "--log.no-pictures",
+        "--seeds",
+        "0,1",
+        "--name",
+        "e",
+    )
+    start = time.monotonic()
+    done = train(*words, runs=tmp_path / "offline", NETRC=str(tmp_path / "none"))
+    assert done.returncode == 0
+    assert time.monotonic() - start < 30
+    run = only_run(tmp_path / "offline")
+    ids = {p.name.split("-", 3)[3] for p in (run.path / "wandb").glob("offline-run-*")}
+    assert ids == {f"e-{run.path.parent.name}-{seed}" for seed in (0, 1)}
+
+    done = train(
+        *words, "--log.wandb", "online", runs=tmp_path / "dead",
+        WANDB_API_KEY="k" * 40, WANDB_BASE_URL="http://127.0.0.1:9",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "W&B is not reachable, logging offline" in done.stdout
+    assert all(row["status"] == "finished" for row in only_run(tmp_path / "dead").results().values())
+    assert json.loads((only_run(tmp_path / "dead").path / "status.json").read_text())["state"] == "finished"

@@ -1,0 +1,340 @@
+"""Whole runs through the real command line: results, resuming, two ranks, failures."""
+
+import json
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SMALL, Run, command, environment, only_run, train
+
+ROW = {
+    "sig", "seed", "arch", "dataset", "status", "params", "steps", "epochs", "test_acc", "test_error", "test_loss",
+    "macro_f1", "best_test_acc", "best_epoch", "wall_s", "images_per_s", "mode", "world_size", "precision",
+    "weights_sha256",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run with pictures, as the quick start makes it, but small."""
+    runs = tmp_path_factory.mktemp("trained")
+    done = train(
+        "--arch", "stn_slx", "--epochs", 2, "--limit-train", 6400, "--limit-test", 1000, "--log.wandb", "disabled",
+        launcher="one", runs=runs,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (runs / "out.txt").write_text(done.stdout)
+    return runs
+
+
+def test_a_run_leaves_everything_that_is_promised(trained: Path) -> None:
+    run = only_run(trained)
+    row = run.results()[0]
+    assert set(row) >= ROW
+    assert row["status"] == "finished"
+    assert row["test_acc"] > 0.85
+    assert row["test_error"] == pytest.approx(1 - row["test_acc"])
+    assert row["best_test_acc"] >= row["test_acc"]
+    assert (row["steps"], row["epochs"], row["params"], row["test_count"]) == (100, 2, 53984, 1000)
+    assert run.path.parent.name == row["sig"]
+    assert run.status()["state"] == "finished"
+    environment_facts = json.loads((run.path / "env.json").read_text())
+    assert environment_facts["packages"]["torch"]
+    assert set(environment_facts) >= {"device", "commit", "dirty", "command", "threads"}
+    assert {p.name for p in (run.path / "pictures").iterdir()} == {"curves.png", "confusion.png", "warp.png"}
+    assert all(p.read_bytes()[:4] == b"\x89PNG" for p in (run.path / "pictures").iterdir())
+    assert [p.name for p in run.path.rglob("*.safetensors")] == ["final.safetensors"]
+    evaluations = [r for r in run.rows() if r["kind"] == "eval"]
+    assert [r["epoch"] for r in evaluations] == [1, 2]
+    assert evaluations[-1]["test_acc"] == row["test_acc"]
+    out = (trained / "out.txt").read_text()
+    assert "results.jsonl" in out
+    assert "pictures" in out
+    assert "\x1b[" not in out  # plain lines where the output is no terminal
+
+
+def test_the_same_command_again_says_finished_and_does_nothing(trained: Path) -> None:
+    run = only_run(trained)
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.path.rglob("*") if p.is_file()}
+    done = train(
+        "--arch", "stn_slx", "--epochs", 2, "--limit-train", 6400, "--limit-test", 1000, "--log.wandb", "disabled",
+        runs=trained,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "finished before: nothing to do" in done.stdout
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_evaluate_gives_the_recorded_figures(trained: Path, tmp_path: Path) -> None:
+    run = only_run(trained)
+    evaluate = [sys.executable, "-m", "stn.evaluate"]
+    done = subprocess.run([*evaluate, str(run.path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"test_acc {run.results()[0]['test_acc']:.6f}" in done.stdout
+    assert f"test_loss {run.results()[0]['test_loss']:.6f}" in done.stdout
+    assert "as recorded" in done.stdout
+
+    other = tmp_path / "run"
+    shutil.copytree(run.path, other)
+    row = run.results()[0]
+    row["confusion"][0][0] -= 1
+    (other / "results.jsonl").write_text(json.dumps(row) + "\n")
+    done = subprocess.run([*evaluate, str(other)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, "NOT as recorded" in done.stdout) == (1, True)
+    done = subprocess.run([*evaluate, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, "is no run directory" in done.stderr) == (2, True)
+
+
+def test_confusion_matrix_and_scores_agree_with_scikit_learn(trained: Path) -> None:
+    from sklearn.metrics import accuracy_score, f1_score, recall_score
+
+    row = only_run(trained).results()[0]
+    truth, predicted = [], []
+    for i, line in enumerate(row["confusion"]):
+        for j, n in enumerate(line):
+            truth += [i] * n
+            predicted += [j] * n
+    assert len(truth) == row["test_count"]
+    assert row["test_acc"] == pytest.approx(accuracy_score(truth, predicted))
+    assert row["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert row["per_class_acc"] == pytest.approx(recall_score(truth, predicted, average=None).tolist())
+
+
+def test_seeds_side_by_side_are_the_seeds_alone_and_finished_ones_stay(tmp_path: Path) -> None:
+    common = ("--steps", 12, "--precision", "fp64", "--net", "tutorial", "--arch", "stn_c0", *SMALL)
+    assert train(*common, "--seeds", "3-5", "--fuse", 2, runs=tmp_path / "a").returncode == 0
+    assert train(*common, "--seeds", "4", runs=tmp_path / "b").returncode == 0
+    together, alone = only_run(tmp_path / "a").results(), only_run(tmp_path / "b").results()
+    assert sorted(together) == [3, 4, 5]
+    assert len({row["weights_sha256"] for row in together.values()}) == 3
+    assert together[4]["weights_sha256"] == alone[4]["weights_sha256"]
+    assert together[4]["test_loss"] == alone[4]["test_loss"]
+    done = train(*common, "--seeds", "4-6", runs=tmp_path / "a")  # 4 and 5 are finished in another block
+    assert done.returncode == 0
+    (block,) = (tmp_path / "a").glob("*/*/4-6")
+    assert sorted(Run(block).results()) == [6]
+
+
+def test_a_diverging_seed_is_marked_failed_and_not_tried_again(tmp_path: Path) -> None:
+    words = ("--steps", 20, "--optim.name", "sgd", "--lr", "1e12", "--log.every", "5 steps", *SMALL)
+    done = train(*words, runs=tmp_path)
+    run = only_run(tmp_path)
+    row = run.results()[0]
+    assert (done.returncode, row["status"], row["test_acc"]) == (1, "failed", None)
+    assert "the loss was no longer a number at step" in row["reason"]
+    assert run.status()["state"] == "failed"
+    assert "NaN" not in (run.path / "metrics.jsonl").read_text()
+    again = train(*words, runs=tmp_path)
+    assert again.returncode == 1
+    assert "nothing to do" in again.stdout
+
+
+def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    words = ("--steps", 40, "--log.every", "10 steps", *SMALL)
+    assert train(*words, runs=tmp_path / "whole").returncode == 0
+    reference = only_run(tmp_path / "whole")
+    done = train(*words, "--train.time-limit", "1e-6", runs=tmp_path / "cut")
+    run = only_run(tmp_path / "cut")
+    assert (done.returncode, run.status()["state"], run.status()["reason"]) == (0, "stopped", "time limit")
+    (run.path / "stop").touch()
+    done = train(*words, runs=tmp_path / "cut")
+    assert (run.status()["state"], run.status()["reason"]) == ("stopped", "stop file")
+    assert "the same command goes on" in done.stdout
+    assert not (run.path / "stop").exists()
+    assert train(*words, runs=tmp_path / "cut").returncode == 0
+    assert run.figures() == reference.figures()
+    assert run.results()[0]["weights_sha256"] == reference.results()[0]["weights_sha256"]
+
+
+def test_a_full_disk_is_one_message_and_nothing_is_lost(tmp_path: Path) -> None:
+    words = ("--steps", 30, "--checkpoint.every", "10 steps", *SMALL)
+
+    def small_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = subprocess.run(
+        command(*words, runs=tmp_path / "full"),
+        capture_output=True, text=True, env=environment(), preexec_fn=small_files, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "error: [Errno 27] File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "full").rglob("*.safetensors")) == []
+    assert list((tmp_path / "full").rglob("*.tmp")) == []
+    assert train(*words, runs=tmp_path / "full").returncode == 0
+    assert train(*words, runs=tmp_path / "whole").returncode == 0
+    assert only_run(tmp_path / "full").figures() == only_run(tmp_path / "whole").figures()
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_the_run_is_bit_identical(tmp_path: Path) -> None:
+    """SIGKILL between and during saves: at every second step there is one."""
+    words = ("--steps", 300, "--checkpoint.every", "2 steps", "--log.every", "3 steps", "--eval.every", "50 steps",
+             "--net", "tutorial", "--arch", "stn_c0", *SMALL)  # fmt: skip
+    start = time.monotonic()
+    assert train(*words, runs=tmp_path / "whole").returncode == 0
+    took, chance, kills = time.monotonic() - start, random.Random(time.time_ns()), 0
+    for _ in range(60):
+        process = subprocess.Popen(
+            command(*words, runs=tmp_path / "killed"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+        )
+        try:
+            process.wait(chance.uniform(0.3, 0.55) * took if kills < 10 else None)
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert kills == 10
+    killed, whole = only_run(tmp_path / "killed"), only_run(tmp_path / "whole")
+    assert killed.figures() == whole.figures()
+    assert killed.results()[0]["weights_sha256"] == whole.results()[0]["weights_sha256"]
+    assert list(killed.path.rglob(".*.tmp")) == []
+
+
+def clocks_apart(row: dict) -> dict:
+    return {k: v for k, v in row.items() if k not in ("wall_s", "images_per_s", "name")}
+
+
+@pytest.mark.slow
+def test_two_ranks_stopped_by_sigterm_go_on_bit_for_bit(tmp_path: Path) -> None:
+    words = ("--steps", 400, "--checkpoint.every", "100 steps", "--log.every", "7 steps", *SMALL)
+    assert train(*words, launcher="cpu2", runs=tmp_path / "whole").returncode == 0
+    reference = only_run(tmp_path / "whole")
+    assert reference.results()[0]["world_size"] == 2
+    stopped_at = []
+    for _ in range(2):
+        process = subprocess.Popen(
+            command(*words, launcher="cpu2", runs=tmp_path / "cut"),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
+        )  # fmt: skip
+        before = len(stopped_at)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:  # until it trains
+            found = list((tmp_path / "cut").glob("*/*/*/metrics.jsonl"))
+            if found and len(found[0].read_text().splitlines()) > 3 + 12 * before:
+                break
+            time.sleep(0.05)
+        process.terminate()
+        process.wait(30)
+        run = only_run(tmp_path / "cut")
+        assert (run.status()["state"], run.status()["reason"]) == ("stopped", "SIGTERM")
+        stopped_at.append(max(int(p.stem[5:]) for p in run.path.rglob("step-*.safetensors")))
+    assert 0 < stopped_at[0] < stopped_at[1] < 400
+    assert train(*words, launcher="cpu2", runs=tmp_path / "cut").returncode == 0
+    assert run.figures() == reference.figures()
+    assert clocks_apart(run.results()[0]) == clocks_apart(reference.results()[0])
+
+
+@pytest.mark.slow
+def test_two_ranks_train_as_one_and_count_every_test_image_once(tmp_path: Path) -> None:
+    for precision, limit in (("fp64", 1e-12), ("fp32", 1e-4)):
+        losses, rows = [], []
+        for launcher in ("one", "cpu2"):
+            runs = tmp_path / precision / launcher
+            # 50 steps of the default schedule: the first of 3,752.
+            words = ("--log.every", "1 steps", "--eval.every", "50 steps", "--limit-test", 777,
+                     "--log.wandb", "disabled", "--steps", 50, "--optim.warmup", "49 steps", "--lr", 2e-4,
+                     "--precision", precision, "--optim.clip", 1.0, "--log.no-pictures")  # fmt: skip
+            done = train(*words, launcher=launcher, runs=runs)
+            assert done.returncode == 0, done.stderr
+            losses.append([row["loss"] for row in only_run(runs).rows() if row["kind"] == "train"])
+            rows.append(only_run(runs).results()[0])
+        assert [row["world_size"] for row in rows] == [1, 2]
+        assert [sum(map(sum, row["confusion"])) for row in rows] == [777, 777]
+        assert max(abs(a - b) for a, b in zip(*losses, strict=True)) < limit
+        if precision == "fp64":
+            assert rows[0]["confusion"] == rows[1]["confusion"]
+
+
+@pytest.mark.slow
+def test_two_processes_share_out_seeds(tmp_path: Path) -> None:
+    words = ("--steps", 10, "--seeds", "0-2", "--precision", "fp64", *SMALL)
+    assert train(*words, launcher="cpu2", runs=tmp_path / "two").returncode == 0
+    assert train(*words, launcher="one", runs=tmp_path / "one").returncode == 0
+    alone = only_run(tmp_path / "one").results()
+    blocks = [Run(p).results() for p in sorted((tmp_path / "two").glob("*/*/*"))]
+    assert [sorted(b) for b in blocks] == [[0], [1, 2]]
+    assert {r["mode"] for b in blocks for r in b.values()} == {"seeds"}
+    for block in blocks:
+        for seed, row in block.items():
+            assert row["test_loss"] == pytest.approx(alone[seed]["test_loss"], rel=1e-10)
+
+
+@pytest.mark.slow
+def test_a_killed_launcher_takes_its_process_along_and_the_next_goes_on(tmp_path: Path) -> None:
+    words = ("--steps", 3000, "--checkpoint.every", "1000 steps", *SMALL)
+    process = subprocess.Popen(
+        command(*words, launcher="one", runs=tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=environment(),
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("*/*/*/metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while only_run(tmp_path).status()["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (only_run(tmp_path).status()["state"], only_run(tmp_path).status()["reason"]) == ("stopped", "SIGTERM")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--precision", "bf16"),
+        ("--train.compile", "--net", "tutorial", "--arch", "stn_c0"),
+        ("--optim.accumulate", "3", "--optim.clip", "1", "--optim.label-smoothing", "0.1"),
+        ("--arch.sampler", "gather", "--train.deterministic"),
+        ("--data.rotate", "15", "--data.scale", "0.9", "1.1", "--data.shear", "5", "--data.translate", "0.1"),
+        ("--arch.iterations", "2", "--arch.identity", "residual", "--optim.loc-lr-multiplier", "0.1"),
+        ("--dataset", "mnist_t", "--arch", "stn_cx"),
+        ("--dataset", "mnist_s", "--arch", "stn_dlx"),
+        ("--data.validation", "1000"),
+        ("--log.tensorboard",),
+    ],
+    ids=" ".join,
+)
+def test_options_train(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = train("--steps", 10, *words, *SMALL, runs=tmp_path)
+    assert done.returncode == 0, done.stderr
+    row = only_run(tmp_path).results()[0]
+    assert row["status"] == "finished"
+    assert ("val_acc" if "--data.validation" in words else "test_acc") in row
+    if "--log.tensorboard" in words:
+        assert list(tmp_path.rglob("events.out.tfevents*"))
+
+
+@pytest.mark.slow
+def test_accumulation_does_not_change_the_result(tmp_path: Path) -> None:
+    losses = []
+    for parts in (1, 3):
+        runs = tmp_path / str(parts)
+        train("--steps", 10, "--precision", "fp64", "--optim.accumulate", parts, *SMALL, runs=runs)
+        losses.append(only_run(runs).results()[0]["test_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+@pytest.mark.slow
+def test_no_network_at_all(tmp_path: Path) -> None:
+    """In a network namespace of its own nothing answers, not even the loopback."""
+    probe = subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("unshare -n is not permitted here")
+    words = command("--steps", 20, "--limit-train", 1280, "--limit-test", 300, launcher="one", runs=tmp_path)
+    done = subprocess.run(
+        ["unshare", "-n", *words], capture_output=True, text=True, env=environment(), timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert only_run(tmp_path).results()[0]["status"] == "finished"
