@@ -1,11 +1,11 @@
-# make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r")
+# make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r"; ON=cpu2, gpus: configs/accelerate)
 # make test     the tests (arguments: ARGS="-m 'not slow'")
 # make lock     pin the dependencies anew
 SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
-PROCESSES ?= 1
-LAUNCH := $(BIN)/accelerate launch --num_machines 1 --num_processes $(PROCESSES) --mixed_precision no --dynamo_backend no
+ON ?= one
+LAUNCH := $(BIN)/accelerate launch --config_file configs/accelerate/$(ON).yaml
 
 .PHONY: train test lint lock
 train: .venv/ready

@@ -16,17 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stn import checkpoint, env, optim, pictures
+from stn import checkpoint, env, optim
 from stn.archs import build_model
 from stn.archs.wirings import count
-from stn.checkpoint import Saved
 from stn.config import dump_yaml, format_seeds, parse_seeds, signature, steps_of
 from stn.data.stream import Batch, Stream
 from stn.describe import check, list_names
 from stn.evaluate import evaluate
-from stn.log import Log, say, summary
+from stn.finish import wrap_up
+from stn.log import Log, say
 from stn.meter import Meter
 from stn.resolve import build_dataset, resolve
+from stn.resume import Progress
 from stn.rng import Site, derived_seed
 from stn.rundir import Row, RunDir, write_atomic
 from stn.runtime import Runtime
@@ -69,89 +70,53 @@ def train_block(config: Config, sig: str, runtime: Runtime, run: RunDir, stop: S
     meter = Meter(seeds, runtime, "val" if config.data.validation else "test")
 
     # ---- resume
-    saved = runtime.from_writer(checkpoint.load_newest(run, seeds) if runtime.writes else {})
-    step = saved[seeds[0]].progress["step"] if saved else 0
-    if saved:
-        for seed, one in zip(seeds, model.models, strict=True):
-            one.load_state_dict(saved[seed].model)
-            optim.load_optimiser_tensors(optimiser, one, saved[seed].optimiser)
-        meter.load({seed: saved[seed].progress for seed in seeds})
-        runtime.load_scaler(saved[seeds[0]].progress["scaler"])
+    progress = Progress(run, runtime, model, optimiser, meter, steps)
+    step = progress.load()
+    if step:
         say(f"seed {format_seeds(seeds)} goes on at step {step} of {steps}")
-    if runtime.writes:
-        run.cut_metrics(seeds, step)
-        run.write_status("running", seeds=format_seeds(seeds), step=step, steps=steps)
-    log = Log(run, config, sig, seeds, step, runtime.writes)
-
-    def save() -> None:
-        meter.tick(training=True)
-        states = meter.states()
-        if runtime.writes:
-            for seed, one in zip(seeds, model.models, strict=True):
-                progress = states[seed] | {"step": step, "scaler": runtime.scaler_state()}
-                tensors = Saved(one.state_dict(), optim.optimiser_tensors(optimiser, one), progress)
-                checkpoint.save_seed(run, seed, step, tensors, config.checkpoint.keep)
-            run.write_status("running", seeds=format_seeds(seeds), step=step, steps=steps)
-        meter.tick(training=False)
 
     # ---- the loop
     model.train()
-    while step < steps and meter.alive() and not stop.due(step):
-        lr = optim.learning_rate(config.optim, step, steps)
-        optim.set_learning_rate(optimiser, lr)
-        torch.manual_seed(derived_seed(seeds[0], Site.OTHER, step, runtime.rank))  # for what is not counter-based
-        loss_S, hits_S = gradients(config, runtime, forward, stream.batch(step), step)
-        if config.optim.clip:
-            runtime.accelerator.unscale_gradients(stepper)
-            optim.clip_gradients(model, config.optim.clip)
-        stepper.step()
-        stepper.zero_grad()
-        meter.add(step, loss_S, hits_S, images=stream.batch_size(step) * len(seeds))
-        step += 1
+    with Log(run, config, sig, seeds, step, runtime.writes) as log:
+        meter.tick(training=False)
+        while step < steps and meter.alive() and not stop.due(step):
+            lr = optim.learning_rate(config.optim, step, steps)
+            optim.set_learning_rate(optimiser, lr)
+            runtime.seed(derived_seed(seeds[0], Site.OTHER, step, runtime.rank))  # for what is not counter-based
+            loss_S, hits_S = gradients(config, runtime, forward, stream.batch(step), step)
+            if config.optim.clip:
+                runtime.accelerator.unscale_gradients(stepper)
+                optim.clip_gradients(model, config.optim.clip)
+            stepper.step()
+            stepper.zero_grad()
+            meter.add(step, loss_S, hits_S, images=stream.batch_size(step) * len(seeds))
+            step += 1
 
-        epoch = step / stream.steps_per_epoch
-        if due(config.log.every, step, steps):
-            meter.find_failed()
-            log.rows(meter.train_rows(step, epoch, lr))
-        if due(config.eval.every, step, steps):
-            meter.find_failed()
-            meter.tick(training=True)
-            scores = evaluate(model, stream, config.eval.batch_size, runtime)
-            log.rows(meter.eval_rows(step, epoch, scores))
-            meter.tick(training=False)
-        if due(config.checkpoint.every, step, steps) and step < steps:
-            save()
+            epoch = step / stream.steps_per_epoch
+            if due(config.log.every, step, steps):
+                log.rows(meter.train_rows(step, epoch, lr))
+            if due(config.eval.every, step, steps):
+                meter.tick(training=True)
+                scores = evaluate(model, stream, config.eval.batch_size, runtime)
+                log.rows(meter.eval_rows(step, epoch, scores))
+                meter.tick(training=False)
+            if due(config.checkpoint.every, step, steps) and step < steps:
+                progress.save(step, config.checkpoint.keep)
 
-    # ---- leave
-    rows: list[Row] = []
-    if step < steps and meter.alive():
-        save()
-    elif runtime.writes:
-        for seed, one in zip(seeds, model.models, strict=True):
-            weights = one.state_dict()
-            rows.append(
-                {
-                    "sig": sig,
-                    "seed": seed,
-                    "name": config.log.name,
-                    "arch": config.arch.name,
-                    "net": config.arch.net,
-                    "dataset": config.data.name,
-                    "params": count(one),
-                    "steps": step,
-                    "epochs": step / stream.steps_per_epoch,
-                    **meter.result(seed),
-                    "mode": runtime.mode,
-                    "world_size": runtime.processes,
-                    "precision": config.train.precision,
-                    "batch_size": config.data.batch_size,
-                    "weights_sha256": checkpoint.digest(weights),
-                }
-            )
-            checkpoint.save_final(run, seed, weights)
-            run.add_result(rows[-1])
-            checkpoint.drop_steps(run, seed)
-    log.close(rows)
+        # ---- leave
+        rows: list[Row] = []
+        if step < steps and meter.alive():
+            progress.save(step, config.checkpoint.keep)
+        else:
+            for seed, one in zip(seeds, model.models, strict=True):
+                facts = {"params": count(one), "steps": step, "epochs": step / stream.steps_per_epoch}
+                weights = one.state_dict()
+                facts["weights_sha256"] = checkpoint.digest(weights)
+                rows.append(identity(config, sig, seed) | facts | meter.result(seed) | runtime.result())
+                if runtime.writes:
+                    checkpoint.save_final(run, seed, weights)
+                    run.add_result(rows[-1])
+        log.close(rows)
     runtime.accelerator.free_memory()
     return rows
 
@@ -160,36 +125,34 @@ def due(every: str, step: int, steps: int) -> bool:
     return step % steps_of(every, 1) == 0 or step == steps
 
 
+def identity(config: Config, sig: str, seed: int) -> Row:
+    """What a result row says of the experiment."""
+    return {
+        "sig": sig,
+        "seed": seed,
+        "name": config.log.name,
+        "arch": config.arch.name,
+        "net": config.arch.net,
+        "dataset": config.data.name,
+        "precision": config.train.precision,
+        "batch_size": config.data.batch_size,
+    }
+
+
 def train(config: Config, runtime: Runtime, stop: Stop, run: RunDir, sig: str, seeds: list[int]) -> int:
     """Train the seeds that are not finished, block by block; the exit code."""
-    todo = runtime.from_writer([seed for seed in seeds if seed not in run.finished()] if runtime.writes else [])
-    if todo and runtime.writes:
+    if runtime.writes and set(seeds) - set(run.finished()):
         run.lock()
         checkpoint.drop_torn(run)
         write_atomic(run.config, dump_yaml(config))
         write_atomic(run.env, env.describe(sig=sig, **runtime.facts()))
+    # Under the lock: another copy may have finished some in the meantime.
+    todo = runtime.from_writer([s for s in seeds if s not in run.finished()] if runtime.writes else [])
     for start in range(0, len(todo), config.train.fuse):
-        rows = train_block(config, sig, runtime, run, stop, todo[start : start + config.train.fuse])
-        if stop.reason and not rows:
+        train_block(config, sig, runtime, run, stop, todo[start : start + config.train.fuse])
+        if stop.reason:
             break
-    if not runtime.writes:
-        return 0
-    rows = [row for seed, row in run.finished().items() if seed in seeds]
-    failed = [row["seed"] for row in rows if row["status"] == "failed"]
-    if stop.reason and len(rows) < len(seeds):
-        run.write_status("stopped", reason=stop.reason, finished=len(rows), failed=failed, seeds=len(seeds))
-        run.stop.unlink(missing_ok=True)
-        say(f"stopped ({stop.reason}); the same command goes on")
-        return 0
-    if todo or run.read_status().get("state") == "running":
-        if config.log.pictures:
-            pictures.draw(config, run)
-        run.write_status("failed" if failed else "finished", finished=len(rows) - len(failed), failed=failed)
-    else:
-        say(f"finished before: nothing to do for seeds {format_seeds(seeds)} of {config.log.name} ({sig})")
-    run.unlock()
-    summary(run, rows)
-    return 1 if failed else 0
+    return wrap_up(config, run, sig, seeds, stop.reason, bool(todo)) if runtime.writes else 0
 
 
 def main() -> int:
@@ -203,9 +166,13 @@ def main() -> int:
         runtime = Runtime(config, seeds)
         dataset = build_dataset(config.data.name)
         build_model(config.arch, dataset.shape, dataset.classes)  # whatever is wrong, before there is a directory
-        dataset.load(config.data.root)
     except ValueError as error:
         cli.fail(error)
+    try:
+        with runtime.accelerator.local_main_process_first():  # one process of a machine downloads
+            dataset.load(config.data.root)
+    except ValueError as error:
+        cli.fail(error, everywhere=True)
     seeds = runtime.own(seeds)
     assert config.log.name is not None
     run = RunDir.of(config.log.runs, config.log.name, sig, seeds)
@@ -214,7 +181,7 @@ def main() -> int:
     try:
         code = train(config, runtime, stop, run, sig, seeds)
     except OSError as error:
-        cli.fail(error, code=1)
+        cli.fail(error, code=1, everywhere=True)
     runtime.end()
     return code
 

@@ -6,6 +6,7 @@ a hash of the tensors. Nothing that is loaded can execute code. Must not know th
 
 import hashlib
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +60,8 @@ def _folder(run: RunDir, seed: int) -> Path:
 
 
 def _steps(run: RunDir, seed: int) -> dict[int, Path]:
-    return {int(p.stem.removeprefix("step-")): p for p in sorted(_folder(run, seed).glob("step-*.safetensors"))}
+    found = ((re.fullmatch(r"step-(\d+)", p.stem), p) for p in _folder(run, seed).glob("step-*.safetensors"))
+    return {int(match[1]): path for match, path in found if match}
 
 
 def save_seed(run: RunDir, seed: int, step: int, saved: Saved, keep: int) -> None:
@@ -101,13 +103,15 @@ def load_final(run: RunDir, seed: int) -> Tensors:
     return _read(path)[0]
 
 
-def drop_steps(run: RunDir, seed: int) -> None:
-    """A finished seed needs its final weights only."""
-    for path in _steps(run, seed).values():
-        path.unlink(missing_ok=True)
+def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
+    """Forget later checkpoints than the one that a block went on from; all where the seed is finished."""
+    for step, path in _steps(run, seed).items():
+        if step > after:
+            path.unlink(missing_ok=True)
 
 
 def drop_torn(run: RunDir) -> None:
     """Temporary files that a killed process left behind."""
-    for path in [*run.path.glob(".*.tmp"), *run.checkpoints.glob("*/.*.tmp")]:
-        path.unlink(missing_ok=True)
+    for place in (".*.tmp", "pictures/.*.tmp", "checkpoints/*/.*.tmp"):
+        for path in run.path.glob(place):
+            path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ Must not know torch: ``--help`` and a typo answer at once.
 
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -34,20 +35,21 @@ def is_main_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def fail(message: object, code: int = 2) -> NoReturn:
-    """One message (from one process) and an exit code; 2 is the user's mistake."""
-    if is_main_process():
+def fail(message: object, code: int = 2, everywhere: bool = False) -> NoReturn:
+    """One message (from one process, unless it may be this one's alone) and an exit code; 2: the user's mistake."""
+    if everywhere or is_main_process():
         print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def _config_file(arguments: list[str]) -> str | None:
-    for i, argument in enumerate(arguments):
-        if argument == "--config":
-            return arguments[i + 1] if i + 1 < len(arguments) else None
-        if argument.startswith("--config="):
-            return argument.partition("=")[2]
-    return None
+    files = [a.partition("=")[2] for a in arguments if a.startswith("--config=")]
+    files += [b for a, b in pairwise(arguments) if a == "--config"]
+    if len(files) > 1:
+        raise ValueError("give --config once")
+    if files == [""]:
+        raise ValueError("--config= needs a file")
+    return files[0] if files else None
 
 
 def _check(config: Config) -> None:
@@ -56,6 +58,8 @@ def _check(config: Config) -> None:
     parse_seeds(train.seeds)
     if train.epochs is not None and train.steps is not None:
         raise ValueError("give epochs or steps, not both")
+    if optim.name == "adamw" and optim.momentum is not None:
+        raise ValueError("optim.name adamw takes no momentum; it has optim.betas")
     if optim.nesterov and (optim.name != "sgd" or optim.momentum == 0):
         raise ValueError("optim.nesterov needs optim.name sgd and a momentum above 0")
     if optim.schedule == "multistep" and not optim.milestones:

@@ -47,7 +47,10 @@ def load_yaml(path: str | Path) -> Config:
             if name in owner:
                 raise ValueError(f"{path}: {section}.{name} is given twice")
             owner[name] = value
-        elif isinstance(value, dict) and isinstance(values.setdefault(key, {}), dict):
+        elif isinstance(value, dict):
+            twice = set(values.setdefault(key, {})) & set(value)
+            if twice:
+                raise ValueError(f"{path}: {key}.{min(twice)} is given twice")
             values[key] |= value
         elif key in Config.model_fields:
             raise ValueError(f"{path}: '{key}' needs keys of its own, got {value!r}")
@@ -69,6 +72,9 @@ def steps_of(duration: str, steps_per_epoch: int) -> int:
     return round(float(number) * (steps_per_epoch if unit == "epochs" else 1))
 
 
+MOST_SEEDS = 1_000_000
+
+
 def parse_seeds(text: str) -> list[int]:
     """'0,3,8-10' -> [0, 3, 8, 9, 10]."""
     seeds: list[int] = []
@@ -77,6 +83,8 @@ def parse_seeds(text: str) -> list[int]:
         if not match:
             raise ValueError(f"seeds: cannot read '{part}' in '{text}'; write numbers and ranges, such as 0,3,8-15")
         first, last = int(match[1]), int(match[2] or match[1])
+        if last >= 2**31 or last - first >= MOST_SEEDS:
+            raise ValueError(f"seeds: '{part}' goes beyond seed 2^31 - 1, or {MOST_SEEDS:,} seeds")
         if last < first:
             raise ValueError(f"seeds: the range '{part}' runs backwards")
         seeds.extend(range(first, last + 1))

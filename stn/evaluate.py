@@ -69,6 +69,9 @@ def evaluate_run(path: str) -> int:
     if not run.config.is_file() or not run.results.is_file():
         raise ValueError(f"{path} is no run directory with results: it needs config.yaml and results.jsonl")
     config = load_yaml(run.config)
+    config = config.model_copy(
+        update={"train": config.train.model_copy(update={"processes": None, "parallel": "auto"})}
+    )
     dataset, code = build_dataset(config.data.name), 0
     rows = [row for row in read_rows(run.results) if row["status"] == "finished"]
     runtime = Runtime(config, [row["seed"] for row in rows])

@@ -6,20 +6,18 @@ Must not know the network. On a process that does not write, nothing is logged.
 from collections.abc import Callable
 
 from rich.console import Console
-from rich.table import Table
 
 from stn.cli import is_main_process
 from stn.rundir import Row, RunDir
 from stn.schema import Config
 from stn.sinks import ConsoleSink, Sink, TensorBoardSink, WandbSink
 
-console = Console()
+console = Console(quiet=not is_main_process())
 
 
 def say(text: str) -> None:
     """One line from one process."""
-    if is_main_process():
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
@@ -62,31 +60,8 @@ class Log:
         self._each(lambda sink: sink.close(results))
         self.sinks = []
 
+    def __enter__(self) -> "Log":
+        return self
 
-def summary(run: RunDir, rows: list[Row]) -> None:
-    """The table at the end, with where everything is."""
-    if not is_main_process():
-        return
-    table = Table(title=f"{len(rows)} seed{'s' * (len(rows) != 1)}")
-    for heading in ("seed", "status", "last acc", "best acc", "at epoch", "macro F1", "images/s", "seconds"):
-        table.add_column(heading, justify="right")
-    for row in rows:
-        last = row.get("test_acc", row.get("val_acc"))
-        best = row.get("best_test_acc", row.get("best_val_acc"))
-        table.add_row(
-            str(row["seed"]),
-            row["status"],
-            "-" if last is None else f"{last:.2%}",
-            "-" if best is None else f"{best:.2%}",
-            f"{row.get('best_epoch') or 0:g}",
-            f"{row.get('macro_f1') or 0:.4f}",
-            f"{row['images_per_s']:,.0f}",
-            f"{row['wall_s']:.1f}",
-        )
-    console.print(table)
-    say(f"results   {run.results}")
-    if run.pictures.exists():
-        say(f"pictures  {run.pictures}")
-    for row in rows:
-        if row["status"] == "failed":
-            say(f"seed {row['seed']} failed: {row['reason']}")
+    def __exit__(self, *_: object) -> None:
+        self.close([])  # whatever ended the block, the terminal gets its cursor back

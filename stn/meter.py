@@ -4,6 +4,7 @@ Sums stay on the device until a row is due. Everything here is part of a checkpo
 S seed, B batch.
 """
 
+import math
 import time
 from typing import Any
 
@@ -42,15 +43,15 @@ class Meter:
     def alive(self) -> list[int]:
         return [seed for seed in self.seeds if seed not in self.failed]
 
-    def find_failed(self) -> list[int]:
-        """Seeds found to have failed since the last call; all ranks come to the same answer."""
-        bad = self._gather(self._bad_S).amin(0).tolist()
-        new = {s: b for s, b in zip(self.seeds, bad, strict=True) if b != NEVER and s not in self.failed}
-        self.failed |= new
-        return list(new)
+    def find_failed(self) -> None:
+        """Mark the seeds whose loss was no longer a number; all ranks come to the same answer."""
+        for seed, step in zip(self.seeds, self._gather(self._bad_S).amin(0).tolist(), strict=True):
+            if step != NEVER:
+                self.failed.setdefault(seed, step)
 
     def train_rows(self, step: int, epoch: float, lr: float) -> list[Row]:
         """Means since the last rows, for each seed that is alive."""
+        self.find_failed()
         sums_3S = self.runtime.total(self._sums_3S)
         loss, acc = (sums_3S[:2] / sums_3S[2]).tolist()
         self.tick(training=True)
@@ -73,8 +74,12 @@ class Meter:
         ]
 
     def eval_rows(self, step: int, epoch: float, scores: list[dict[str, Any]]) -> list[Row]:
+        """The scores of each seed that is alive, and the best so far."""
+        self.find_failed()
         rows = []
         for seed, score in zip(self.seeds, scores, strict=True):
+            if not math.isfinite(score[f"{self.split}_loss"]):
+                self.failed.setdefault(seed, step)
             if seed in self.failed:
                 continue
             accuracy, before = score[f"{self.split}_acc"], self.best.get(seed)
@@ -112,6 +117,7 @@ class Meter:
 
     def states(self) -> dict[int, dict[str, Any]]:
         """What a checkpoint keeps of each seed; sums rank by rank, so that a resume adds in the same order."""
+        self.find_failed()
         sums_W3S = self._gather(self._sums_3S)
         return {
             seed: {

@@ -24,7 +24,7 @@ def build_optimiser(optim: Optim, seeds: Seeds) -> torch.optim.Optimizer:
     if optim.name == "adamw":
         return torch.optim.AdamW(parts, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
     return torch.optim.SGD(
-        parts, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov, weight_decay=optim.weight_decay
+        parts, lr=optim.lr, momentum=optim.momentum or 0.0, nesterov=optim.nesterov, weight_decay=optim.weight_decay
     )
 
 

@@ -64,7 +64,11 @@ def resolve(config: Config) -> Config:
     sections = _in_steps(config, steps_per_epoch)
     arch = _arch(config.arch, dataset)
     if train.deterministic and arch.sampler == "native":
+        if config.arch.sampler == "native":
+            raise ValueError("train.deterministic needs arch.sampler gather")
         arch = arch.model_copy(update={"sampler": "gather"})
+    if data.crop >= min(dataset.shape[1:]):
+        raise ValueError(f"data.crop {data.crop} is as large as the image")
     if optim.loc_lr_multiplier != 1 and "iterations" not in registry.options("arch", arch.name):
         raise ValueError(f"{arch.name} has no localisation net, so optim.loc_lr_multiplier means nothing")
     warmup = steps_of(sections["optim"].warmup, 1)
@@ -73,6 +77,10 @@ def resolve(config: Config) -> Config:
     for duration in ("eval", "checkpoint", "log"):
         if steps_of(sections[duration].every, 1) < 1:
             raise ValueError(f"{duration}.every is less than one step")
+    if optim.schedule == "step" and steps_of(sections["optim"].step_every, 1) < 1:
+        raise ValueError("optim.step_every is less than one step")
+    if optim.name == "sgd" and optim.momentum is None:
+        sections["optim"] = sections["optim"].model_copy(update={"momentum": 0.9})
     name = config.log.name or f"{arch.name}-{data.name}"
     if "/" in name or name.startswith("."):
         raise ValueError(f"log.name '{name}' cannot be a folder's name")

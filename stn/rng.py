@@ -42,7 +42,7 @@ class Draws:
         for key in keys:
             mixed = state ^ key
             state = _mix_int(mixed + _GOLDEN) if isinstance(mixed, int) else _mix(mixed + _GOLDEN)
-        self._state = torch.tensor(state, device=device) if isinstance(state, int) else state
+        self._state = torch.full((), state, device=device) if isinstance(state, int) else state
         self._drawn = 0
 
     def flat(self) -> "Draws":

@@ -31,7 +31,7 @@ Row = dict[str, Any]
 def write_atomic(path: Path, content: bytes | str) -> None:
     """The file is the old one or the new one, never a part, whatever is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
@@ -64,7 +64,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _lines(rows: list[Row]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 class RunDir:
@@ -125,6 +125,11 @@ class RunDir:
     def add_metrics(self, rows: list[Row]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(_lines(rows))
+
+    def sync_metrics(self) -> None:
+        """Rows that a checkpoint relies on must not be lost with the machine."""
+        with self.metrics.open("a") as file:
+            os.fsync(file.fileno())
 
     def cut_metrics(self, seeds: list[int], step: int) -> None:
         """Forget what these seeds logged after a step: it is about to be trained again."""

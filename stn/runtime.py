@@ -11,7 +11,12 @@ from typing import TypeVar
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    broadcast_object_list,
+    parse_flag_from_env,
+)
 from torch import Tensor
 
 from stn.config import share
@@ -55,14 +60,30 @@ class Runtime:
     """What a process is among others, and the few things that they do together."""
 
     def __init__(self, config: Config, seeds: list[int]) -> None:
-        train, on_cpu = config.train, not torch.cuda.is_available()
+        train, world = config.train, int(os.environ.get("WORLD_SIZE", "1"))
+        on_cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
         if train.precision == "fp16" and on_cpu:
             raise ValueError("fp16 needs a GPU; use bf16 on a CPU")
         follow_launcher()
-        timeout = InitProcessGroupKwargs(timeout=timedelta(days=7 if train.parallel == "seeds" else 1))
+        launcher_precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if launcher_precision not in ("no", _ACCELERATE[train.precision]):
+            raise ValueError(
+                f"the launcher asks for {launcher_precision}; say --precision {launcher_precision} instead"
+            )
+        # A process that has trained its own seeds waits for the others at the end.
+        shares_seeds = train.parallel == "data" or (train.parallel == "auto" and len(seeds) < world)
+        timeout = timedelta(minutes=30) if shares_seeds else timedelta(days=7)
+        # DDP reorders its buckets after the first step, and with more than two ranks a resumed
+        # run would add in another order than an undisturbed one. Looking for unused parameters
+        # keeps the order (seen with 4 gloo ranks).
+        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.accelerator = Accelerator(
-            cpu=on_cpu, mixed_precision=_ACCELERATE[train.precision], kwargs_handlers=[timeout]
+            cpu=on_cpu,
+            mixed_precision=_ACCELERATE[train.precision],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=timeout), ddp],
         )
+        if self.accelerator.gradient_accumulation_steps != 1:
+            raise ValueError("the launcher asks for gradient accumulation; say --optim.accumulate instead")
         self.processes, self.process = self.accelerator.num_processes, self.accelerator.process_index
         self.device = self.accelerator.device
         asked = _asked_for(config)
@@ -114,6 +135,12 @@ class Runtime:
         prepared = self.accelerator.prepare_model(module, evaluation_mode=not self.shared)
         return prepared, self.accelerator.prepare_optimizer(optimiser)
 
+    def seed(self, seed: int) -> None:
+        """torch's own generators; torch.manual_seed would keep a stack trace of each call where CUDA is not used."""
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+
     def sync(self, module: torch.nn.Module, last: bool) -> AbstractContextManager:
         """Gradients are exchanged in the last part of a batch only."""
         return nullcontext() if last else self.accelerator.no_sync(module)
@@ -146,6 +173,10 @@ class Runtime:
             "mode": self.mode,
             "threads": torch.get_num_threads(),
         }
+
+    def result(self) -> dict:
+        """What a result row says of the process."""
+        return {"mode": self.mode, "world_size": self.processes}
 
     def end(self) -> None:
         """In this order, or gloo aborts after success."""

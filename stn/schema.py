@@ -50,6 +50,10 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any) -> None:
+        for key, value in values.items():
+            field = type(self).model_fields.get(key)
+            if isinstance(value, bool) and field is not None and "bool" not in str(field.annotation):
+                raise ValueError(f"{key}: {value} is no value for it (YAML reads yes, no, on and off as booleans)")
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -76,7 +80,7 @@ class Arch(_Model):
     identity: Literal["bias", "residual"] | None = None
     """How the transform starts at the identity: in the last bias, or added to an output of zero."""
     sampler: Literal["native", "gather"] | None = None
-    """native: grid_sample; gather: slower, deterministic on CUDA as well."""
+    """native: grid_sample; gather: slower, deterministic on CUDA too with train.deterministic."""
 
 
 class Data(_Model):
@@ -117,8 +121,8 @@ class Optim(_Model):
     """Optimiser."""
     lr: Annotated[float, Field(gt=0), short("lr")] = 0.001
     """Learning rate, the highest one of the schedule."""
-    momentum: Fraction = 0.9
-    """SGD: momentum."""
+    momentum: Fraction | None = None
+    """SGD: momentum; None: 0.9."""
     nesterov: bool = False
     """SGD: Nesterov's form of momentum."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)

@@ -93,7 +93,7 @@ _REPLACED: dict[Any, Callable] = {
 class SeedOps(TorchFunctionMode):
     """While it is entered, dropout is a function of (seed, step, call, row): the same on any ranks."""
 
-    def __init__(self, seed: int, step: int, row_B: Tensor) -> None:
+    def __init__(self, seed: int, step: int | Tensor, row_B: Tensor) -> None:
         super().__init__()
         self.seed, self.step, self.row_B, self.calls = seed, step, row_B, 0
 
@@ -104,7 +104,7 @@ class SeedOps(TorchFunctionMode):
         self.calls += 1
         n = each * shape.numel()
         index = self.row_B.unsqueeze(-1) * n + torch.arange(n, device=x.device)
-        drop = Draws(self.seed, Site.DROPOUT, self.step, self.calls, device=x.device).chance(index, p)
+        drop = Draws(self.seed, Site.DROPOUT, self.calls, self.step, device=x.device).chance(index, p)
         return drop.logical_not_().to(x.dtype).mul_(1 / (1 - p)).view(len(x), *shape)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -119,7 +119,7 @@ class Seeds(nn.Module):
 
     def __init__(self, build: Callable[[], nn.Module], seeds: list[int]) -> None:
         super().__init__()
-        self.seeds, models = seeds, []
+        self.seeds, self.compiled, models = seeds, False, []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derived_seed(seed, Site.INIT))
@@ -129,8 +129,9 @@ class Seeds(nn.Module):
     def forward(self, x_SBCHW: Tensor, step: int, row_B: Tensor) -> Tensor:
         """Logits in training mode; random numbers depend on step and row only."""
         outs = []
+        key = torch.tensor(step, device=x_SBCHW.device) if self.compiled else step  # a number would be compiled in
         for seed, model, x_BCHW in zip(self.seeds, self.models, x_SBCHW, strict=True):
-            with SeedOps(seed, step, row_B):
+            with SeedOps(seed, key, row_B):
                 outs.append(model(x_BCHW))
         return torch.stack(outs)
 
@@ -139,5 +140,6 @@ class Seeds(nn.Module):
         return torch.stack([model(x_BCHW) for model in self.models])
 
     def compile_each(self) -> None:
+        self.compiled = True
         for model in self.models:
             model.compile()

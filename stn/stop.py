@@ -17,35 +17,42 @@ AGREE_EVERY = 10
 
 
 class Stop:
+    """``any_rank`` asks whether a flag is up on any rank that trains the same seeds; None: there is one."""
+
     def __init__(self, file: Path, minutes: float | None, any_rank: Callable[[bool], bool] | None) -> None:
         self._file, self._any_rank = file, any_rank
         self._deadline = time.monotonic() + minutes * 60 if minutes else None
         self._asked = 0.0
+        self._wish: str | None = None
         self.reason: str | None = None
+        """Why all ranks leave; None until they have agreed."""
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGINT as wishes; a second one is an order."""
+        """Take SIGTERM and SIGINT as wishes.
+
+        A second SIGINT is an order. A second SIGTERM is not: a signal to the process group
+        reaches this process from its launcher as well.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._heard)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        self.reason = signal.Signals(number).name
-        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+        self._wish = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
     def due(self, step: int) -> bool:
-        """Whether to save and leave before this step."""
-        if self.reason is None and time.monotonic() - self._asked > 0.5:
+        """Whether to save and leave before this step; the same answer on all ranks."""
+        if self._wish is None and time.monotonic() - self._asked > 0.5:
             self._asked = time.monotonic()
             if self._file.exists():
-                self.reason = "stop file"
+                self._wish = "stop file"
             elif self._deadline and self._asked > self._deadline:
-                self.reason = "time limit"
+                self._wish = "time limit"
         if self._any_rank is None:
-            return self.reason is not None
-        if step % AGREE_EVERY:
-            return False
-        if self._any_rank(self.reason is not None):
-            self.reason = self.reason or "another rank's wish"
+            self.reason = self._wish
+        elif step % AGREE_EVERY == 0 and self._any_rank(self._wish is not None):
+            self.reason = self._wish or "another rank's wish"
         return self.reason is not None
 
 
@@ -58,5 +65,5 @@ def follow_launcher() -> None:
     if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
         parent, set_death_signal = os.getppid(), 1
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-        if parent == 1 or os.getppid() != parent:
+        if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -13,7 +13,8 @@ LAYERS = [
     {"stn.rundir", "stn.archs", "stn.data", "stn.seeds", "stn.stop", "stn.cli", "stn.env"},
     {"stn.checkpoint", "stn.optim", "stn.sinks", "stn.resolve", "stn.runtime"},
     {"stn.log", "stn.meter"},
-    {"stn.describe", "stn.pictures", "stn.evaluate"},
+    {"stn.describe", "stn.pictures", "stn.evaluate", "stn.resume"},
+    {"stn.finish"},
     {"train"},
 ]
 WITHOUT_TORCH = {"stn.registry", "stn.schema", "stn.config", "stn.rundir", "stn.cli", "stn.env", "stn.sinks", "stn.log"}

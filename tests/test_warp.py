@@ -40,8 +40,8 @@ def test_gather_sampler_equals_grid_sample_with_its_gradients(align_corners: boo
 
 
 def test_gather_sampler_refuses_reflection() -> None:
-    with pytest.raises(ValueError, match="zeros and border"):
-        sample(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2, 2), "reflection", True, "gather")
+    with pytest.raises(ValueError, match="zeros and border, not reflection"):
+        SpatialTransformer(torch.nn.Flatten(), 4, (2, 2), padding="reflection", sampler="gather")
 
 
 def test_compose_is_the_product_and_invert_undoes() -> None:

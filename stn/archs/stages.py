@@ -6,6 +6,7 @@ pooling that follows the convolution. Must not know about transformers.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +43,14 @@ def build(makers: Sequence[Maker], shape: Shape) -> list[nn.Module]:
     return modules
 
 
+@lru_cache(maxsize=64)
+def _coordinates(H: int, W: int, radius: bool, centre: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    row = torch.linspace(-1, 1, H, device=device, dtype=dtype).view(H, 1).expand(H, W)
+    column = torch.linspace(-1, 1, W, device=device, dtype=dtype).expand(H, W)
+    distance = [((row - centre) ** 2 + (column - centre) ** 2).sqrt()] if radius else []
+    return torch.stack([row, column, *distance]).unsqueeze(0)
+
+
 class CoordConv2d(nn.Conv2d):
     """A convolution over the input and its row and column coordinates in [-1, 1].
 
@@ -66,12 +75,7 @@ class CoordConv2d(nn.Conv2d):
 
     def coordinates(self, x_BCHW: Tensor) -> Tensor:
         H, W = x_BCHW.shape[2:]
-        row = torch.linspace(-1, 1, H, device=x_BCHW.device, dtype=x_BCHW.dtype).view(H, 1).expand(H, W)
-        column = torch.linspace(-1, 1, W, device=x_BCHW.device, dtype=x_BCHW.dtype).expand(H, W)
-        maps = [row, column]
-        if self.radius:
-            maps.append(((row - self.centre) ** 2 + (column - self.centre) ** 2).sqrt())
-        return torch.stack(maps).unsqueeze(0)
+        return _coordinates(H, W, self.radius, self.centre, x_BCHW.device, x_BCHW.dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         extra = self.in_channels - self.image_channels

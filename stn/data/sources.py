@@ -1,11 +1,13 @@
 """Where images come from: MNIST out of the package, CIFAR-10 out of a folder. All as uint8 tensors.
 
-Everything is checked by SHA-256 before it is used. Must not know what is done with the images.
+What ships and the binary version are checked by SHA-256 before they are used, torchvision's
+files by its MD5. Must not know what is done with the images.
 """
 
 import hashlib
 import lzma
 import os
+import socket
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
@@ -92,15 +94,21 @@ def _cifar10_binary(folder: Path) -> Images:
 def _cifar10_torchvision(folder: Path) -> Images:
     from torchvision.datasets import CIFAR10  # slow to import, and only needed here
 
-    present = (folder / "cifar-10-batches-py").is_dir()
+    existed, present = folder.exists(), (folder / "cifar-10-batches-py").is_dir()
+    patience = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(20)  # a firewall that drops packets must not hold the run up
     try:
         train, test = (CIFAR10(str(folder), train=t, download=not present) for t in (True, False))
     except (OSError, RuntimeError) as error:
+        if not existed and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
         raise ValueError(
             f"no usable CIFAR-10 in '{folder}' ({' '.join(str(error).split())}). Put the official binary version "
             f"there as {folder / 'cifar-10-batches-bin'} (data_batch_1.bin ... test_batch.bin), or torchvision's "
             f"{folder / 'cifar-10-batches-py'}, or name another folder with --data-root or STN_DATA"
         ) from None
+    finally:
+        socket.setdefaulttimeout(patience)
     x, y = ([torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(d.targets)] for d in (train, test))
     return Images(*x, *y)
 
