@@ -89,7 +89,8 @@ class Run:
         return [{k: v for k, v in row.items() if k != "images_per_s"} for row in self.rows()]
 
     def status(self) -> dict:
-        return json.loads((self.path / "status.json").read_text())
+        path = self.path / "status.json"
+        return json.loads(path.read_text()) if path.exists() else {}
 
 
 def only_run(runs: Path) -> Run:

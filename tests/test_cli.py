@@ -44,7 +44,7 @@ def test_short_names_are_the_contract() -> None:
 
 def test_command_line_overrides_yaml(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text("lr: 1e-3\nsteps: 70\nseeds: 4\noptim: {momentum: 0.5}\narch: {name: cnn}\n")
+    path.write_text("lr: 1e-3\nsteps: 70\nseeds: 4\noptim: {momentum: 0.5, name: sgd}\narch: {name: cnn}\n")
     parsed = cli.parse(["--config", str(path), "--lr", "0.5"])
     assert (parsed.optim.lr, parsed.optim.momentum, parsed.train.steps, parsed.arch.name) == (0.5, 0.5, 70, "cnn")
     assert parsed.train.seeds == "4"
@@ -92,8 +92,18 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "--config top.yaml": ("an unknown key at the top", "unknown key 'batchsize'; did you mean 'batch_size'?"),
     "--config type.yaml": ("a wrong type in YAML", "optim: lr: input should be a valid number"),
+    "--config twice.yaml": ("a key given twice", "optim.lr is given twice"),
+    "--config yes.yaml": ("a YAML boolean", "batch_size: True is no value for it"),
+    "--config a.yaml --config b.yaml": ("two files", "give --config once"),
+    "--arch.padding reflection --arch.sampler gather": ("an impossible sampler", "not reflection"),
+    "--train.deterministic --arch.sampler native": ("a sampler that is not deterministic", "needs arch.sampler gather"),
+    "--seeds 0-99999999999": ("more seeds than there are", "goes beyond"),
+    "--seeds 9223372036854775808": ("a seed beyond 64 bits", "goes beyond"),
+    "--optim.schedule step --optim.step-every 0steps": ("a period of nothing", "step_every is less than one step"),
+    "--optim.momentum 0.5": ("momentum for AdamW", "adamw takes no momentum"),
+    "--data.crop 100": ("a crop as large as the image", "as large as the image"),
     "--config scalar.yaml": ("a value for a section", "'optim' needs keys of its own, got 3"),
-    "--dataset cifar10 --data-root .": ("a data set that is not there", "Put the official binary version there"),
+    "--dataset cifar10 --data-root nowhere": ("a data set that is not there", "Put the official binary version there"),
 }
 FILES = {
     "broken.yaml": "a: [1,\n",
@@ -102,6 +112,8 @@ FILES = {
     "top.yaml": "batchsize: 3\n",
     "type.yaml": "lr: fast\n",
     "scalar.yaml": "optim: 3\n",
+    "twice.yaml": "lr: 0.1\noptim: {lr: 0.2}\n",
+    "yes.yaml": "batch_size: yes\n",
 }
 
 

@@ -1,6 +1,7 @@
 """Whole runs through the real command line: results, resuming, two ranks, failures."""
 
 import json
+import os
 import random
 import resource
 import shutil
@@ -18,6 +19,23 @@ ROW = {
     "macro_f1", "best_test_acc", "best_epoch", "wall_s", "images_per_s", "mode", "world_size", "precision",
     "weights_sha256",
 }  # fmt: skip
+
+
+def start(*words: object, runs: Path, launcher: str | None = None) -> subprocess.Popen:
+    """A run in a process group of its own."""
+    return subprocess.Popen(
+        command(*words, launcher=launcher, runs=runs),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_until_it_trains(runs: Path, rows: int = 1) -> None:
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if any(len(p.read_text().splitlines()) >= rows for p in runs.glob("*/*/*/metrics.jsonl")):
+            return
+        time.sleep(0.05)
+    raise AssertionError("it does not train")
 
 
 @pytest.fixture(scope="module")
@@ -178,24 +196,18 @@ def test_killed_at_ten_random_moments_the_run_is_bit_identical(tmp_path: Path) -
     """SIGKILL between and during saves: at every second step there is one."""
     words = ("--steps", 300, "--checkpoint.every", "2 steps", "--log.every", "3 steps", "--eval.every", "50 steps",
              "--net", "tutorial", "--arch", "stn_c0", *SMALL)  # fmt: skip
-    start = time.monotonic()
     assert train(*words, runs=tmp_path / "whole").returncode == 0
-    took, chance, kills = time.monotonic() - start, random.Random(time.time_ns()), 0
-    for _ in range(60):
-        process = subprocess.Popen(
-            command(*words, runs=tmp_path / "killed"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=environment(),
-        )
-        try:
-            process.wait(chance.uniform(0.3, 0.55) * took if kills < 10 else None)
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            kills += 1
-    assert kills == 10
+    took, chance = only_run(tmp_path / "whole").results()[0]["wall_s"], random.Random(time.time_ns())
+    for _ in range(10):
+        process = start(*words, runs=tmp_path / "killed")
+        while not any(Run(p).status().get("pid") == process.pid for p in (tmp_path / "killed").glob("*/*/*")):
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0.01, 0.08) * took)
+        assert process.poll() is None, "it ended before it was killed"
+        process.kill()
+        process.wait()
+    assert train(*words, runs=tmp_path / "killed").returncode == 0
     killed, whole = only_run(tmp_path / "killed"), only_run(tmp_path / "whole")
     assert killed.figures() == whole.figures()
     assert killed.results()[0]["weights_sha256"] == whole.results()[0]["weights_sha256"]
@@ -338,3 +350,105 @@ def test_no_network_at_all(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert only_run(tmp_path).results()[0]["status"] == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["one", "cpu2"])
+def test_a_signal_to_the_whole_group_is_one_wish(launcher: str, tmp_path: Path) -> None:
+    """Slurm, timeout and systemd signal launcher and ranks alike; the launcher then signals the ranks again."""
+    process = start("--steps", 5000, "--log.every", "10 steps", *SMALL, launcher=launcher, runs=tmp_path)
+    wait_until_it_trains(tmp_path)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(60)
+    deadline = time.monotonic() + 20
+    while only_run(tmp_path).status()["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (only_run(tmp_path).status()["state"], only_run(tmp_path).status()["reason"]) == ("stopped", "SIGTERM")
+    assert list(tmp_path.rglob("step-*.safetensors"))
+
+
+@pytest.mark.slow
+def test_ranks_that_share_blocks_of_seeds_stop_together(tmp_path: Path) -> None:
+    """A wish that comes too late for one block must reach all ranks before the next."""
+    words = ("--parallel", "data", "--seeds", "0-60", "--steps", 9, "--log.every", "1 steps", *SMALL)
+    process = start(*words, launcher="cpu2", runs=tmp_path)
+    wait_until_it_trains(tmp_path, 3)
+    (only_run(tmp_path).path / "stop").touch()
+    process.wait(90)
+    assert (process.returncode, only_run(tmp_path).status()["state"]) == (0, "stopped")
+
+
+@pytest.mark.slow
+def test_four_ranks_resume_bit_for_bit(tmp_path: Path) -> None:
+    """With more than two the order in which gradients are added up begins to matter."""
+    words = ("--steps", 120, "--log.every", "5 steps", "--processes", 4, *SMALL)
+    accelerate = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "4"]
+
+    def four(name: str, stop_at: int | None = None) -> Run:
+        line = [*accelerate, "--main_process_port", "0", *command(*words, runs=tmp_path / name)[1:]]
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
+        if stop_at:
+            wait_until_it_trains(tmp_path / name, stop_at)
+            (only_run(tmp_path / name).path / "stop").touch()
+        assert process.wait(200) == 0
+        return only_run(tmp_path / name)
+
+    whole, cut = four("whole"), four("cut", stop_at=3)
+    assert cut.status()["state"] == "stopped"
+    assert 0 < max(int(p.stem[5:]) for p in cut.path.rglob("step-*.safetensors")) < 120
+    four("cut")
+    assert cut.figures() == whole.figures()
+    assert cut.results()[0]["weights_sha256"] == whole.results()[0]["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_a_compiled_network_compiles_once_and_resumes_bit_for_bit(tmp_path: Path) -> None:
+    words = ("--train.compile", "--net", "tutorial", "--arch", "stn_c0", "--steps", 20, "--checkpoint.every", "5 steps",
+             *SMALL)  # fmt: skip
+    whole = train(*words, runs=tmp_path / "whole", TORCH_LOGS="recompiles")
+    assert whole.returncode == 0
+    assert whole.stderr.count("Recompiling function forward") <= 2, whole.stderr  # the mode, the shape
+    assert train(*words, "--train.time-limit", "1e-3", runs=tmp_path / "cut").returncode == 0
+    assert train(*words, runs=tmp_path / "cut").returncode == 0
+    weights = {only_run(tmp_path / name).results()[0]["weights_sha256"] for name in ("whole", "cut")}
+    assert len(weights) == 1
+
+
+@pytest.mark.slow
+def test_other_blocks_after_a_kill_finish_every_seed_once(tmp_path: Path) -> None:
+    words = ("--seeds", "0-2", "--steps", 60, "--precision", "fp64", "--checkpoint.every", "5 steps",
+             "--log.every", "5 steps", *SMALL)  # fmt: skip
+    for fuse, rows in ((1, 8), (3, 20), (2, 30)):
+        process = start(*words, "--fuse", fuse, runs=tmp_path / "cut")
+        wait_until_it_trains(tmp_path / "cut", rows)
+        process.kill()
+        process.wait()
+    assert train(*words, "--fuse", 3, runs=tmp_path / "cut").returncode == 0
+    assert train(*words, runs=tmp_path / "whole").returncode == 0
+    cut, whole = only_run(tmp_path / "cut").results(), only_run(tmp_path / "whole").results()
+    assert [cut[s]["weights_sha256"] for s in (0, 1, 2)] == [whole[s]["weights_sha256"] for s in (0, 1, 2)]
+    assert len(only_run(tmp_path / "cut").rows("results.jsonl")) == 3
+
+
+def test_a_last_step_that_diverges_is_a_failure(tmp_path: Path) -> None:
+    words = ("--steps", 1, "--optim.name", "sgd", "--lr", "1e38", "--optim.schedule", "constant", *SMALL)
+    assert train(*words, runs=tmp_path).returncode == 1
+    assert only_run(tmp_path).results()[0]["status"] == "failed"
+    assert "NaN" not in (only_run(tmp_path).path / "results.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "say --precision bf16 instead"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "say --optim.accumulate instead"),
+    ],
+)
+def test_what_the_launcher_asks_for_is_not_ignored(variable: str, value: str, message: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command(*SMALL, runs=tmp_path / "runs"),
+        capture_output=True, text=True, env=environment() | {variable: value}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "runs").exists()

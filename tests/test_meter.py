@@ -1,0 +1,90 @@
+"""Running sums, failures and what a checkpoint keeps of them."""
+
+import math
+
+import pytest
+import torch
+
+from stn.meter import Meter
+from stn.runtime import Runtime
+from stn.schema import Config
+from stn.seeds import SeedOps
+from stn.warp import SpatialTransformer
+
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Runtime:
+    return Runtime(Config(), [0])
+
+
+def meter(runtime: Runtime, *losses: float) -> Meter:
+    m = Meter([0, 1], runtime, "test")
+    for step, loss in enumerate(losses):
+        m.add(step, torch.tensor([0.5, loss]), torch.tensor([1.0, 0.0]), images=20)
+    return m
+
+
+def test_rows_are_means_since_the_last_rows(runtime: Runtime) -> None:
+    m = meter(runtime, 1.0, 2.0)
+    first, second = m.train_rows(2, 0.2, 0.1)
+    assert (first["loss"], first["acc"], second["loss"], second["acc"]) == (0.5, 1.0, 1.5, 0.0)
+    m.add(2, torch.tensor([0.1, 0.3]), torch.tensor([1.0, 1.0]), images=20)
+    assert [row["loss"] for row in m.train_rows(3, 0.3, 0.1)] == pytest.approx([0.1, 0.3])
+
+
+@pytest.mark.parametrize("bad", [NAN, math.inf])
+def test_a_failed_seed_names_its_first_bad_step_and_leaves_the_other_alone(runtime: Runtime, bad: float) -> None:
+    m = meter(runtime, 1.0, bad, 1.0, NAN)
+    rows = m.train_rows(4, 0.4, 0.1)
+    assert m.failed == {1: 1}
+    assert [row["seed"] for row in rows] == [0]
+    assert m.alive() == [0]
+
+
+def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> None:
+    saved = meter(runtime, 1.0, NAN, 1.0).states()
+    assert (saved[0]["failed"], saved[1]["failed"]) == (None, 1)
+    other = Meter([0, 1], runtime, "test")
+    other.load(saved)
+    assert other.failed == {1: 1}
+    other.add(3, torch.tensor([0.5, 1.0]), torch.tensor([1.0, 0.0]), images=20)
+    assert [row["loss"] for row in other.train_rows(4, 0.4, 0.1)] == [0.5]
+    assert other.result(1)["reason"] == "the loss was no longer a number at step 1"
+    assert other.result(1)["test_acc"] is None
+
+
+def test_an_evaluation_that_is_no_number_is_a_failure(runtime: Runtime) -> None:
+    m = meter(runtime, 1.0)
+    good = {"test_acc": 0.5, "test_loss": 1.0, "macro_f1": 0.4, "test_count": 10}
+    rows = m.eval_rows(7, 1.0, [good, good | {"test_loss": NAN}])
+    assert [row["seed"] for row in rows] == [0]
+    assert m.failed == {1: 7}
+
+
+def test_best_is_the_first_of_equals(runtime: Runtime) -> None:
+    m = meter(runtime)
+    for epoch, acc in ((1.0, 0.5), (2.0, 0.9), (3.0, 0.9), (4.0, 0.7)):
+        score = {"test_acc": acc, "test_loss": 1.0, "macro_f1": acc, "test_count": 10}
+        m.eval_rows(int(epoch), epoch, [score, score])
+    result = m.result(0)
+    assert (result["test_acc"], result["best_test_acc"], result["best_epoch"]) == (0.7, 0.9, 2.0)
+
+
+def test_theta_is_not_rounded_to_bf16() -> None:
+    st = SpatialTransformer(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4)), 4, (4, 4))
+    with torch.no_grad():
+        st.last.bias[0] = 1.0035
+    with torch.autocast("cpu", torch.bfloat16):
+        _, theta = st(torch.zeros(1, 1, 4, 4), lambda y: y)
+    assert theta[0, 0, 0] == torch.tensor(1.0035)
+
+
+def test_a_step_may_be_a_tensor() -> None:
+    x, rows = torch.ones(6, 50), torch.arange(6)
+    outs = []
+    for step in (3, torch.tensor(3)):
+        with SeedOps(1, step, rows):
+            outs.append(torch.nn.functional.dropout(x))
+    assert torch.equal(*outs)
