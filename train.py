@@ -142,7 +142,7 @@ def identity(config: Config, sig: str, seed: int) -> Row:
 def train(config: Config, runtime: Runtime, stop: Stop, run: RunDir, sig: str, seeds: list[int]) -> int:
     """Train the seeds that are not finished, block by block; the exit code."""
     if runtime.writes and set(seeds) - set(run.finished()):
-        run.lock()
+        run.lock(tell=say)
         checkpoint.drop_torn(run)
         write_atomic(run.config, dump_yaml(config))
         write_atomic(run.env, env.describe(sig=sig, **runtime.facts()))

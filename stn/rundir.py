@@ -20,6 +20,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +86,23 @@ class RunDir:
             block = f"{len(seeds)}-seeds-{hashlib.sha256(block.encode()).hexdigest()[:8]}"
         return cls(Path(runs) / name / sig / block)
 
-    def lock(self, patience_s: float = 30.0) -> None:
+    def lock(self, tell: Callable[[str], None], patience_s: float = 30.0) -> None:
         """Keep a second copy of the same command out; it waits a little for the first to leave."""
         self.path.mkdir(parents=True, exist_ok=True)
-        file = (self.path / ".lock").open("a+")
-        deadline = time.monotonic() + patience_s
+        file, deadline = (self.path / ".lock").open("a+"), time.monotonic() + patience_s
+        told = False
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
+                busy = f"another process ({(self.path / '.lock').read_text().strip()}) is training {self.path}"
                 if time.monotonic() > deadline:
                     file.close()
-                    owner = (self.path / ".lock").read_text().strip()
-                    raise OSError(f"another process ({owner}) is training {self.path}") from None
+                    raise OSError(busy) from None
+                if not told:
+                    tell(f"{busy}; waiting up to {patience_s:.0f} s for it to leave")
+                told = True
                 time.sleep(0.2)
         file.truncate(0)
         file.write(f"{socket.gethostname()}:{os.getpid()}")

@@ -63,11 +63,11 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
 
 def test_a_second_copy_is_kept_out_until_the_first_leaves(tmp_path: Path) -> None:
     first, second = RunDir(tmp_path), RunDir(tmp_path)
-    first.lock()
+    first.lock(tell=print)
     with pytest.raises(OSError, match=rf"another process \(.*:{os.getpid()}\)"):
-        second.lock(patience_s=0.3)
+        second.lock(tell=print, patience_s=0.3)
     first.unlock()
-    second.lock(patience_s=0.3)
+    second.lock(tell=print, patience_s=0.3)
     second.unlock()
 
 

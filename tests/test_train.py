@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -452,3 +453,17 @@ def test_what_the_launcher_asks_for_is_not_ignored(variable: str, value: str, me
     assert done.returncode == 2
     assert message in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_second_copy_waits_and_finds_nothing_to_do(tmp_path: Path) -> None:
+    words = ("--steps", 600, "--log.every", "10 steps", *SMALL)
+    first = start(*words, runs=tmp_path)
+    wait_until_it_trains(tmp_path)
+    second = train(*words, runs=tmp_path)
+    assert first.wait(60) == 0
+    assert second.returncode == 0
+    assert f"another process ({socket.gethostname()}:{first.pid}) is training" in second.stdout
+    assert "nothing to do" in second.stdout
+    steps = [row["step"] for row in only_run(tmp_path).rows() if row["kind"] == "train"]
+    assert steps == list(range(10, 601, 10))
