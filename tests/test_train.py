@@ -155,17 +155,20 @@ def test_a_diverging_seed_is_marked_failed_and_not_tried_again(tmp_path: Path) -
 
 
 def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    words = ("--steps", 40, "--log.every", "10 steps", *SMALL)
+    words = ("--steps", 600, "--log.every", "47 steps", "--eval.every", "200 steps", *SMALL)
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     reference = only_run(tmp_path / "whole")
     done = train(*words, "--train.time-limit", "1e-6", runs=tmp_path / "cut")
     run = only_run(tmp_path / "cut")
     assert (done.returncode, run.status()["state"], run.status()["reason"]) == (0, "stopped", "time limit")
-    (run.path / "stop").touch()
-    done = train(*words, runs=tmp_path / "cut")
-    assert (run.status()["state"], run.status()["reason"]) == ("stopped", "stop file")
     assert "the same command goes on" in done.stdout
+    process = start(*words, runs=tmp_path / "cut")
+    wait_until_it_trains(tmp_path / "cut", 1)
+    (run.path / "stop").touch()
+    assert process.wait(60) == 0
+    assert (run.status()["state"], run.status()["reason"]) == ("stopped", "stop file")
     assert not (run.path / "stop").exists()
+    assert 0 < max(int(p.stem[5:]) for p in run.path.rglob("step-*.safetensors")) < 600
     assert train(*words, runs=tmp_path / "cut").returncode == 0
     assert run.figures() == reference.figures()
     assert run.results()[0]["weights_sha256"] == reference.results()[0]["weights_sha256"]
@@ -371,7 +374,8 @@ def test_a_signal_to_the_whole_group_is_one_wish(launcher: str, tmp_path: Path) 
 @pytest.mark.slow
 def test_ranks_that_share_blocks_of_seeds_stop_together(tmp_path: Path) -> None:
     """A wish that comes too late for one block must reach all ranks before the next."""
-    words = ("--parallel", "data", "--seeds", "0-60", "--steps", 9, "--log.every", "1 steps", *SMALL)
+    words = ("--parallel", "data", "--seeds", "0-60", "--steps", 9, "--log.every", "1 steps",
+             "--batch-size", 1280, "--eval.every", "9 steps", *SMALL)  # fmt: skip
     process = start(*words, launcher="cpu2", runs=tmp_path)
     wait_until_it_trains(tmp_path, 3)
     (only_run(tmp_path).path / "stop").touch()
