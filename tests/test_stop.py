@@ -1,0 +1,46 @@
+"""Wishes to stop: from a signal, a file or a clock, and agreed on by all ranks."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from stn.stop import AGREE_EVERY, Stop
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "reason"), [(True, False, "stop file"), (False, True, "another rank's wish")]
+)
+def test_ranks_leave_at_a_step_that_all_have_agreed_on(own: bool, others: bool, reason: str, tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def any_rank(flag: bool) -> bool:
+        asked.append(flag)
+        return flag or others
+
+    stop = Stop(tmp_path / "stop", None, any_rank)
+    if own:
+        (tmp_path / "stop").touch()
+    for step in range(1, AGREE_EVERY):
+        assert not stop.due(step)
+    assert (asked, stop.reason) == ([], None)
+    assert stop.due(AGREE_EVERY)
+    assert (asked, stop.reason) == ([own], reason)
+
+
+def test_one_process_leaves_at_once_and_signals_are_wishes(tmp_path: Path) -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        stop = Stop(tmp_path / "stop", None, None)
+        stop.listen()
+        assert not stop.due(3)
+        for _ in range(2):  # a second SIGTERM is no order: launchers repeat what the group has heard
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert (stop.due(4), stop.reason) == (True, "SIGTERM")
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
