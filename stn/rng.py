@@ -76,8 +76,11 @@ class Draws:
 
 
 def derived_seed(*keys: int) -> int:
-    """One integer for libraries that want a seed of their own."""
-    return int(Draws(*keys).bits(1)) & (2**63 - 1)
+    """One integer for libraries that want a seed of their own: the first of the stream of these keys."""
+    state = 0
+    for key in keys:
+        state = _mix_int((state ^ key) + _GOLDEN)
+    return _mix_int(state + _GOLDEN) & (2**63 - 1)
 
 
 class Site(IntEnum):

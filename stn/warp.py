@@ -33,8 +33,8 @@ def affine_grid(theta_B23: Tensor, size: tuple[int, int], align_corners: bool) -
     theta_B23 = torch.nan_to_num(theta_B23, 0.0, 0.0, 0.0).clamp(-_FAR, _FAR)
     y_H1 = _axis(size[0], align_corners, theta_B23.device, theta_B23.dtype).unsqueeze(-1)
     x_W = _axis(size[1], align_corners, theta_B23.device, theta_B23.dtype)
-    t = theta_B23[..., None, None]
-    return torch.stack([t[:, r, 0] * x_W + t[:, r, 1] * y_H1 + t[:, r, 2] for r in (0, 1)], dim=-1)
+    a_B2, b_B2, c_B2 = theta_B23[..., None, None].unbind(2)
+    return (a_B2 * x_W + b_B2 * y_H1 + c_B2).permute(0, 2, 3, 1)
 
 
 def sample(x_BCHW: Tensor, grid_BHW2: Tensor, padding: str, align_corners: bool, sampler: str = "native") -> Tensor:
@@ -145,7 +145,7 @@ class SpatialTransformer(nn.Module):
             grid = affine_grid(theta_B23, size, self.align_corners)
             warped_BCHW = sample(x_BCHW, grid, self.padding, self.align_corners, self.sampler)
             # A transform that is no number makes no image, so that the loss tells.
-            warped_BCHW = warped_BCHW + 0 * theta_B23.sum((1, 2)).view(-1, 1, 1, 1)
+            warped_BCHW = warped_BCHW + 0 * theta_B23.detach().sum((1, 2)).view(-1, 1, 1, 1)
         assert theta_B23 is not None
         return warped_BCHW, theta_B23
 
