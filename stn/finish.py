@@ -1,6 +1,5 @@
 """How a run ends: its status, its pictures, the table at the end. Must not know how it was trained."""
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from stn import checkpoint, pictures
@@ -35,7 +34,7 @@ def wrap_up(config: Config, run: RunDir, sig: str, seeds: list[int], stopped: st
 
 def summary(run: RunDir, rows: list[Row]) -> None:
     """The table at the end, with where everything is."""
-    table = Table(title=f"{len(rows)} seed{'s' * (len(rows) != 1)}", box=SIMPLE_HEAD, padding=(0, 1))
+    table = Table(title=f"{len(rows)} seed{'s' * (len(rows) != 1)}", box=None, padding=(0, 1), title_justify="left")
     for heading in ("seed", "status", "last acc", "best acc", "at epoch", "macro F1", "images/s", "seconds"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:

@@ -47,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def command(*arguments: object, launcher: str | None = None, runs: Path | None = None) -> list[str]:
     start = [sys.executable]
     if launcher:
-        start = [str(Path(sys.executable).parent / "accelerate"), "launch", "--config_file"]
+        on_cpu = ["env", "ACCELERATE_USE_CPU=true"] if launcher == "cpu2" else []  # where there are GPUs as well
+        start = [*on_cpu, str(Path(sys.executable).parent / "accelerate"), "launch", "--config_file"]
         start.append(str(ROOT / "configs" / "accelerate" / f"{launcher}.yaml"))
     where = ["--runs", str(runs)] if runs else []
     return [*start, str(ROOT / "train.py"), *map(str, arguments), *where]
@@ -55,7 +56,7 @@ def command(*arguments: object, launcher: str | None = None, runs: Path | None =
 
 def environment(**more: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "ACCELERATE_"))}
-    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"} | more
+    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "WANDB_SILENT": "true"} | more
 
 
 def train(
