@@ -7,6 +7,7 @@ import torch
 from stn.archs import build_model
 from stn.archs.wirings import Transformed
 from stn.checkpoint import load_final
+from stn.config import steps_of
 from stn.data.stream import Stream
 from stn.log import warn
 from stn.resolve import build_dataset
@@ -47,7 +48,8 @@ def _title(config: Config, n: int) -> str:
 def _curves(config: Config, run: RunDir) -> None:
     import matplotlib.pyplot as plt
 
-    rows = read_rows(run.metrics)
+    every = steps_of(config.log.every, 1)
+    rows = [r for r in read_rows(run.metrics) if r["kind"] == "eval" or r["step"] % every == 0 or r["step"] < every]
     seeds = sorted({row["seed"] for row in rows})
     split = "val" if config.data.validation else "test"
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))

@@ -5,6 +5,7 @@ A sink may fail without harming the run. Must not know how a row comes about.
 
 import netrc
 import os
+import re
 import time
 from typing import Any, Protocol
 from urllib.parse import urlparse
@@ -125,7 +126,7 @@ class WandbSink:
         started = wandb.init(
             project=config.log.wandb_project,
             group=config.log.name,
-            id=f"{config.log.name}-{sig}-{seed}",
+            id=re.sub(r"[^\w.-]", "-", f"{config.log.name}-{sig}-{seed}"),  # W&B takes no others
             name=f"{config.arch.name}-{config.data.name}-s{seed}",
             tags=[config.arch.name, config.data.name],
             config=facts | {"config": config.model_dump(mode="json")},
