@@ -280,3 +280,10 @@ def test_crop_and_flip_move_pixels_only() -> None:
     cropped = perturb.random_crop(x, Draws(2, torch.arange(2)), 2)
     assert cropped.shape == x.shape
     assert set(cropped.unique().tolist()) <= {0.0, *x.unique().tolist()}
+
+
+def test_functions_of_a_row_do_not_depend_on_its_place_in_the_batch() -> None:
+    """fp32 exp2 does: its vector and scalar forms differ in the last bit."""
+    x = torch.linspace(-90, 90, 1003)
+    for function in (lambda v: torch.stack(perturb._cos_sin(v), -1), lambda v: perturb._exp2(v / 45)):
+        assert torch.equal(function(x), torch.cat([function(x[i : i + 1]) for i in range(len(x))]))

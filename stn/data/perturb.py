@@ -16,7 +16,7 @@ CROP, CROPS = 6, 6
 
 
 def _cos_sin(degrees: Tensor) -> tuple[Tensor, Tensor]:
-    """In float64, then rounded: fp32 functions differ in the last bit with a number's place in a batch."""
+    """In float64, then rounded: an fp32 function may differ in the last bit with a number's place in a batch."""
     angle = torch.deg2rad(degrees.double())
     return angle.cos().float(), angle.sin().float()
 
