@@ -19,8 +19,8 @@ lint: .venv/ready
 
 lock: .venv/ready
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --custom-compile-command "make lock" --extra dev --output-file requirements.lock pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --custom-compile-command "make lock" --extra dev --output-file requirements.lock pyproject.toml
 
 # The virtual environment is built once, and again when the lock file changes.
 .venv/ready: requirements.lock

@@ -20,7 +20,7 @@ from stn.rng import Draws, Site, derived_seed
 class _ThinConv(torch.autograd.Function):
     """conv2d whose input gradient is computed one kernel column at a time.
 
-    For an input of one or two channels oneDNN's own takes 3 to 6 times longer (2 cores, 64 to
+    For an input of one or two channels oneDNN's own takes 3 to 7 times longer (2 cores, 64 to
     256 images, 10 to 16 filters of 5x5 to 9x9).
     """
 
