@@ -19,30 +19,32 @@ from torch import Tensor, nn
 from stn import checkpoint, env, optim
 from stn.archs import build_model
 from stn.archs.wirings import count
-from stn.config import dump_yaml, format_seeds, parse_seeds, signature, steps_of
+from stn.config import dump_yaml, steps_of
 from stn.data.stream import Batch, Stream
 from stn.describe import check, list_names
 from stn.evaluate import evaluate
 from stn.finish import wrap_up
-from stn.log import Log, say
+from stn.fuse import at_once
+from stn.log import Log, say, warn
 from stn.meter import Meter
+from stn.replay import Replay
 from stn.resolve import build_dataset, resolve
 from stn.resume import Progress
-from stn.rng import Site, derived_seed
-from stn.rundir import Row, RunDir, write_atomic
+from stn.rundir import Row, write_atomic
 from stn.runtime import Runtime
 from stn.schema import Config
 from stn.seeds import Seeds
 from stn.stop import Stop
+from stn.trials import Trial, blocks, build_trials, by_run, describe
 
 
-def gradients(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
+def gradients(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple:
     """Add up the gradients of a batch, in parts if asked; each seed's mean loss and share of hits, [S]."""
     losses, hits = [], []
     parts = list(batch.parts(config.optim.accumulate))
     for i, part in enumerate(parts):
         with runtime.sync(forward, last=i == len(parts) - 1):
-            logits_SBK = forward(part.x_SBCHW, step, part.row_B)
+            logits_SBK = forward(part.x_SBCHW, clock, part.row_B)
             S, B, K = logits_SBK.shape
             logits_MK, y_M = logits_SBK.reshape(S * B, K), part.y_SB.reshape(S * B)
             each_M = F.cross_entropy(logits_MK, y_M, reduction="none", label_smoothing=config.optim.label_smoothing)
@@ -53,48 +55,56 @@ def gradients(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch
     return torch.stack(losses).sum(0), torch.stack(hits).sum(0)
 
 
-def train_block(config: Config, sig: str, runtime: Runtime, run: RunDir, stop: Stop, seeds: list[int]) -> list[Row]:
-    """Train a block of seeds side by side; result rows of those that finished or failed."""
+def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
+    """Train a block of seeds as one network; result rows of those that finished or failed."""
+    config, seeds = trials[0].config, [trial.seed for trial in trials]
     steps = config.train.steps
     assert steps is not None
 
     # ---- data, model, optimiser
     dataset = build_dataset(config.data.name)
     stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
-    model = Seeds(lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds)
-    model.to(runtime.device, runtime.dtype).to(memory_format=runtime.memory_format)
+    model = Seeds(
+        lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds, runtime.device, runtime.dtype
+    )
     if config.train.compile:
-        model.compile_each()
-    optimiser = optim.build_optimiser(config.optim, model)
+        model.compile_network()
+    optimiser = optim.SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
     forward, stepper = runtime.prepare(model, optimiser)
     meter = Meter(seeds, runtime, "val" if config.data.validation else "test")
 
+    # ---- one step, on the device alone
+    def update() -> None:
+        stepper.zero_grad()
+        loss_S, hits_S = gradients(config, runtime, forward, stream.draw(), stream.clock)
+        if config.optim.clip:
+            runtime.accelerator.unscale_gradients(stepper)
+            optim.clip_gradients(model, config.optim.clip)
+        stepper.step()
+        meter.add(stream.clock, loss_S, hits_S)
+
+    replay = Replay(update, runtime.device, runtime.replays(config), warn)
+
     # ---- resume
-    progress = Progress(run, runtime, model, optimiser, meter, steps)
+    progress = Progress(trials, runtime, model, optimiser, meter, steps)
     step = progress.load()
     if step:
-        say(f"seed {format_seeds(seeds)} goes on at step {step} of {steps}")
+        say(f"{describe(trials)} goes on at step {step} of {steps}")
 
     # ---- the loop
     model.train()
-    with Log(run, config, sig, seeds, step, runtime.writes) as log:
+    with Log(trials, step, runtime.writes) as log:
         meter.tick(training=False)
         while step < steps and meter.alive() and not stop.due(step):
-            lr = optim.learning_rate(config.optim, step, steps)
-            optim.set_learning_rate(optimiser, lr)
-            runtime.seed(derived_seed(seeds[0], Site.OTHER, step, runtime.rank))  # for what is not counter-based
-            loss_S, hits_S = gradients(config, runtime, forward, stream.batch(step), step)
-            if config.optim.clip:
-                runtime.accelerator.unscale_gradients(stepper)
-                optim.clip_gradients(model, config.optim.clip)
-            stepper.step()
-            stepper.zero_grad()
-            meter.add(step, loss_S, hits_S, images=stream.batch_size(step) * len(seeds))
+            size = stream.seek(step)
+            replay(size)
+            meter.count(size * len(seeds))
             step += 1
 
             epoch = step / stream.steps_per_epoch
             if due(config.log.every, step, steps):
-                log.rows(meter.train_rows(step, epoch, lr))
+                lrs = [optim.learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
+                log.rows(meter.train_rows(step, epoch, lrs))
             if due(config.eval.every, step, steps):
                 meter.tick(training=True)
                 scores = evaluate(model, stream, config.eval.batch_size, runtime)
@@ -108,14 +118,14 @@ def train_block(config: Config, sig: str, runtime: Runtime, run: RunDir, stop: S
         if step < steps and meter.alive():
             progress.save(step, config.checkpoint.keep)
         else:
-            for seed, one in zip(seeds, model.models, strict=True):
-                facts = {"params": count(one), "steps": step, "epochs": step / stream.steps_per_epoch}
-                weights = one.state_dict()
+            for s, trial in enumerate(trials):
+                weights = model.weights(s)
+                facts = {"params": count(model.network(s)), "steps": step, "epochs": step / stream.steps_per_epoch}
                 facts["weights_sha256"] = checkpoint.digest(weights)
-                rows.append(identity(config, sig, seed) | facts | meter.result(seed) | runtime.result())
+                rows.append(identity(trial) | facts | meter.result(s) | runtime.result())
                 if runtime.writes:
-                    checkpoint.save_final(run, seed, weights)
-                    run.add_result(rows[-1])
+                    checkpoint.save_final(trial.run, trial.seed, weights)
+                    trial.run.add_result(rows[-1])
         log.close(rows)
     runtime.accelerator.free_memory()
     return rows
@@ -125,61 +135,70 @@ def due(every: str, step: int, steps: int) -> bool:
     return step % steps_of(every, 1) == 0 or step == steps
 
 
-def identity(config: Config, sig: str, seed: int) -> Row:
+def identity(trial: Trial) -> Row:
     """What a result row says of the experiment."""
+    config = trial.config
     return {
-        "sig": sig,
-        "seed": seed,
+        "sig": trial.sig,
+        "seed": trial.seed,
         "name": config.log.name,
         "arch": config.arch.name,
         "net": config.arch.net,
         "dataset": config.data.name,
+        "lr": config.optim.lr,
+        "weight_decay": config.optim.weight_decay,
         "precision": config.train.precision,
         "batch_size": config.data.batch_size,
     }
 
 
-def train(config: Config, runtime: Runtime, stop: Stop, run: RunDir, sig: str, seeds: list[int]) -> int:
+def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
     """Train the seeds that are not finished, block by block; the exit code."""
-    if runtime.writes and set(seeds) - set(run.finished()):
-        run.lock(tell=say)
-        checkpoint.drop_torn(run)
-        write_atomic(run.config, dump_yaml(config))
-        write_atomic(run.env, env.describe(sig=sig, **runtime.facts()))
-    # Under the lock: another copy may have finished some in the meantime.
-    todo = runtime.from_writer([s for s in seeds if s not in run.finished()] if runtime.writes else [])
-    for start in range(0, len(todo), config.train.fuse):
-        train_block(config, sig, runtime, run, stop, todo[start : start + config.train.fuse])
-        if stop.reason:
-            break
-    return wrap_up(config, run, sig, seeds, stop.reason, bool(todo)) if runtime.writes else 0
+    todo: list[Trial] = []
+    for group in by_run(trials):
+        run, seeds = group[0].run, {trial.seed for trial in group}
+        if runtime.writes and seeds - set(run.finished()):
+            run.lock(tell=say)
+            checkpoint.drop_torn(run)
+            write_atomic(run.config, dump_yaml(group[0].config))
+            write_atomic(run.env, env.describe(sig=group[0].sig, **runtime.facts()))
+        # Under the lock: another copy may have finished some in the meantime.
+        done = runtime.from_writer(set(run.finished()) if runtime.writes else set())
+        todo += [trial for trial in group if trial.seed not in done]
+    if todo:
+        saved = [checkpoint.saved_steps(trial.run, trial.seed) for trial in todo] if runtime.writes else []
+        for block in blocks(todo, at_once(todo, runtime), runtime.from_writer(saved)):
+            train_block(runtime, stop, block)
+            if stop.reason:
+                break
+    if not runtime.writes:
+        return 0
+    return max(wrap_up(group, stop.reason, bool(todo)) for group in by_run(trials))
 
 
 def main() -> int:
     try:
         if command.list:
             return list_names()
-        config = resolve(command)
+        configs = [resolve(config) for config in command.configs]
         if command.check:
-            return check(config)
-        seeds, sig = parse_seeds(config.train.seeds), signature(config)
-        runtime = Runtime(config, seeds)
-        dataset = build_dataset(config.data.name)
-        build_model(config.arch, dataset.shape, dataset.classes)  # whatever is wrong, before there is a directory
+            return check(configs)
+        runtime = Runtime(configs[0], len(build_trials(configs)))
+        dataset = build_dataset(configs[0].data.name)
+        build_model(configs[0].arch, dataset.shape, dataset.classes)  # whatever is wrong, before there is a directory
     except ValueError as error:
         cli.fail(error)
     try:
         with runtime.accelerator.local_main_process_first():  # one process of a machine downloads
-            dataset.load(config.data.root)
+            dataset.load(configs[0].data.root)
     except ValueError as error:
         cli.fail(error, everywhere=True)
-    seeds = runtime.own(seeds)
-    assert config.log.name is not None
-    run = RunDir.of(config.log.runs, config.log.name, sig, seeds)
-    stop = Stop(run.stop, config.train.time_limit, runtime.any_rank if runtime.world > 1 else None)
+    trials = build_trials(configs, *runtime.share)
+    stops = [group[0].run.stop for group in by_run(trials)]
+    stop = Stop(stops, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
     stop.listen()
     try:
-        code = train(config, runtime, stop, run, sig, seeds)
+        code = train(runtime, stop, trials)
     except OSError as error:
         cli.fail(error, code=1, everywhere=True)
     runtime.end()

@@ -60,6 +60,7 @@ def _folder(run: RunDir, seed: int) -> Path:
 
 
 def _steps(run: RunDir, seed: int) -> dict[int, Path]:
+    """Checkpoints of a seed, by step."""
     found = ((re.fullmatch(r"step-(\d+)", p.stem), p) for p in _folder(run, seed).glob("step-*.safetensors"))
     return {int(match[1]): path for match, path in found if match}
 
@@ -81,15 +82,19 @@ def _load_step(run: RunDir, seed: int, step: int) -> Saved:
     return Saved(parts["model"], parts["optim"], progress)
 
 
-def load_newest(run: RunDir, seeds: list[int]) -> dict[int, Saved]:
+def saved_steps(run: RunDir, seed: int) -> set[int]:
+    return set(_steps(run, seed))
+
+
+def load_newest(places: list[tuple[RunDir, int]]) -> list[Saved]:
     """The newest step that every seed has undamaged; nothing where there is none."""
-    common = set.intersection(*(set(_steps(run, seed)) for seed in seeds))
+    common = set.intersection(*(saved_steps(run, seed) for run, seed in places))
     for step in sorted(common, reverse=True):
         try:
-            return {seed: _load_step(run, seed, step) for seed in seeds}
+            return [_load_step(run, seed, step) for run, seed in places]
         except ValueError as error:
             warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
-    return {}
+    return []
 
 
 def save_final(run: RunDir, seed: int, model: Tensors) -> None:

@@ -7,13 +7,14 @@ import os
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NamedTuple, NoReturn
 
 import tyro
 
 from stn.config import load_yaml, parse_seeds
 from stn.schema import Config
 
+_SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")
 _EXCLUSIVE = ({"epochs", "train.epochs"}, {"steps", "train.steps"})
 
 
@@ -68,29 +69,59 @@ def _check(config: Config) -> None:
         raise ValueError(f"optim.accumulate {optim.accumulate} exceeds batch_size {data.batch_size}")
     if not 0 < data.scale[0] <= data.scale[1]:
         raise ValueError(f"data.scale needs two rising numbers above 0, got {data.scale}")
-    if train.precision == "fp16" and train.fuse > 1:
+    if train.precision == "fp16" and train.fuse not in ("auto", 1):
         raise ValueError("fp16 cannot fuse seeds: one seed's overflow would skip a step of all; use bf16")
 
 
-def parse(arguments: list[str]) -> Command:
-    """Arguments to a checked configuration; leaves with exit code 2 where they are wrong."""
+def _expand(arguments: list[str]) -> list[list[str]]:
+    """One command line for each combination of the values of --lr 0.01,0.02 and the like."""
+    lines = [arguments]
+    for i, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        if flag.replace("_", "-") not in _SEVERAL:
+            continue
+        place = i if equals else i + 1
+        values = (value if equals else arguments[place] if place < len(arguments) else "").split(",")
+        if len(values) == 1:
+            continue
+        if len(set(values)) < len(values) or "" in values:
+            raise ValueError(f"{flag}: '{','.join(values)}' needs different values with commas between")
+        prefix = f"{flag}=" if equals else ""
+        lines = [[*line[:place], prefix + v, *line[place + 1 :]] for line in lines for v in values]
+    return lines
+
+
+def _parse_one(arguments: list[str]) -> Command:
+    path = _config_file(arguments)
+    base = load_yaml(path) if path else Config()
+    given = {argument.partition("=")[0].removeprefix("--") for argument in arguments}
+    if path and given & _EXCLUSIVE[0] and not given & _EXCLUSIVE[1]:
+        base = base.model_copy(update={"train": base.train.model_copy(update={"steps": None})})
+    elif path and given & _EXCLUSIVE[1] and not given & _EXCLUSIVE[0]:
+        base = base.model_copy(update={"train": base.train.model_copy(update={"epochs": None})})
+    command = tyro.cli(
+        Command,
+        args=arguments,
+        prog=Path(sys.argv[0]).name,
+        default=Command(**{section: getattr(base, section) for section in Config.model_fields}),
+        config=(tyro.conf.AvoidSubcommands,),
+        console_outputs=is_main_process(),
+    )
+    _check(command)
+    return command
+
+
+class Asked(NamedTuple):
+    configs: list[Config]
+    """One, or one for each combination of values that seeds may have of their own."""
+    check: bool
+    list: bool
+
+
+def parse(arguments: list[str]) -> Asked:
+    """Arguments to checked configurations; leaves with exit code 2 where they are wrong."""
     try:
-        path = _config_file(arguments)
-        base = load_yaml(path) if path else Config()
-        given = {argument.partition("=")[0].removeprefix("--") for argument in arguments}
-        if path and given & _EXCLUSIVE[0] and not given & _EXCLUSIVE[1]:
-            base = base.model_copy(update={"train": base.train.model_copy(update={"steps": None})})
-        elif path and given & _EXCLUSIVE[1] and not given & _EXCLUSIVE[0]:
-            base = base.model_copy(update={"train": base.train.model_copy(update={"epochs": None})})
-        command = tyro.cli(
-            Command,
-            args=arguments,
-            prog=Path(sys.argv[0]).name,
-            default=Command(**{section: getattr(base, section) for section in Config.model_fields}),
-            config=(tyro.conf.AvoidSubcommands,),
-            console_outputs=is_main_process(),
-        )
-        _check(command)
+        commands = [_parse_one(line) for line in _expand(arguments)]
     except ValueError as error:
         fail(error)
-    return command
+    return Asked(list(commands), commands[0].check, commands[0].list)

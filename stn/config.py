@@ -112,7 +112,7 @@ def share(n: int, rank: int, world: int) -> range:
 _NOT_SCIENCE = {
     "data": {"root"},
     "optim": {"accumulate"},
-    "train": {"seeds", "epochs", "compile", "parallel", "fuse", "processes", "threads", "time_limit"},
+    "train": {"seeds", "epochs", "compile", "cuda_graph", "parallel", "fuse", "processes", "threads", "time_limit"},
     "eval": {"batch_size"},
 }
 

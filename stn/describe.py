@@ -11,6 +11,7 @@ from stn import registry
 from stn.archs import build_model
 from stn.archs.wirings import count
 from stn.config import dump_yaml, parse_seeds, signature
+from stn.fuse import examine, remarks
 from stn.log import console, say
 from stn.resolve import build_dataset
 from stn.schema import Config
@@ -58,8 +59,9 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str
     return rows
 
 
-def check(config: Config) -> int:
+def check(configs: list[Config]) -> int:
     """Build the network and print everything that --check promises."""
+    config, seeds = configs[0], len(configs) * len(parse_seeds(configs[0].train.seeds))
     dataset = build_dataset(config.data.name)
     model = build_model(config.arch, dataset.shape, dataset.classes)
     say(dump_yaml(config))
@@ -70,6 +72,10 @@ def check(config: Config) -> int:
     say(f"input       {'x'.join(map(str, dataset.shape))}, {dataset.classes} classes")
     say(f"parameters  {count(model)}")
     say(f"steps       {config.train.steps}")
-    say(f"seeds       {len(parse_seeds(config.train.seeds))}")
-    say(f"signature   {signature(config)}")
+    say(f"seeds       {seeds}" + f" in {len(configs)} settings" * (len(configs) > 1))
+    say(f"signature   {', '.join(map(signature, configs))}")
+    if seeds > 1:
+        found = examine(config)
+        slow = f"yes; without a rule of their own, more slowly: {remarks(found)}" if found.slow else "yes"
+        say(f"fused       {f'no, one seed at a time: {found.fault}' if found.fault else slow}")
     return 0

@@ -44,17 +44,18 @@ def scores(confusion_KK: Tensor, loss: float, split: str = "test") -> dict[str, 
 def evaluate(seeds: Seeds, stream: Stream, batch_size: int, runtime: Runtime) -> list[dict[str, Any]]:
     """Scores of each seed over the whole test set, which the ranks share out."""
     S, K = len(seeds.seeds), stream.dataset.classes
+    rows = max(1, batch_size // S)  # the maps of all seeds are in memory at once
     confusion_SKK = torch.zeros(S, K * K, dtype=torch.int64, device=stream.device)
     loss_S = torch.zeros(S, dtype=torch.float64, device=stream.device)
     training = seeds.training
     seeds.eval()
     with torch.no_grad(), runtime.accelerator.autocast():
-        for batch in stream.test_batches(batch_size, runtime.rank, runtime.world):
+        for batch in stream.test_batches(rows, runtime.rank, runtime.world):
             logits_SBK = seeds.predict(batch.x_BCHW)
-            for s, logits_BK in enumerate(logits_SBK):
-                cell_B = batch.y_B * K + logits_BK.argmax(-1)
-                confusion_SKK[s] += torch.bincount(cell_B, minlength=K * K)
-                loss_S[s] += F.cross_entropy(logits_BK.double(), batch.y_B, reduction="sum")
+            y_SB = batch.y_B.expand(S, -1)
+            confusion_SKK.scatter_add_(1, y_SB * K + logits_SBK.argmax(-1), torch.ones_like(y_SB))
+            each_SB = F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none")
+            loss_S += each_SB.sum(1)
     seeds.train(training)
     confusion_SKK, loss_S = runtime.total(confusion_SKK), runtime.total(loss_S)
     split = "val" if stream.data.validation else "test"
@@ -74,11 +75,15 @@ def evaluate_run(path: str) -> int:
     )
     dataset, code = build_dataset(config.data.name), 0
     rows = [row for row in read_rows(run.results) if row["status"] == "finished"]
-    runtime = Runtime(config, [row["seed"] for row in rows])
+    runtime = Runtime(config, len(rows))
     for row in rows:
-        seeds = Seeds(lambda: build_model(config.arch, dataset.shape, dataset.classes), [row["seed"]])
-        seeds.models[0].load_state_dict(load_final(run, row["seed"]))
-        seeds.to(runtime.device, runtime.dtype).to(memory_format=runtime.memory_format)
+        seeds = Seeds(
+            lambda: build_model(config.arch, dataset.shape, dataset.classes),
+            [row["seed"]],
+            runtime.device,
+            runtime.dtype,
+        )
+        seeds.load_weights(0, load_final(run, row["seed"]))
         stream = Stream(config.data, dataset, seeds.seeds, runtime.device, runtime.dtype)
         found = evaluate(seeds, stream, config.eval.batch_size, runtime)[0]
         same = found["confusion"] == row["confusion"]

@@ -6,11 +6,12 @@ from stn import checkpoint, pictures
 from stn.config import format_seeds
 from stn.log import console, say
 from stn.rundir import Row, RunDir
-from stn.schema import Config
+from stn.trials import Trial
 
 
-def wrap_up(config: Config, run: RunDir, sig: str, seeds: list[int], stopped: str | None, trained: bool) -> int:
-    """Say how it ended, in status.json and on the console."""
+def wrap_up(trials: list[Trial], stopped: str | None, trained: bool) -> int:
+    """Say how the trials of a run directory ended, in status.json and on the console; the exit code."""
+    (config, sig, _, run), seeds = trials[0], [trial.seed for trial in trials]
     rows = [row for seed, row in run.finished().items() if seed in seeds]
     failed = [row["seed"] for row in rows if row["status"] == "failed"]
     facts = {"finished": len(rows) - len(failed), "failed": failed}

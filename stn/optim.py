@@ -6,7 +6,7 @@ Must not know about processes or the data.
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from stn.config import steps_of
 from stn.schema import Optim
@@ -14,18 +14,79 @@ from stn.seeds import Seeds
 from stn.warp import is_localisation
 
 
-def build_optimiser(optim: Optim, seeds: Seeds) -> torch.optim.Optimizer:
-    """Elementwise optimisers only, so that seeds never meet; localisation is a group of its own."""
-    groups: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in seeds.named_parameters():
-        factor = optim.loc_lr_multiplier if is_localisation(name) else 1.0
-        groups.setdefault(factor, []).append(parameter)
-    parts = [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
-    if optim.name == "adamw":
-        return torch.optim.AdamW(parts, lr=optim.lr, betas=optim.betas, weight_decay=optim.weight_decay)
-    return torch.optim.SGD(
-        parts, lr=optim.lr, momentum=optim.momentum or 0.0, nesterov=optim.nesterov, weight_decay=optim.weight_decay
-    )
+class SeedOptimiser(torch.optim.Optimizer):
+    """SGD or AdamW over the flat parameters of all seeds; elementwise, so seeds never meet.
+
+    What differs between elements (a seed's learning rate and weight decay, the localisation's
+    multiplier) is a vector beside the parameters, a number where it does not differ. The
+    schedule is a table on the device, read at ``clock``: an update never asks the host.
+    """
+
+    def __init__(self, optims: list[Optim], seeds: Seeds, clock: Tensor, steps: int) -> None:
+        super().__init__(seeds.stacked.values(), {})
+        self.optim, self.seeds, self.clock, flat = optims[0], seeds, clock, seeds.flat
+        first = self.optim
+        self.lr_of_step = schedule(first, steps)
+        self._schedule = torch.tensor(self.lr_of_step, dtype=torch.float64, device=flat.device)
+        factors = {n: first.loc_lr_multiplier if is_localisation(n) else 1.0 for n in seeds.stacked}
+        self._lr = self._spread({n: [f * o.lr / first.lr for o in optims] for n, f in factors.items()})
+        self._decay = self._spread(
+            {n: [o.weight_decay * p.requires_grad for o in optims] for n, p in seeds.stacked.items()}
+        )
+        names = ("exp_avg", "exp_avg_sq") if first.name == "adamw" else ("momentum_buffer",) * bool(first.momentum)
+        self.running = {name: torch.zeros_like(flat) for name in names}
+
+    def _spread(self, values: dict[str, list[float]]) -> Tensor | float:
+        """A value per parameter and seed as one per element; as a number where all are equal."""
+        distinct = {value for row in values.values() for value in row}
+        if len(distinct) == 1:
+            return distinct.pop()
+        like = self.seeds.flat
+        rows = {name: torch.tensor(row, dtype=like.dtype, device=like.device) for name, row in values.items()}
+        return torch.cat(
+            [rows[n].view(-1, 1).expand(-1, p[0].numel()).flatten() for n, p in self.seeds.stacked.items()]
+        )
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update from the gradients; as in torch.optim, but for parameters that have none: theirs is 0."""
+        parameters = self.seeds.stacked.values()
+        grad = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        flat, optim = self.seeds.flat, self.optim
+        lr = self._schedule.index_select(0, self.clock.view(1)).to(flat.dtype)
+        if optim.name == "adamw":
+            done = (self.clock + 1).double()
+            first, second = (1 - beta**done for beta in optim.betas)
+            if torch.is_tensor(self._decay) or self._decay:
+                flat.mul_(1 - lr * self._lr * self._decay)
+            mean = self.running["exp_avg"].lerp_(grad, 1 - optim.betas[0])
+            square = self.running["exp_avg_sq"].mul_(optim.betas[1]).addcmul_(grad, grad, value=1 - optim.betas[1])
+            root = square.sqrt().div_(second.sqrt().to(flat.dtype)).add_(1e-8)
+            flat.sub_(mean / root * (lr / first.to(flat.dtype) * self._lr))
+            return
+        if torch.is_tensor(self._decay) or self._decay:
+            grad += flat * self._decay
+        if optim.momentum:
+            buffer = self.running["momentum_buffer"].mul_(optim.momentum).add_(grad)
+            grad = grad.add_(buffer, alpha=optim.momentum) if optim.nesterov else buffer
+        flat.sub_(grad * (lr * self._lr))
+
+    def state_of(self, s: int) -> dict[str, Tensor]:
+        """One seed's running means by parameter name, 'name//momentum_buffer'; they share the memory."""
+        views, sizes = {}, [p.numel() for p in self.seeds.stacked.values()]
+        for key, flat in self.running.items():
+            for (name, p), part in zip(self.seeds.stacked.items(), flat.split(sizes), strict=True):
+                views[f"{name}//{key}"] = part.view_as(p)[s]
+        return views
+
+    def load_state_of(self, s: int, state: dict[str, Tensor]) -> None:
+        for name, view in self.state_of(s).items():
+            view.copy_(state[name])
+
+
+def schedule(optim: Optim, steps: int) -> list[float]:
+    """The learning rate of every update of a run."""
+    return [learning_rate(optim, step, steps) for step in range(steps)]
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
@@ -53,31 +114,10 @@ def _between(start: float, end: float, part: float, shape: str) -> float:
     return start + (end - start) * part
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    for group in optimiser.param_groups:
-        group["lr"] = lr * group["factor"]
-
-
 def clip_gradients(seeds: Seeds, norm: float) -> None:
     """Each seed's own gradient norm, so that seeds never meet."""
-    for model in seeds.models:
-        nn.utils.clip_grad_norm_(model.parameters(), norm)
-
-
-def optimiser_tensors(optimiser: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """One seed's optimiser state by parameter name: 'name//momentum_buffer'."""
-    state = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            if value is not None:
-                state[f"{name}//{key}"] = value
-    return state
-
-
-def load_optimiser_tensors(optimiser: torch.optim.Optimizer, model: nn.Module, state: dict[str, Tensor]) -> None:
-    parameters = dict(model.named_parameters())
-    for path, value in state.items():
-        name, key = path.split("//")
-        parameter = parameters[name]
-        like = value if key == "step" else torch.empty_like(parameter).copy_(value)
-        optimiser.state[parameter][key] = like
+    grads = [p.grad for p in seeds.stacked.values() if p.grad is not None]
+    norm_S = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+    scale_S = (norm / (norm_S + 1e-6)).clamp(max=1.0)
+    for g in grads:
+        g.mul_(scale_S.view(-1, *[1] * (g.dim() - 1)))

@@ -63,10 +63,6 @@ def resolve(config: Config) -> Config:
     steps = train.steps or max(1, round((train.epochs or DEFAULT_EPOCHS) * steps_per_epoch))
     sections = _in_steps(config, steps_per_epoch)
     arch = _arch(config.arch, dataset)
-    if train.deterministic and arch.sampler == "native":
-        if config.arch.sampler == "native":
-            raise ValueError("train.deterministic needs arch.sampler gather")
-        arch = arch.model_copy(update={"sampler": "gather"})
     if data.crop >= min(dataset.shape[1:]):
         raise ValueError(f"data.crop {data.crop} is as large as the image")
     if optim.loc_lr_multiplier != 1 and "iterations" not in registry.options("arch", arch.name):

@@ -19,8 +19,8 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
-from stn.config import share
 from stn.schema import Config
+from stn.seeds import Seeds
 from stn.stop import follow_launcher
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ def _keep_memory() -> None:
 class Runtime:
     """What a process is among others, and the few things that they do together."""
 
-    def __init__(self, config: Config, seeds: list[int]) -> None:
+    def __init__(self, config: Config, trials: int) -> None:
         train, world = config.train, int(os.environ.get("WORLD_SIZE", "1"))
         on_cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
         if train.precision == "fp16" and on_cpu:
@@ -71,7 +71,7 @@ class Runtime:
                 f"the launcher asks for {launcher_precision}; say --precision {launcher_precision} instead"
             )
         # A process that has trained its own seeds waits for the others at the end.
-        shares_seeds = train.parallel == "data" or (train.parallel == "auto" and len(seeds) < world)
+        shares_seeds = train.parallel == "data" or (train.parallel == "auto" and trials < world)
         timeout = timedelta(minutes=30) if shares_seeds else timedelta(days=7)
         # DDP reorders its buckets after the first step, and with more than two ranks a resumed
         # run would add in another order than an undisturbed one. Looking for unused parameters
@@ -94,16 +94,18 @@ class Runtime:
                 "accelerate launch --config_file configs/accelerate/cpu2.yaml, without --cpu"
             )
         if train.parallel == "auto":
-            self.mode = "seeds" if len(seeds) >= self.processes else "data"
+            self.mode = "seeds" if trials >= self.processes else "data"
         else:
             self.mode = train.parallel
-        if self.mode == "seeds" and len(seeds) < self.processes:
-            raise ValueError(f"--parallel seeds: {len(seeds)} seeds cannot keep {self.processes} processes busy")
+        if self.mode == "seeds" and trials < self.processes:
+            raise ValueError(f"--parallel seeds: {trials} seeds cannot keep {self.processes} processes busy")
         if self.processes == 1:
             self.mode = "single"
         self.shared = self.mode == "data"
         """Whether ranks train the same seeds, each on its part of the batch."""
         self.rank, self.world = (self.process, self.processes) if self.shared else (0, 1)
+        self.share = (self.process, self.processes) if self.mode == "seeds" else (0, 1)
+        """Which part of the seeds this process trains."""
         self.writes = self.rank == 0
         """Whether this process writes the run directory."""
         self._settings(config)
@@ -114,33 +116,24 @@ class Runtime:
         torch.set_num_threads(config.train.threads or max(1, cores // local))
         torch.backends.cuda.matmul.allow_tf32 = config.train.tf32
         torch.backends.cudnn.allow_tf32 = config.train.tf32
+        torch.backends.cudnn.benchmark = not config.train.deterministic
         if config.train.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
         if self.device.type == "cpu":
             _keep_memory()
         self.dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-        # 1.2 to 1.5 times faster on a CPU; on CUDA not measured yet.
-        on_cpu = self.device.type == "cpu" and self.dtype == torch.float32
-        self.memory_format = torch.channels_last if on_cpu else torch.contiguous_format
 
-    def own(self, seeds: list[int]) -> list[int]:
-        """The seeds that this process trains."""
-        if self.mode != "seeds":
-            return seeds
-        return [seeds[i] for i in share(len(seeds), self.process, self.processes)]
-
-    def prepare(self, module: torch.nn.Module, optimiser: torch.optim.Optimizer) -> tuple:
-        """The module as it is called in training (DDP where ranks share seeds), and the optimiser."""
-        prepared = self.accelerator.prepare_model(module, evaluation_mode=not self.shared)
+    def prepare(self, model: Seeds, optimiser: torch.optim.Optimizer) -> tuple:
+        """The model as it is called in training (DDP where ranks share seeds), and the optimiser."""
+        prepared = self.accelerator.prepare_model(model, evaluation_mode=not self.shared)
+        model.flatten()  # DDP gives parameters memory of their own
         # Accelerate's optimiser is needed for skipped steps in fp16 only, and costs 0.3 ms a step.
         return prepared, self.accelerator.prepare_optimizer(optimiser) if self.accelerator.scaler else optimiser
 
-    def seed(self, seed: int) -> None:
-        """torch's own generators; torch.manual_seed would keep a stack trace of each call where CUDA is not used."""
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+    def replays(self, config: Config) -> bool:
+        """Whether a step may be recorded: nothing in it waits for another process or for the host."""
+        return config.train.cuda_graph and self.world == 1 and self.accelerator.scaler is None
 
     def sync(self, module: torch.nn.Module, last: bool) -> AbstractContextManager:
         """Gradients are exchanged in the last part of a batch only."""

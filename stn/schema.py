@@ -79,8 +79,6 @@ class Arch(_Model):
     """Whether -1 and 1 are the centres of the corner pixels (published numbers: True)."""
     identity: Literal["bias", "residual"] | None = None
     """How the transform starts at the identity: in the last bias, or added to an output of zero."""
-    sampler: Literal["native", "gather"] | None = None
-    """native: grid_sample; gather: slower, deterministic on CUDA too with train.deterministic."""
 
 
 class Data(_Model):
@@ -120,7 +118,7 @@ class Optim(_Model):
     name: Literal["sgd", "adamw"] = "adamw"
     """Optimiser."""
     lr: Annotated[float, Field(gt=0), short("lr")] = 0.001
-    """Learning rate, the highest one of the schedule."""
+    """Learning rate, the highest one of the schedule; several (0.01,0.02) train beside each other."""
     momentum: Fraction | None = None
     """SGD: momentum; None: 0.9."""
     nesterov: bool = False
@@ -128,7 +126,7 @@ class Optim(_Model):
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """AdamW: decay of the two running means."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """SGD: L2 penalty; AdamW: decoupled decay."""
+    """SGD: L2 penalty; AdamW: decoupled decay; several (0,0.0005) train beside each other."""
     schedule: Literal["constant", "step", "multistep", "cosine", "onecycle"] = "onecycle"
     """How the learning rate moves after the warm-up."""
     warmup: Duration = "0 epochs"
@@ -169,13 +167,15 @@ class Train(_Model):
     tf32: bool = False
     """CUDA: allow TF32 in matrix products and convolutions."""
     deterministic: bool = False
-    """CUDA: refuse operations whose result depends on timing; takes the gather sampler."""
+    """CUDA: refuse operations whose result depends on timing; the warp's gradients add up in integers."""
     compile: bool = False
     """torch.compile the network; seldom worth its start-up on a CPU."""
+    cuda_graph: bool = True
+    """CUDA: record a training step once and replay it, where nothing in it asks the host."""
     parallel: Annotated[Literal["auto", "data", "seeds"], short("parallel")] = "auto"
     """data: processes share each batch; seeds: each trains its own seeds."""
-    fuse: Annotated[Positive, short("fuse")] = 1
-    """Seeds trained side by side in one process."""
+    fuse: Annotated[Positive | Literal["auto"], short("fuse")] = "auto"
+    """Seeds trained as one network in each process, at most; auto: 4 on a CPU, what the memory holds on a GPU."""
     processes: Annotated[Positive | None, short("processes")] = None
     """Refuse to start in any other number of processes."""
     threads: Positive | None = None

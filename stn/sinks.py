@@ -13,7 +13,6 @@ from urllib.parse import urlparse
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stn.config import format_seeds
 from stn.rundir import Row, RunDir
 from stn.schema import Config
 
@@ -27,26 +26,25 @@ class Sink(Protocol):
 
 
 class ConsoleSink:
-    """One progress bar on a terminal, plain lines elsewhere."""
+    """One progress bar on a terminal, plain lines elsewhere; means over the seeds."""
 
-    def __init__(self, console: Console, config: Config, seeds: list[int], start: int) -> None:
-        assert config.train.steps is not None
-        self.console, self.steps, self.said = console, config.train.steps, 0.0
-        self.label = f"{config.arch.name} {config.data.name} seed {format_seeds(seeds)}"
+    def __init__(self, console: Console, label: str, steps: int | None, start: int) -> None:
+        self.console, self.label, self.steps, self.said = console, label, steps, 0.0
         self.bar: Progress | None = None
         if console.is_terminal:
             text = TextColumn("{task.description} epoch {task.fields[epoch]:.1f} {task.fields[text]}", markup=False)
             self.bar = Progress(text, BarColumn(), TimeRemainingColumn(), console=console)
-            self.task = self.bar.add_task(self.label, total=self.steps, completed=start, epoch=0.0, text="")
+            self.task = self.bar.add_task(self.label, total=steps, completed=start, epoch=0.0, text="")
             self.bar.start()
 
     def rows(self, rows: list[Row]) -> None:
         row = rows[0]
+        mean = {key: sum(r[key] for r in rows) / len(rows) for key in row if isinstance(row[key], float)}
         if row["kind"] == "train":
-            text = f"loss {row['loss']:.4f}  acc {row['acc']:.2%}  {row['images_per_s']:,.0f} images/s"
+            text = f"loss {mean['loss']:.4f}  acc {mean['acc']:.2%}  {row['images_per_s']:,.0f} images/s"
         else:
             split = "val" if "val_acc" in row else "test"
-            text = f"{split} acc {row[f'{split}_acc']:.2%}  {split} loss {row[f'{split}_loss']:.4f}"
+            text = f"{split} acc {mean[f'{split}_acc']:.2%}  {split} loss {mean[f'{split}_loss']:.4f}"
         if self.bar is not None:
             if row["kind"] == "train":
                 self.bar.update(self.task, completed=row["step"], epoch=row["epoch"], text=text)

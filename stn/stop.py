@@ -19,8 +19,8 @@ AGREE_EVERY = 10
 class Stop:
     """``any_rank`` asks whether a flag is up on any rank that trains the same seeds; None: there is one."""
 
-    def __init__(self, file: Path, minutes: float | None, any_rank: Callable[[bool], bool] | None) -> None:
-        self._file, self._any_rank = file, any_rank
+    def __init__(self, files: list[Path], minutes: float | None, any_rank: Callable[[bool], bool] | None) -> None:
+        self._files, self._any_rank = files, any_rank
         self._deadline = time.monotonic() + minutes * 60 if minutes else None
         self._asked = 0.0
         self._wish: str | None = None
@@ -45,7 +45,7 @@ class Stop:
         """Whether to save and leave before this step; the same answer on all ranks."""
         if self._wish is None and time.monotonic() - self._asked > 0.5:
             self._asked = time.monotonic()
-            if self._file.exists():
+            if any(file.exists() for file in self._files):
                 self._wish = "stop file"
             elif self._deadline and self._asked > self._deadline:
                 self._wish = "time limit"

@@ -37,38 +37,10 @@ def affine_grid(theta_B23: Tensor, size: tuple[int, int], align_corners: bool) -
     return (a_B2 * x_W + b_B2 * y_H1 + c_B2).permute(0, 2, 3, 1)
 
 
-def sample(x_BCHW: Tensor, grid_BHW2: Tensor, padding: str, align_corners: bool, sampler: str = "native") -> Tensor:
+def sample(x_BCHW: Tensor, grid_BHW2: Tensor, padding: str, align_corners: bool) -> Tensor:
     """Bilinear sampling in the grid's precision."""
     x_BCHW = x_BCHW.to(grid_BHW2.dtype)
-    if sampler == "gather":
-        return _gather_sample(x_BCHW, grid_BHW2, padding, align_corners)
     return F.grid_sample(x_BCHW, grid_BHW2, mode="bilinear", padding_mode=padding, align_corners=align_corners)
-
-
-def _gather_sample(x_BCHW: Tensor, grid_BHW2: Tensor, padding: str, align_corners: bool) -> Tensor:
-    """grid_sample from gathers, whose CUDA backward is deterministic in deterministic mode."""
-    B, C, H, W = x_BCHW.shape
-    out = grid_BHW2.shape[1:3]
-    flat = x_BCHW.flatten(2)
-    corners = []
-    for n, p in ((W, grid_BHW2[..., 0]), (H, grid_BHW2[..., 1])):
-        p = (p + 1) * (0.5 * (n - 1)) if align_corners else ((p + 1) * n - 1) * 0.5
-        if padding == "border":  # no gradient on the border itself, as in grid_sample
-            p = torch.where((p > 0) & (p < n - 1), p, p.detach().clamp(0, n - 1))
-        low = p.detach().floor()
-        weight = p - low
-        corners.append(
-            [
-                (i.clamp(0, n - 1).long(), w * ((i >= 0) & (i < n)))  # outside counts for nothing
-                for i, w in ((low, 1 - weight), (low + 1, weight))
-            ]
-        )
-    total = x_BCHW.new_zeros(B, C, *out)
-    for ix, wx in corners[0]:
-        for iy, wy in corners[1]:
-            place = (iy * W + ix).flatten(1).unsqueeze(1).expand(-1, C, -1)
-            total = total + flat.gather(2, place).view(B, C, *out) * (wx * wy).unsqueeze(1)
-    return total
 
 
 def compose(first_B23: Tensor, second_B23: Tensor) -> Tensor:
@@ -109,13 +81,10 @@ class SpatialTransformer(nn.Module):
         padding: str = "border",
         align_corners: bool = True,
         identity: str = "bias",
-        sampler: str = "native",
     ) -> None:
         super().__init__()
-        if sampler == "gather" and padding == "reflection":
-            raise ValueError("the gather sampler knows padding zeros and border, not reflection")
         self.trunk, self.head, self.last = trunk, head, nn.Linear(hidden, 6)
-        self.size, self.padding, self.align_corners, self.sampler = size, padding, align_corners, sampler
+        self.size, self.padding, self.align_corners = size, padding, align_corners
         self.train_iterations, self.test_iterations = iterations, test_iterations or iterations
         self.residual = identity == "residual"
         self.start: Tensor
@@ -143,7 +112,7 @@ class SpatialTransformer(nn.Module):
             theta_B23 = step_B23 if theta_B23 is None else compose(theta_B23, step_B23)
             size = self.size if k == iterations - 1 else (x_BCHW.shape[2], x_BCHW.shape[3])
             grid = affine_grid(theta_B23, size, self.align_corners)
-            warped_BCHW = sample(x_BCHW, grid, self.padding, self.align_corners, self.sampler)
+            warped_BCHW = sample(x_BCHW, grid, self.padding, self.align_corners)
             # A transform that is no number makes no image, so that the loss tells.
             warped_BCHW = warped_BCHW + 0 * theta_B23.detach().sum((1, 2)).view(-1, 1, 1, 1)
         assert theta_B23 is not None

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+
+from stn.archs.stages import Net, Shape, classify, conv, dense
+from stn.registry import register
 
 ROOT = Path(__file__).parent.parent
 CIFAR = next(
@@ -24,6 +28,21 @@ CIFAR = next(
 needs_cifar = pytest.mark.skipif(CIFAR is None, reason="no CIFAR-10 on this machine (STN_DATA names its folder)")
 QUIET = ("--log.wandb", "disabled", "--log.no-pictures")
 SMALL = ("--limit-train", "1280", "--limit-test", "300", *QUIET)
+
+
+BATCH_NORM = "batch_norm"
+
+
+@register("net", BATCH_NORM)
+def batch_norm(wiring: str, classes: int) -> Net:
+    """For 28x28 images: batch norm and both kinds of dropout, which no network of the papers has together."""
+
+    def first(shape: Shape) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(shape[0], 8, 5), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.ReLU())
+
+    coordinates = {} if wiring == "stn_c0_coord" else None
+    stages = [first, conv(16, 5, dropout=0.3), classify(classes, 32, dropout=0.5)]
+    return Net(stages, [conv(8, 5, coordinates=coordinates), dense(16)])
 
 
 def _loopback_up() -> None:

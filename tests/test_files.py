@@ -93,7 +93,7 @@ def test_newest_checkpoints_are_kept_and_loaded(run: RunDir) -> None:
         "step-00000020.safetensors",
         "step-00000030.safetensors",
     ]
-    saved = checkpoint.load_newest(run, [0])[0]
+    saved = checkpoint.load_newest([(run, 0)])[0]
     assert saved.progress["step"] == 30
     assert torch.equal(saved.model["w"], torch.full((3, 2), 30.0))
     assert torch.equal(saved.optimiser["w//momentum_buffer"], torch.ones(3, 2))
@@ -111,13 +111,13 @@ def test_a_damaged_newest_falls_back_with_a_warning(run: RunDir, damage: str) ->
         content = bytearray(b"" if damage == "empty" else b"\x80\x04 pickle?")
     newest.write_bytes(content)
     with pytest.warns(UserWarning, match=r"step-00000030.safetensors is damaged.*falling back"):
-        assert checkpoint.load_newest(run, [0])[0].progress["step"] == 20
+        assert checkpoint.load_newest([(run, 0)])[0].progress["step"] == 20
 
 
 def test_a_block_resumes_at_a_step_that_every_seed_has(run: RunDir) -> None:
     checkpoint.save_seed(run, 1, 20, Saved({"w": torch.ones(1)}, {}, {}), keep=2)
-    assert {s.progress["step"] for s in checkpoint.load_newest(run, [0, 1]).values()} == {20}
-    assert checkpoint.load_newest(run, [0, 2]) == {}
+    assert {s.progress["step"] for s in checkpoint.load_newest([(run, 0), (run, 1)])} == {20}
+    assert checkpoint.load_newest([(run, 0), (run, 2)]) == []
 
 
 def test_final_weights_and_digest(run: RunDir) -> None:

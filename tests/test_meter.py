@@ -16,31 +16,32 @@ NAN = float("nan")
 
 @pytest.fixture(scope="module")
 def runtime() -> Runtime:
-    return Runtime(Config(), [0])
+    return Runtime(Config(), 1)
 
 
 def meter(runtime: Runtime, *losses: float) -> Meter:
     m = Meter([0, 1], runtime, "test")
     for step, loss in enumerate(losses):
-        m.add(step, torch.tensor([0.5, loss]), torch.tensor([1.0, 0.0]), images=20)
+        m.add(torch.tensor(step), torch.tensor([0.5, loss]), torch.tensor([1.0, 0.0]))
+        m.count(20)
     return m
 
 
 def test_rows_are_means_since_the_last_rows(runtime: Runtime) -> None:
     m = meter(runtime, 1.0, 2.0)
-    first, second = m.train_rows(2, 0.2, 0.1)
+    first, second = m.train_rows(2, 0.2, [0.1, 0.2])
     assert (first["loss"], first["acc"], second["loss"], second["acc"]) == (0.5, 1.0, 1.5, 0.0)
-    m.add(2, torch.tensor([0.1, 0.3]), torch.tensor([1.0, 1.0]), images=20)
-    assert [row["loss"] for row in m.train_rows(3, 0.3, 0.1)] == pytest.approx([0.1, 0.3])
+    m.add(torch.tensor(2), torch.tensor([0.1, 0.3]), torch.tensor([1.0, 1.0]))
+    assert [row["loss"] for row in m.train_rows(3, 0.3, [0.1, 0.2])] == pytest.approx([0.1, 0.3])
 
 
 @pytest.mark.parametrize("bad", [NAN, math.inf])
 def test_a_failed_seed_names_its_first_bad_step_and_leaves_the_other_alone(runtime: Runtime, bad: float) -> None:
     m = meter(runtime, 1.0, bad, 1.0, NAN)
-    rows = m.train_rows(4, 0.4, 0.1)
+    rows = m.train_rows(4, 0.4, [0.1, 0.2])
     assert m.failed == {1: 1}
-    assert [row["seed"] for row in rows] == [0]
-    assert m.alive() == [0]
+    assert [row and row["seed"] for row in rows] == [0, None]
+    assert m.alive()
 
 
 def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> None:
@@ -49,8 +50,9 @@ def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> N
     other = Meter([0, 1], runtime, "test")
     other.load(saved)
     assert other.failed == {1: 1}
-    other.add(3, torch.tensor([0.5, 1.0]), torch.tensor([1.0, 0.0]), images=20)
-    assert [row["loss"] for row in other.train_rows(4, 0.4, 0.1)] == [0.5]
+    other.add(torch.tensor(3), torch.tensor([0.5, 1.0]), torch.tensor([1.0, 0.0]))
+    first, second = other.train_rows(4, 0.4, [0.1, 0.2])
+    assert (first["loss"], first["lr"], second) == (0.5, 0.1, None)
     assert other.result(1)["reason"] == "the loss was no longer a number at step 1"
     assert other.result(1)["test_acc"] is None
 
@@ -59,7 +61,7 @@ def test_an_evaluation_that_is_no_number_is_a_failure(runtime: Runtime) -> None:
     m = meter(runtime, 1.0)
     good = {"test_acc": 0.5, "test_loss": 1.0, "macro_f1": 0.4, "test_count": 10}
     rows = m.eval_rows(7, 1.0, [good, good | {"test_loss": NAN}])
-    assert [row["seed"] for row in rows] == [0]
+    assert [row and row["seed"] for row in rows] == [0, None]
     assert m.failed == {1: 7}
 
 
@@ -85,6 +87,6 @@ def test_a_step_may_be_a_tensor() -> None:
     x, rows = torch.ones(6, 50), torch.arange(6)
     outs = []
     for step in (3, torch.tensor(3)):
-        with SeedOps(1, step, rows):
+        with SeedOps([1], torch.tensor([1]), step, rows):
             outs.append(torch.nn.functional.dropout(x))
     assert torch.equal(*outs)

@@ -60,22 +60,92 @@ def test_warmup_is_linear_and_ends_at_lr() -> None:
 def test_localisation_has_a_learning_rate_of_its_own(arch: str, own: set[str]) -> None:
     config = resolve(Config(arch=Arch(name=arch), data=Data(name="mnist")))
     facts = build_dataset("mnist")
-    model = Seeds(lambda: build_model(config.arch, facts.shape, facts.classes), [0])
-    optimiser = optim.build_optimiser(Optim(loc_lr_multiplier=0.01), model)
-    optim.set_learning_rate(optimiser, 0.5)
-    names = {id(p): name for name, p in model.named_parameters()}
-    slow = [g for g in optimiser.param_groups if g["lr"] == pytest.approx(0.005)]
-    found = {names[id(p)] for g in slow for p in g["params"]}
-    assert {name.split(".")[3] for name in found} == own
-    assert all(name.split(".")[2] == "st" for name in found)
-    assert sum(len(g["params"]) for g in optimiser.param_groups) == len(names)
+    model = Seeds(lambda: build_model(config.arch, facts.shape, facts.classes), [0, 1])
+    wish = Optim(name="sgd", lr=0.5, momentum=0.0, schedule="constant", loc_lr_multiplier=0.01)
+    optimiser = optim.SeedOptimiser([wish, wish], model, torch.tensor(0), 1)
+    before = {name: p.detach().clone() for name, p in model.stacked.items()}
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    optimiser.step()
+    slow = {n for n, p in model.stacked.items() if (before[n] - p).mean().item() == pytest.approx(0.005, rel=1e-3)}
+    fast = {n for n, p in model.stacked.items() if (before[n] - p).mean().item() == pytest.approx(0.5, rel=1e-3)}
+    assert {name.split(".")[1] for name in slow} == own
+    assert all(name.split(".")[0] == "st" for name in slow)
+    assert slow | fast == set(model.stacked)
+
+
+class Weights(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.fixed = nn.Parameter(torch.randn(7)), nn.Parameter(torch.randn(2), requires_grad=False)
+
+
+TORCHS = {
+    "sgd": (Optim(name="sgd", lr=0.1, momentum=0.0), lambda p: torch.optim.SGD(p, 0.1)),
+    "momentum": (
+        Optim(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.3),
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.3),
+    ),
+    "nesterov": (
+        Optim(name="sgd", lr=0.1, momentum=0.5, nesterov=True),
+        lambda p: torch.optim.SGD(p, 0.1, momentum=0.5, nesterov=True),
+    ),
+    "adamw": (
+        Optim(name="adamw", lr=0.1, betas=(0.8, 0.9), weight_decay=0.2),
+        lambda p: torch.optim.AdamW(p, 0.1, betas=(0.8, 0.9), weight_decay=0.2),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TORCHS)
+def test_updates_are_torchs(name: str) -> None:
+    wish, make = TORCHS[name]
+    wish = wish.model_copy(update={"schedule": "constant"})
+    model, clock = Seeds(Weights, [0, 1, 2], dtype=torch.float64), torch.tensor(0)
+    alone = [nn.Parameter(model.stacked["w"][s].detach().clone()) for s in range(3)]
+    theirs = [make([p]) for p in alone]
+    ours = optim.SeedOptimiser([wish] * 3, model, clock, 10)
+    fixed = model.stacked["fixed"].detach().clone()
+    for step in range(10):
+        clock.fill_(step)
+        ours.zero_grad()
+        model.stacked["w"].sin().exp().sum().backward()
+        ours.step()
+        for p, optimiser in zip(alone, theirs, strict=True):
+            optimiser.zero_grad()
+            p.sin().exp().sum().backward()
+            optimiser.step()
+    torch.testing.assert_close(model.stacked["w"], torch.stack(alone), atol=1e-13, rtol=0)
+    assert torch.equal(model.stacked["fixed"], fixed)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_each_seed_may_have_its_own_learning_rate_and_weight_decay(name: str) -> None:
+    wishes = [
+        Optim(name=name, lr=lr, weight_decay=wd, schedule="cosine") for lr, wd in ((0.1, 0.0), (0.02, 0.3), (0.02, 0.0))
+    ]
+
+    def run(wishes: list[Optim], seeds: list[int]) -> Seeds:
+        model, clock = Seeds(Weights, seeds, dtype=torch.float64), torch.tensor(0)
+        optimiser = optim.SeedOptimiser(wishes, model, clock, 10)
+        for step in range(10):
+            clock.fill_(step)
+            optimiser.zero_grad()
+            model.stacked["w"].sin().exp().sum().backward()
+            optimiser.step()
+        return model
+
+    together = run(wishes, [4, 4, 5])
+    for s, (wish, seed) in enumerate(zip(wishes, [4, 4, 5], strict=True)):
+        alone = run([wish], [seed])
+        torch.testing.assert_close(alone.stacked["w"][0], together.stacked["w"][s], atol=1e-14, rtol=1e-12)
+    assert (together.stacked["w"][0] - together.stacked["w"][1]).abs().min() > 1e-6
 
 
 def test_clipping_is_per_seed() -> None:
     model = Seeds(lambda: nn.Linear(3, 2), [0, 1])
-    for factor, one in zip((100.0, 0.01), model.models, strict=True):
-        for p in one.parameters():
-            p.grad = torch.full_like(p, factor)
+    for p in model.parameters():
+        p.grad = torch.tensor([100.0, 0.01]).view(2, *[1] * (p.dim() - 1)).expand_as(p).clone()
     optim.clip_gradients(model, 1.0)
-    norms = [torch.cat([p.grad.flatten() for p in one.parameters()]).norm().item() for one in model.models]  # type: ignore[union-attr]
+    norms = torch.cat([p.grad.flatten(1) for p in model.parameters()], 1).norm(dim=1).tolist()  # type: ignore[union-attr]
     assert norms == pytest.approx([1.0, 0.01 * 8**0.5], rel=1e-4)

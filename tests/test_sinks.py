@@ -15,6 +15,7 @@ from stn.rundir import RunDir
 from stn.schema import Arch, Config
 from stn.schema import Log as LogFields
 from stn.sinks import ConsoleSink, WandbSink
+from stn.trials import Trial
 
 TRAIN_ROW = {
     "kind": "train",
@@ -161,7 +162,7 @@ def test_a_dead_sink_is_one_warning(when: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(log_module, "WandbSink", Dead)
     monkeypatch.setattr(log_module, "say", said.append)
     run = RunDir(tmp_path)
-    log = Log(run, config(), "abc", [3], 0, writes=True)
+    log = Log([Trial(config(), "abc", 3, run)], 0, writes=True)
     log.rows([TRAIN_ROW])
     log.rows([EVAL_ROW])
     log.close([])
@@ -170,7 +171,7 @@ def test_a_dead_sink_is_one_warning(when: str, tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_process_that_does_not_write_logs_nothing(tmp_path: Path) -> None:
-    log = Log(RunDir(tmp_path), config(), "abc", [3], 0, writes=False)
+    log = Log([Trial(config(), "abc", 3, RunDir(tmp_path))], 0, writes=False)
     log.rows([TRAIN_ROW])
     log.close([])
     assert list(tmp_path.iterdir()) == []
@@ -184,7 +185,7 @@ def test_console_shows_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
     for terminal in (True, False):
         out = io.StringIO()
         console = Console(file=out, force_terminal=terminal, width=160)
-        sink = ConsoleSink(console, config(), [3], 0)
+        sink = ConsoleSink(console, "stn_slx mnist seed 3", 100, 0)
         sink.rows([TRAIN_ROW])
         sink.rows([EVAL_ROW])
         sink.close([])

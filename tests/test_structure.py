@@ -7,17 +7,28 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"stn.registry", "stn.rng"},
+    {"stn.registry", "stn.rng", "stn.sampling", "stn.replay"},
     {"stn.schema", "stn.warp"},
     {"stn.config"},
     {"stn.rundir", "stn.archs", "stn.data", "stn.seeds", "stn.stop", "stn.cli", "stn.env"},
-    {"stn.checkpoint", "stn.optim", "stn.sinks", "stn.resolve", "stn.runtime"},
+    {"stn.checkpoint", "stn.optim", "stn.sinks", "stn.resolve", "stn.runtime", "stn.trials"},
     {"stn.log", "stn.meter"},
-    {"stn.describe", "stn.pictures", "stn.evaluate", "stn.resume"},
+    {"stn.fuse", "stn.pictures", "stn.evaluate", "stn.resume"},
+    {"stn.describe"},
     {"stn.finish"},
     {"train"},
 ]
-WITHOUT_TORCH = {"stn.registry", "stn.schema", "stn.config", "stn.rundir", "stn.cli", "stn.env", "stn.sinks", "stn.log"}
+WITHOUT_TORCH = {
+    "stn.registry",
+    "stn.schema",
+    "stn.config",
+    "stn.rundir",
+    "stn.cli",
+    "stn.env",
+    "stn.sinks",
+    "stn.log",
+    "stn.trials",
+}
 FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py"))]
 
 

@@ -312,7 +312,7 @@ def test_a_killed_launcher_takes_its_process_along_and_the_next_goes_on(tmp_path
         ("--precision", "bf16"),
         ("--train.compile", "--net", "tutorial", "--arch", "stn_c0"),
         ("--optim.accumulate", "3", "--optim.clip", "1", "--optim.label-smoothing", "0.1"),
-        ("--arch.sampler", "gather", "--train.deterministic"),
+        ("--train.deterministic", "--arch", "stn_cx"),
         ("--data.rotate", "15", "--data.scale", "0.9", "1.1", "--data.shear", "5", "--data.translate", "0.1"),
         ("--arch.iterations", "2", "--arch.identity", "residual", "--optim.loc-lr-multiplier", "0.1"),
         ("--dataset", "mnist_t", "--arch", "stn_cx"),

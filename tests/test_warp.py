@@ -23,27 +23,6 @@ def test_grid_is_computed_in_fp32_whatever_theta_is_in() -> None:
     assert affine_grid(random_theta(2).bfloat16(), (4, 4), True).dtype == torch.float32
 
 
-@pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize("padding", ["zeros", "border"])
-@pytest.mark.parametrize("start", ["anywhere", "identity"])
-def test_gather_sampler_equals_grid_sample_with_its_gradients(align_corners: bool, padding: str, start: str) -> None:
-    theta = random_theta(3) if start == "anywhere" else torch.eye(2, 3, dtype=torch.float64).repeat(3, 1, 1)
-    results = []
-    for sampler in ("native", "gather"):
-        x = torch.randn(3, 2, 8, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
-        leaf = theta.clone().requires_grad_()
-        out = sample(x, affine_grid(leaf, (6, 7), align_corners), padding, align_corners, sampler)
-        (out * torch.randn(out.shape, dtype=out.dtype, generator=torch.Generator().manual_seed(3))).sum().backward()
-        results.append((out.detach(), x.grad, leaf.grad))
-    for native, gather in zip(*results, strict=True):
-        torch.testing.assert_close(gather, native, atol=1e-12, rtol=0)
-
-
-def test_gather_sampler_refuses_reflection() -> None:
-    with pytest.raises(ValueError, match="zeros and border, not reflection"):
-        SpatialTransformer(torch.nn.Flatten(), 4, (2, 2), padding="reflection", sampler="gather")
-
-
 def test_compose_is_the_product_and_invert_undoes() -> None:
     a, b = random_theta(4), random_theta(4).flip(0)
     last = torch.tensor([0.0, 0, 1], dtype=torch.float64).expand(4, 1, 3)

@@ -77,37 +77,44 @@ class Stream:
         self.test_count = min(data.limit_test or total, total)
         self.steps_per_epoch = -(-first // data.batch_size)
         self._seed_S1 = torch.tensor(seeds, device=device).unsqueeze(1)
-        self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._epoch, self._size = -1, 0
+        self._order_SN = torch.empty(len(seeds), first, dtype=torch.int64, device=device)
+        self.clock = torch.zeros((), dtype=torch.int64, device=device)
+        """The step that ``draw`` and everything else on the device is at."""
         self._affine = bool(data.rotate or data.translate or data.shear) or data.scale != (1.0, 1.0)
         self._augments = self._affine or data.crop > 0 or data.flip
         self._mean = torch.tensor(dataset.mean, device=device).view(-1, 1, 1)
         self._std = torch.tensor(dataset.std, device=device).view(-1, 1, 1)
-
-    def _epoch_order(self, epoch: int) -> Tensor:
-        """Each seed's own order of the training images, [S, N]."""
-        if self._order[0] != epoch:
-            order = Draws(self._seed_S1[:, 0], Site.ORDER, epoch, device=self.device).permutation(len(self.x))
-            self._order = (epoch, order)
-        return self._order[1]
 
     def batch_size(self, step: int) -> int:
         """Images of one seed in the global batch of a step; the last one of an epoch may be smaller."""
         start = step % self.steps_per_epoch * self.data.batch_size
         return min(self.data.batch_size, len(self.x) - start)
 
-    def batch(self, step: int) -> Batch:
-        """This rank's part of the global batch of a step."""
-        epoch, k = divmod(step, self.steps_per_epoch)
-        start, size = k * self.data.batch_size, self.batch_size(step)
-        rows = share(size, self.rank, self.world)
-        weight = self.world / size
+    def seek(self, step: int) -> int:
+        """Move the clock to a step; the images of one seed in its global batch."""
+        epoch = step // self.steps_per_epoch
+        if self._epoch != epoch:  # each seed's own order of the training images
+            draws = Draws(self._seed_S1[:, 0], Site.ORDER, epoch, device=self.device)
+            self._order_SN.copy_(draws.permutation(len(self.x)))
+            self._epoch = epoch
+        self.clock.fill_(step)
+        self._size = self.batch_size(step)
+        return self._size
+
+    def draw(self) -> Batch:
+        """This rank's part of the global batch that the clock is at, without a word with the host."""
+        rows = share(self._size, self.rank, self.world)
+        weight = self.world / self._size
         if not rows:  # fewer images than ranks: one that does not count, so that every rank takes part
             rows, weight = range(1), 0.0
         row_B = torch.arange(rows.start, rows.stop, device=self.device)
-        index_SB = self._epoch_order(epoch)[:, start + rows.start : start + rows.stop]
+        place_B = self.clock % self.steps_per_epoch * self.data.batch_size + row_B
+        index_SB = self._order_SN.index_select(1, place_B)
         S, B = index_SB.shape
-        index_M = index_SB.reshape(-1)
-        position_B = epoch * len(self.x) + start + row_B  # the how-manieth image of the run this is
+        index_M = index_SB.view(-1)
+        # the how-manieth image of the run this is
+        position_B = self.clock // self.steps_per_epoch * len(self.x) + place_B
         x_MCHW, _ = self._perturb(self.x[index_M], self._seed_S1, Site.PERTURB, position_B)
         if self._augments:
             x_MCHW = self._augment(x_MCHW, self._draws(self._seed_S1, Site.AUGMENT, position_B))
@@ -117,6 +124,11 @@ class Stream:
             torch.full((B,), weight, device=self.device, dtype=self.dtype),
             row_B,
         )
+
+    def batch(self, step: int) -> Batch:
+        """This rank's part of the global batch of a step."""
+        self.seek(step)
+        return self.draw()
 
     def _draws(self, *keys: int | Tensor) -> Draws:
         return Draws(*keys, device=self.device).flat()

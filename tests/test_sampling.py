@@ -1,0 +1,279 @@
+"""The deterministic sampler against grid_sample, and its kernel against torch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import ROOT
+from torch import Tensor
+
+from stn import sampling
+from stn.sampling import deterministic_sample
+
+PADDINGS = ["zeros", "border", "reflection"]
+needs_triton = pytest.mark.skipif(sampling.triton is None, reason="no Triton on this machine")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+
+
+def points(kind: str, H: int, W: int, out: tuple[int, int], align_corners: bool, n: int = 4) -> Tensor:
+    """Points in and far outside of the image, or on pixel centres, on borders and between them."""
+    torch.manual_seed(1)
+    if kind == "anywhere":
+        return torch.randn(n, *out, 2, dtype=torch.float64) * 1.5
+    centres = torch.stack([torch.randint(-2 * m, 3 * m, (n, *out)) for m in (W, H)], dim=-1) / 2
+    size = torch.tensor([W, H])
+    return centres * 2 / (size - 1) - 1 if align_corners else (centres * 2 + 1) / size - 1
+
+
+def example(kind: str = "anywhere", align_corners: bool = True, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    """An image, a grid of another size and the gradient of what is sampled."""
+    H, W, out = 8, 5, (7, 9)
+    grid = points(kind, H, W, out, align_corners).to(dtype)
+    return [torch.randn(4, 3, H, W).to(dtype), grid, torch.randn(4, 3, *out).to(dtype)]
+
+
+def gradients(function, x: Tensor, grid: Tensor, out_gradient: Tensor, padding: str, align_corners: bool):
+    x, grid = x.clone().requires_grad_(), grid.clone().requires_grad_()
+    out = function(x, grid, padding, align_corners)
+    return out.detach(), *torch.autograd.grad(out, (x, grid), out_gradient)
+
+
+def native(x: Tensor, grid: Tensor, padding: str, align_corners: bool) -> Tensor:
+    return F.grid_sample(x, grid, padding_mode=padding, align_corners=align_corners)
+
+
+@pytest.fixture
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("kind", ["anywhere", "centres"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_equals_grid_sample_with_its_gradients(kind, padding, align_corners, dtype, tolerance) -> None:
+    given = example(kind, align_corners, dtype)
+    expected = gradients(native, *given, padding, align_corners)
+    found = gradients(deterministic_sample, *given, padding, align_corners)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[2], expected[2])  # the same operation
+    assert (found[1] - expected[1]).abs().max() <= tolerance * expected[1].abs().max()
+    given[2] = given[2].contiguous(memory_format=torch.channels_last)
+    assert torch.equal(gradients(deterministic_sample, *given, padding, align_corners)[1], found[1])
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1)])
+def test_images_of_one_row_or_column(shape: tuple[int, int], padding: str, align_corners: bool) -> None:
+    torch.manual_seed(1)
+    given = [torch.randn(n, dtype=torch.float64) for n in ((2, 1, *shape), (2, 3, 3, 2), (2, 1, 3, 3))]
+    expected, found = (gradients(f, *given, padding, align_corners)[1] for f in (native, deterministic_sample))
+    torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_gradcheck(padding: str, align_corners: bool) -> None:
+    x, grid, _ = (tensor[:2, :2, :3, :3].clone().requires_grad_() for tensor in example())
+    assert torch.autograd.gradcheck(lambda x, grid: deterministic_sample(x, grid, padding, align_corners), (x, grid))
+
+
+def test_bits_do_not_depend_on_the_place_in_the_batch_nor_on_the_neighbours() -> None:
+    x, grid, gradient = example(dtype=torch.float32)
+    gradient *= torch.tensor([1, 1e-12, 1e12, 1e-36]).view(4, 1, 1, 1)
+    found = gradients(deterministic_sample, x, grid, gradient, "border", True)
+    order = torch.tensor([2, 0, 3, 1])
+    moved = gradients(deterministic_sample, x[order], grid[order], gradient[order], "border", True)
+    alone = [gradients(deterministic_sample, x[[i]], grid[[i]], gradient[[i]], "border", True) for i in range(4)]
+    for k in range(3):
+        assert torch.equal(moved[k], found[k][order])
+        assert torch.equal(torch.cat([a[k] for a in alone]), found[k])
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf"), -float("inf")])
+def test_a_gradient_that_is_no_number_harms_its_own_image_only(bad: float) -> None:
+    x, grid, gradient = example(dtype=torch.float32)
+    clean = gradients(deterministic_sample, x, grid, gradient, "zeros", True)[1]
+    gradient[1, 2, 3, 4] = bad
+    found = gradients(deterministic_sample, x, grid, gradient, "zeros", True)[1]
+    assert found[1].isnan().all()
+    assert torch.equal(found[[0, 2, 3]], clean[[0, 2, 3]])
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_no_gradient_is_no_gradient(zero: float) -> None:
+    x, grid, gradient = example()
+    assert not gradients(deterministic_sample, x, grid, torch.full_like(gradient, zero), "zeros", True)[1].any()
+
+
+def test_a_gradient_near_the_smallest_double_is_no_nonsense() -> None:
+    x, grid, gradient = example()
+    expected, found = (
+        gradients(f, x, grid, gradient * 1e-300, "zeros", True)[1] for f in (native, deterministic_sample)
+    )
+    torch.testing.assert_close(found * 1e300, expected * 1e300, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("at", ["tiny", "huge"])
+def test_every_point_on_one_pixel_neither_overflows_nor_vanishes(dtype: torch.dtype, at: str) -> None:
+    largest = 2.0 ** {"tiny": -120, "huge": 112}[at] * (2 - torch.finfo(dtype).eps)  # just below the next power
+    gradient = torch.full((1, 1, 64, 128), largest, dtype=dtype)
+    x, grid = torch.zeros(1, 1, 3, 3, dtype=dtype), torch.zeros(1, 64, 128, 2, dtype=dtype)
+    found = gradients(deterministic_sample, x, grid, -gradient, "border", True)[1]
+    expected = torch.zeros_like(found)
+    expected[0, 0, 1, 1] = -largest * 64 * 128
+    torch.testing.assert_close(found, expected, atol=0, rtol=2**-40 if dtype == torch.float64 else 0)
+
+
+def test_precision_on_2_to_the_16_points() -> None:
+    torch.manual_seed(1)
+    gradient = torch.rand(1, 1, 256, 256, dtype=torch.float64)
+    gradient[0, 0, 0, 0] = 1.0
+    x, grid = torch.zeros(1, 1, 400, 400, dtype=torch.float64), torch.rand(1, 256, 256, 2, dtype=torch.float64) * 2 - 1
+    expected, found = (gradients(f, x, grid, gradient, "zeros", False)[1] for f in (native, deterministic_sample))
+    assert (found - expected).abs().max() < 2**-40
+
+
+def test_deterministic_mode_is_left_as_it_was() -> None:
+    given = example()
+    try:
+        for warn_only in (False, True):
+            torch.use_deterministic_algorithms(True, warn_only=warn_only)
+            found = gradients(deterministic_sample, *given, "reflection", False)
+            assert torch.are_deterministic_algorithms_enabled()
+            assert torch.is_deterministic_algorithms_warn_only_enabled() == warn_only
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for a, b in zip(gradients(deterministic_sample, *given, "reflection", False), found, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_only_the_gradients_asked_for_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sampling, "_image_gradient", None)
+    x, grid, gradient = example()
+    deterministic_sample(x, grid.requires_grad_(), "border", True).backward(gradient)
+    assert grid.grad is not None
+
+
+def test_operators_are_what_compile_takes_them_for() -> None:
+    x, grid, gradient = example()
+    for operator in (sampling._image_gradient, sampling._grid_gradient):
+        torch.library.opcheck(operator, (gradient, x, grid, 1, True))
+
+
+def test_traces_whole(deterministic: None) -> None:
+    given = example()
+    compiled = torch.compile(deterministic_sample, backend="aot_eager", fullgraph=True)
+    for a, b in zip(
+        gradients(compiled, *given, "border", True),
+        gradients(deterministic_sample, *given, "border", True),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+INTERPRETED = """
+import sys, warnings
+warnings.simplefilter("ignore")  # of NumPy, about NaN as an integer
+sys.path[:0] = {paths!r}
+import torch
+from stn import sampling
+from test_sampling import PADDINGS, example
+for dtype in (torch.float32, torch.float64):
+    for kind in ("anywhere", "centres"):
+        for padding in range(len(PADDINGS)):
+            for align_corners in (True, False):
+                x, grid, gradient = example(kind, align_corners, dtype)
+                gradient[1, 0, 0, 0] = float("nan")
+                gradient = gradient.repeat(1, 1, 3, 2)  # points for more than one block
+                grid = torch.cat([grid, grid.flip(1), grid + 0.25], 1).repeat(1, 1, 2, 1)
+                results = []
+                for add in (sampling._add, sampling._add_by_kernel):
+                    sampling._add, kept = add, sampling._add
+                    results.append(sampling._image_gradient(gradient, x, grid, padding, align_corners))
+                    sampling._add = kept
+                assert results[0][[0, 2, 3]].abs().sum() > 1
+                assert results[1][1].isnan().all()
+                for a, b in zip(*(result[[0, 2, 3]] for result in results), strict=True):
+                    assert torch.equal(a, b)
+assert "Interpreted" in type(sampling._kernel).__name__
+"""
+
+
+@needs_triton
+def test_kernel_interpreted_equals_torch_bit_for_bit() -> None:
+    script = INTERPRETED.format(paths=[str(Path(__file__).parent), str(ROOT)])
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+def test_kernel_compiles_for_hopper_without_a_device(dtype: str) -> None:
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    floats, integers = ("grad_BCN", "x_BN", "y_BN"), ("C", "H", "W", "N")
+    signature = {"sum_BCP": "*i64"} | dict.fromkeys(floats, f"*{dtype}") | {"scale_B": "*fp64"}
+    signature |= dict.fromkeys(integers, "i32") | {"BLOCK": "constexpr"}
+    source = ASTSource(fn=sampling._kernel, signature=signature, constexprs={"BLOCK": 128})
+    ptx = sampling.triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False}).asm[
+        "ptx"
+    ]
+    assert ptx.count(".relaxed.add.u64") == 4
+    assert "fma" not in ptx
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_cuda_equals_the_cpu(padding: str, align_corners: bool, dtype: torch.dtype, deterministic: None) -> None:
+    given = example("anywhere", align_corners, dtype)
+    expected = gradients(deterministic_sample, *given, padding, align_corners)
+    found = [
+        tensor.cpu() for tensor in gradients(deterministic_sample, *(t.cuda() for t in given), padding, align_corners)
+    ]
+    assert torch.equal(found[1], expected[1])  # every step rounds alike
+    for a, b in zip(found, expected, strict=True):
+        tolerance = 1e-10 if dtype == torch.float64 else 1e-5
+        torch.testing.assert_close(a, b, atol=tolerance * float(b.abs().max()), rtol=0)
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.parametrize("by", ["kernel", "torch"])
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_cuda_repeats_bit_for_bit(padding: str, by: str, deterministic: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if by == "torch":
+        monkeypatch.setattr(sampling, "triton", None)
+    torch.manual_seed(1)
+    shapes = (64, 16, 32, 32), (64, 40, 40, 2), (64, 16, 40, 40)  # many points for each pixel
+    given = [torch.randn(shape, device="cuda") for shape in shapes]
+    given[2] = given[2].contiguous(memory_format=torch.channels_last)
+    first, *others = (gradients(deterministic_sample, *given, padding, True) for _ in range(3))
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_backward_is_captured_in_a_graph(deterministic: None) -> None:
+    x, grid, gradient = (tensor.cuda() for tensor in example(dtype=torch.float32))
+    expected = sampling._image_gradient(gradient, x, grid, 0, True)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = sampling._image_gradient(gradient, x, grid, 0, True)
+    gradient.mul_(2)
+    graph.replay()
+    assert torch.equal(captured, 2 * expected)
