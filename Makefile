@@ -1,15 +1,13 @@
-# make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r"; ON=cpu2, gpus: configs/accelerate)
+# make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r --seeds 0-7"), a process per GPU or core
 # make test     the tests (arguments: ARGS="-m 'not slow'")
 # make lock     pin the dependencies anew
 SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
-ON ?= one
-LAUNCH := $(BIN)/accelerate launch --config_file configs/accelerate/$(ON).yaml
 
 .PHONY: train test lint lock
 train: .venv/ready
-	@$(LAUNCH) train.py $(or $(ARGS),--arch stn_slx)
+	@$(BIN)/python -m launch train $(or $(ARGS),--arch stn_slx)
 
 test: .venv/ready
 	@$(BIN)/python -m pytest $(ARGS)

@@ -171,9 +171,7 @@ def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
             train_block(runtime, stop, block)
             if stop.reason:
                 break
-    if not runtime.writes:
-        return 0
-    return max(wrap_up(group, stop.reason, bool(todo)) for group in by_run(trials))
+    return wrap_up(trials, stop.reason, bool(todo)) if runtime.writes else 0
 
 
 def main() -> int:

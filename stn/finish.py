@@ -5,21 +5,34 @@ from rich.table import Table
 from stn import checkpoint, pictures
 from stn.config import format_seeds
 from stn.log import console, say
-from stn.rundir import Row, RunDir
-from stn.trials import Trial
+from stn.rundir import Row
+from stn.trials import Trial, by_run
 
 
 def wrap_up(trials: list[Trial], stopped: str | None, trained: bool) -> int:
-    """Say how the trials of a run directory ended, in status.json and on the console; the exit code."""
-    (config, sig, _, run), seeds = trials[0], [trial.seed for trial in trials]
-    rows = [row for seed, row in run.finished().items() if seed in seeds]
-    failed = [row["seed"] for row in rows if row["status"] == "failed"]
-    facts = {"finished": len(rows) - len(failed), "failed": failed}
-    if stopped and len(rows) < len(seeds):
-        run.write_status("stopped", reason=stopped, **facts)
-        run.stop.unlink(missing_ok=True)
+    """Say how it ended, in each status.json and on the console; the exit code."""
+    done: list[tuple[Trial, Row]] = []
+    for group in by_run(trials):
+        finished = group[0].run.finished()
+        rows = [(trial, finished[trial.seed]) for trial in group if trial.seed in finished]
+        done += rows
+        _close(group, [row for _, row in rows], stopped, trained)
+    if stopped and len(done) < len(trials):
         say(f"stopped ({stopped}); the same command goes on")
         return 0
+    summary(done)
+    return 1 if any(row["status"] == "failed" for _, row in done) else 0
+
+
+def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bool) -> None:
+    """One run directory."""
+    config, sig, _, run = group[0]
+    failed = [row["seed"] for row in rows if row["status"] == "failed"]
+    facts = {"finished": len(rows) - len(failed), "failed": failed}
+    if stopped and len(rows) < len(group):
+        run.write_status("stopped", reason=stopped, **facts)
+        run.stop.unlink(missing_ok=True)
+        return
     if trained or run.read_status().get("state") == "running":
         for row in rows:
             checkpoint.drop_steps(run, row["seed"])
@@ -27,22 +40,23 @@ def wrap_up(trials: list[Trial], stopped: str | None, trained: bool) -> int:
             pictures.draw(config, run)
         run.write_status("failed" if failed else "finished", **facts)
     else:
-        say(f"finished before: nothing to do for seeds {format_seeds(seeds)} of {config.log.name} ({sig})")
+        seeds = format_seeds([trial.seed for trial in group])
+        say(f"finished before: nothing to do for seeds {seeds} of {config.log.name} ({sig})")
     run.unlock()
-    summary(run, rows)
-    return 1 if failed else 0
 
 
-def summary(run: RunDir, rows: list[Row]) -> None:
+def summary(done: list[tuple[Trial, Row]]) -> None:
     """The table at the end, with where everything is."""
-    table = Table(title=f"{len(rows)} seed{'s' * (len(rows) != 1)}", box=None, padding=(0, 1), title_justify="left")
-    for heading in ("seed", "status", "last acc", "best acc", "at epoch", "macro F1", "images/s", "seconds"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows:
+    table = Table(title=f"{len(done)} seed{'s' * (len(done) != 1)}", box=None, padding=(0, 1), title_justify="left")
+    own = [key for key in ("lr", "weight_decay") if len({getattr(t.config.optim, key) for t, _ in done}) > 1]
+    for heading in ("seed", *own, "status", "last acc", "best acc", "at epoch", "macro F1", "images/s", "seconds"):
+        table.add_column(heading.replace("_", " "), justify="right", no_wrap=True)
+    for trial, row in done:
         last = row.get("test_acc", row.get("val_acc"))
         best = row.get("best_test_acc", row.get("best_val_acc"))
         table.add_row(
             str(row["seed"]),
+            *(f"{getattr(trial.config.optim, key):g}" for key in own),
             row["status"],
             "-" if last is None else f"{last:.2%}",
             "-" if best is None else f"{best:.2%}",
@@ -52,9 +66,10 @@ def summary(run: RunDir, rows: list[Row]) -> None:
             f"{row['wall_s']:.1f}",
         )
     console.print(table)
-    for name, path in (("results", run.results), ("pictures", run.pictures)):
-        if path.exists():
-            say(f"{name:9s} {path}")
-    for row in rows:
+    for group in by_run([trial for trial, _ in done]):
+        for name, path in (("results", group[0].run.results), ("pictures", group[0].run.pictures)):
+            if path.exists():
+                say(f"{name:9s} {path}")
+    for _, row in done:
         if row["status"] == "failed":
             say(f"seed {row['seed']} failed: {row['reason']}")

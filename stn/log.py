@@ -3,6 +3,8 @@
 Must not know the network. On a process that does not write, nothing is logged.
 """
 
+import os
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -13,7 +15,8 @@ from stn.rundir import Row, RunDir
 from stn.sinks import ConsoleSink, Sink, TensorBoardSink, WandbSink
 from stn.trials import Trial, by_run, describe
 
-console = Console(quiet=not is_main_process())
+_free = sys.stdout.isatty() or "COLUMNS" in os.environ
+console = Console(quiet=not is_main_process(), width=None if _free else 120)  # rich takes 80 for a file's width
 
 
 def say(text: str) -> None:

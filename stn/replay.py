@@ -51,7 +51,7 @@ class Replay:
     def _record(self, key: int) -> bool:
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=self._side):
+            with torch.cuda.graph(graph, stream=self._side, capture_error_mode="thread_local"):
                 self.step()
         except RuntimeError as error:  # something in the step asks the host
             self.wanted = False

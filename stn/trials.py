@@ -4,7 +4,6 @@ Experiments that differ in what a seed may have of its own (learning rate, weigh
 blocks. Must not know torch.
 """
 
-from collections.abc import Iterable
 from itertools import groupby
 from typing import NamedTuple
 
@@ -25,16 +24,12 @@ def build_trials(configs: list[Config], process: int = 0, processes: int = 1) ->
     pairs = [(config, seed) for config in configs for seed in parse_seeds(config.train.seeds)]
     own = [pairs[i] for i in share(len(pairs), process, processes)]
     trials = []
-    for config, group in by_first(own):
-        sig, seeds = signature(config), [seed for _, seed in group]
+    for config in configs:
+        sig, seeds = signature(config), [seed for one, seed in own if one is config]
         assert config.log.name is not None
         run = RunDir.of(config.log.runs, config.log.name, sig, seeds)
         trials += [Trial(config, sig, seed, run) for seed in seeds]
     return trials
-
-
-def by_first(pairs: Iterable[tuple]) -> list[tuple]:
-    return [(group[0][0], group) for group in (list(g) for _, g in groupby(pairs, key=lambda pair: id(pair[0])))]
 
 
 def by_run(trials: list[Trial]) -> list[list[Trial]]:
@@ -62,8 +57,6 @@ def blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[T
 
 def describe(trials: list[Trial]) -> str:
     """What a line of progress calls a block."""
-    seeds = format_seeds(sorted({trial.seed for trial in trials}))
-    runs = len(by_run(trials))
-    return f"{trials[0].config.arch.name} {trials[0].config.data.name} seed {seeds}" + f" x {runs} settings" * (
-        runs > 1
-    )
+    config, runs = trials[0].config, len(by_run(trials))
+    settings = f" x {runs} settings" if runs > 1 else ""
+    return f"{config.arch.name} {config.data.name} seed {format_seeds(sorted({t.seed for t in trials}))}{settings}"

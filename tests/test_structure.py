@@ -16,7 +16,7 @@ LAYERS = [
     {"stn.fuse", "stn.pictures", "stn.evaluate", "stn.resume"},
     {"stn.describe"},
     {"stn.finish"},
-    {"train"},
+    {"train", "launch"},
 ]
 WITHOUT_TORCH = {
     "stn.registry",
@@ -29,12 +29,12 @@ WITHOUT_TORCH = {
     "stn.log",
     "stn.trials",
 }
-FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py"))]
+FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py")), *sorted((ROOT / "launch").rglob("*.py"))]
 
 
 def part(module: str) -> str:
     """The unit of the layers that a module belongs to: packages count as one."""
-    return ".".join(module.split(".")[:2])
+    return "launch" if module.startswith("launch") else ".".join(module.split(".")[:2])
 
 
 def name(path: Path) -> str:
@@ -68,7 +68,7 @@ def test_imports_go_down_only(path: Path) -> None:
             assert layer(part(module)) < layer(own), f"{own} must not import {module}"
 
 
-@pytest.mark.parametrize("path", [p for p in FILES if name(p) in WITHOUT_TORCH], ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in FILES if name(p) in WITHOUT_TORCH or name(p) == "launch"], ids=str)
 def test_torch_stays_out(path: Path) -> None:
     heavy = {m.split(".")[0] for m in imports(path, everywhere=False)} & {"torch", "accelerate", "wandb", "numpy"}
     assert not heavy

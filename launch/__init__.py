@@ -1,0 +1,1 @@
+"""Everything outside of runs: starting processes. Never imports torch."""
