@@ -81,10 +81,10 @@ ARCHS = ["cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx"]
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 @pytest.mark.parametrize("arch", ARCHS)
 def test_recorded_steps_are_the_plain_ones_and_fused_is_alone(arch: str, optimiser: str, tmp_path: Path) -> None:
-    """1,000 images in batches of 96: whole batches and the shorter last one are recorded, after four plain ones each."""
+    """1,000 images in batches of 96: whole batches and the shorter last one are recorded after four plain ones."""
     words = ("--arch", arch, "--net", "tutorial", "--optim.name", optimiser, "--lr", 0.002, "--precision", "fp64",
-             "--limit-train", 1000, "--batch-size", 96, "--epochs", 8, "--optim.clip", 1.0, "--optim.weight-decay", 0.01,
-             "--limit-test", 300, "--train.deterministic", *QUIET)  # fmt: skip
+             "--limit-train", 1000, "--batch-size", 96, "--epochs", 8, "--optim.clip", 1.0,
+             "--optim.weight-decay", 0.01, "--limit-test", 300, "--train.deterministic", *QUIET)  # fmt: skip
     runs = {
         "replayed": ("--seeds", "0-3"),
         "plain": ("--seeds", "0-3", "--train.no-cuda-graph"),
@@ -142,12 +142,12 @@ def test_recorded_steps_are_replayed_for_each_size() -> None:
 def test_memory_grows_by_little_for_each_seed(tmp_path: Path) -> None:
     """Peak memory as the run itself sees it, in 32 and in 64 seeds."""
     found = []
+    one = resolve(Config(arch=Arch(name="stn_c0", net="tutorial"), data=Data(batch_size=64)))
+    facts = build_dataset("mnist")
     for seeds in (32, 64):
-        one = resolve(Config(arch=Arch(name="stn_c0", net="tutorial"), data=Data(batch_size=64)))
-        facts = build_dataset("mnist")
         torch.cuda.reset_peak_memory_stats()
         stream = Stream(one.data, facts, list(range(seeds)), "cuda")
-        model = Seeds(lambda one=one: build_model(one.arch, facts.shape, facts.classes), list(range(seeds)), "cuda")
+        model = Seeds(lambda: build_model(one.arch, facts.shape, facts.classes), list(range(seeds)), "cuda")
         for step in range(2):
             batch = stream.batch(step)
             model(batch.x_SBCHW, stream.clock, batch.row_B).square().mean().backward()
