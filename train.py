@@ -68,7 +68,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
         lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds, runtime.device, runtime.dtype
     )
     if config.train.compile:
-        model.compile_network()
+        model.compiled = {}
     optimiser = optim.SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
     forward, stepper = runtime.prepare(model, optimiser)
     meter = Meter(seeds, runtime, "val" if config.data.validation else "test")

@@ -34,7 +34,7 @@ def at_once(trials: list[Trial], runtime: Runtime) -> int:
     """Seeds in a block."""
     config = trials[0].config
     asked = config.train.fuse
-    if len(trials) == 1 or asked == 1 or config.train.precision == "fp16" or config.train.compile:
+    if len(trials) == 1 or asked == 1 or config.train.precision == "fp16":
         return 1
     found = examine(config)
     if found.fault:

@@ -106,7 +106,6 @@ def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch
     assert fuse.at_once(trials(tmp_path, config()), runtime) == fuse.MOST["cpu"]
     assert fuse.at_once(trials(tmp_path, config(fuse=7)), runtime) == 7
     assert fuse.at_once(trials(tmp_path, config(fuse=1)), runtime) == 1
-    assert fuse.at_once(trials(tmp_path, config(compile=True)), runtime) == 1
     assert fuse.at_once(trials(tmp_path, config(seeds="3")), runtime) == 1
     one = trials(tmp_path, config())[0].config
     found = fuse.examine(one)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from stn.rng import Site, derived_seed
 from stn.seeds import layers, rules  # noqa: F401  (fill the tables)
@@ -27,7 +28,9 @@ class Seeds(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.seeds, self.compiled = seeds, False
+        self.seeds = seeds
+        self.compiled: dict[torch.Size, Callable[..., Tensor]] | None = None
+        """Compiled code by the shape of a batch, once this is a table."""
         self.slow: dict[str, str] = {}
         """Operations of the network that have no rule of their own, and how they were run."""
         networks = []
@@ -79,42 +82,54 @@ class Seeds(nn.Module):
                         yield table, key, f"{prefix}.{key}".removeprefix("."), ours[names[id(x)]]
 
     @contextmanager
-    def _bound(self, view: Callable[[Tensor], Tensor]) -> Iterator[nn.Module]:
-        """The network with its tensors replaced by what ``view`` makes of those of all seeds."""
+    def _bound(self, values: list[Tensor]) -> Iterator[nn.Module]:
+        """The network with these in the places of its own tensors."""
         network = self._network[0].train(self.training)
-        for table, key, _, together in self._slots:
-            table[key] = view(together)
-        placed = [table[key] for table, key, _, _ in self._slots]
+        for (table, key, _, _), value in zip(self._slots, values, strict=True):
+            table[key] = value
         yield network
-        for (table, key, _, together), before in zip(self._slots, placed, strict=True):
-            if table[key] is not before:  # a buffer that was assigned to, instead of changed in place
+        for (table, key, _, _), value in zip(self._slots, values, strict=True):
+            if table[key] is not value:  # a buffer that was assigned to, instead of changed in place
                 with torch.no_grad():
-                    view(together).copy_(table[key])
+                    value.copy_(table[key])
 
-    def forward(self, x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Tensor:
-        """Logits in training mode; random numbers depend on seed, step and row only."""
-        if self.compiled:
-            return self.alone(0, x_SBCHW[0], step, row_B).unsqueeze(0)
-        with SeedOps(self.seeds, self.seed_S, step, row_B) as mode, self._bound(Stacked) as network:
+    def _tensors(self) -> list[Tensor]:
+        return [together for _, _, _, together in self._slots]
+
+    def _run(self, tensors: list[Tensor], x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Tensor:
+        mode = SeedOps(self.seeds, self.seed_S, step, row_B)
+        with mode, self._bound(list(map(Stacked, tensors))) as network:
             out = network(Stacked(x_SBCHW))
         self.slow |= mode.slow
         return out.every
 
+    def forward(self, x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Tensor:
+        """Logits in training mode; random numbers depend on seed, step and row only."""
+        given = self._tensors(), x_SBCHW, step, row_B
+        if self.compiled is None:
+            return self._run(*given)
+        if x_SBCHW.shape not in self.compiled:
+            # The compiler cannot see through Stacked, but needs only the operations that it comes to.
+            copies = [x if x.requires_grad else x.clone() for x in given[0]]  # tracing runs the network once
+            traced = make_fx(lambda tensors, x, step, row: self._run(tensors, x, step, row))(copies, *given[1:])
+            self.compiled[x_SBCHW.shape] = torch.compile(traced)
+        return self.compiled[x_SBCHW.shape](*given)
+
     def alone(self, s: int, x_BCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Tensor:
         """Logits of one seed, from its network run as it was written."""
         ops = SeedOps(self.seeds[s : s + 1], self.seed_S[s : s + 1], step, row_B)
-        with ops, self._bound(lambda together: together[s]) as network:
+        with ops, self._bound([together[s] for together in self._tensors()]) as network:
             return network(x_BCHW)
 
     def predict(self, x_BCHW: Tensor) -> Tensor:
         """Logits of the same images for every seed."""
-        with self._bound((lambda together: together[0]) if self.compiled else Stacked) as network:
+        with self._bound(list(map(Stacked, self._tensors()))) as network:
             out = network(x_BCHW)
         return out.every if isinstance(out, Stacked) else out.expand(len(self.seeds), *out.shape)
 
     def network(self, s: int) -> nn.Module:
         """One seed's network, for looking at: it shares the weights, until the next one is asked for."""
-        with self._bound(lambda together: together[s]) as network:
+        with self._bound([together[s] for together in self._tensors()]) as network:
             return network
 
     def weights(self, s: int) -> dict[str, Tensor]:
@@ -127,9 +142,3 @@ class Seeds(nn.Module):
             raise ValueError(f"these weights are of another network: {sorted(own.keys() ^ weights.keys())}")
         for name, tensor in own.items():
             tensor.copy_(weights[name])
-
-    def compile_network(self) -> None:
-        """Only what is written for one seed compiles."""
-        assert len(self.seeds) == 1
-        self.compiled = True
-        self._network[0].compile()
