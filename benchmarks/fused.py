@@ -1,0 +1,283 @@
+"""Training images/s: many seeds as one network beside plain PyTorch loops, in turns on one machine.
+
+    python benchmarks/fused.py [--quick] [--rounds N] [--networks tutorial,cnn] [--seeds-at-once 1,4,8] [--json FILE]
+
+`tutorial` is the PyTorch tutorial's spatial-transformer network (27,360 parameters) on MNIST; the
+others are the six architectures on rotated MNIST. Batches of 64 images, SGD 0.01. The forms:
+
+    loader    torchvision, DataLoader, ordinary module, torch.optim.SGD
+    resident  the same module and optimiser, with batches made in memory on the device
+    vmap      the same batches, many seeds by torch.func.vmap
+    fused     many seeds as train.py trains them, without its log and checkpoints
+
+Each figure is from fresh processes: images/s of a stretch of fixed time, the median over stretches
+without the first. Two processes have one thread each, start together and add up; there the last
+stretch does not count either. A row is the median over rounds, a ratio the median of each round's.
+What others disturb is measured up to twice again (not with --quick), and said.
+
+The share of the machine's limits: operations and bytes per image are counted on the ordinary
+network (forms.Traffic says how), times images/s, over what a large matrix product (on a CPU: a
+convolution) and a copy of 256 MiB reach in as many processes. It is no upper bound: caches hold
+some of the bytes, and fused operations move fewer. On CUDA there is one process; plain forms keep
+PyTorch's own settings (TF32 in convolutions), fused ones are fp32 unless the row says otherwise.
+"""
+
+import json
+import lzma
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from measure import CORES, DISTURBED, ROOT, Parser, console, machine, names_from, others_s, positive, save
+from rich.table import Table
+
+SIX = ("cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx")
+NETWORKS = {"tutorial": ("stn_c0", "tutorial", "mnist"), **{arch: (arch, "finnveden_r", "mnist_r") for arch in SIX}}
+START_S = 4
+"""About what a process takes to begin; for the estimate only."""
+PATIENCE_S = 300
+"""Beyond its stretches, until a process counts as stuck."""
+
+
+@dataclass(frozen=True)
+class Form:
+    kind: str
+    processes: int = 1
+    seeds: int = 1
+    workers: int = 0
+    precision: str = "fp32"
+    graph: bool = False
+
+    def __str__(self) -> str:
+        seeds = f" {self.seeds} seed{'s' * (self.seeds > 1)}"
+        more = {"loader": f" {self.workers} workers", "vmap": seeds, "fused": seeds}.get(self.kind, "")
+        return self.kind + more + f" {self.precision}" * (self.precision != "fp32") + " graph" * self.graph
+
+
+@dataclass
+class Row:
+    form: Form
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    """What was measured in each round, or its error."""
+
+    @property
+    def speeds(self) -> list[float]:
+        return [r["images_per_s"] for r in self.rounds if "error" not in r]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.speeds or [0.0])
+
+    def most(self, key: str) -> float:
+        return max((r[key] for r in self.rounds if "error" not in r), default=0.0)
+
+    def over(self, other: "Row | None") -> float | None:
+        """The ratio of images/s, from the rounds that have both."""
+        pairs = [
+            p for p in zip(self.rounds, other.rounds if other else [], strict=False) if not any("error" in r for r in p)
+        ]
+        return statistics.median(a["images_per_s"] / b["images_per_s"] for a, b in pairs) if pairs else None
+
+
+def best(rows: list[Row], kind: str | None = None, **like: Any) -> Row | None:
+    """The fastest row whose form is like that."""
+    like |= {"kind": kind} if kind else {}
+    fits = [row for row in rows if row.speeds and like.items() <= asdict(row.form).items()]
+    return max(fits, key=lambda row: row.median, default=None)
+
+
+def ratios(row: Row, rows: list[Row], cuda: bool) -> dict[str, float | None]:
+    """How many times as fast as what it is held against."""
+    found = {"x best loop": row.over(best(rows, "loader", processes=1))}
+    if cuda:
+        return found | {"x resident": row.over(best(rows, "resident"))}
+    return found | {"x best in two": row.over(best(rows, "loader", processes=2)) if row.form.processes == 2 else None}
+
+
+def plan(network: str, quick: bool, given: list[int] | None, cuda: bool) -> list[Form]:
+    """The forms of a network in the order of a round."""
+    if network == "machine":
+        alone = [Form("product", precision=p) for p in (("fp32", "tf32", "bf16") if cuda else ("fp32",))]
+        alone += [Form("copy")]
+        return alone if cuda else alone + [replace(form, processes=2) for form in alone]
+    if cuda:
+        counts = given or ([4, 32] if quick else [1, 4, 8, 16, 32, 64, 128])
+        many = [Form("fused", seeds=n, graph=graph) for n in counts for graph in (True, False)]
+        return [Form("loader"), Form("loader", workers=4), Form("resident"), Form("vmap", seeds=32), *many]
+    tutorial = network == "tutorial"
+    counts = given or ([1, 4, 8] if quick and tutorial else [4] if quick else [1, 4, 8, 16, 32])
+    loaders = [Form("loader", workers=n) for n in ((0, 2, 4) if CORES > 2 else (0, 2))]
+    vmaps = [Form("vmap", seeds=n) for n in ((4,) if quick else (4, 8))]
+    many = [Form("fused", seeds=n) for n in counts]
+    large = [Form("fused", seeds=n) for n in (16, 32)] if tutorial and quick and not given else []  # for their memory
+    alone = [*loaders, Form("resident"), *many]
+    return [*alone, *vmaps, *large, *(replace(form, processes=2) for form in alone)]
+
+
+def command(job: dict[str, Any]) -> list[str]:
+    return [sys.executable, str(Path(__file__).with_name("forms.py")), json.dumps(job)]
+
+
+def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
+    """Start the processes of a form, let them go together and add up their images/s."""
+    words, pipe = command(asdict(form) | job), subprocess.PIPE
+    start, before = time.perf_counter(), others_s()
+    with tempfile.TemporaryFile("w+") as complaints, ExitStack() as pipes:
+        started = [
+            pipes.enter_context(subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=complaints, text=True))
+            for _ in range(form.processes)
+        ]
+        timer = threading.Timer(PATIENCE_S + job["seconds"] * job["stretches"], lambda: [p.kill() for p in started])
+        timer.start()
+        try:
+            ready = [p.stdout.readline() for p in started if p.stdout]
+            for p in started:
+                print("go", file=p.stdin, flush=True) if all(ready) else p.kill()
+            answers = [p.stdout.read() for p in started if p.stdout]
+            codes = [p.wait() for p in started]
+        finally:
+            timer.cancel()
+            for p in started:
+                p.kill()
+        complaints.seek(0)
+        said = complaints.read().strip().splitlines()
+    if any(codes):
+        raise RuntimeError(said[-1] if said else f"exit codes {codes}")
+    parts = [json.loads(answer) for answer in answers]
+    counted = [part["images_per_s"][1 : -1 if form.processes > 1 else None] for part in parts]
+    speed, peak = sum(map(statistics.median, counted)), max(part["peak_mb"] for part in parts)
+    others = max(0.0, others_s() - before) / (time.perf_counter() - start)
+    return {"images_per_s": speed, "peak_mb": peak, "others_cores": round(others, 3), "processes": parts}
+
+
+def one_round(name: str, rows: list[Row], job: dict[str, Any]) -> None:
+    """Measure every form once; the first round on a GPU adds precisions to the fastest one, at the end."""
+    for row in rows:
+        try:
+            found = measure(row.form, job)
+            for _ in range(job["again"]):
+                if found["others_cores"] > DISTURBED:
+                    found = min(found, measure(row.form, job), key=lambda result: result["others_cores"])
+            row.rounds.append(found)
+        except (RuntimeError, OSError, ValueError) as error:
+            row.rounds.append({"error": str(error)})
+            console.print(f"{name}, {row.form} failed: {error}")
+        fastest = best(rows, "fused")
+        if fastest and job["cuda"] and row is rows[-1] and row.form.precision == "fp32":
+            rows += [Row(replace(fastest.form, precision=precision)) for precision in ("tf32", "bf16")]
+
+
+def shares(row: Row, counts: dict[str, float], roofs: list[Row]) -> dict[str, float | None]:
+    """Which part of the machine's limits a row reaches."""
+    product = best(roofs, "product", processes=row.form.processes, precision=row.form.precision)
+    copy = best(roofs, "copy", processes=row.form.processes)
+    return {
+        "of the operations/s": row.median * counts["flop"] / product.median if product else None,
+        "of the bytes/s": row.median * counts["bytes"] / copy.median if copy else None,
+    }
+
+
+def summarise(tables: dict[str, list[Row]], roofs: list[Row], counts: dict[str, Any], cuda: bool) -> dict[str, Any]:
+    """What there is to say in a few numbers."""
+    found: dict[str, Any] = {}
+    for network, rows in tables.items():
+        for precision in ("fp32", "tf32", "bf16"):
+            row = best(rows, "fused", processes=1 if cuda else 2, precision=precision)
+            if row:
+                found[f"{network}, {row.form} in {row.form.processes}"] = ratios(row, rows, cuda)
+        if row := best(rows):
+            found[f"{network}, {row.form} in {row.form.processes}, share"] = shares(row, counts[network], roofs)
+    memory = [best(tables.get("tutorial", []), "fused", seeds=n, processes=1, precision="fp32") for n in (16, 32)]
+    if memory[0] and memory[1]:
+        found["tutorial, peak memory"] = {
+            "MB per extra seed": (memory[1].most("peak_mb") - memory[0].most("peak_mb")) / 16
+        }
+    return found
+
+
+def text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
+def draw(title: str, rows: list[Row], cuda: bool, scale: float = 1.0) -> None:
+    table = Table(title=title, title_justify="left")
+    for heading in ("form", "processes", "median", "range", "n", *ratios(rows[0], rows, cuda), "peak MB", "others"):
+        table.add_column(heading, justify="left" if heading == "form" else "right", no_wrap=True)
+    for row in rows:
+        speeds = [speed / scale for speed in row.speeds]
+        span = f"{min(speeds):,.0f} to {max(speeds):,.0f}" if speeds else "failed"
+        figures = [f"{row.median / scale:,.0f}", span, str(len(speeds)), *map(text, ratios(row, rows, cuda).values())]
+        table.add_row(
+            str(row.form),
+            str(row.form.processes),
+            *figures,
+            f"{row.most('peak_mb'):,.0f}",
+            f"{row.most('others_cores'):.2f}",
+        )
+    console.print(table)
+
+
+def main() -> int:
+    parser = Parser(__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round of fewer forms: under 8 minutes")
+    parser.add_argument("--rounds", type=positive, help="default 3; with --quick 1")
+    parser.add_argument("--networks", type=names_from(NETWORKS), default=list(NETWORKS), help=", ".join(NETWORKS))
+    parser.add_argument("--seeds-at-once", type=lambda s: [positive(n) for n in s.split(",")], metavar="1,4,8")
+    arguments = parser.parse_args()
+    quick, rounds = arguments.quick, arguments.rounds or (1 if arguments.quick else 3)
+    networks = {name: NETWORKS[name] for name in arguments.networks}
+
+    done = subprocess.run(command({"kind": "facts", "networks": networks}), stdout=subprocess.PIPE, check=True)
+    facts = json.loads(done.stdout)
+    cuda = facts["gpu"] is not None
+    record = machine(facts["gpu"]) | {"per_image": facts["networks"]}
+    job: dict[str, Any] = {"cuda": cuda, "seconds": 0.3, "stretches": 5, "again": 0}
+    if not quick:
+        job |= {"seconds": 1.0, "stretches": 8, "again": 2}
+    tables = {
+        name: [Row(form) for form in plan(name, quick, arguments.seeds_at_once, cuda)]
+        for name in ("machine", *networks)
+    }
+    total = rounds * sum(map(len, tables.values()))
+    minutes = total * (START_S + job["seconds"] * job["stretches"]) / 60
+    console.print(f"{total} measurements, about {minutes:.0f} minutes; load before: {record['load_before']}")
+
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "MNIST" / "raw"  # where torchvision looks
+        raw.mkdir(parents=True)
+        for packed in (ROOT / "stn" / "data" / "mnist_xz").glob("*.xz"):
+            (raw / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
+        for i in range(rounds):
+            for name, rows in tables.items():
+                one_round(name, rows, job | {"root": folder, "network": networks.get(name)})
+                console.print(f"round {i + 1} of {rounds}: {name} done after {time.perf_counter() - start:.0f} s")
+
+    roofs = tables.pop("machine")
+    draw("machine: G operations/s of a large product, GB/s of a copy", roofs, cuda, scale=1e9)
+    for name, rows in tables.items():
+        draw(f"{name}: images/s", rows, cuda)
+    summary = summarise(tables, roofs, facts["networks"], cuda)
+    shared = [row for rows in (roofs, *tables.values()) for row in rows if row.most("others_cores") > DISTURBED]
+    if shared:
+        console.print(
+            f"Not to be relied on: during {len(shared)} rows others used the machine (last column, in cores)."
+        )
+    for name, values in summary.items():
+        console.print(f"{name}: " + ", ".join(f"{text(value)} {key}" for key, value in values.items()))
+    record |= {"rounds": rounds, "seconds": job["seconds"], "stretches": job["stretches"], "summary": summary}
+    for name, rows in {"machine": roofs, **tables}.items():
+        record[name] = [asdict(row) | {"median": row.median} | ratios(row, rows, cuda) for row in rows]
+    save(arguments.json, record)
+    return int(any("error" in r for rows in (roofs, *tables.values()) for row in rows for r in row.rounds))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
