@@ -25,14 +25,13 @@ class SeedOptimiser(torch.optim.Optimizer):
     def __init__(self, optims: list[Optim], seeds: Seeds, clock: Tensor, steps: int) -> None:
         super().__init__(seeds.stacked.values(), {})
         self.optim, self.seeds, self.clock, flat = optims[0], seeds, clock, seeds.flat
-        first = self.optim
-        self.lr_of_step = schedule(first, steps)
-        self._schedule = torch.tensor(self.lr_of_step, dtype=torch.float64, device=flat.device)
-        factors = {n: first.loc_lr_multiplier if is_localisation(n) else 1.0 for n in seeds.stacked}
-        self._lr = self._spread({n: [f * o.lr / first.lr for o in optims] for n, f in factors.items()})
-        self._decay = self._spread(
-            {n: [o.weight_decay * p.requires_grad for o in optims] for n, p in seeds.stacked.items()}
-        )
+        first, lr, decay = optims[0], {}, {}
+        self._schedule = torch.tensor(schedule(first, steps), dtype=torch.float64, device=flat.device)
+        for name, p in seeds.stacked.items():
+            factor = first.loc_lr_multiplier if is_localisation(name) else 1.0
+            lr[name] = [factor * one.lr / first.lr for one in optims]
+            decay[name] = [one.weight_decay * p.requires_grad for one in optims]
+        self._lr, self._decay = self._spread(lr), self._spread(decay)
         names = ("exp_avg", "exp_avg_sq") if first.name == "adamw" else ("momentum_buffer",) * bool(first.momentum)
         self.running = {name: torch.zeros_like(flat) for name in names}
 
@@ -41,11 +40,11 @@ class SeedOptimiser(torch.optim.Optimizer):
         distinct = {value for row in values.values() for value in row}
         if len(distinct) == 1:
             return distinct.pop()
-        like = self.seeds.flat
-        rows = {name: torch.tensor(row, dtype=like.dtype, device=like.device) for name, row in values.items()}
-        return torch.cat(
-            [rows[n].view(-1, 1).expand(-1, p[0].numel()).flatten() for n, p in self.seeds.stacked.items()]
-        )
+        parts = []
+        for name, p in self.seeds.stacked.items():
+            value_S1 = torch.tensor(values[name], dtype=p.dtype, device=p.device).unsqueeze(1)
+            parts.append(value_S1.expand(-1, p[0].numel()).flatten())
+        return torch.cat(parts)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
