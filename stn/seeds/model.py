@@ -97,6 +97,8 @@ class Seeds(nn.Module):
         return [together for _, _, _, together in self._slots]
 
     def _run(self, tensors: list[Tensor], x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Tensor:
+        if len(self.seeds) == 1:
+            return self.alone(0, x_SBCHW[0], step, row_B, tensors).unsqueeze(0)
         mode = SeedOps(self.seeds, self.seed_S, step, row_B)
         with mode, self._bound(list(map(Stacked, tensors))) as network:
             out = network(Stacked(x_SBCHW))
@@ -115,14 +117,18 @@ class Seeds(nn.Module):
             self.compiled[x_SBCHW.shape] = torch.compile(traced)
         return self.compiled[x_SBCHW.shape](*given)
 
-    def alone(self, s: int, x_BCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Tensor:
+    def alone(
+        self, s: int, x_BCHW: Tensor, step: int | Tensor, row_B: Tensor, tensors: list[Tensor] | None = None
+    ) -> Tensor:
         """Logits of one seed, from its network run as it was written."""
         ops = SeedOps(self.seeds[s : s + 1], self.seed_S[s : s + 1], step, row_B)
-        with ops, self._bound([together[s] for together in self._tensors()]) as network:
+        with ops, self._bound([together[s] for together in tensors or self._tensors()]) as network:
             return network(x_BCHW)
 
     def predict(self, x_BCHW: Tensor) -> Tensor:
         """Logits of the same images for every seed."""
+        if len(self.seeds) == 1:
+            return self.network(0)(x_BCHW).unsqueeze(0)
         with self._bound(list(map(Stacked, self._tensors()))) as network:
             out = network(x_BCHW)
         return out.every if isinstance(out, Stacked) else out.expand(len(self.seeds), *out.shape)
