@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from stn import checkpoint, env, optim
 from stn.archs import build_model
-from stn.archs.wirings import count
-from stn.config import dump_yaml, steps_of
+from stn.config import dump_yaml, signature, steps_of
 from stn.data.stream import Batch, Stream
 from stn.describe import check, list_names
 from stn.evaluate import evaluate
@@ -120,7 +119,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
         else:
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
-                facts = {"params": count(model.network(s)), "steps": step, "epochs": step / stream.steps_per_epoch}
+                facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
                 facts["weights_sha256"] = checkpoint.digest(weights)
                 rows.append(identity(trial) | facts | meter.result(s) | runtime.result())
                 if runtime.writes:
@@ -167,7 +166,8 @@ def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
         todo += [trial for trial in group if trial.seed not in done]
     if todo:
         saved = [checkpoint.saved_steps(trial.run, trial.seed) for trial in todo] if runtime.writes else []
-        for block in blocks(todo, at_once(todo, runtime), runtime.from_writer(saved)):
+        most = at_once(todo, runtime) if runtime.writes else 0
+        for block in blocks(todo, runtime.from_writer(most), runtime.from_writer(saved)):
             train_block(runtime, stop, block)
             if stop.reason:
                 break
@@ -179,6 +179,8 @@ def main() -> int:
         if command.list:
             return list_names()
         configs = [resolve(config) for config in command.configs]
+        if len({signature(config) for config in configs}) < len(configs):
+            raise ValueError("two of the settings are the same")
         if command.check:
             return check(configs)
         runtime = Runtime(configs[0], len(build_trials(configs)))

@@ -6,6 +6,7 @@ a hash of the tensors. Nothing that is loaded can execute code. Must not know th
 
 import hashlib
 import json
+import math
 import re
 import warnings
 from pathlib import Path
@@ -83,7 +84,10 @@ def _load_step(run: RunDir, seed: int, step: int) -> Saved:
 
 
 def saved_steps(run: RunDir, seed: int) -> set[int]:
-    return set(_steps(run, seed))
+    """The steps that a seed can go on from; none of a save that a kill has cut short, or its block would part."""
+    status = run.read_status()
+    whole = status.get("step", 0) if status.get("state") == "running" else math.inf
+    return {step for step in _steps(run, seed) if step <= whole}
 
 
 def load_newest(places: list[tuple[RunDir, int]]) -> list[Saved]:

@@ -17,6 +17,9 @@ def wrap_up(trials: list[Trial], stopped: str | None, trained: bool) -> int:
         rows = [(trial, finished[trial.seed]) for trial in group if trial.seed in finished]
         done += rows
         _close(group, [row for _, row in rows], stopped, trained)
+    if stopped:
+        for group in by_run(trials):  # also of those that have finished: it was meant for the whole command
+            group[0].run.stop.unlink(missing_ok=True)
     if stopped and len(done) < len(trials):
         say(f"stopped ({stopped}); the same command goes on")
         return 0
@@ -31,7 +34,6 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
     facts = {"finished": len(rows) - len(failed), "failed": failed}
     if stopped and len(rows) < len(group):
         run.write_status("stopped", reason=stopped, **facts)
-        run.stop.unlink(missing_ok=True)
         return
     if trained or run.read_status().get("state") == "running":
         for row in rows:
@@ -72,4 +74,4 @@ def summary(done: list[tuple[Trial, Row]]) -> None:
                 say(f"{name:9s} {path}")
     for _, row in done:
         if row["status"] == "failed":
-            say(f"seed {row['seed']} failed: {row['reason']}")
+            say(f"seed {row['seed']} of {row['sig']} failed: {row['reason']}")

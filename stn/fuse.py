@@ -52,4 +52,6 @@ def _that_fit(config: Config, found: Probe, runtime: Runtime) -> int:
         free = psutil.virtual_memory().available // runtime.processes
     rows = config.data.batch_size // runtime.world + 1
     size = 2 if config.train.precision == "fp64" else 1
-    return max(1, int(SHARE * free) // (found.bytes_per_row * rows * size * 2))  # as much again while gradients flow
+    # As much again while gradients flow; parameters, their gradients and two running means.
+    one = size * (2 * found.bytes_per_row * rows + 4 * found.bytes_per_seed)
+    return max(1, int(SHARE * free) // one)

@@ -26,10 +26,11 @@ class SeedOptimiser(torch.optim.Optimizer):
         super().__init__(seeds.stacked.values(), {})
         self.optim, self.seeds, self.clock, flat = optims[0], seeds, clock, seeds.flat
         first, lr, decay = optims[0], {}, {}
-        self._schedule = torch.tensor(schedule(first, steps), dtype=torch.float64, device=flat.device)
+        factors = schedule(first.model_copy(update={"lr": 1.0}), steps)
+        self._schedule = torch.tensor(factors, dtype=torch.float64, device=flat.device)
         for name, p in seeds.stacked.items():
             factor = first.loc_lr_multiplier if is_localisation(name) else 1.0
-            lr[name] = [factor * one.lr / first.lr for one in optims]
+            lr[name] = [factor * one.lr for one in optims]
             decay[name] = [one.weight_decay * p.requires_grad for one in optims]
         self._lr, self._decay = self._spread(lr), self._spread(decay)
         names = ("exp_avg", "exp_avg_sq") if first.name == "adamw" else ("momentum_buffer",) * bool(first.momentum)

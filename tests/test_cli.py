@@ -60,6 +60,7 @@ BAD: dict[str, tuple[str, str]] = {
     "--dataset mnst": ("typo in a data set", "did you mean 'mnist'?"),
     "--lr 0.1,0.1": ("a setting twice", "different values"),
     "--optim.weight-decay=0,": ("a setting that is missing", "different values"),
+    "--lr 0.01,1e-2": ("a setting twice in other words", "the same"),
     "--lr 0.1,x": ("a setting that is no number", "lr"),
     "--fuse 0": ("no seed at a time", "fuse"),
     "--fuse all": ("a number in words", "fuse"),

@@ -26,8 +26,9 @@ from stn.meter import Meter
 from stn.registry import register
 from stn.resolve import build_dataset, resolve
 from stn.runtime import Runtime
-from stn.schema import Arch, Config, Data, Optim, Train
+from stn.schema import Arch, Config, Data, Log, Optim, Train
 from stn.seeds import Seeds
+from stn.stop import Stop
 from stn.trials import Trial, blocks, build_trials, by_run, describe
 
 
@@ -110,7 +111,8 @@ def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch
     one = trials(tmp_path, config())[0].config
     found = fuse.examine(one)
     assert 20_000 < found.bytes_per_row < 200_000
-    need = found.bytes_per_row * 129 * 2
+    need = 2 * found.bytes_per_row * 129 + 4 * found.bytes_per_seed
+    assert found.bytes_per_seed == 4 * Seeds(lambda: build_model(one.arch, (1, 28, 28), 10), [0]).count()
     for seeds in (1, 3):
         monkeypatch.setattr("psutil.virtual_memory", lambda n=seeds: type("", (), {"available": 2 * n * need + 1000}))
         assert fuse.at_once(trials(tmp_path, config()), runtime) == seeds
@@ -270,6 +272,20 @@ def test_several_learning_rates_train_beside_each_other_as_alone(tmp_path: Path)
         assert alone[key] == beside[key]
     again = train(*words, "--lr=0.01,1e200", "--optim.weight_decay=0,0.1", "--seeds", "0-1", runs=tmp_path / "a")
     assert again.stdout.count("finished before") == 4
+
+
+def test_a_network_that_cannot_be_fused_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    import train as script
+
+    runtime, stop = Runtime(Config(), 1), Stop([], None, None)
+    log = Log(runs=str(tmp_path), wandb="disabled", pictures=False)
+    words = Config(data=Data(limit_train=640, limit_test=50), log=log)
+    one = words.model_copy(update={"arch": Arch(name="branching"), "train": Train(seeds="0-1", steps=3)})
+    assert script.train(runtime, stop, build_trials([resolve(one)])) == 0
+    rows = only_run(tmp_path).results()
+    assert {row["fused"] for row in rows.values()} == {1}
+    assert rows[0]["weights_sha256"] != rows[1]["weights_sha256"]
 
 
 @pytest.mark.slow

@@ -139,9 +139,13 @@ KNOWN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "sampling a constant": lambda y, w: F.grid_sample(ONES, y[:, :2].permute(0, 2, 3, 1).tanh(), align_corners=True),
     "dropout": lambda y, w: F.dropout2d(F.dropout(y)),
     "types": lambda y, w: y.float().to(torch.float64) + y.type_as(w) + torch.zeros_like(y) + y.new_ones(y.shape),
+    "view of what a layer made": lambda y, w: F.conv2d(y, w.expand(3, 3, 4, 4).permute(2, 3, 0, 1)).view(6, -1),
     "one dimension less": lambda y, w: y.squeeze() + y.unsqueeze(1).squeeze(1) + y.expand_as(y),
 }
 UNKNOWN: dict[str, tuple[str, str, Callable[[Tensor, Tensor], Tensor]]] = {
+    "keywords": ("softmax add", "vmap", lambda y, w: torch.softmax(input=y, dim=1) + torch.add(input=y, other=w[0])),
+    "types": ("softmax", "vmap", lambda y, w: y.softmax(1, torch.float32) + y.reshape(y.shape)),
+    "filling": ("masked_fill", "vmap", lambda y, w: y.masked_fill(y > 1, w[0])),
     "roll": ("roll", "vmap", lambda y, w: torch.roll(y, 1, -1)),
     "einsum": ("einsum", "vmap", lambda y, w: torch.einsum("bchw,c->bhw", y, w)),
     "group norm": ("group_norm", "vmap", lambda y, w: F.group_norm(y, 2, w)),
@@ -152,8 +156,8 @@ UNKNOWN: dict[str, tuple[str, str, Callable[[Tensor, Tensor], Tensor]]] = {
     "assignment": ("__setitem__", "", lambda y, w: modified(y, lambda z: z.__setitem__((slice(None), 0), w[0]))),
     "sort": ("sort", "vmap", lambda y, w: y.sort(-1).values * y.sort(-1)[0]),
     "random": (
-        "rand_like",
-        "",
+        "rand_like bernoulli_ rand",
+        "a loop over seeds",
         lambda y, w: torch.rand_like(y) + y.new_empty(y.shape).bernoulli_() * torch.rand(5) + y,
     ),
 }
@@ -182,7 +186,7 @@ def test_a_rule_does_what_the_operation_does_alone(name: str) -> None:
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_an_operation_without_a_rule_does_the_same_and_is_named(name: str) -> None:
     operation, way, act = UNKNOWN[name]
-    assert compare(act).slow == ({operation: way} if way else {})
+    assert compare(act).slow == (dict.fromkeys(operation.split(), way) if way else {})
 
 
 def test_an_operation_that_vmap_does_not_know_is_run_seed_by_seed() -> None:
@@ -205,7 +209,55 @@ def test_an_operation_that_vmap_does_not_know_is_run_seed_by_seed() -> None:
     calls = iter(range(100))
     found = probe(lambda: Op(lambda y, w: y * next(calls)), (4, 5, 5))
     assert found.fault == "together they do not compute what each computes alone"
+    shared = torch.zeros(3, 100, dtype=torch.float64)
+    found = probe(lambda: Op(lambda y, w: modified(shared, lambda z: z.add_(y.flatten(1)))), (4, 5, 5))
+    assert found.fault == "TypeError: add_ would change a tensor that all seeds share"
+    assert probe(lambda: Op(lambda y, w: F.conv2d(y, torch.ones(4, 4, 1, 1))), (4, 5, 5)).fault  # not in float64
     assert not probe(lambda: Op(lambda y, w: y), (4, 5, 5)).fault
+
+
+class Eval(nn.Module):
+    """A network that does something else in evaluation."""
+
+    def __init__(self, act: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.act, self.last = act, nn.Linear(100, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.last(x.flatten(1))
+        return y if self.training else self.act(y)
+
+
+def test_the_probe_looks_at_evaluation_and_at_buffers_too() -> None:
+    assert not probe(lambda: Eval(lambda y: F.dropout(y, training=True)), (4, 5, 5)).fault
+    assert probe(lambda: Eval(lambda y: y if y.mean() > 0 else -y), (4, 5, 5)).fault
+    found = probe(lambda: Eval(lambda y: modified(torch.zeros(3, 4).double(), lambda z: z.add_(y))), (4, 5, 5))
+    assert found.fault == "TypeError: add_ would change a tensor that all seeds share"
+
+    class Codebook(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(100, 4)
+            self.register_buffer("mean", torch.zeros(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.last(x.flatten(1))
+            if self.training:
+                self.mean.data.mul_(0.9).add_(y.detach().mean(0))
+            return y
+
+    assert not probe(Codebook, (4, 5, 5)).fault
+    model = Seeds(Codebook, [0, 1])
+    model(torch.ones(2, 3, 4, 5, 5), 0, torch.arange(3))
+    assert model.statistics["mean"].abs().min() > 0
+
+
+def test_a_gradient_that_should_be_zero_is_no_fault() -> None:
+    def normed() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(4, 6, 3), nn.GroupNorm(6, 6), nn.Flatten(), nn.Linear(54, 3))
+
+    found = probe(normed, (4, 5, 5))
+    assert (found.fault, found.slow) == (None, {"group_norm": "vmap"})
 
 
 def test_buffers_that_are_assigned_to_are_kept() -> None:

@@ -127,9 +127,10 @@ class Seeds(nn.Module):
 
     def predict(self, x_BCHW: Tensor) -> Tensor:
         """Logits of the same images for every seed."""
+        row_B = torch.arange(len(x_BCHW), device=x_BCHW.device)
         if len(self.seeds) == 1:
-            return self.network(0)(x_BCHW).unsqueeze(0)
-        with self._bound(list(map(Stacked, self._tensors()))) as network:
+            return self.alone(0, x_BCHW, 0, row_B).unsqueeze(0)
+        with SeedOps(self.seeds, self.seed_S, 0, row_B), self._bound(list(map(Stacked, self._tensors()))) as network:
             out = network(x_BCHW)
         return out.every if isinstance(out, Stacked) else out.expand(len(self.seeds), *out.shape)
 
@@ -137,6 +138,10 @@ class Seeds(nn.Module):
         """One seed's network, for looking at: it shares the weights, until the next one is asked for."""
         with self._bound([together[s] for together in self._tensors()]) as network:
             return network
+
+    def count(self) -> int:
+        """Parameters of one seed."""
+        return sum(p[0].numel() for p in self.parameters())
 
     def weights(self, s: int) -> dict[str, Tensor]:
         """One seed's state, as its network alone would save it; it shares the memory."""

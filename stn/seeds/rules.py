@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from stn.seeds.stacked import QUIET, RULES, Stacked, every_of
+from stn.seeds.stacked import ALONE, QUIET, RULES, Stacked, every_of
 
 _OPERATORS = "add sub mul truediv floordiv mod pow neg pos abs eq ne lt le gt ge and or xor invert getitem setitem"
 
@@ -53,20 +53,23 @@ def dim(d: int) -> int:
 def _elementwise(mode: Any, func: Any, /, *args: Any, **kwargs: Any) -> Any:
     tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
     rank = max([a.dim() for a in tensors])
+    # One seed's number does not change the type of the rest, though it takes part in more than half precision.
+    numbers = [a for a in tensors if isinstance(a, Stacked) and not a.dim() and a.is_floating_point()] if rank else []
+    wide = next((a.dtype for a in tensors if a.dim() and a.is_floating_point()), None) if numbers else None
 
     def aligned(a: Any) -> Any:
         if not isinstance(a, Stacked) or a.dim() == rank:
             return every_of(a)
         every = a.every.view(len(a.every), *[1] * (rank - a.dim()), *a.shape)
-        if a.dim() == 0 and a.is_floating_point():  # one seed's number would not change the type of the rest
-            return every.to(next((x.dtype for x in tensors if x.dim() and x.is_floating_point()), a.dtype))
-        return every
+        return every if a.dim() or wide is None else every.to(torch.promote_types(wide, torch.float32))
 
     if kwargs:
         kwargs.pop("memory_format", None)  # of one seed's tensor: it means nothing here
         kwargs = {key: aligned(a) for key, a in kwargs.items()}
     out = func(*map(aligned, args), **kwargs)
-    return args[0] if out is every_of(args[0]) else Stacked(out)
+    if out is every_of(args[0]):
+        return args[0]
+    return Stacked(out.to(wide) if wide is not None and out.is_floating_point() else out)
 
 
 @rule("view reshape")
@@ -74,7 +77,26 @@ def _reshape(mode: Any, func: Any, /, x: Stacked, *shape: Any) -> Any:
     if isinstance(shape[0], torch.dtype):
         return NotImplemented
     sizes = shape[0] if isinstance(shape[0], tuple | list) else shape
-    return Stacked(x.every.reshape(len(x.every), *sizes))  # also where one seed's strides would allow a view
+    try:
+        return Stacked(x.every.view(len(x.every), *sizes))
+    except RuntimeError:  # one seed's strides may have allowed it
+        x.every = x.every.contiguous()
+        return Stacked(x.every.view(len(x.every), *sizes))
+
+
+def _view_alone(mode: Any, func: Any, /, x: Tensor, *shape: Any) -> Tensor:
+    try:
+        return x.view(*shape)
+    except RuntimeError:  # without channels_last, which the network has not asked for, it would be a view
+        return x.reshape(*shape)
+
+
+ALONE[Tensor.view] = _view_alone
+for _query in ["requires_grad", "is_leaf", "is_nested", "is_sparse", "is_quantized", "is_mps", "is_meta"]:
+    RULES[getattr(Tensor, _query).__get__] = lambda mode, func, /, x: func(x.every)
+for _query in (Tensor.element_size, Tensor.is_complex, torch.is_complex, torch.is_floating_point):
+    RULES[_query] = lambda mode, func, /, x: func(x.every)
+RULES[Tensor.data.__get__] = lambda mode, func, /, x: Stacked(x.every.data)  # type: ignore[attr-defined]
 
 
 @rule("flatten")
@@ -142,6 +164,6 @@ def _new(mode: Any, func: Any, /, x: Any, *args: Any, **kwargs: Any) -> Any:
 QUIET |= set(
     _owners(
         "squeeze expand expand_as view_as reshape_as unflatten movedim flip getitem setitem sum mean amax amin max min "
-        "std var norm all any prod t T mT unfold repeat tile index_select diagonal"
+        "std var norm all any prod t T mT unfold repeat tile index_select diagonal is_contiguous stride"
     )
 ) | {Tensor.T.__get__, Tensor.mT.__get__}  # type: ignore[attr-defined]

@@ -80,25 +80,45 @@ def every_of(value: Any) -> Any:
     return value.every if isinstance(value, Stacked) else value
 
 
+def _name(func: Any) -> str:
+    name = getattr(func, "__name__", str(func))
+    return getattr(func.__self__, "__name__", name) if name == "__get__" else name
+
+
+def _draws(func: Any, kwargs: Any) -> bool:
+    return func in RANDOM and (func is not F.scaled_dot_product_attention or bool(kwargs.get("dropout_p")))
+
+
+def _keep_apart(func: Any, args: Any) -> None:
+    """What seeds share must not be changed by what each has of its own."""
+    name = _name(func)
+    in_place = name.endswith("_") if not name.endswith("__") else name.startswith(("__i", "__setitem"))
+    if in_place and args and isinstance(args[0], Tensor) and not isinstance(args[0], Stacked):
+        raise TypeError(f"{name} would change a tensor that all seeds share")
+
+
 def run(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
     """One operation with the tensors of several seeds among its arguments."""
-    rule = RULES.get(func)
-    if rule is not None:
-        result = rule(mode, func, *args, **kwargs)
-        if result is not NotImplemented:
-            return result
-    if func in RANDOM:
-        return _looped(mode, func, args, kwargs)
     if func in VALUES:
         raise TypeError(f"{func.__name__} asks for a value of a tensor, and each seed has its own")
-    try:
-        result, way = _vmapped(func, args, kwargs), "vmap"
-    except (RuntimeError, ValueError):  # no rule for it there, or it asks for a value
-        result, way = _looped(mode, func, args, kwargs), "a loop over seeds"
-    if mode is not None and func not in QUIET:
-        name = getattr(func, "__name__", str(func))
-        mode.slow[getattr(func.__self__, "__name__", name) if name == "__get__" else name] = way
-    return result
+    _keep_apart(func, args)
+    rule = RULES.get(func)
+    if rule is not None:
+        try:
+            result = rule(mode, func, *args, **kwargs)
+        except (TypeError, RuntimeError, IndexError, ValueError):  # arguments that it was not written for
+            result = NotImplemented
+        if result is not NotImplemented:
+            return result
+    if not _draws(func, kwargs):
+        try:
+            result = _vmapped(func, args, kwargs)
+            if mode is not None and func not in QUIET:
+                mode.slow[_name(func)] = "vmap"
+            return result
+        except (RuntimeError, ValueError):  # no rule for it there, or it asks for a value
+            pass
+    return _looped(mode, func, args, kwargs)
 
 
 def _vmapped(func: Any, args: Any, kwargs: Any) -> Any:
@@ -123,8 +143,10 @@ def _looped(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
     for s in range(S):
         given = [leaf.every[s] if isinstance(leaf, Stacked) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(given, tree)
-        with nullcontext() if mode is None else mode.torchs_generator(s):
+        with mode.torchs_generator(s) if mode is not None and _draws(func, kwargs) else nullcontext():
             results.append(func(*args, **kwargs))
+    if mode is not None and func not in QUIET:
+        mode.slow[_name(func)] = "a loop over seeds"
     flat, trees = zip(*(tree_flatten(result) for result in results), strict=True)
     return tree_unflatten([_together(func, values) for values in zip(*flat, strict=True)], trees[0])
 
@@ -189,8 +211,9 @@ class SeedOps(TorchFunctionMode):
             )
         if func in ALONE:
             return ALONE[func](self, func, *args, **kwargs)
-        if func in RANDOM:
+        if _draws(func, kwargs):
             if len(self.seeds) > 1:
+                _keep_apart(func, args)
                 return _looped(self, func, args, kwargs)
             with self.torchs_generator(0):
                 return func(*args, **kwargs)
