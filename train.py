@@ -121,7 +121,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
                 weights = model.weights(s)
                 facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
                 facts["weights_sha256"] = checkpoint.digest(weights)
-                rows.append(identity(trial) | facts | meter.result(s) | runtime.result())
+                rows.append(trial.identity() | facts | meter.result(s) | runtime.result())
                 if runtime.writes:
                     checkpoint.save_final(trial.run, trial.seed, weights)
                     trial.run.add_result(rows[-1])
@@ -132,23 +132,6 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
 
 def due(every: str, step: int, steps: int) -> bool:
     return step % steps_of(every, 1) == 0 or step == steps
-
-
-def identity(trial: Trial) -> Row:
-    """What a result row says of the experiment."""
-    config = trial.config
-    return {
-        "sig": trial.sig,
-        "seed": trial.seed,
-        "name": config.log.name,
-        "arch": config.arch.name,
-        "net": config.arch.net,
-        "dataset": config.data.name,
-        "lr": config.optim.lr,
-        "weight_decay": config.optim.weight_decay,
-        "precision": config.train.precision,
-        "batch_size": config.data.batch_size,
-    }
 
 
 def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import NamedTuple
 
 from stn.config import format_seeds, parse_seeds, share, signature
-from stn.rundir import RunDir
+from stn.rundir import Row, RunDir
 from stn.schema import Config
 
 
@@ -17,6 +17,22 @@ class Trial(NamedTuple):
     sig: str
     seed: int
     run: RunDir
+
+    def identity(self) -> Row:
+        """What a result row says of the experiment."""
+        config = self.config
+        return {
+            "sig": self.sig,
+            "seed": self.seed,
+            "name": config.log.name,
+            "arch": config.arch.name,
+            "net": config.arch.net,
+            "dataset": config.data.name,
+            "lr": config.optim.lr,
+            "weight_decay": config.optim.weight_decay,
+            "precision": config.train.precision,
+            "batch_size": config.data.batch_size,
+        }
 
 
 def build_trials(configs: list[Config], process: int = 0, processes: int = 1) -> list[Trial]:

@@ -87,6 +87,7 @@ def test_blocks_are_equal_and_keep_apart_what_cannot_go_on_together(tmp_path: Pa
     # Killed while it saved step 40: seeds 0 to 2 have it, 3 to 5 have 30 as the others, 6 to 9 have not begun.
     saved = [{30, 40}] * 3 + [{20, 30}] * 3 + [set()] * 4
     assert sizes(64, saved) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9]]
+    assert sizes(64, [{30, 40}, {20, 30}, {20}, {20, 10}, *[set()] * 6]) == [[0, 1], [2, 3], [4, 5, 6, 7, 8, 9]]
 
 
 def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: Path) -> None:

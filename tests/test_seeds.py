@@ -92,6 +92,21 @@ def test_two_calls_of_dropout_draw_two_masks() -> None:
         assert not torch.equal(F.dropout(x), F.dropout(x))
 
 
+def test_torchs_own_generator_is_a_function_of_seed_step_and_rows_too_and_is_given_back() -> None:
+    def two(seed: int, step: int, first: int) -> list[Tensor]:
+        with ops(seed, step, torch.arange(first, first + 4)):
+            return [torch.rand(5), torch.randn(5)]
+
+    state = torch.get_rng_state()
+    whole = two(1, 2, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(map(torch.equal, two(1, 2, 0), whole))
+    for other in (two(2, 2, 0), two(1, 3, 0), two(1, 2, 4)):
+        assert not torch.equal(other[0], whole[0])
+    with ops(1, 2, torch.arange(4)):
+        assert not torch.equal(torch.rand(5), torch.rand(5))
+
+
 # ---- operations, one by one
 
 
