@@ -1,7 +1,7 @@
 """One training on this machine: a process per GPU, on a CPU one per core, never more than there are seeds.
 
-Processes train seeds of their own: on two cores, two processes with one thread each train 1.2 to
-1.6 times as fast as one with two. Must not know what is trained.
+Processes train seeds of their own: on two cores, two processes with one thread each train 1.15 to
+1.38 times as fast as one with two (benchmarks/fused.py, 4 seeds). Must not know what is trained.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from stn.cli import parse
 from stn.config import parse_seeds
+from stn.env import cores
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,10 +24,6 @@ def gpus() -> int:
     if visible is not None:
         return len([name for name in visible.split(",") if name not in ("", "-1")])
     return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def command(arguments: list[str]) -> list[str]:

@@ -6,7 +6,6 @@ Must not know torch: ``--help`` and a typo answer at once.
 import os
 import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, NamedTuple, NoReturn
 
 import tyro
@@ -102,7 +101,7 @@ def _parse_one(arguments: list[str]) -> Command:
     command = tyro.cli(
         Command,
         args=arguments,
-        prog=Path(sys.argv[0]).name,
+        prog="train.py",
         default=Command(**{section: getattr(base, section) for section in Config.model_fields}),
         config=(tyro.conf.AvoidSubcommands,),
         console_outputs=is_main_process(),

@@ -44,3 +44,8 @@ def describe(**more: Any) -> str:
         "slurm": {k: v for k, v in os.environ.items() if k.startswith("SLURM_JOB_ID") or k.startswith("SLURM_ARRAY")},
     }
     return json.dumps(facts | more, indent=1) + "\n"
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -19,6 +19,7 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
+from stn.env import cores
 from stn.schema import Config
 from stn.seeds import Seeds
 from stn.stop import follow_launcher
@@ -112,8 +113,7 @@ class Runtime:
 
     def _settings(self, config: Config) -> None:
         local = int(os.environ.get("LOCAL_WORLD_SIZE") or self.processes)
-        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        torch.set_num_threads(config.train.threads or max(1, cores // local))
+        torch.set_num_threads(config.train.threads or max(1, cores() // local))
         torch.backends.cuda.matmul.allow_tf32 = config.train.tf32
         torch.backends.cudnn.allow_tf32 = config.train.tf32
         torch.backends.cudnn.benchmark = not config.train.deterministic

@@ -114,6 +114,15 @@ def test_a_damaged_newest_falls_back_with_a_warning(run: RunDir, damage: str) ->
         assert checkpoint.load_newest([(run, 0)])[0].progress["step"] == 20
 
 
+def test_a_save_that_was_cut_short_counts_for_no_seed(run: RunDir) -> None:
+    run.write_status("running", step=20)
+    assert checkpoint.saved_steps(run, 0) == {20}
+    run.write_status("running", step=0)
+    assert checkpoint.saved_steps(run, 0) == set()
+    run.write_status("stopped", reason="SIGTERM")
+    assert checkpoint.saved_steps(run, 0) == {20, 30}
+
+
 def test_a_block_resumes_at_a_step_that_every_seed_has(run: RunDir) -> None:
     checkpoint.save_seed(run, 1, 20, Saved({"w": torch.ones(1)}, {}, {}), keep=2)
     assert {s.progress["step"] for s in checkpoint.load_newest([(run, 0), (run, 1)])} == {20}

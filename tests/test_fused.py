@@ -22,6 +22,7 @@ from stn.archs import build_model
 from stn.config import parse_seeds
 from stn.data.stream import Stream
 from stn.describe import check
+from stn.finish import wrap_up
 from stn.meter import Meter
 from stn.registry import register
 from stn.resolve import build_dataset, resolve
@@ -287,6 +288,18 @@ def test_a_network_that_cannot_be_fused_trains_all_the_same(tmp_path: Path, monk
     rows = only_run(tmp_path).results()
     assert {row["fused"] for row in rows.values()} == {1}
     assert rows[0]["weights_sha256"] != rows[1]["weights_sha256"]
+
+
+def test_a_stop_file_is_taken_away_from_settings_that_have_finished_too(tmp_path: Path) -> None:
+    two = trials(tmp_path, config(seeds="0"), config(seeds="0").model_copy(update={"optim": Optim(lr=0.5)}))
+    for trial in two:
+        trial.run.write_status("running", step=1)
+    row = two[0].identity() | dict.fromkeys(("test_acc", "best_test_acc", "best_epoch", "macro_f1"), 0.5)
+    two[0].run.add_result(row | {"status": "finished", "images_per_s": 1.0, "wall_s": 1.0})
+    two[0].run.stop.touch()
+    assert wrap_up(two, "stop file", True) == 0
+    assert not two[0].run.stop.exists()
+    assert two[1].run.read_status()["state"] == "stopped"
 
 
 @pytest.mark.slow

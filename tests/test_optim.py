@@ -139,6 +139,7 @@ def test_each_seed_may_have_its_own_learning_rate_and_weight_decay(name: str) ->
     for s, (wish, seed) in enumerate(zip(wishes, [4, 4, 5], strict=True)):
         alone = run([wish], [seed])
         torch.testing.assert_close(alone.stacked["w"][0], together.stacked["w"][s], atol=1e-14, rtol=1e-12)
+        assert torch.equal(alone.stacked["w"][0], together.stacked["w"][s]), "it depends on its neighbours"
     assert (together.stacked["w"][0] - together.stacked["w"][1]).abs().min() > 1e-6
 
 

@@ -14,7 +14,7 @@ from stn.data.stream import Stream
 from stn.optim import SeedOptimiser, clip_gradients
 from stn.resolve import build_dataset, resolve
 from stn.schema import Arch, Config, Data, Optim, Train
-from stn.seeds import SeedOps, Seeds
+from stn.seeds import SeedOps, Seeds, Stacked
 from stn.seeds.probe import probe
 from stn.seeds.thin import ThinConv
 
@@ -229,6 +229,15 @@ def test_an_operation_that_vmap_does_not_know_is_run_seed_by_seed() -> None:
     assert found.fault == "TypeError: add_ would change a tensor that all seeds share"
     assert probe(lambda: Op(lambda y, w: F.conv2d(y, torch.ones(4, 4, 1, 1))), (4, 5, 5)).fault  # not in float64
     assert not probe(lambda: Op(lambda y, w: y), (4, 5, 5)).fault
+
+
+def test_a_number_of_one_seed_takes_part_in_full_precision() -> None:
+    y = Stacked(torch.linspace(1, 2, 24).view(2, 3, 4).bfloat16())
+    number = Stacked(torch.tensor([1.003, 2.0]))
+    found, plain = (y * number).every, [y.every[s] * number.every[s] for s in (0, 1)]
+    assert found.dtype == plain[0].dtype == torch.bfloat16
+    assert torch.equal(found, torch.stack(plain))
+    assert not torch.equal(found[0], y.every[0])
 
 
 class Eval(nn.Module):

@@ -32,7 +32,7 @@ class ThinConv(torch.autograd.Function):
     """conv2d whose input gradient is computed one kernel column at a time, its bias gradient apart.
 
     oneDNN's own input gradient takes 3 to 7 times longer (2 cores, 64 to 256 images, 10 to 16
-    filters of 5x5 to 9x9); its weight gradient takes 1.3 to 1.6 times longer with the bias's in it.
+    filters of 5x5 to 9x9); its weight gradient takes 1.4 to 1.7 times longer with the bias's in it.
     """
 
     @staticmethod
