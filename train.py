@@ -32,7 +32,7 @@ from stn.resume import Progress
 from stn.rundir import Row, write_atomic
 from stn.runtime import Runtime
 from stn.schema import Config
-from stn.seeds import Seeds
+from stn.seeds import Seeds, with_penalty
 from stn.stop import Stop
 from stn.trials import Trial, blocks, build_trials, by_run, describe
 
@@ -43,11 +43,11 @@ def gradients(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch
     parts = list(batch.parts(config.optim.accumulate))
     for i, part in enumerate(parts):
         with runtime.sync(forward, last=i == len(parts) - 1):
-            logits_SBK = forward(part.x_SBCHW, clock, part.row_B)
+            logits_SBK, penalty_SB = with_penalty(forward(part.x_SBCHW, clock, part.row_B))
             S, B, K = logits_SBK.shape
             logits_MK, y_M = logits_SBK.reshape(S * B, K), part.y_SB.reshape(S * B)
             each_M = F.cross_entropy(logits_MK, y_M, reduction="none", label_smoothing=config.optim.label_smoothing)
-            loss_S = (each_M.view(S, B) * part.weight_B).sum(1)
+            loss_S = ((each_M.view(S, B) + penalty_SB) * part.weight_B).sum(1)
             runtime.accelerator.backward(loss_S.sum())
         losses.append(loss_S.detach())
         hits.append((logits_MK.detach().argmax(-1).eq(y_M).view(S, B) * part.weight_B).sum(1))

@@ -8,10 +8,10 @@ import math
 import torch
 from torch import Tensor
 
+from stn.archs.transformer import is_localisation
 from stn.config import steps_of
 from stn.schema import Optim
 from stn.seeds import Seeds
-from stn.warp import is_localisation
 
 
 class SeedOptimiser(torch.optim.Optimizer):

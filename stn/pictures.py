@@ -103,9 +103,9 @@ def _warps(config: Config, run: RunDir) -> None:
     stream = Stream(config.data, dataset, [done[0]])
     with torch.no_grad():
         images = stream.test_images(torch.arange(min(SHOWN, stream.test_count)))
-        after, _ = model.float().eval().warp(images.x_BCHW)
+        after = model.float().eval().warps(images.x_BCHW)[-1].image_BCHW
     # Where a feature map was warped, its channels' mean is shown.
-    after = after.mean(1, keepdim=True) if model.at else stream.as_image(after)
+    after = after.mean(1, keepdim=True) if model.at[-1] else stream.as_image(after)
     before = stream.as_image(images.x_BCHW)
     figure, axes = plt.subplots(2, len(before), figsize=(len(before), 2.4), squeeze=False)
     for line, pictures in zip(axes, (before, after), strict=True):

@@ -9,7 +9,8 @@ from stn import archs, registry
 from stn.config import steps_of
 from stn.data import datasets
 from stn.data.datasets import Dataset
-from stn.schema import Arch, Config, Duration
+from stn.fields import Duration
+from stn.schema import Arch, Config
 
 DEFAULT_EPOCHS = 8.0
 

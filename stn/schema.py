@@ -4,84 +4,49 @@
 Must not know torch, nor what the names stand for.
 """
 
-import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import tyro
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from stn.registry import nearest
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(epoch|step)s?")
+from stn.fields import Duration, Fraction, Positive, Section, short
 
 
-def _duration(text: str) -> str:
-    match = _DURATION.fullmatch(text.strip())
-    if not match:
-        raise ValueError("a duration is a number of epochs or steps, such as '2 epochs' or '500 steps'")
-    return f"{match[1]} {match[2]}s"
-
-
-Duration = Annotated[str, AfterValidator(_duration)]
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-def short(flag: str) -> Any:
-    """A short command-line name beside the dotted one; YAML takes it at the top level."""
-    return tyro.conf.arg(aliases=[f"--{flag}"])
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line per fault, with the nearest valid name for an unknown key."""
-    lines = []
-    for fault in error.errors():
-        where, text = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"unknown key '{where}'; {nearest(where, model.model_fields)}")
-        elif isinstance(fault["input"], dict):  # a section that has explained itself
-            lines.append(f"{where}: {text}")
-        else:
-            lines.append(f"{where}: {text[0].lower()}{text[1:]} (got {fault['input']!r})")
-    return "\n".join(lines)
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
-
-    def __init__(self, **values: Any) -> None:
-        for key, value in values.items():
-            field = type(self).model_fields.get(key)
-            if isinstance(value, bool) and field is not None and "bool" not in str(field.annotation):
-                raise ValueError(f"{key}: {value} is no value for it (YAML reads yes, no, on and off as booleans)")
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ValueError(explain(error, type(self))) from None
-
-
-class Arch(_Model):
+class Arch(Section):
     """The network. Options left at None take the architecture's own default; see --list and --check."""
 
     name: Annotated[str, short("arch")] = "stn_slx"
     """Architecture: where the localisation net reads and what is warped."""
     net: Annotated[str | None, short("net")] = None
     """Classifier with its localisation net; None: the data set's usual one."""
-    depth: int | None = None
-    """X: convolutional layers before the point at which the localisation head reads."""
+    depth: int | tuple[int, ...] | None = None
+    """X: convolutional layers before the point at which the localisation head reads; several: a head at each."""
+    transform: Literal["translation", "attention", "similarity", "affine", "projective", "tps"] | None = None
+    """What a transformer may do; tps is a thin-plate spline."""
+    points: Annotated[int, Field(ge=2, le=16)] | None = None
+    """tps: control points on each side of their grid."""
     iterations: Positive | None = None
     """Spatial transforms in a row, sharing one head, each resampling the original."""
     test_iterations: Positive | None = None
     """The same at test time; None: as in training."""
+    parallel: Positive | None = None
+    """Transformers side by side, whose outputs the classifier reads as channels."""
+    size: Positive | None = None
+    """Side of the transformer's output; None: the network's usual one."""
+    antialias: bool | None = None
+    """Average over the pixels that a smaller output leaves out, instead of jumping over them."""
     padding: Literal["zeros", "border", "reflection"] | None = None
     """What the sampler sees outside of the image."""
     align_corners: bool | None = None
     """Whether -1 and 1 are the centres of the corner pixels (published numbers: True)."""
     identity: Literal["bias", "residual"] | None = None
     """How the transform starts at the identity: in the last bias, or added to an output of zero."""
+    feed_theta: bool | None = None
+    """Give the transform's parameters to the classifier's last linear layer, too."""
+    theta_decay: Annotated[float, Field(ge=0)] | None = None
+    """Loss: this times the squared distance of the parameters from the identity."""
 
 
-class Data(_Model):
+class Data(Section):
     """What is trained on, and how it is augmented."""
 
     name: Annotated[str, short("dataset")] = "mnist"
@@ -112,7 +77,7 @@ class Data(_Model):
     """Augmentation: mirror half of the images left to right."""
 
 
-class Optim(_Model):
+class Optim(Section):
     """The optimiser and its schedule."""
 
     name: Literal["sgd", "adamw"] = "adamw"
@@ -153,7 +118,7 @@ class Optim(_Model):
     """Learning rate of the localisation net, times lr."""
 
 
-class Train(_Model):
+class Train(Section):
     """How long, how many, in what arithmetic."""
 
     seeds: Annotated[str, short("seeds")] = "0"
@@ -184,7 +149,7 @@ class Train(_Model):
     """Minutes after which the run saves, stops and can be continued."""
 
 
-class Eval(_Model):
+class Eval(Section):
     """When and how to evaluate."""
 
     every: Duration = "1 epochs"
@@ -193,7 +158,7 @@ class Eval(_Model):
     """Images at a time, on each process."""
 
 
-class Checkpoint(_Model):
+class Checkpoint(Section):
     """When to save."""
 
     every: Duration = "1 epochs"
@@ -202,7 +167,7 @@ class Checkpoint(_Model):
     """Checkpoints kept of each seed; a damaged newest one falls back to the one before."""
 
 
-class Log(_Model):
+class Log(Section):
     """Where results go, and who hears of them."""
 
     runs: Annotated[str, short("runs")] = "runs"
@@ -221,7 +186,7 @@ class Log(_Model):
     """Draw curves, confusion matrix and warped images at the end."""
 
 
-class Config(_Model):
+class Config(Section):
     """Train spatial-transformer networks: one architecture, one data set, any number of seeds."""
 
     arch: Arch = Arch()

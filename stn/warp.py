@@ -1,40 +1,65 @@
-"""Grids, samplers and the spatial transformer. Every grid is made here, explicitly.
+"""Grids, the algebra of transforms, and bilinear sampling. Every grid is made here, explicitly.
 
-B batch, C channel, H W map, theta_B23 the affine matrix that moves sampling points
-(so the image moves by its inverse). Must not know which architecture uses a transformer.
+B batch, C channel, H W map, K control points, theta_B23 or theta_B33 the matrix that moves
+sampling points (so the image moves by its inverse), x and y coordinates in [-1, 1] that
+broadcast to [B, H, W]. Must not know who transforms what.
 """
 
-from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 _FAR = 1e6
 """No transform goes further: beyond it there is nothing to see."""
+_HORIZON = 1e-3
+"""A projective transform does not come closer to its horizon, where points are infinitely far."""
 
 
 @lru_cache(maxsize=64)
-def _axis(n: int, align_corners: bool, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Pixel centres of one side in [-1, 1]."""
-    edge = 1.0 if align_corners else 1.0 - 1.0 / n
-    return torch.linspace(-edge, edge, n, device=device, dtype=dtype)
+def _axis(n: int, align_corners: bool, finer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Pixel centres of one side in [-1, 1]; ``finer`` cuts each pixel in so many, around the same centre."""
+    pitch = 2 / (max(n - 1, 1) if align_corners else n)
+    edge = (n - 1 / finer) / 2 * pitch
+    return torch.linspace(-edge, edge, n * finer, device=device, dtype=dtype)
 
 
-def affine_grid(theta_B23: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
-    """Sampling points [B, H, W, 2]; elementwise, so exact in fp32 and cheap under vmap.
+def axes(size: tuple[int, int], align_corners: bool, like: Tensor, finer: int = 1) -> tuple[Tensor, Tensor]:
+    """The regular grid, x [W] and y [H, 1]; never in half precision, which would be off by whole pixels."""
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    y_H, x_W = (_axis(n, align_corners, finer, like.device, dtype) for n in size)
+    return x_W, y_H.unsqueeze(-1)
 
-    Always finite: torch's grid_sample reads outside of memory (a segmentation fault, seen on
-    CPU in 2.15) where a coordinate is not a number and padding is border or reflection.
+
+def grid_from(x: Tensor, y: Tensor) -> Tensor:
+    """Sampling points [B, H, W, 2], always finite.
+
+    torch's grid_sample reads outside of memory (a segmentation fault, seen on CPU in 2.15)
+    where a coordinate is not a number and padding is border or reflection.
     """
-    if theta_B23.dtype != torch.float64:
-        theta_B23 = theta_B23.float()  # a grid in bf16 would be off by whole pixels
-    theta_B23 = torch.nan_to_num(theta_B23, 0.0, 0.0, 0.0).clamp(-_FAR, _FAR)
-    y_H1 = _axis(size[0], align_corners, theta_B23.device, theta_B23.dtype).unsqueeze(-1)
-    x_W = _axis(size[1], align_corners, theta_B23.device, theta_B23.dtype)
-    a_B2, b_B2, c_B2 = theta_B23[..., None, None].unbind(2)
-    return (a_B2 * x_W + b_B2 * y_H1 + c_B2).permute(0, 2, 3, 1)
+    return torch.nan_to_num(torch.stack([x, y], dim=-1), 0.0, _FAR, -_FAR).clamp(-_FAR, _FAR)
+
+
+def move(theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Points under an affine matrix; elementwise, so exact in fp32 and cheap under vmap."""
+    a_B2, b_B2, c_B2 = theta[:, :2, :, None, None].to(x.dtype).unbind(2)
+    moved_B2HW = a_B2 * x + b_B2 * y + c_B2
+    return moved_B2HW[:, 0], moved_B2HW[:, 1]
+
+
+def project(theta_B33: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Points under a projective matrix."""
+    g, h, i = theta_B33[:, 2, :, None, None].to(x.dtype).unbind(1)
+    depth = g * x + h * y + i
+    depth = torch.where(depth.abs() < _HORIZON, torch.where(depth < 0, -_HORIZON, _HORIZON), depth)
+    u, v = move(theta_B33, x, y)
+    return u / depth, v / depth
+
+
+def affine_grid(theta: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+    """Sampling points [B, H, W, 2] of an affine matrix."""
+    return grid_from(*move(theta, *axes(size, align_corners, theta)))
 
 
 def sample(x_BCHW: Tensor, grid_BHW2: Tensor, padding: str, align_corners: bool) -> Tensor:
@@ -43,82 +68,65 @@ def sample(x_BCHW: Tensor, grid_BHW2: Tensor, padding: str, align_corners: bool)
     return F.grid_sample(x_BCHW, grid_BHW2, mode="bilinear", padding_mode=padding, align_corners=align_corners)
 
 
-def compose(first_B23: Tensor, second_B23: Tensor) -> Tensor:
-    """The 3x3 product first @ second of two affine matrices, elementwise (no TF32)."""
-    a, b = first_B23[:, :, :2], second_B23
-    product = a[:, :, :1] * b[:, :1, :] + a[:, :, 1:] * b[:, 1:, :]
-    return torch.cat([product[:, :, :2], product[:, :, 2:] + first_B23[:, :, 2:]], dim=2)
+def compose(first: Tensor, second: Tensor) -> Tensor:
+    """The product first @ second of 3x3 matrices, elementwise (no TF32)."""
+    return (first.unsqueeze(-1) * second.unsqueeze(-3)).sum(-2)
 
 
 def invert(theta_B23: Tensor) -> Tensor:
     """The affine matrix that undoes another one."""
     a, b, c, d = (theta_B23[:, i, j] for i in (0, 1) for j in (0, 1))
     inverse = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / (a * d - b * c).view(-1, 1, 1)
-    shift = (inverse * theta_B23[:, None, :, 2]).sum(-1, keepdim=True)
+    shift = (inverse * theta_B23[:, None, :2, 2]).sum(-1, keepdim=True)
     return torch.cat([inverse, -shift], dim=2)
 
 
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+@lru_cache(maxsize=8)
+def control_points(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A regular grid of side x side points over [-1, 1], (x, y) [K, 2], row by row."""
+    at = torch.linspace(-1, 1, side, device=device, dtype=dtype)
+    return torch.stack([at.repeat(side), at.repeat_interleave(side)], dim=1)
 
 
-class SpatialTransformer(nn.Module):
-    """Localisation head -> affine matrix -> grid -> sampler, several times if asked.
-
-    ``look`` turns an image into what the head reads; a transformer with a trunk of its own
-    (a copy of the classifier's first layers) looks through that. Everything in here belongs
-    to the localisation's parameter group.
-    """
-
-    def __init__(
-        self,
-        head: nn.Module,
-        hidden: int,
-        size: tuple[int, int],
-        trunk: nn.Module | None = None,
-        *,
-        iterations: int = 1,
-        test_iterations: int | None = None,
-        padding: str = "border",
-        align_corners: bool = True,
-        identity: str = "bias",
-    ) -> None:
-        super().__init__()
-        self.trunk, self.head, self.last = trunk, head, nn.Linear(hidden, 6)
-        self.size, self.padding, self.align_corners = size, padding, align_corners
-        self.train_iterations, self.test_iterations = iterations, test_iterations or iterations
-        self.residual = identity == "residual"
-        self.start: Tensor
-        self.register_buffer("start", torch.tensor(IDENTITY), persistent=False)
-        nn.init.zeros_(self.last.weight)
-        with torch.no_grad():
-            self.last.bias.copy_(self.start * float(not self.residual))
-
-    def extra_repr(self) -> str:
-        return f"size={self.size}, padding={self.padding}, iterations={self.train_iterations}"
-
-    def _locate(self, x_BCHW: Tensor) -> Tensor:
-        hidden = self.head(x_BCHW)
-        with torch.autocast(hidden.device.type, enabled=False):  # bf16 next to 1 is a fifth of a pixel in 112
-            theta = self.last(hidden.to(self.last.weight.dtype))
-        return (theta + self.start if self.residual else theta).view(-1, 2, 3)
-
-    def forward(self, x_BCHW: Tensor, look: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """The warped input and the whole transform; each iteration resamples the original input."""
-        iterations = self.train_iterations if self.training else self.test_iterations
-        look = look if self.trunk is None else self.trunk
-        warped_BCHW, theta_B23 = x_BCHW, None
-        for k in range(iterations):
-            step_B23 = self._locate(look(warped_BCHW))
-            theta_B23 = step_B23 if theta_B23 is None else compose(theta_B23, step_B23)
-            size = self.size if k == iterations - 1 else (x_BCHW.shape[2], x_BCHW.shape[3])
-            grid = affine_grid(theta_B23, size, self.align_corners)
-            warped_BCHW = sample(x_BCHW, grid, self.padding, self.align_corners)
-            # A transform that is no number makes no image, so that the loss tells.
-            warped_BCHW = warped_BCHW + 0 * theta_B23.detach().sum((1, 2)).view(-1, 1, 1, 1)
-        assert theta_B23 is not None
-        return warped_BCHW, theta_B23
+def _bend(x: Tensor, y: Tensor, side: int) -> Tensor:
+    """Basis of a thin-plate spline at points: r^2 log r^2 from each control point, then 1, x, y."""
+    at_K2 = control_points(side, x.device, x.dtype)
+    squared = (x.unsqueeze(-1) - at_K2[:, 0]) ** 2 + (y.unsqueeze(-1) - at_K2[:, 1]) ** 2
+    bent = squared * squared.clamp(min=1e-30).log()
+    plane = torch.stack([torch.ones_like(bent[..., 0]), x.expand(bent.shape[:-1]), y.expand(bent.shape[:-1])], -1)
+    return torch.cat([bent, plane], dim=-1)
 
 
-def is_localisation(name: str) -> bool:
-    """Whether a parameter belongs to a transformer, by its full name: networks call it ``st``."""
-    return "st" in name.split(".")
+@lru_cache(maxsize=8)
+def _stiffness(side: int, device: torch.device) -> Tensor:
+    """From where the control points go to the spline's coefficients, [K + 3, K], in float64."""
+    at_K2 = control_points(side, torch.device("cpu"), torch.float64)
+    basis = _bend(at_K2[:, 0], at_K2[:, 1], side)
+    K = len(at_K2)
+    system = torch.cat([basis, torch.cat([basis[:, K:], basis.new_zeros(3, 3)]).mT])
+    return torch.linalg.inv(system)[:, :K].to(device)
+
+
+@lru_cache(maxsize=64)
+def _plate(size: tuple[int, int], side: int, align_corners: bool, finer: int, device: torch.device) -> Tensor:
+    """What each control point moves of the regular grid, [H * W, K]."""
+    x, y = axes(size, align_corners, torch.empty(0, device=device, dtype=torch.float64), finer)
+    return (_bend(x.expand(len(y), -1), y.expand(-1, len(x)), side) @ _stiffness(side, device)).flatten(0, 1)
+
+
+def plate_grid(to_BK2: Tensor, size: tuple[int, int], align_corners: bool, finer: int = 1) -> tuple[Tensor, Tensor]:
+    """The regular grid under the spline that takes the control points to ``to_BK2``."""
+    side = round(to_BK2.shape[1] ** 0.5)
+    plate = _plate(size, side, align_corners, finer, to_BK2.device)
+    # A product with few terms, in float64: TF32 would be off by whole pixels.
+    moved_B2N = F.linear(to_BK2.double().transpose(1, 2), plate).to(axes(size, align_corners, to_BK2)[0].dtype)
+    x, y = moved_B2N.view(len(to_BK2), 2, size[0] * finer, size[1] * finer).unbind(1)
+    return x, y
+
+
+def bend(to_BK2: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Any points under the spline that takes the control points to ``to_BK2``."""
+    side = round(to_BK2.shape[1] ** 0.5)
+    coefficients = F.linear(to_BK2.double().transpose(1, 2), _stiffness(side, to_BK2.device)).to(x.dtype)
+    moved = (_bend(x, y, side).unsqueeze(-4) * coefficients[:, :, None, None, :]).sum(-1)
+    return moved[:, 0], moved[:, 1]

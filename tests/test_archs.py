@@ -46,13 +46,14 @@ def test_shapes_gradients_and_identity_start(arch: str, dataset: str) -> None:
     x = torch.randn(3, *facts.shape)
     if isinstance(model, Transformed):
         with torch.no_grad():
-            warped, theta = model.warp(x)
-        assert torch.equal(theta, torch.tensor([[1.0, 0, 0], [0, 1, 0]]).expand(3, 2, 3))
-        seen = model._run(x, 0, model.at)
+            (warp,) = model.warps(x)
+        warped = warp.image_BCHW
+        assert torch.equal(warp.theta_BP, torch.tensor([1.0, 0, 0, 0, 1, 0]).expand(3, 6))
+        seen = model._run(x, 0, model.at[0])
         if warped.shape == seen.shape:
             torch.testing.assert_close(warped, seen, atol=1e-4, rtol=0)  # of noise, in fp32
         # The head's last weights are zero, so nothing before them has a gradient yet: move them.
-        torch.nn.init.normal_(model.st.last.weight, std=0.01)
+        torch.nn.init.normal_(model.st[0].heads[0].last.weight, std=0.01)
     logits = model(x)
     assert logits.shape == (3, facts.classes)
     torch.nn.functional.cross_entropy(logits, torch.tensor([1, 2, 3])).backward()
@@ -65,18 +66,18 @@ def test_shapes_gradients_and_identity_start(arch: str, dataset: str) -> None:
 def test_residual_identity_starts_at_the_identity_with_zero_bias(arch: str) -> None:
     model = make(arch, identity="residual")
     assert isinstance(model, Transformed)
-    assert model.st.last.bias.abs().sum() == 0
-    _, theta = model.warp(torch.randn(2, 1, 28, 28))
-    assert torch.equal(theta[0], torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
+    assert model.st[0].heads[0].last.bias.abs().sum() == 0
+    (warp,) = model.warps(torch.randn(2, 1, 28, 28))
+    assert torch.equal(warp.theta_BP[0], torch.tensor([1.0, 0, 0, 0, 1, 0]))
 
 
 def test_slx_is_the_papers_formula_and_shares_its_trunk() -> None:
     model = make("stn_slx").double()
     assert isinstance(model, Transformed)
-    torch.nn.init.normal_(model.st.last.weight, std=0.05)
+    torch.nn.init.normal_(model.st[0].heads[0].last.weight, std=0.05)
     x = torch.randn(4, 1, 28, 28, dtype=torch.float64)
     trunk, rest = model.stages[0], model.stages[1:]
-    theta = model.st.last(model.st.head(trunk(x))).view(-1, 2, 3)
+    theta = model.st[0].heads[0].last(model.st[0].heads[0].head(trunk(x))).view(-1, 2, 3)
     grid = torch.nn.functional.affine_grid(theta, [4, 1, 28, 28], align_corners=True)
     warped = torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=True)
     y = trunk(warped)
@@ -88,7 +89,7 @@ def test_slx_is_the_papers_formula_and_shares_its_trunk() -> None:
 def test_dlx_trunk_starts_as_a_copy_and_is_its_own() -> None:
     model = make("stn_dlx")
     assert isinstance(model, Transformed)
-    copied, original = model.st.trunk[0][0].weight, model.stages[0][0].weight  # type: ignore[index]
+    copied, original = model.st[0].heads[0].trunk[0][0].weight, model.stages[0][0].weight  # type: ignore[index]
     assert torch.equal(copied, original)
     assert copied.data_ptr() != original.data_ptr()
 
@@ -97,11 +98,11 @@ def test_cx_warps_the_feature_map_with_one_grid() -> None:
     model = make("stn_cx")
     assert isinstance(model, Transformed)
     with torch.no_grad():
-        model.st.last.bias.copy_(torch.tensor([-1.0, 0, 0, 0, 1, 0]))  # mirror left to right
+        model.st[0].heads[0].last.bias.copy_(torch.tensor([-1.0, 0, 0, 0, 1, 0]))  # mirror left to right
         x = torch.randn(2, 1, 28, 28)
         features = model.stages[0](x)
-        warped, _ = model.warp(x)
-    torch.testing.assert_close(warped, features.flip(-1), atol=1e-5, rtol=0)
+        (warp,) = model.warps(x)
+    torch.testing.assert_close(warp.image_BCHW, features.flip(-1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("arch", ["stn_cx", "stn_dlx", "stn_slx"])
@@ -117,18 +118,19 @@ def test_iterations_compose_and_resample_the_original() -> None:
     model = make("stn_c0", iterations=2, test_iterations=3).double()
     assert isinstance(model, Transformed)
     with torch.no_grad():
-        model.st.last.bias.copy_(torch.tensor([0.9, 0.1, 0.0, -0.1, 0.9, 0.05]))
+        model.st[0].heads[0].last.bias.copy_(torch.tensor([0.9, 0.1, 0.0, -0.1, 0.9, 0.05]))
     x = torch.randn(2, 1, 28, 28, dtype=torch.float64)
     one = torch.eye(3, dtype=torch.float64)
-    one[:2] = model.st.last.bias.detach().view(2, 3)
+    one[:2] = model.st[0].heads[0].last.bias.detach().view(2, 3)
     for training, n in ((True, 2), (False, 3)):
         model.train(training)
-        warped, theta = model.warp(x)
+        (warp,) = model.warps(x)
         whole = torch.linalg.matrix_power(one, n)[:2]
-        torch.testing.assert_close(theta[0], whole, atol=1e-12, rtol=0)
+        torch.testing.assert_close(warp.theta_BP[0].view(2, 3), whole, atol=1e-12, rtol=0)
+        assert len(warp.steps) == n
         grid = torch.nn.functional.affine_grid(whole.expand(2, 2, 3), [2, 1, 28, 28], align_corners=True)
         expected = torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=True)
-        torch.testing.assert_close(warped, expected, atol=1e-12, rtol=0)
+        torch.testing.assert_close(warp.image_BCHW, expected, atol=1e-12, rtol=0)
 
 
 def test_coordconv_equals_a_convolution_over_appended_channels() -> None:

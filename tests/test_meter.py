@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
+from stn.archs.transformer import Localisation, Options, SpatialTransformer
 from stn.meter import Meter
 from stn.runtime import Runtime
 from stn.schema import Config
 from stn.seeds import SeedOps
-from stn.warp import SpatialTransformer
 
 NAN = float("nan")
 
@@ -75,12 +75,15 @@ def test_best_is_the_first_of_equals(runtime: Runtime) -> None:
 
 
 def test_theta_is_not_rounded_to_bf16() -> None:
-    st = SpatialTransformer(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4)), 4, (4, 4))
+    body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(16, 4))
+    head = Localisation(body, 4, (1.0, 0, 0, 0, 1, 0), 0, None, False)
     with torch.no_grad():
-        st.last.bias[0] = 1.0035
+        head.last.bias[0] = 1.0035
+    st = SpatialTransformer([head], (4, 4), 1, Options())
     with torch.autocast("cpu", torch.bfloat16):
-        _, theta = st(torch.zeros(1, 1, 4, 4), lambda y: y)
-    assert theta[0, 0, 0] == torch.tensor(1.0035)
+        warp = st(torch.zeros(1, 1, 4, 4), lambda y, depth: y)
+    assert warp.theta_BP[0, 0] == torch.tensor(1.0035)
+    assert warp.steps[0].grid_BHW2.dtype == torch.float32
 
 
 def test_a_step_may_be_a_tensor() -> None:

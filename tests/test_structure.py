@@ -8,8 +8,9 @@ from conftest import ROOT
 
 LAYERS = [
     {"stn.registry", "stn.rng", "stn.sampling", "stn.replay"},
-    {"stn.schema", "stn.warp"},
-    {"stn.config"},
+    {"stn.fields", "stn.warp"},
+    {"stn.schema"},
+    {"stn.config", "stn.transforms"},
     {"stn.rundir", "stn.archs", "stn.data", "stn.seeds", "stn.stop", "stn.cli", "stn.env"},
     {"stn.checkpoint", "stn.optim", "stn.sinks", "stn.resolve", "stn.runtime", "stn.trials"},
     {"stn.log", "stn.meter"},
@@ -20,6 +21,7 @@ LAYERS = [
 ]
 WITHOUT_TORCH = {
     "stn.registry",
+    "stn.fields",
     "stn.schema",
     "stn.config",
     "stn.rundir",

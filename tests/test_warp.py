@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stn.warp import SpatialTransformer, affine_grid, compose, invert, is_localisation, sample
+from stn.archs.transformer import Localisation, Options, SpatialTransformer, is_localisation
+from stn.warp import affine_grid, compose, invert, sample
 
 
 def random_theta(n: int) -> torch.Tensor:
@@ -26,10 +27,10 @@ def test_grid_is_computed_in_fp32_whatever_theta_is_in() -> None:
 def test_compose_is_the_product_and_invert_undoes() -> None:
     a, b = random_theta(4), random_theta(4).flip(0)
     last = torch.tensor([0.0, 0, 1], dtype=torch.float64).expand(4, 1, 3)
-    product = torch.cat([a, last], 1) @ torch.cat([b, last], 1)
-    torch.testing.assert_close(compose(a, b), product[:, :2], atol=1e-14, rtol=0)
-    identity = torch.eye(2, 3, dtype=torch.float64).expand(4, 2, 3)
-    torch.testing.assert_close(compose(a, invert(a)), identity, atol=1e-12, rtol=0)
+    whole_a, whole_b, inverse = (torch.cat([m, last], 1) for m in (a, b, invert(a)))
+    torch.testing.assert_close(compose(whole_a, whole_b), whole_a @ whole_b, atol=1e-14, rtol=0)
+    identity = torch.eye(3, dtype=torch.float64).expand(4, 3, 3)
+    torch.testing.assert_close(compose(whole_a, inverse), identity, atol=1e-12, rtol=0)
 
 
 def test_a_known_warp_is_undone_by_its_inverse() -> None:
@@ -50,14 +51,15 @@ def test_localisation_is_found_by_name() -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e38])
 def test_a_transform_that_is_no_number_harms_its_own_image_only(padding: str, bad: float) -> None:
     """Without the guard this is a segmentation fault, which pytest does not survive."""
-    st = SpatialTransformer(torch.nn.Flatten(), 64, (8, 8), padding=padding)
+    head = Localisation(torch.nn.Flatten(), 64, (1.0, 0, 0, 0, 1, 0), 0, None, False)
+    st = SpatialTransformer([head], (8, 8), 1, Options(padding=padding))
     x = torch.randn(3, 1, 8, 8)
-    clean, _ = st(x, lambda y: y)
+    clean = st(x, lambda y, depth: y).image_BCHW
     with torch.no_grad():
-        st.last.weight[0, 0] = 1.0
+        head.last.weight[0, 0] = 1.0
     seen = torch.zeros_like(x)
     seen[1, 0, 0, 0] = bad  # what the head reads of the second image
-    warped, _ = st(x, lambda y: seen)
+    warped = st(x, lambda y, depth: seen).image_BCHW
     assert warped[1].isfinite().all() == (bad == 1e38)
     assert torch.equal(warped[[0, 2]], clean[[0, 2]])
     warped.nan_to_num().sum().backward()

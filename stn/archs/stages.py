@@ -7,6 +7,7 @@ pooling that follows the convolution. Must not know about transformers.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,8 +95,10 @@ def conv(
     padding: int = 0,
     dropout: float = 0.0,
     coordinates: dict | None = None,
+    slope: float = 0.0,
+    norm: bool = False,
 ) -> Maker:
-    """Convolution, channel dropout, max-pool, ReLU."""
+    """Convolution, channel dropout, max-pool, ReLU (leaky by ``slope``; 1: none), batch norm."""
 
     def make(shape: Shape) -> nn.Module:
         side = shape[-1] + 2 * padding - kernel + 1
@@ -109,9 +112,33 @@ def conv(
             layers.append(nn.Dropout2d(dropout))
         if pool > 1:
             layers.append(nn.MaxPool2d(pool))
-        return nn.Sequential(*layers, nn.ReLU())
+        if slope < 1:
+            layers.append(nn.LeakyReLU(slope) if slope else nn.ReLU())
+        if norm:
+            layers.append(nn.BatchNorm2d(width))
+        return nn.Sequential(*layers)
 
     return make
+
+
+def block(width: int, kernel: int, dropout: float = 0.0, **how: Any) -> Maker:
+    """Convolution without bias, batch norm, ReLU, dropout; ``how``: stride, padding, dilation, groups."""
+
+    def make(shape: Shape) -> nn.Module:
+        layers = [nn.Conv2d(shape[0], width, kernel, bias=False, **how), nn.BatchNorm2d(width), nn.ReLU()]
+        return nn.Sequential(*layers, *([nn.Dropout(dropout)] if dropout else []))
+
+    return make
+
+
+def mix(width: int) -> Maker:
+    """A 1x1 convolution without bias, and nothing behind it."""
+    return lambda shape: nn.Conv2d(shape[0], width, 1, bias=False)
+
+
+def average(classes: int) -> Maker:
+    """A last stage without a linear layer: 1x1 convolution to the classes, mean over the map."""
+    return lambda shape: nn.Sequential(mix(classes)(shape), nn.AvgPool2d(shape[1:]), nn.Flatten())
 
 
 def dense(*widths: int, dropout: float = 0.0) -> Maker:

@@ -11,10 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._pytree import tree_map, tree_map_only
 
 from stn.rng import Site, derived_seed
 from stn.seeds import layers, rules  # noqa: F401  (fill the tables)
 from stn.seeds.stacked import SeedOps, Stacked
+
+Output = Tensor | tuple[Tensor, Tensor]
+"""Logits, or in training logits and what each image adds to the loss."""
+
+
+def with_penalty(out: Output) -> tuple[Tensor, Tensor | float]:
+    """Logits and penalty, of networks with and without one."""
+    return out if isinstance(out, tuple) else (out, 0.0)
 
 
 class Seeds(nn.Module):
@@ -29,7 +38,7 @@ class Seeds(nn.Module):
     ) -> None:
         super().__init__()
         self.seeds = seeds
-        self.compiled: dict[torch.Size, Callable[..., Tensor]] | None = None
+        self.compiled: dict[torch.Size, Callable[..., Output]] | None = None
         """Compiled code by the shape of a batch, once this is a table."""
         self.slow: dict[str, str] = {}
         """Operations of the network that have no rule of their own, and how they were run."""
@@ -96,16 +105,16 @@ class Seeds(nn.Module):
     def _tensors(self) -> list[Tensor]:
         return [together for _, _, _, together in self._slots]
 
-    def _run(self, tensors: list[Tensor], x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Tensor:
+    def _run(self, tensors: list[Tensor], x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
         if len(self.seeds) == 1:
-            return self.alone(0, x_SBCHW[0], step, row_B, tensors).unsqueeze(0)
+            return tree_map(lambda x: x.unsqueeze(0), self.alone(0, x_SBCHW[0], step, row_B, tensors))
         mode = SeedOps(self.seeds, self.seed_S, step, row_B)
         with mode, self._bound(list(map(Stacked, tensors))) as network:
             out = network(Stacked(x_SBCHW))
         self.slow |= mode.slow
-        return out.every
+        return tree_map_only(Stacked, lambda x: x.every, out)
 
-    def forward(self, x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Tensor:
+    def forward(self, x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
         """Logits in training mode; random numbers depend on seed, step and row only."""
         given = self._tensors(), x_SBCHW, step, row_B
         if self.compiled is None:
@@ -119,7 +128,7 @@ class Seeds(nn.Module):
 
     def alone(
         self, s: int, x_BCHW: Tensor, step: int | Tensor, row_B: Tensor, tensors: list[Tensor] | None = None
-    ) -> Tensor:
+    ) -> Output:
         """Logits of one seed, from its network run as it was written."""
         ops = SeedOps(self.seeds[s : s + 1], self.seed_S[s : s + 1], step, row_B)
         with ops, self._bound([together[s] for together in tensors or self._tensors()]) as network:
@@ -129,7 +138,7 @@ class Seeds(nn.Module):
         """Logits of the same images for every seed."""
         row_B = torch.arange(len(x_BCHW), device=x_BCHW.device)
         if len(self.seeds) == 1:
-            return self.alone(0, x_BCHW, 0, row_B).unsqueeze(0)
+            return with_penalty(self.alone(0, x_BCHW, 0, row_B))[0].unsqueeze(0)
         with SeedOps(self.seeds, self.seed_S, 0, row_B), self._bound(list(map(Stacked, self._tensors()))) as network:
             out = network(x_BCHW)
         return out.every if isinstance(out, Stacked) else out.expand(len(self.seeds), *out.shape)

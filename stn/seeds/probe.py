@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stn.seeds.model import Seeds
+from stn.seeds.model import Seeds, with_penalty
 
 _ROWS = 3
 
@@ -27,8 +27,8 @@ class Probe(NamedTuple):
 
 def _outcome(model: Seeds, x_SBCHW: Tensor, test_BCHW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Logits, test logits and buffers; gradients. Each has the seeds in front."""
-    logits_SBK = model.train()(x_SBCHW, 0, torch.arange(_ROWS))
-    logits_SBK.logsumexp(-1).sum().backward()
+    logits_SBK, penalty_SB = with_penalty(model.train()(x_SBCHW, 0, torch.arange(_ROWS)))
+    (logits_SBK.logsumexp(-1) + penalty_SB).sum().backward()
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
     model.eval()
     with torch.no_grad():

@@ -1,0 +1,143 @@
+"""The spatial transformer: localisation heads, the transform that they predict, and its sampler.
+
+B batch, C channel, H W map, P parameters of a transform. Must not know where in a classifier
+it stands.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stn.transforms import build_family
+from stn.warp import sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What every architecture with a transformer takes."""
+
+    transform: str = "affine"
+    points: int = 4
+    iterations: int = 1
+    test_iterations: int | None = None
+    parallel: int = 1
+    size: int | None = None
+    antialias: bool = False
+    padding: str = "border"
+    align_corners: bool = True
+    identity: str = "bias"
+    feed_theta: bool = False
+    theta_decay: float = 0.0
+
+
+class Step(NamedTuple):
+    """One resampling."""
+
+    image_BCHW: Tensor
+    grid_BHW2: Tensor
+
+
+class Warp(NamedTuple):
+    """What a transformer made of its input."""
+
+    image_BCHW: Tensor
+    theta_BP: Tensor
+    """Parameters of the whole transform; of parallel ones side by side."""
+    steps: list[Step]
+    """Every resampling on the way, the last of which made the image."""
+
+
+class Localisation(nn.Module):
+    """Features -> parameters, at first those of the identity.
+
+    ``depth`` says how many of the classifier's stages the head looks through; with a trunk
+    of its own it looks through that.
+    """
+
+    def __init__(
+        self, head: nn.Module, hidden: int, start: Sequence[float], depth: int, trunk: nn.Module | None, residual: bool
+    ) -> None:
+        super().__init__()
+        self.trunk, self.head, self.last = trunk, head, nn.Linear(hidden, len(start))
+        self.depth = depth
+        self.start: Tensor
+        self.register_buffer("start", torch.tensor(start), persistent=False)
+        self.residual = residual
+        nn.init.zeros_(self.last.weight)
+        with torch.no_grad():
+            self.last.bias.copy_(self.start * float(not residual))
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.head(features if self.trunk is None else self.trunk(features))
+        with torch.autocast(hidden.device.type, enabled=False):  # bf16 next to 1 is a fifth of a pixel in 112
+            theta_BP = self.last(hidden.to(self.last.weight.dtype))
+        return theta_BP + self.start if self.residual else theta_BP
+
+
+class SpatialTransformer(nn.Module):
+    """Resamples a map by what its heads find, one after the other or (parallel) side by side.
+
+    Heads in a row, and iterations of each, compose: the *original* map is resampled by the whole
+    transform each time. The last time it gets its new size. Everything in here belongs to the
+    localisation's parameter group.
+    """
+
+    def __init__(self, heads: Sequence[Localisation], size: tuple[int, int], shrink: float, options: Options) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(heads)
+        self.size, self.options = size, options
+        self.family = build_family(options.transform, options.points)
+        self.finer = max(1, round(shrink)) if options.antialias else 1
+        self.bypassed = False
+        """Whether nothing is transformed, to see what the classifier does without."""
+
+    def extra_repr(self) -> str:
+        o = self.options
+        return f"{o.transform}, size={self.size}, padding={o.padding}, iterations={o.iterations}"
+
+    def _resample(self, x_BCHW: Tensor, whole: object, size: tuple[int, int], finer: int) -> Step:
+        o = self.options
+        grid_BHW2 = self.family.grid(whole, size, o.align_corners, finer)
+        image_BCHW = sample(x_BCHW, grid_BHW2, o.padding, o.align_corners)
+        return Step(F.avg_pool2d(image_BCHW, finer) if finer > 1 else image_BCHW, grid_BHW2)
+
+    def _chain(self, x_BCHW: Tensor, heads: Sequence[nn.Module], look: Callable[[Tensor, int], Tensor]) -> Warp:
+        o = self.options
+        iterations = o.iterations if self.training else o.test_iterations or o.iterations
+        turns = [head for head in heads for _ in range(iterations)]
+        whole, seen_BCHW, steps = None, x_BCHW, []
+        for k, head in enumerate(turns):
+            assert isinstance(head, Localisation)
+            features = look(seen_BCHW, head.depth)
+            found = self.family.start(head.start.expand(len(features), -1) if self.bypassed else head(features))
+            whole = found if whole is None else self.family.then(whole, found)
+            last = k == len(turns) - 1
+            size = self.size if last else (x_BCHW.shape[2], x_BCHW.shape[3])
+            steps.append(self._resample(x_BCHW, whole, size, self.finer if last else 1))
+            seen_BCHW = steps[-1].image_BCHW
+        theta_BP = self.family.parameters(whole)
+        # A transform that is no number makes no image, so that the loss tells.
+        image_BCHW = seen_BCHW + 0 * theta_BP.detach().sum(1).view(-1, 1, 1, 1)
+        return Warp(image_BCHW, theta_BP, steps)
+
+    def forward(self, x_BCHW: Tensor, look: Callable[[Tensor, int], Tensor]) -> Warp:
+        """``look`` runs the classifier's own stages that a head of some depth reads."""
+        if self.options.parallel == 1:
+            return self._chain(x_BCHW, list(self.heads), look)
+        warps = [self._chain(x_BCHW, [head], look) for head in self.heads]
+        images, thetas, steps = zip(*warps, strict=True)
+        return Warp(torch.cat(images, 1), torch.cat(thetas, 1), [step for chain in steps for step in chain])
+
+    def away(self, warp: Warp) -> Tensor:
+        """Squared distance of the parameters from the identity, [B]."""
+        start = self.heads[0].start.repeat(self.options.parallel)  # type: ignore[operator, union-attr]
+        return (warp.theta_BP - start).square().sum(1)
+
+
+def is_localisation(name: str) -> bool:
+    """Whether a parameter belongs to a transformer, by its full name: networks call theirs ``st``."""
+    return "st" in name.split(".")
