@@ -25,6 +25,7 @@ from stn.evaluate import evaluate
 from stn.finish import wrap_up
 from stn.fuse import at_once
 from stn.log import Log, say, warn
+from stn.look import last_look, snapshots
 from stn.meter import Meter
 from stn.replay import Replay
 from stn.resolve import build_dataset, resolve
@@ -93,6 +94,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
     # ---- the loop
     model.train()
     with Log(trials, step, runtime.writes) as log:
+        if step == 0 and runtime.writes:
+            log.rows(snapshots(model, stream, 0), sinks=False)
         meter.tick(training=False)
         while step < steps and meter.alive() and not stop.due(step):
             size = stream.seek(step)
@@ -108,6 +111,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
                 meter.tick(training=True)
                 scores = evaluate(model, stream, config.eval.batch_size, runtime)
                 log.rows(meter.eval_rows(step, epoch, scores))
+                if runtime.writes:
+                    log.rows(snapshots(model, stream, step), sinks=False)
                 meter.tick(training=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
                 progress.save(step, config.checkpoint.keep)
@@ -117,11 +122,12 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
         if step < steps and meter.alive():
             progress.save(step, config.checkpoint.keep)
         else:
+            looks = last_look(model, stream, config.eval.batch_size, runtime)
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
                 facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
                 facts["weights_sha256"] = checkpoint.digest(weights)
-                rows.append(trial.identity() | facts | meter.result(s) | runtime.result())
+                rows.append(trial.identity() | facts | meter.result(s) | looks[s] | runtime.result())
                 if runtime.writes:
                     checkpoint.save_final(trial.run, trial.seed, weights)
                     trial.run.add_result(rows[-1])

@@ -5,6 +5,8 @@ S seed, B batch, K class.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stn.archs import build_model
+from stn.archs.transformer import SpatialTransformer
 from stn.checkpoint import load_final
 from stn.cli import fail
 from stn.config import load_yaml
@@ -63,6 +66,17 @@ def evaluate(seeds: Seeds, stream: Stream, batch_size: int, runtime: Runtime) ->
     return [
         scores(c.view(K, K).cpu(), float(loss / c.sum()), split) for c, loss in zip(confusion_SKK, loss_S, strict=True)
     ]
+
+
+@contextmanager
+def bypassed(seeds: Seeds) -> Iterator[bool]:
+    """The networks without what their transformers do; says whether they have any."""
+    sts = [module for module in seeds.network(0).modules() if isinstance(module, SpatialTransformer)]
+    for st in sts:
+        st.bypassed = True
+    yield bool(sts)
+    for st in sts:
+        st.bypassed = False
 
 
 def evaluate_run(path: str) -> int:

@@ -65,11 +65,12 @@ class Log:
                 warn(f"{name} is off: {type(error).__name__}: {error}")
                 self.sinks.remove(entry)
 
-    def rows(self, rows: Sequence[Row | None]) -> None:
+    def rows(self, rows: Sequence[Row | None], sinks: bool = True) -> None:
+        """Into the record, and to whoever listens."""
         parts = [(run, part) for run, part in self._split(rows) if part]
         for run, part in parts:
             run.add_metrics(part)
-        if parts:
+        if parts and sinks:
             self._each(lambda sink, own: sink.rows(own) if own else None, parts)
 
     def close(self, results: Sequence[Row]) -> None:

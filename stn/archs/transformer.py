@@ -6,7 +6,7 @@ it stands.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +47,8 @@ class Warp(NamedTuple):
     image_BCHW: Tensor
     theta_BP: Tensor
     """Parameters of the whole transform; of parallel ones side by side."""
+    grid_BHW2: Tensor
+    """Where the whole transform samples; of parallel ones the first."""
     steps: list[Step]
     """Every resampling on the way, the last of which made the image."""
 
@@ -105,13 +107,12 @@ class SpatialTransformer(nn.Module):
         image_BCHW = sample(x_BCHW, grid_BHW2, o.padding, o.align_corners)
         return Step(F.avg_pool2d(image_BCHW, finer) if finer > 1 else image_BCHW, grid_BHW2)
 
-    def _chain(self, x_BCHW: Tensor, heads: Sequence[nn.Module], look: Callable[[Tensor, int], Tensor]) -> Warp:
+    def _chain(self, x_BCHW: Tensor, heads: Sequence[Any], look: Callable[[Tensor, int], Tensor]) -> Warp:
         o = self.options
         iterations = o.iterations if self.training else o.test_iterations or o.iterations
         turns = [head for head in heads for _ in range(iterations)]
         whole, seen_BCHW, steps = None, x_BCHW, []
         for k, head in enumerate(turns):
-            assert isinstance(head, Localisation)
             features = look(seen_BCHW, head.depth)
             found = self.family.start(head.start.expand(len(features), -1) if self.bypassed else head(features))
             whole = found if whole is None else self.family.then(whole, found)
@@ -122,15 +123,15 @@ class SpatialTransformer(nn.Module):
         theta_BP = self.family.parameters(whole)
         # A transform that is no number makes no image, so that the loss tells.
         image_BCHW = seen_BCHW + 0 * theta_BP.detach().sum(1).view(-1, 1, 1, 1)
-        return Warp(image_BCHW, theta_BP, steps)
+        return Warp(image_BCHW, theta_BP, steps[-1].grid_BHW2, steps)
 
     def forward(self, x_BCHW: Tensor, look: Callable[[Tensor, int], Tensor]) -> Warp:
         """``look`` runs the classifier's own stages that a head of some depth reads."""
         if self.options.parallel == 1:
             return self._chain(x_BCHW, list(self.heads), look)
         warps = [self._chain(x_BCHW, [head], look) for head in self.heads]
-        images, thetas, steps = zip(*warps, strict=True)
-        return Warp(torch.cat(images, 1), torch.cat(thetas, 1), [step for chain in steps for step in chain])
+        images, thetas = torch.cat([w.image_BCHW for w in warps], 1), torch.cat([w.theta_BP for w in warps], 1)
+        return Warp(images, thetas, warps[0].grid_BHW2, [step for w in warps for step in w.steps])
 
     def away(self, warp: Warp) -> Tensor:
         """Squared distance of the parameters from the identity, [B]."""

@@ -1,0 +1,35 @@
+"""What a run notes of its transformers: their parameters for fixed images on the way, pose and bypass at the end.
+
+Must not know how a step is made.
+"""
+
+from stn import pose
+from stn.data.stream import Stream
+from stn.evaluate import bypassed, evaluate
+from stn.rundir import Row
+from stn.runtime import Runtime
+from stn.seeds import Seeds
+
+
+def snapshots(model: Seeds, stream: Stream, step: int) -> list[Row | None]:
+    """A row for each seed whose network has a transformer."""
+    rows: list[Row | None] = []
+    for s, seed in enumerate(model.seeds):
+        theta = pose.thetas(model.network(s), stream)
+        row = {"kind": "warp", "seed": seed, "step": step, "epoch": step / stream.steps_per_epoch, "theta": theta}
+        rows.append(row if theta else None)
+    model.train()
+    return rows
+
+
+def last_look(model: Seeds, stream: Stream, batch_size: int, runtime: Runtime) -> list[Row]:
+    """What result rows have beside the scores; every rank takes part."""
+    with bypassed(model) as has_transformers:
+        scores = evaluate(model, stream, batch_size, runtime) if has_transformers else []
+    rows: list[Row] = [{} for _ in model.seeds]
+    split = "val" if stream.data.validation else "test"
+    for s, score in enumerate(scores):
+        rows[s]["bypass_acc"] = score[f"{split}_acc"]
+        if runtime.writes:
+            rows[s] |= pose.measure(model.network(s), stream, batch_size)
+    return rows

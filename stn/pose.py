@@ -1,0 +1,175 @@
+"""Beyond accuracy: what a transformer does to images, measured over the test set at the end of a run.
+
+Definitions of Finnveden et al. (arXiv 2004.11678), Table I, and a measure of our own, the agreement
+of feature maps. theta is the perturbation that was applied, theta' what the transformer makes of the
+image; the final pose is their sum. B batch, N test images, C channel, H W map, A_B23 what moves
+sampling points, so that the image moves by its inverse. Must not know the training loop.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache, reduce
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stn.archs.transformer import SpatialTransformer, Warp
+from stn.archs.wirings import Transformed
+from stn.data.stream import Stream
+from stn.warp import axes
+
+_AGREEMENT_IMAGES = 10_000
+
+
+@lru_cache(maxsize=16)
+def _fit(st_size: tuple[int, int], align_corners: bool, finer: int, device: torch.device) -> Tensor:
+    """Least squares of a grid, [3, H * W] in float64."""
+    x, y = axes(st_size, align_corners, torch.empty(0, device=device, dtype=torch.float64), finer)
+    x, y = x.expand(len(y), -1), y.expand(-1, len(x))
+    return torch.linalg.pinv(torch.stack([x, y, torch.ones_like(x)], -1).flatten(0, 1))
+
+
+def linear_part(st: SpatialTransformer, grid_BHW2: Tensor) -> Tensor:
+    """The affine transform next to what a transformer did, as 3x3 matrices; itself where it is one."""
+    fit = _fit(st.size, st.options.align_corners, st.finer, grid_BHW2.device)
+    A_B23 = (fit @ grid_BHW2.flatten(1, 2).double()).mT
+    last = A_B23.new_tensor([0.0, 0.0, 1.0]).expand(len(A_B23), 1, 3)
+    return torch.cat([A_B23, last], 1)
+
+
+def whole(model: Transformed, warps: list[Warp]) -> Tensor:
+    """All transformers of a network as one matrix, [B, 3, 3] in float64."""
+    parts = [linear_part(st, warp.grid_BHW2) for st, warp in zip(model.st, warps, strict=True)]  # type: ignore[arg-type]
+    return reduce(torch.matmul, parts)
+
+
+def pixels(model: Transformed, shape: tuple[int, ...]) -> float:
+    """Image pixels per unit of translation: half a side, of the feature map times its stride where that is warped."""
+    side, stride = shape[-1], 1
+    for module in (m for stage in model.stages[: model.at[0]] for m in stage.modules()):  # type: ignore[union-attr]
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
+            step = module.stride
+            stride *= step if isinstance(step, int) else step[0]
+    if model.at[0]:
+        with torch.no_grad():
+            reached = model._run(torch.zeros(1, *shape, device=next(model.parameters()).device), 0, model.at[0])
+        side = reached.shape[-1]
+    return stride * (side - (1 if model.options.align_corners else 0)) / 2
+
+
+def compensation(kind: str, A_B33: Tensor, unit: float) -> Tensor:
+    """theta' of one kind of pose, [B] or for x and y [B, 2]."""
+    if kind == "degrees":  # of the least-squares similarity
+        return torch.rad2deg(torch.atan2(A_B33[:, 1, 0] - A_B33[:, 0, 1], A_B33[:, 0, 0] + A_B33[:, 1, 1]))
+    if kind == "log2_area":  # sampling points that spread make the image smaller
+        return -torch.linalg.det(A_B33[:, :2, :2]).clamp(min=1e-6).log2()
+    return -unit * A_B33[:, :2, 2]
+
+
+def _unwrapped(degrees_N: Tensor) -> Tensor:
+    """Angles next to their mean direction."""
+    angle = torch.deg2rad(degrees_N)
+    middle = torch.rad2deg(torch.atan2(angle.sin().mean(), angle.cos().mean()))
+    return middle + (degrees_N - middle + 180) % 360 - 180
+
+
+def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
+    """Orthogonal (Deming, error ratio 1) regression of y on x: slope and intercept."""
+    dx, dy = x - x.mean(), y - y.mean()
+    sxx, syy, sxy = float((dx * dx).mean()), float((dy * dy).mean()), float((dx * dy).mean())
+    if sxy == 0:
+        return 0.0 if sxx >= syy else math.inf, float(y.mean())
+    slope = (syy - sxx + math.hypot(syy - sxx, 2 * sxy)) / (2 * sxy)
+    return slope, float(y.mean()) - slope * float(x.mean())
+
+
+def summarise(kind: str, applied: Tensor, made: Tensor, label_N: Tensor) -> dict[str, float]:
+    """Spread of the final pose within a label, mean over labels; predicted against applied pose."""
+    final = applied + made
+    if kind == "degrees":
+        final = _unwrapped(final)
+    spreads = []
+    for label in label_N.unique():
+        part = final[label_N == label]
+        spreads.append((part - part.mean(0)).square().reshape(len(part), -1).sum(1).mean().sqrt())
+    slope, intercept = _line(applied.flatten(), (applied - final).flatten())
+    return {"spread": float(torch.stack(spreads).mean()), "slope": slope, "intercept": intercept}
+
+
+def _kinds(names: tuple[str, ...]) -> Iterator[tuple[str, list[int]]]:
+    """Kinds of pose with their columns: x and y belong together."""
+    for i, name in enumerate(names):
+        if name == "x":
+            yield "shift", [i, names.index("y")]
+        elif name in ("degrees", "log2_area"):
+            yield name, [i]
+
+
+SHOWN = 12
+"""Test images whose transform is recorded during training."""
+
+
+@torch.no_grad()
+def thetas(model: nn.Module, stream: Stream) -> list[list[float]]:
+    """Parameters of every transformer for the first test images, an image a line; empty without a transformer."""
+    if not isinstance(model, Transformed):
+        return []
+    images = stream.test_images(torch.arange(min(SHOWN, stream.test_count), device=stream.device))
+    found = torch.cat([warp.theta_BP for warp in model.eval().warps(images.x_BCHW)], 1)
+    return [[round(number, 6) if math.isfinite(number) else 0.0 for number in line] for line in found.tolist()]
+
+
+class _Agreement:
+    """Correlation over images of two kinds of maps, each without its mean map."""
+
+    def __init__(self) -> None:
+        self.n, self.sums = 0, []
+
+    def add(self, f: Tensor, g: Tensor) -> None:
+        f, g = f.double(), g.double()
+        new = [f.sum(0), g.sum(0), (f * g).sum(), (f * f).sum(), (g * g).sum()]
+        self.sums = new if not self.sums else [a + b for a, b in zip(self.sums, new, strict=True)]
+        self.n += len(f)
+
+    def value(self) -> float:
+        f, g, fg, ff, gg = self.sums
+        both = fg - (f * g).sum() / self.n
+        own = ((ff - f.square().sum() / self.n) * (gg - g.square().sum() / self.n)).sqrt()
+        return float(both / own) if own > 0 else 0.0
+
+
+@torch.no_grad()
+def measure(model: nn.Module, stream: Stream, batch_size: int) -> dict[str, Any]:
+    """The fields of a result row; nothing for a network without a transformer.
+
+    ``feature_agreement``: the maps behind the first stage (or, where maps are warped, behind the warp)
+    of a perturbed image and of the same image as it was before, each through the transformer; the
+    correlation of the two over the test set's images, places and channels, after each place's
+    mean over images is taken off. 1: the transformer undoes the perturbation for the classifier;
+    0: the maps say nothing of which image it was.
+    """
+    if not isinstance(model, Transformed):
+        return {}
+    model.eval()
+    level, unit = max(1, model.at[-1]), pixels(model, stream.dataset.shape)
+    names, found, agreement = stream.dataset.pose, [], _Agreement()
+    for first in range(0, stream.test_count, batch_size):
+        index = torch.arange(first, min(first + batch_size, stream.test_count), device=stream.device)
+        batch = stream.test_images(index)
+        warps = model.warps(batch.x_BCHW)
+        found.append((whole(model, warps), batch.pose_BP.double(), batch.y_B))
+        if stream.dataset.perturb is not None and first < _AGREEMENT_IMAGES:
+            pair = (warps[-1], model.warps(stream.plain_images(index))[-1])
+            agreement.add(*(model._run(w.image_BCHW, model.at[-1], level) for w in pair))
+    A_N33, pose_NP, label_N = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
+    # An image moves by the inverse of what moves the sampling points.
+    row: dict[str, Any] = {"pose_determinant": float((1 / torch.linalg.det(A_N33[:, :2, :2])).mean())}
+    for kind, columns in _kinds(names):
+        applied = pose_NP[:, columns].squeeze(1)
+        tail = f"_{kind}" if "pose_spread" in row else ""
+        summary = summarise(kind, applied, compensation(kind, A_N33, unit), label_N)
+        row |= {f"pose_{key}{tail}": value for key, value in summary.items()}
+    if agreement.n:
+        row["feature_agreement"] = agreement.value()
+    return {key: value if math.isfinite(value) else None for key, value in row.items()}

@@ -1,0 +1,177 @@
+"""The pose measures: signs against images, SPEC's figures for a transformer that does nothing, known rotations."""
+
+import math
+
+import pytest
+import torch
+from conftest import only_run, train
+from torch import nn
+
+from stn.archs import build_model
+from stn.archs.wirings import Transformed
+from stn.data.stream import Stream
+from stn.evaluate import bypassed
+from stn.pose import _line, compensation, linear_part, measure, pixels, summarise, whole
+from stn.resolve import build_dataset, resolve
+from stn.schema import Arch, Config, Data
+from stn.seeds import Seeds
+
+
+def make(arch: str, dataset: str, **options) -> tuple[Transformed, Stream]:
+    config = resolve(Config(arch=Arch(name=arch, **options), data=Data(name=dataset, limit_test=400)))
+    facts = build_dataset(dataset)
+    model = build_model(config.arch, facts.shape, facts.classes)
+    assert isinstance(model, Transformed)
+    return model, Stream(config.data, facts, [0])
+
+
+def undo(dataset: str, pose_BP: torch.Tensor) -> torch.Tensor:
+    """The affine parameters that take a perturbation back, written down by hand."""
+    one, zero = torch.ones(len(pose_BP)), torch.zeros(len(pose_BP))
+    if dataset == "mnist_r":
+        a = torch.deg2rad(-pose_BP[:, 0])
+        return torch.stack([a.cos(), -a.sin(), zero, a.sin(), a.cos(), zero], 1)
+    if dataset == "mnist_s":
+        s = 2 ** (pose_BP[:, 0] / 2)
+        return torch.stack([s, zero, zero, zero, s, zero], 1)
+    return torch.stack([one, zero, pose_BP[:, 0] / 29.5, zero, one, pose_BP[:, 1] / 29.5], 1)
+
+
+class Oracle(nn.Module):
+    """A localisation net that knows: the perturbed images first, then the plain ones."""
+
+    def __init__(self, theta_BP: torch.Tensor) -> None:
+        super().__init__()
+        self.depth, self.answers = 0, [theta_BP, torch.tensor([1.0, 0, 0, 0, 1, 0]).expand(len(theta_BP), 6)]
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize("dataset", ["mnist_r", "mnist_t", "mnist_s"])
+def test_a_transformer_that_undoes_everything(dataset: str) -> None:
+    model, stream = make("stn_c0", dataset)
+    images = stream.test_images(torch.arange(400))
+    lazy = measure(model, stream, 400)
+    model.st[0].heads[0] = Oracle(undo(dataset, images.pose_BP))  # type: ignore[index]
+    row = measure(model, stream, 400)
+    assert row["pose_spread"] < 0.02
+    assert row["pose_slope"] == pytest.approx(1, abs=1e-3)
+    assert row["pose_intercept"] == pytest.approx(0, abs=0.02)
+    # The same sign in the images: what is undone looks like what it was.
+    assert row["feature_agreement"] > lazy["feature_agreement"] + 0.25  # clutter stays, on T and S
+
+
+@pytest.mark.parametrize(
+    ("dataset", "expected", "margin"), [("mnist_r", 52.0, 1.5), ("mnist_t", 13.3, 0.4), ("mnist_s", 1.73, 0.05)]
+)
+def test_a_transformer_that_does_nothing_has_the_published_spread(dataset: str, expected: float, margin: float) -> None:
+    model, stream = make("stn_c0", dataset)
+    stream.test_count = 4000
+    batch = stream.test_images(torch.arange(4000))
+    kind, columns = {"mnist_r": ("degrees", [0]), "mnist_t": ("shift", [0, 1]), "mnist_s": ("log2_area", [0])}[dataset]
+    applied = batch.pose_BP.double()[:, columns].squeeze(1)
+    identity = torch.eye(3, dtype=torch.float64).expand(4000, 3, 3)
+    summary = summarise(kind, applied, compensation(kind, identity, pixels(model, stream.dataset.shape)), batch.y_B)
+    assert summary["spread"] == pytest.approx(expected, abs=margin)
+    assert summary["slope"] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("degrees", [-170.0, -90.0, -0.01, 0.0, 33.3, 120.0])
+def test_a_rotation_is_read_back_to_a_hundredth_of_a_degree(degrees: float, align_corners: bool) -> None:
+    model, _ = make("stn_c0", "mnist_r", align_corners=align_corners)
+    a = math.radians(degrees)
+    with torch.no_grad():
+        shift, scale = torch.tensor([0.2, -0.1]), 1.3
+        turn = [scale * math.cos(a), -scale * math.sin(a), shift[0], scale * math.sin(a), scale * math.cos(a), shift[1]]
+        model.st[0].heads[0].last.bias.copy_(torch.tensor(turn))  # type: ignore[union-attr, index]
+        warps = model.warps(torch.zeros(3, 1, 28, 28))
+    found = compensation("degrees", whole(model, warps), 1.0)
+    assert (found - degrees).abs().max() < 0.01
+    A_B33 = linear_part(model.st[0], warps[0].grid_BHW2)  # type: ignore[arg-type]
+    assert A_B33[0, :2].flatten().tolist() == pytest.approx([float(x) for x in turn], abs=1e-6)
+
+
+def test_pixels_are_those_of_the_paper() -> None:
+    assert [pixels(*pair) for pair in ((make(a, "mnist_t")[0], (1, 60, 60)) for a in ("stn_c0", "stn_cx"))] == [
+        29.5,
+        25,
+    ]
+
+
+def test_several_transformers_make_one_matrix() -> None:
+    model, _ = make("stn_cx", "mnist_r", depth=(0, 1))
+    parts = torch.tensor([[1.1, 0.2, 0.1, -0.2, 0.9, 0], [0.9, 0, 0.3, 0.1, 1, 0.2]])
+    with torch.no_grad():
+        for st, part in zip(model.st, parts, strict=True):
+            st.heads[0].last.bias.copy_(part)  # type: ignore[union-attr, index]
+        found = whole(model, model.warps(torch.zeros(2, 1, 28, 28)))
+    last = torch.tensor([[0.0, 0, 1]])
+    expected = torch.cat([parts[0].view(2, 3), last]) @ torch.cat([parts[1].view(2, 3), last])
+    torch.testing.assert_close(found[0].float(), expected, atol=1e-6, rtol=0)
+
+
+def test_angles_are_compared_around_their_mean() -> None:
+    """170 and -170 degrees are 20 apart, not 340."""
+    applied, label = torch.zeros(2, dtype=torch.float64), torch.zeros(2)
+    made = torch.tensor([170.0, -170.0], dtype=torch.float64)
+    assert summarise("degrees", applied, made, label)["spread"] == pytest.approx(10)
+
+
+def test_the_line_is_the_orthogonal_one() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(500, dtype=torch.float64)
+    y = 0.7 * x + 3 + 0.3 * torch.randn(500, dtype=torch.float64)
+    cov = torch.cov(torch.stack([x, y]))
+    axis = torch.linalg.eigh(cov).eigenvectors[:, -1]
+    slope, intercept = _line(x, y)
+    assert slope == pytest.approx(float(axis[1] / axis[0]))
+    assert intercept == pytest.approx(float(y.mean() - slope * x.mean()))
+
+
+def test_bypassed_networks_do_not_warp() -> None:
+    facts = build_dataset("mnist_t")
+    config = resolve(Config(arch=Arch(name="stn_cx"), data=Data(name="mnist_t")))
+    seeds = Seeds(lambda: build_model(config.arch, facts.shape, facts.classes), [0, 1]).eval()
+    x = torch.randn(4, *facts.shape)
+    with torch.no_grad():
+        start = seeds.predict(x)
+        seeds.stacked["st.0.heads.0.last.bias"].add_(0.3)
+        assert not torch.equal(seeds.predict(x), start)
+        with bypassed(seeds) as any_transformer:
+            assert any_transformer
+            assert torch.equal(seeds.predict(x), start)
+        assert not torch.equal(seeds.predict(x), start)
+
+
+def test_rows_have_the_pose_and_the_record_has_the_way(tmp_path) -> None:
+    done = train(
+        "--arch",
+        "stn_cx",
+        "--dataset",
+        "mnist_r",
+        "--seeds",
+        "0-1",
+        "--steps",
+        "20",
+        "--limit-train",
+        "1280",
+        "--limit-test",
+        "200",
+        "--log.wandb",
+        "disabled",
+        "--eval.every",
+        "10 steps",
+        runs=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    for row in run.results().values():
+        for key in ("bypass_acc", "pose_spread", "pose_slope", "pose_intercept", "pose_determinant"):
+            assert isinstance(row[key], float), key
+        assert 0 < row["feature_agreement"] <= 1
+    warps = [row for row in run.rows() if row["kind"] == "warp"]
+    assert [(row["seed"], row["step"]) for row in warps] == [(s, t) for t in (0, 10, 20) for s in (0, 1)]
+    assert len(warps[0]["theta"]) == 12
+    assert warps[0]["theta"][0] == [1, 0, 0, 0, 1, 0]
