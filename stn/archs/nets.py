@@ -124,9 +124,10 @@ def jaderberg_fcn(wiring: str, classes: int) -> Net:
 @register("net")
 def jaderberg_cnn(wiring: str, classes: int) -> Net:
     """Jaderberg et al., convolutional classifier and localisation net."""
-    coordinates = _coord(wiring)
-    head = [conv(20, 5, coordinates=coordinates), conv(20, 5, coordinates=coordinates), dense(32)]
-    return Net([conv(64, 9), conv(122, 7), classify(classes)], head)
+    stages, coordinates = [conv(64, 9), conv(122, 7), classify(classes)], _coord(wiring)
+    if wiring not in ("stn_c0", "stn_c0_coord"):
+        return Net(stages, [conv(20, 5), dense(32)])
+    return Net(stages, [conv(20, 5, coordinates=coordinates), conv(20, 5, coordinates=coordinates), dense(32)])
 
 
 # ---- Lin and Lucey (CVPR 2017)

@@ -122,7 +122,9 @@ def _on_image(make: Callable[[int], Net], shape: Shape, depth: Depth, copied: bo
         try:
             features = shape_after(trunk, shape)
         except RuntimeError:
-            raise ValueError(f"the first {one} stages cannot read images of {shape[1:]} and {warped[1:]}") from None
+            raise ValueError(
+                f"the first {one} stages cannot read images of both sizes, {shape[1:]} and {warped[1:]}"
+            ) from None
         heads += _localise(make(one), features, 0 if copied else one, own, options)
     return Transformed(stages, {0: _transformer(heads, shape, warped, options)}, options)
 

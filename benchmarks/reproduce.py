@@ -1,0 +1,148 @@
+"""What the recipes reach beside what was published: rows out of run directories, and the README's table.
+
+    python benchmarks/reproduce.py collect runs/s2_conv/*/*     # into benchmarks/results/reproduction/
+    python benchmarks/reproduce.py table                        # Markdown, from what was collected
+
+An interval is Student's, for the difference between our mean over n seeds and a published mean over
+m runs that scatter as ours do: t(n - 1) x SD x sqrt(1/n + 1/m). A published figure agrees where the
+difference lies within it.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from scipy.stats import t as student
+
+from stn.config import load_yaml
+from stn.rundir import RunDir, read_rows
+
+ROWS = Path(__file__).parent / "results" / "reproduction"
+# fmt: off
+_KEPT = [
+    "sig", "seed", "name", "arch", "net", "dataset", "params", "steps", "epochs", "status",
+    "test_acc", "test_loss", "macro_f1", "best_test_acc", "best_epoch", "bypass_acc", "pose_spread",
+    "pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "wall_s",
+    "images_per_s", "fused", "precision", "world_size", "weights_sha256",
+]
+# fmt: on
+
+
+class Published(NamedTuple):
+    what: str
+    recipe: str
+    """Name of the file of rows."""
+    at: str
+    """'last', 'best' or an epoch."""
+    value: float
+    """Per cent."""
+    n: int
+    error: bool = False
+    """An error, not an accuracy."""
+    arch: str | None = None
+    """Where a recipe serves several."""
+
+
+def _s1(what: str, recipe: str, *values: float | None) -> list[Published]:
+    pairs = zip(("5", "10", "25", "last"), values, strict=True)
+    return [Published(f"vicsesi, {what}, {at} epochs".replace("last", "50"), recipe, at, v, 1) for at, v in pairs if v]
+
+
+PUBLISHED = [
+    Published("uam-biometrics, convolution", "s1_conv", "20", 98.53, 1),
+    Published("uam-biometrics, CoordConv", "s0_coord", "last", 98.71, 1),
+    *_s1("convolution", "s1_conv", 97.70, 98.00, 98.90, 99.21),
+    *_s1("CoordConv", "s1_coord", 96.97, 98.34, None, 99.08),
+    Published('vicsesi, "leaky ReLU" (slope 1), 50 epochs', "s1_linear", "last", 99.13, 1),
+    Published("manuelrames, convolution, best of 30 evaluations", "s2_conv", "best", 99.05, 5),
+    Published("manuelrames, convolution, last epoch", "s2_conv", "last", 98.86, 5),
+    Published("manuelrames, CoordConv, best of 30 evaluations", "s2_coord", "best", 99.06, 5),
+    Published("manuelrames, CoordConv, last epoch", "s2_coord", "last", 98.64, 5),
+    Published("manuelrames, best model, best of 45 evaluations", "s2_best_coord", "best", 99.40, 1),
+    Published("manuelrames, best model, last epoch", "s2_best_coord", "last", 99.34, 1),
+    Published("rajy4683, CIFAR-10", "s3", "last", 78.91, 1),
+    Published("lavanyanemani96, CIFAR-10, last epoch", "s4", "last", 64.88, 1),
+    Published("lavanyanemani96, CIFAR-10, best of 50 evaluations", "s4", "best", 65.83, 1),
+    *[
+        Published(f"Finnveden et al., R, {arch}", "finnveden_r", "last", value, 10, True, arch)
+        for arch, value in (("cnn", 1.71), ("stn_c0", 1.08), ("stn_cx", 1.32), ("stn_dlx", 1.05), ("stn_slx", 0.98))
+    ],
+]
+
+
+def collect(path: str) -> Path:
+    """The finished seeds of a run directory, each with its evaluations, beside those of other directories."""
+    run = RunDir(path)
+    env = json.loads(run.env.read_text())
+    date = datetime.fromtimestamp(run.read_status()["time"], UTC).date().isoformat()
+    evals = [row for row in read_rows(run.metrics) if row["kind"] == "eval"]
+    config = load_yaml(run.config)
+    rows = []
+    for row in read_rows(run.results):
+        curve = {f"{e['epoch']:g}": round(e["test_acc"], 6) for e in evals if e["seed"] == row["seed"]}
+        kept = {key: row[key] for key in _KEPT if key in row}
+        facts = {"date": date, "commit": env["commit"], "torch": env["packages"]["torch"], "device": env["device"]}
+        rows.append(kept | facts | {"evaluations": curve})
+    out = ROWS / f"{config.log.name}.jsonl"
+    own = {(row["sig"], row["seed"]) for row in rows}
+    rows += [row for row in read_rows(out) if (row["sig"], row["seed"]) not in own]
+    rows.sort(key=lambda row: (row["arch"], row["sig"], row["seed"]))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return out
+
+
+def values(published: Published) -> tuple[list[float], float]:
+    """Ours in per cent, a number for each seed, and the share of the published schedule."""
+    rows = [row for row in read_rows(ROWS / f"{published.recipe}.jsonl") if row["status"] == "finished"]
+    rows = [row for row in rows if published.arch in (None, row["arch"])]
+    found = []
+    for row in rows:
+        key = {"last": "test_acc", "best": "best_test_acc"}.get(published.at)
+        found.append(100 * (row[key] if key else row["evaluations"][published.at]))
+    whole = load_yaml(Path(__file__).parent.parent / "configs" / f"{published.recipe}.yaml").train
+    steps = [row["steps"] / whole.steps if whole.steps else row["epochs"] / (whole.epochs or 1) for row in rows]
+    return [100 - v if published.error else v for v in found], min(steps, default=0.0)
+
+
+def line(published: Published) -> str:
+    ours, share = values(published)
+    n, unit = len(ours), "error" if published.error else "accuracy"
+    cells: list[Any] = [published.what, unit, f"{published.value:.2f} (n = {published.n})"]
+    if not ours:
+        return "| " + " | ".join([*cells, "not run", "", "", "", ""]) + " |"
+    mean = statistics.mean(ours)
+    difference = f"{mean - published.value:+.2f}"
+    full = f"{share:.3g}" if share < 1 else "whole"
+    if n == 1:
+        return "| " + " | ".join([*cells, f"{mean:.2f}", "1", full, difference, "one run says nothing"]) + " |"
+    sd = statistics.stdev(ours)
+    half = float(student.ppf(0.975, n - 1)) * sd * math.sqrt(1 / n + 1 / published.n)
+    agrees = "yes" if abs(mean - published.value) <= half else "**no**"
+    verdict = f"{agrees} (± {half:.2f})" if share == 1 else f"shorter schedule (± {half:.2f})"
+    return "| " + " | ".join([*cells, f"{mean:.2f} ({sd:.2f})", str(n), full, difference, verdict]) + " |"
+
+
+def table() -> str:
+    head = "| system | % | published | ours, mean (SD) | n | schedule | difference | within the interval |"
+    return "\n".join([head, "|---" * 8 + "|", *map(line, PUBLISHED)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("collect").add_argument("runs", nargs="+")
+    commands.add_parser("table")
+    asked = parser.parse_args()
+    print(table() if asked.command == "table" else "\n".join(str(collect(run)) for run in asked.runs))
+
+
+if __name__ == "__main__":
+    main()
