@@ -1,0 +1,67 @@
+"""Every recipe trains, fused and alone; published parameter counts through --check; the README's table is the rows'."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CIFAR, ROOT, only_run
+
+from stn.config import load_yaml
+from stn.describe import check
+from stn.resolve import build_dataset, resolve
+from stn.runtime import Runtime
+from stn.schema import Arch, Config, Data
+from stn.stop import Stop
+from stn.trials import build_trials
+
+RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
+COUNTS = {
+    ("stn_c0", "tutorial", "mnist"): 27_360,
+    ("stn_c0_coord", "tutorial_first", "mnist"): 28_144,
+    ("stn_c0_coord", "tutorial", "mnist"): 28_644,
+    ("stn_c0_coord", "tutorial_radius", "mnist"): 29_286,
+    ("stn_c0_coord", "tutorial_norm", "mnist"): 29_346,
+    ("stn_c0", "dilated", "cifar10"): 145_104,
+    ("stn_c0", "lenet", "cifar10"): 802_492,
+    ("stn_c0", "icstn", "mnist"): 39_048,
+}
+
+
+@pytest.mark.parametrize(("arch", "net", "dataset"), COUNTS)
+def test_published_parameter_counts(arch: str, net: str, dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    transform = "projective" if net == "icstn" else None
+    config = Config(arch=Arch(name=arch, net=net, transform=transform), data=Data(name=dataset))
+    assert check([resolve(config)]) == 0
+    assert f"parameters  {COUNTS[arch, net, dataset]}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_trains_20_steps_fused_and_alone(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float64, where both must come to the same weights; batches are smaller than the recipe's."""
+    recipe = load_yaml(path)
+    if build_dataset(recipe.data.name).shape[0] == 3 and CIFAR is None:
+        pytest.skip("no CIFAR-10 on this machine")
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    import train as script
+
+    few = {"batch_size": 8, "limit_train": 80, "limit_test": 20, "root": str(CIFAR)}
+    rows = {}
+    for fuse in (2, 1):
+        more = {"seeds": "0-1", "steps": 20, "epochs": None, "precision": "fp64", "fuse": fuse}
+        log = {"runs": str(tmp_path / str(fuse)), "wandb": "disabled", "pictures": False}
+        config = Config(
+            arch=recipe.arch,
+            data=recipe.data.model_copy(update=few),
+            optim=recipe.optim.model_copy(update={"warmup": "4 steps"} if recipe.optim.schedule == "onecycle" else {}),
+            train=recipe.train.model_copy(update=more),
+            log=recipe.log.model_copy(update=log),
+        )
+        config = resolve(config)
+        assert script.train(Runtime(config, 2), Stop([], None, None), build_trials([config])) == 0
+        rows[fuse] = only_run(tmp_path / str(fuse)).results()
+    for seed in (0, 1):
+        fused, alone = rows[2][seed], rows[1][seed]
+        assert (fused["status"], fused["fused"], alone["fused"]) == ("finished", 2, 1)
+        assert fused["test_loss"] == pytest.approx(alone["test_loss"], rel=1e-6)
