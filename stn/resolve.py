@@ -66,6 +66,11 @@ def resolve(config: Config) -> Config:
     arch = _arch(config.arch, dataset)
     if data.crop >= min(dataset.shape[1:]):
         raise ValueError(f"data.crop {data.crop} is as large as the image")
+    if not data.perturb_train and dataset.shape[1:] != (dataset.side, dataset.side):
+        raise ValueError(
+            f"data.perturb_train cannot be off: plain images are {dataset.side} pixels wide, "
+            f"{data.name}'s {dataset.shape[2]}"
+        )
     if optim.loc_lr_multiplier != 1 and "iterations" not in registry.options("arch", arch.name):
         raise ValueError(f"{arch.name} has no localisation net, so optim.loc_lr_multiplier means nothing")
     warmup = steps_of(sections["optim"].warmup, 1)

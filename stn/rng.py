@@ -5,6 +5,7 @@ number alone, beside other seeds, on any rank, on any device and after a resume.
 Must not know what the numbers are for.
 """
 
+import math
 from enum import IntEnum
 
 import torch
@@ -65,6 +66,12 @@ class Draws:
         """The next n float32 numbers of each row in [low, high)."""
         unit = ((self.bits(n) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
         return unit * (high - low) + low
+
+    def normal(self, n: int, std: float = 1.0) -> Tensor:
+        """The next n float32 numbers of each row from N(0, std); Box and Muller in float64, then rounded."""
+        pair = ((self.bits(2 * n) >> 11) & (2**53 - 1)).double().unflatten(-1, (n, 2)) * 2.0**-53
+        radius = (-2 * (1 - pair[..., 0]).log()).sqrt()  # of (0, 1]: finite
+        return (radius * (2 * math.pi * pair[..., 1]).cos() * std).float()
 
     def integers(self, n: int, high: int) -> Tensor:
         """The next n integers of each row in [0, high)."""

@@ -61,6 +61,8 @@ class Data(Section):
     """Test on the first N test images only."""
     validation: Annotated[int, Field(ge=0)] = 0
     """Hold out the last N training images and evaluate on these; the test set is not touched."""
+    perturb_train: bool = True
+    """Perturb the training images as well; off: only the test set is perturbed."""
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Augmentation: rotation of up to this many degrees, either way."""
     translate: Fraction = 0.0

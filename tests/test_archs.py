@@ -20,7 +20,7 @@ COUNTS = {  # of the paper's Table VI, counted
 }
 COUNTS["mnist"] = COUNTS["mnist_r"]
 NAMES = ["cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx"]
-DATASETS = ["mnist", "mnist_r", "mnist_t", "mnist_s", "cifar10"]
+DATASETS = ["mnist", "mnist_r", "mnist_t", "mnist_s", "mnist_rts", "mnist_h", "cifar10"]
 
 
 def make(arch: str, dataset: str = "mnist", **options) -> torch.nn.Module:

@@ -9,12 +9,14 @@ import pytest
 import torch
 from conftest import CIFAR, needs_cifar
 
-from stn.data import perturb, sources
+from stn.data import distort, geometry, perturb, sources
 from stn.data.stream import Stream
 from stn.resolve import build_dataset
 from stn.rng import Draws
 from stn.schema import Data
 from stn.warp import affine_grid, invert, sample
+
+MNIST = ["mnist", "mnist_r", "mnist_t", "mnist_s", "mnist_rts", "mnist_p", "mnist_e", "mnist_h"]
 
 
 def stream(name: str = "mnist", seeds=(0,), rank: int = 0, world: int = 1, **data) -> Stream:
@@ -124,7 +126,7 @@ def test_every_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
     assert not torch.equal(epochs[0, 0], epochs[1, 0])
 
 
-@pytest.mark.parametrize("name", ["mnist", "mnist_r", "mnist_t", "mnist_s"])
+@pytest.mark.parametrize("name", MNIST)
 def test_batch_is_a_pure_function_of_seed_step_and_rank(name: str) -> None:
     options = {"limit_train": 500, "batch_size": 30, "rotate": 10.0, "crop": 2, "flip": True}
     whole = stream(name, (5,), **options)
@@ -152,7 +154,7 @@ def test_parts_of_a_batch_add_up() -> None:
     assert torch.equal(torch.cat([p.weight_B for p in parts]), batch.weight_B)
 
 
-@pytest.mark.parametrize("name", ["mnist", "mnist_r", "mnist_t", "mnist_s"])
+@pytest.mark.parametrize("name", MNIST)
 def test_test_set_is_fixed_and_shared_out_exactly(name: str) -> None:
     s, facts = stream(name, limit_test=250), build_dataset(name)
     whole = torch.cat([b.x_BCHW for b in s.test_batches(64)])
@@ -169,7 +171,7 @@ def test_test_set_is_fixed_and_shared_out_exactly(name: str) -> None:
 
 
 def test_normalisation_constants_fit_the_perturbations() -> None:
-    for name in ("mnist", "mnist_r", "mnist_t", "mnist_s"):
+    for name in MNIST:
         x = stream(name, batch_size=2000).batch(0).x_SBCHW
         assert abs(x.mean()) < 0.03, name
         assert 0.9 < x.std() < 1.03, name
@@ -189,7 +191,7 @@ def digits(n: int) -> torch.Tensor:
 
 
 def test_rotation_is_uniform_and_says_what_it_did() -> None:
-    x, degrees = perturb.rotate(digits(5000), Draws(1, torch.arange(5000)), digits(10))
+    x, degrees = distort.rotate(digits(5000), Draws(1, torch.arange(5000)), digits(10))
     assert degrees.min() < -89
     assert degrees.max() > 89
     assert abs(degrees.mean()) < 3
@@ -209,7 +211,7 @@ def test_rotation_by_90_degrees_is_counter_clockwise() -> None:
         def uniform(self, n: int, low: float = 0, high: float = 1) -> torch.Tensor:
             return torch.full((1, 1), high)
 
-    x, degrees = perturb.rotate(digits(1), Quarter(0), digits(1))
+    x, degrees = distort.rotate(digits(1), Quarter(0), digits(1))
     assert degrees.item() == 90
     torch.testing.assert_close(x, torch.rot90(digits(1).float() / 255, 1, (2, 3)), atol=1e-4, rtol=0)
 
@@ -286,5 +288,5 @@ def test_crop_and_flip_move_pixels_only() -> None:
 def test_functions_of_a_row_do_not_depend_on_its_place_in_the_batch() -> None:
     """fp32 exp2 does: its vector and scalar forms differ in the last bit."""
     x = torch.linspace(-90, 90, 1003)
-    for function in (lambda v: torch.stack(perturb._cos_sin(v), -1), lambda v: perturb._exp2(v / 45)):
+    for function in (lambda v: torch.stack(geometry.cos_sin(v), -1), lambda v: geometry.exp2(v / 45)):
         assert torch.equal(function(x), torch.cat([function(x[i : i + 1]) for i in range(len(x))]))

@@ -48,6 +48,27 @@ def test_chance(p: float) -> None:
     assert abs(share - p) < 0.006
 
 
+def test_normal_is_normal_and_goes_on() -> None:
+    z = Draws(4, torch.arange(20_000)).normal(3, 2.5)
+    assert z.dtype == torch.float32
+    assert torch.isfinite(z).all()
+    below = torch.special.ndtr(z.double().flatten().sort().values / 2.5)
+    assert (below - torch.arange(60_000) / 60_000).abs().max() < 1.95 / 60_000**0.5  # once in a thousand
+    assert torch.corrcoef(z.double().T).triu(1).abs().max() < 0.03
+    together, apart = Draws(1, 2).normal(4), Draws(1, 2)
+    assert torch.equal(together, torch.cat([apart.normal(3), apart.normal(1)]))
+
+
+def test_normal_is_finite_whatever_the_bits() -> None:
+    class Extreme(Draws):
+        def bits(self, n: int) -> torch.Tensor:
+            return torch.tensor([0, 0, -1, -1, 2**63 - 1, 0, -(2**63), -1])
+
+    z = Extreme(0).normal(4)
+    assert torch.isfinite(z).all()
+    assert z.abs().max() < 9
+
+
 def test_integers_and_permutations() -> None:
     n = Draws(9, torch.arange(1000)).integers(30, 7)
     assert n.unique().tolist() == [0, 1, 2, 3, 4, 5, 6]

@@ -1,4 +1,4 @@
-"""Perturbed MNIST (Finnveden et al., section 4.1) and batched augmentation.
+"""Digits among clutter (Finnveden et al., section 4.1) and batched augmentation.
 
 A perturbation takes uint8 images [M, 1, 28, 28], one stream of random numbers per image and
 the pool of training images that clutter is cut from; it returns images in [0, 1] and the
@@ -9,35 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stn.data.geometry import cos_sin, enlarged, exp2, resample, unit
 from stn.rng import Draws
-from stn.warp import affine_grid, sample
+from stn.warp import affine_grid
 
 CROP, CROPS = 6, 6
 
 
-def _cos_sin(degrees: Tensor) -> tuple[Tensor, Tensor]:
-    """In float64, then rounded: an fp32 function may differ in the last bit with a number's place in a batch."""
-    angle = torch.deg2rad(degrees.double())
-    return angle.cos().float(), angle.sin().float()
-
-
-def _exp2(x: Tensor) -> Tensor:
-    return torch.exp2(x.double()).float()
-
-
 def _matrix(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
     return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
-
-
-def rotate(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotation uniform in [-90, 90] degrees, bilinear. Pose: degrees, counter-clockwise as seen."""
-    degrees_M1 = draws.uniform(1, -90, 90)
-    cos, sin = _cos_sin(degrees_M1[:, 0])
-    zero = torch.zeros_like(cos)
-    # Sampling points turn the other way than the image; the row axis points down.
-    theta = _matrix((cos, -sin, zero), (sin, cos, zero))
-    grid = affine_grid(theta, (28, 28), align_corners=True)
-    return sample(x_M1HW.float() / 255, grid, "zeros", True), degrees_M1
 
 
 def _cut(draws: Draws, pool: Tensor, rows: int) -> Tensor:
@@ -70,26 +50,17 @@ def translate(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tenso
     top, left = draws.integers(CROPS, 60 - CROP + 1), draws.integers(CROPS, 60 - CROP + 1)
     for k in range(CROPS):
         _add(canvas, crops[:, k], top[:, k], left[:, k])
-    return canvas.clamp_(max=255).float().div_(255).unsqueeze(1), place_M2.float() - 16
-
-
-def _enlarge(x_MhW: Tensor, factor_M: Tensor, size: int, shift_M2: Tensor | None = None) -> Tensor:
-    """Scale about the centre onto a size x size canvas, bilinear, black outside."""
-    M, h = len(x_MhW), x_MhW.shape[-1]
-    ratio = (size - 1) / (h - 1) / factor_M  # sampling coordinates are fractions of each map's side
-    zero = torch.zeros_like(ratio)
-    x, y = (zero, zero) if shift_M2 is None else (-shift_M2 * (2 / (h - 1)) / factor_M[:, None]).unbind(-1)
-    grid = affine_grid(_matrix((ratio, zero, x), (zero, ratio, y)), (size, size), align_corners=True)
-    return sample(x_MhW.view(M, 1, h, h).float() / 255, grid, "zeros", True)[:, 0]
+    return unit(canvas.clamp_(max=255)).unsqueeze(1), place_M2.float() - 16
 
 
 def rescale(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
     """Digit scaled by 2^U(-1, 2) on a 112x112 canvas, six scaled crops added. Pose: log2 of the area."""
     M, window = len(x_M1HW), 4 * CROP + 4
     exponent_M1 = draws.uniform(1, -1, 2)
-    canvas = _enlarge(x_M1HW[:, 0], _exp2(exponent_M1[:, 0]), 112)
+    still_M2 = torch.zeros_like(exponent_M1).expand(-1, 2)
+    canvas = resample(x_M1HW, *enlarged(exp2(exponent_M1), still_M2, 112))[:, 0]
     crops = _cut(draws, pool, M)
-    factors = _exp2(draws.uniform(CROPS, -1, 2))
+    factors = exp2(draws.uniform(CROPS, -1, 2))
     free = 112 - CROP * factors  # the crop lies whole on the canvas
     centre = (
         torch.stack([draws.uniform(CROPS), draws.uniform(CROPS)], -1) * free[..., None] + CROP * factors[..., None] / 2
@@ -97,8 +68,8 @@ def rescale(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]
     corner = (centre - window / 2).floor()  # a window of whole pixels, and what is left of the shift
     rest = centre - corner - window / 2
     for k in range(CROPS):
-        patch = _enlarge(crops[:, k], factors[:, k], window, rest[:, k])
-        _add(canvas, patch, corner[:, k, 1].long(), corner[:, k, 0].long())
+        patch = resample(crops[:, k : k + 1], *enlarged(factors[:, k : k + 1], rest[:, k], window))
+        _add(canvas, patch[:, 0], corner[:, k, 1].long(), corner[:, k, 0].long())
     return canvas.clamp_(max=1).unsqueeze(1), 2 * exponent_M1
 
 
@@ -112,7 +83,7 @@ def random_affine(
     interpolation: str,
 ) -> Tensor:
     """Rotation, translation, scale and shear about the centre, drawn for each image."""
-    (cos, sin), (cos_skew, sin_skew) = (_cos_sin(draws.uniform(1, -d, d)[:, 0]) for d in (degrees, shear))
+    (cos, sin), (cos_skew, sin_skew) = (cos_sin(draws.uniform(1, -d, d)[:, 0]) for d in (degrees, shear))
     factor = draws.uniform(1, *scale)[:, 0]
     tx, ty = (2 * draws.uniform(1, -shift, shift)[:, 0] for _ in range(2))
     tan = sin_skew / cos_skew

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stn.config import share
 from stn.data.datasets import Dataset
+from stn.data.geometry import unit
 from stn.data.perturb import random_affine, random_crop, random_flip
 from stn.rng import Draws, Site
 from stn.schema import Data
@@ -83,8 +85,9 @@ class Stream:
         """The step that ``draw`` and everything else on the device is at."""
         self._affine = bool(data.rotate or data.translate or data.shear) or data.scale != (1.0, 1.0)
         self._augments = self._affine or data.crop > 0 or data.flip
-        self._mean = torch.tensor(dataset.mean, device=device).view(-1, 1, 1)
-        self._std = torch.tensor(dataset.std, device=device).view(-1, 1, 1)
+        usual = dataset.mean, dataset.std
+        self._figures = torch.tensor(usual, device=device)[..., None, None]
+        self._test_figures = torch.tensor(dataset.test_figures or usual, device=device)[..., None, None]
 
     def batch_size(self, step: int) -> int:
         """Images of one seed in the global batch of a step; the last one of an epoch may be smaller."""
@@ -115,11 +118,15 @@ class Stream:
         index_M = index_SB.view(-1)
         # the how-manieth image of the run this is
         position_B = self.clock // self.steps_per_epoch * len(self.x) + place_B
-        x_MCHW, _ = self._perturb(self.x[index_M], self._seed_S1, Site.PERTURB, position_B)
+        x_MCHW = self.x[index_M]
+        if self.data.perturb_train:
+            x_MCHW, _ = self._perturb(x_MCHW, self._seed_S1, Site.PERTURB, position_B)
+        else:
+            x_MCHW = unit(x_MCHW)
         if self._augments:
             x_MCHW = self._augment(x_MCHW, self._draws(self._seed_S1, Site.AUGMENT, position_B))
         return Batch(
-            self._normalise(x_MCHW).view(S, B, *x_MCHW.shape[1:]),
+            self._normalise(x_MCHW, self._figures).view(S, B, *x_MCHW.shape[1:]),
             self.y[index_M].view(S, B),
             torch.full((B,), weight, device=self.device, dtype=self.dtype),
             row_B,
@@ -135,7 +142,7 @@ class Stream:
 
     def _perturb(self, x_MCHW: Tensor, *keys: int | Tensor) -> tuple[Tensor, Tensor]:
         if self.dataset.perturb is None:
-            return x_MCHW.float().div_(255), self._mean.new_zeros(len(x_MCHW), 0)
+            return unit(x_MCHW), torch.zeros(len(x_MCHW), 0, device=self.device)
         return self.dataset.perturb(x_MCHW, self._draws(*keys), self._pool)
 
     def _augment(self, x_MCHW: Tensor, draws: Draws) -> Tensor:
@@ -146,12 +153,14 @@ class Stream:
             x_MCHW = random_crop(x_MCHW, draws, d.crop)
         return random_flip(x_MCHW, draws) if d.flip else x_MCHW
 
-    def _normalise(self, x_MCHW: Tensor) -> Tensor:
-        return x_MCHW.sub_(self._mean).div_(self._std).to(self.dtype)
+    def _normalise(self, x_MCHW: Tensor, figures: Tensor) -> Tensor:
+        mean, std = figures
+        return x_MCHW.sub_(mean).div_(std).to(self.dtype)
 
     def as_image(self, x_MCHW: Tensor) -> Tensor:
-        """Undo the normalisation."""
-        return x_MCHW * self._std + self._mean
+        """Undo the normalisation of test images."""
+        mean, std = self._test_figures
+        return x_MCHW * std + mean
 
     def test_batches(self, size: int, rank: int = 0, world: int = 1) -> Iterator[TestBatch]:
         """This rank's part of the test set, every image once over all ranks."""
@@ -171,4 +180,11 @@ class Stream:
         image_B = index_B % n
         site = Site.VALIDATION if self.data.validation else Site.TEST
         x_BCHW, pose_BP = self._perturb(self._test_x[image_B], TEST_SEED, site, index_B // n, image_B)
-        return TestBatch(self._normalise(x_BCHW), self._test_y[image_B], pose_BP)
+        return TestBatch(self._normalise(x_BCHW, self._test_figures), self._test_y[image_B], pose_BP)
+
+    def plain_images(self, index_B: Tensor) -> Tensor:
+        """What ``test_images`` of the same numbers were made of, in the middle of a canvas of the same size."""
+        x_BChw = unit(self._test_x[index_B % len(self._test_x)])
+        _, H, W = self.dataset.shape
+        below, right = (H - x_BChw.shape[2]) // 2, (W - x_BChw.shape[3]) // 2
+        return self._normalise(F.pad(x_BChw, (right, right, below, below)), self._test_figures)
