@@ -168,12 +168,6 @@ class Stream:
         for start in range(rows.start, rows.stop, size):
             yield self.test_images(torch.arange(start, min(start + size, rows.stop), device=self.device))
 
-    def plain_images(self, index_B: Tensor) -> Tensor:
-        """TEMPORARY"""
-        x = self._test_x[index_B % len(self._test_x)].float().div_(255)
-        pad = (self.dataset.shape[-1] - x.shape[-1]) // 2
-        return self._normalise(torch.nn.functional.pad(x, [pad] * 4))
-
     def test_images(self, index_B: Tensor) -> TestBatch:
         """Test images by number; number n is the image n mod N under its perturbation n div N."""
         n = len(self._test_x)
