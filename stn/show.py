@@ -7,9 +7,11 @@ from typing import NoReturn
 
 from stn import pictures
 from stn.cli import fail
-from stn.config import load_yaml
+from stn.config import find_recipe, load_yaml
 from stn.log import say
+from stn.resolve import resolve
 from stn.rundir import RunDir, read_rows
+from stn.weights import fit, load_plain
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,10 +52,18 @@ def _show_run(asked: argparse.Namespace) -> list[Path]:
     return pictures.of_run(load_yaml(run.config), run, asked.out or run.pictures, asked.seed, asked.images, asked.gif)
 
 
+def _show_weights(asked: argparse.Namespace) -> list[Path]:
+    tensors, config = load_plain(asked.weights), resolve(load_yaml(find_recipe(asked.recipe)))
+    title = f"{Path(asked.weights).name} in {config.arch.name} on {config.data.name}"
+    return pictures.of_weights(
+        config, lambda model: fit(tensors, model), title, asked.out or Path("pictures"), asked.images
+    )
+
+
 def main(arguments: list[str]) -> int:
     asked = _parse(arguments)
     try:
-        paths = _show_run(asked)
+        paths = _show_run(asked) if asked.run else _show_weights(asked)
     except ValueError as error:
         fail(error)
     if not any(path.name == "warp.png" for path in paths):

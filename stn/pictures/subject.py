@@ -17,7 +17,7 @@ from stn.archs.wirings import Transformed
 from stn.data.stream import Stream
 from stn.pictures.sheet import Strip
 from stn.rundir import Row
-from stn.warp import axes, bend, grid_from, project, sample
+from stn.warp import axes, bend, compose, grid_from, project, sample
 
 
 def image_grids(model: Transformed, shape: tuple[int, ...], theta_BP: Tensor) -> list[Tensor]:
@@ -34,13 +34,16 @@ def image_grids(model: Transformed, shape: tuple[int, ...], theta_BP: Tensor) ->
     grids = []
     for k in range(o.parallel):
         x, y = axes(size, o.align_corners, theta_BP, finer)  # type: ignore[arg-type]
+        matrix_B33 = None
         for at, part in reversed(list(zip(model.at, parts, strict=True))):
-            ratio = pose.pixels(model, shape, at) / pose.pixels(model, shape, 0)
-            whole = st.family.start(part[k])  # type: ignore[operator, union-attr]
-            x, y = x / ratio, y / ratio
-            x, y = bend(whole[0], x, y) if isinstance(whole, list) else project(whole, x, y)
-            x, y = x * ratio, y * ratio
-        grids.append(grid_from(x, y))
+            r = pose.pixels(model, shape, at) / pose.pixels(model, shape, 0)
+            found = st.family.start(part[k])  # type: ignore[operator, union-attr]
+            if isinstance(found, list):  # a spline
+                x, y = (r * point for point in bend(found[0], x / r, y / r))
+            else:
+                found = found * found.new_tensor([[1, 1, r], [1, 1, r], [1 / r, 1 / r, 1]])
+                matrix_B33 = found if matrix_B33 is None else compose(found, matrix_B33)
+        grids.append(grid_from(*(x, y) if matrix_B33 is None else project(matrix_B33, x, y)))
     return grids
 
 

@@ -59,21 +59,22 @@ def objects(s: Subject) -> Figure:
     labels = s.stream.test_images(torch.tensor(s.numbers)).y_B.tolist()
     first = {label: number for number, label in reversed(list(zip(s.numbers, labels, strict=True)))}
     count = s.stream.data.validation or dataset.test
+    kind = ("shift" if dataset.pose[0] == "x" else dataset.pose[0]) if dataset.replicas > 1 else "degrees"
+    unit, wording = _POSES[kind]
     for number in sorted(first.values(), key=s.numbers.index)[:_OBJECTS]:
         if dataset.replicas > 1:
             batch = s.stream.test_images(torch.arange(dataset.replicas) * count + number)
             order = batch.pose_BP[:, 0].argsort()
             x_BCHW, applied = batch.x_BCHW[order], batch.pose_BP[order]
-            wording = _POSES["shift" if dataset.pose[0] == "x" else dataset.pose[0]][1]
         else:
-            x_BCHW, applied, wording = _turned(s.stream, number), _ROTATIONS.unsqueeze(1), _POSES["degrees"][1]
+            x_BCHW, applied = _turned(s.stream, number), _ROTATIONS.unsqueeze(1)
         titles = [wording.format(*line) for line in applied.tolist()]
         strips += [
             Strip("input", s.stream.as_image(x_BCHW), titles),
             *s.strips("warped", x_BCHW, s.theta(x_BCHW)),
             None,
         ]
-    return sheet(f"{s.title}: one object under many perturbations", strips[:-1])
+    return sheet(f"{s.title}: one object under many perturbations, {unit}", strips[:-1])
 
 
 def iterations(s: Subject) -> Figure | None:
@@ -119,10 +120,10 @@ def poses(s: Subject) -> Figure | None:
         columns = (each.view(len(each), -1).T for each in (applied, pose.predicted(kind, applied, made)))
         for j, (x, y) in enumerate(zip(*columns, strict=True)):
             name = "xy"[j] if kind == "shift" else None
-            axis.scatter(x, y, s=6, alpha=0.25, color=("#0072B2", "#009E73")[j], linewidths=0, label=name)
+            axis.scatter(x, y, s=9, alpha=0.25, color=("#0072B2", "#009E73")[j], linewidths=0, label=name)
         axis.axline((0, 0), slope=1, color="0.6", ls="--", lw=1, label="all undone")
         if math.isfinite(found["slope"]):
-            axis.axline((0, found["intercept"]), slope=found["slope"], color="#D55E00", lw=1.8, label="orthogonal fit")
+            axis.axline((0, found["intercept"]), slope=found["slope"], color="#D55E00", lw=1.2, label="orthogonal fit")
         reach = [min(*axis.get_xlim(), *axis.get_ylim()), max(*axis.get_xlim(), *axis.get_ylim())]
         axis.set(xlim=reach, ylim=reach, aspect="equal")
         axis.set(xlabel=f"applied {_POSES[kind][0]}", ylabel=f"predicted {_POSES[kind][0]}")
@@ -140,11 +141,12 @@ def film(s: Subject, path: Path) -> Path:
     from PIL import Image, ImageDraw
 
     frames, before = [], s.stream.as_image(s.x_BCHW)
-    larger = max(1, 84 // before.shape[-1])
+    larger = -(-84 // before.shape[-1])
     for row in s.rows:
         lines = [F.interpolate(i, before.shape[2:]) for i in (before, *s.warped(s.x_BCHW, s.recorded(row)))]
-        picture = torch.cat([torch.cat(list(line), 2) for line in lines], 1)
-        picture = F.interpolate(picture.clamp(0, 1)[None] * 255, scale_factor=larger)[0].byte().permute(1, 2, 0)
+        cells = [F.pad(line.clamp(0, 1), (0, 1, 0, 1), value=0.5) for line in lines]
+        picture = torch.cat([torch.cat(list(line), 2) for line in cells], 1)
+        picture = F.interpolate(picture[None] * 255, scale_factor=larger)[0].byte().permute(1, 2, 0)
         frame = Image.new("RGB", (picture.shape[1], picture.shape[0] + 18))
         frame.paste(Image.fromarray(picture.expand(-1, -1, 3).contiguous().numpy()), (0, 18))
         # Two frames that are the same would become one.
