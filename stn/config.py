@@ -14,6 +14,8 @@ import yaml
 from stn.registry import nearest
 from stn.schema import Config
 
+RECIPES = Path(__file__).parent.parent / "configs"
+
 
 def _short_names() -> dict[str, tuple[str, str]]:
     table = {}
@@ -27,6 +29,14 @@ def _short_names() -> dict[str, tuple[str, str]]:
 
 SHORT = _short_names()
 """Short name -> (section, key)."""
+
+
+def find_recipe(name: str) -> Path:
+    """A file, or one of configs/ with or without its ending."""
+    for path in (Path(name), RECIPES / name, RECIPES / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    raise ValueError(f"no recipe '{name}'; {nearest(Path(name).stem, {p.stem for p in RECIPES.glob('*.yaml')})}")
 
 
 def load_yaml(path: str | Path) -> Config:

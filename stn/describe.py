@@ -1,22 +1,19 @@
 """--list and --check: what can be picked, and what was picked, layer by layer."""
 
-from pathlib import Path
-
 import torch
 from rich.table import Table
 from rich.text import Text
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from stn import registry
 from stn.archs import build_model
 from stn.archs.wirings import count
-from stn.config import dump_yaml, parse_seeds, signature
+from stn.config import RECIPES, dump_yaml, parse_seeds, signature
 from stn.fuse import examine, remarks
 from stn.log import console, say
 from stn.resolve import build_dataset
 from stn.schema import Config
-
-RECIPES = Path(__file__).parent.parent / "configs"
 
 
 def list_names() -> int:
@@ -32,13 +29,21 @@ def list_names() -> int:
     return 0
 
 
-def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str, int]]:
-    """Name, type, output shape and parameters of every leaf, in the order in which they run.
+def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str, int, int]]:
+    """Name, type, output shape, parameters and FLOPs of every leaf, in the order in which they run.
 
-    A layer that runs twice stands there twice; its parameters count once.
+    A layer that runs twice stands there twice; its parameters count once. FLOPs are two for each
+    multiply-add of a convolution or a linear layer, forward, in a batch of one image: a CoordConv
+    counts as a convolution over all its channels. Grids and sampling are not counted.
     """
-    rows: list[tuple[str, str, str, int]] = []
+    rows: list[tuple[str, str, str, int, int]] = []
     seen: set[int] = set()
+    counter, before = FlopCounterMode(display=False), 0
+
+    def start(*_: object) -> None:
+        nonlocal before
+        before = counter.get_total_flops()
+
     hooks = []
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
@@ -48,15 +53,22 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str
                 fresh = [p for p in module.parameters(recurse=False) if id(p) not in seen]
                 seen.update(id(p) for p in fresh)
                 size = "x".join(map(str, out.shape[1:]))
-                rows.append((name, type(module).__name__, size, sum(p.numel() for p in fresh)))
+                flops = counter.get_total_flops() - before
+                rows.append((name, type(module).__name__, size, sum(p.numel() for p in fresh), flops))
 
+            hooks.append(module.register_forward_pre_hook(start))
             hooks.append(module.register_forward_hook(hook))
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), counter:
         model(torch.zeros(1, *shape))
     for handle in hooks:
         handle.remove()
     return rows
+
+
+def mflop(model: nn.Module, shape: tuple[int, ...]) -> float:
+    """Of one image, forward."""
+    return sum(row[4] for row in layers(model, shape)) / 1e6
 
 
 def check(configs: list[Config]) -> int:
@@ -65,12 +77,14 @@ def check(configs: list[Config]) -> int:
     dataset = build_dataset(config.data.name)
     model = build_model(config.arch, dataset.shape, dataset.classes)
     say(dump_yaml(config))
-    table = Table("layer", "type", "output", "parameters", title=f"{config.arch.name} on {config.arch.net}")
-    for name, kind, size, parameters in layers(model, dataset.shape):
-        table.add_row(name, kind, size, f"{parameters:,}" if parameters else "")
+    title = f"{config.arch.name} on {config.arch.net}"
+    table = Table("layer", "type", "output", "parameters", "MFLOP", title=title)
+    for name, kind, size, parameters, flops in layers(model, dataset.shape):
+        table.add_row(name, kind, size, f"{parameters:,}" if parameters else "", f"{flops / 1e6:.3f}" if flops else "")
     console.print(table)
     say(f"input       {'x'.join(map(str, dataset.shape))}, {dataset.classes} classes")
     say(f"parameters  {count(model)}")
+    say(f"MFLOP       {mflop(model, dataset.shape):.2f}")
     say(f"steps       {config.train.steps}")
     say(f"seeds       {seeds}" + f" in {len(configs)} settings" * (len(configs) > 1))
     say(f"signature   {', '.join(map(signature, configs))}")

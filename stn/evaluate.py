@@ -1,9 +1,11 @@
 """Exact evaluation: every test image counts once, on any number of processes.
 
-python -m stn.evaluate RUN re-evaluates a finished run directory.
+python -m stn.evaluate RUN re-evaluates a finished run directory; with --weights FILE --recipe NAME
+it evaluates weights from anywhere.
 S seed, B batch, K class.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +19,15 @@ from stn.archs import build_model
 from stn.archs.transformer import SpatialTransformer
 from stn.checkpoint import load_final
 from stn.cli import fail
-from stn.config import load_yaml
+from stn.config import find_recipe, load_yaml
 from stn.data.stream import Stream
 from stn.log import say
-from stn.resolve import build_dataset
-from stn.rundir import RunDir, read_rows
+from stn.resolve import build_dataset, resolve
+from stn.rundir import Row, RunDir, read_rows
 from stn.runtime import Runtime
+from stn.schema import Config, Data
 from stn.seeds import Seeds
+from stn.weights import fit, load_plain
 
 
 def scores(confusion_KK: Tensor, loss: float, split: str = "test") -> dict[str, Any]:
@@ -79,28 +83,36 @@ def bypassed(seeds: Seeds) -> Iterator[bool]:
         st.bypassed = False
 
 
-def evaluate_run(path: str) -> int:
-    """Evaluate every finished seed of a run directory again, and hold it against its result row."""
+def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
+    """A run directory, its configuration for one process, and the rows of its finished seeds."""
     run = RunDir(path)
     if not run.config.is_file() or not run.results.is_file():
         raise ValueError(f"{path} is no run directory with results: it needs config.yaml and results.jsonl")
-    config = load_yaml(run.config)
-    config = config.model_copy(
-        update={"train": config.train.model_copy(update={"processes": None, "parallel": "auto"})}
+    return run, _alone(load_yaml(run.config)), [row for row in read_rows(run.results) if row["status"] == "finished"]
+
+
+def _alone(config: Config) -> Config:
+    """For one process, whatever it was trained with."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"processes": None, "parallel": "auto"})})
+
+
+def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runtime) -> dict[str, Any]:
+    """One network's scores."""
+    dataset = build_dataset(config.data.name)
+    seeds = Seeds(
+        lambda: build_model(config.arch, dataset.shape, dataset.classes), [seed], runtime.device, runtime.dtype
     )
-    dataset, code = build_dataset(config.data.name), 0
-    rows = [row for row in read_rows(run.results) if row["status"] == "finished"]
-    runtime = Runtime(config, len(rows))
+    seeds.load_weights(0, weights)
+    stream = Stream(config.data, dataset, seeds.seeds, runtime.device, runtime.dtype)
+    return evaluate(seeds, stream, config.eval.batch_size, runtime)[0]
+
+
+def evaluate_run(path: str) -> int:
+    """Evaluate every finished seed of a run directory again, and hold it against its result row."""
+    run, config, rows = open_run(path)
+    runtime, code = Runtime(config, len(rows)), 0
     for row in rows:
-        seeds = Seeds(
-            lambda: build_model(config.arch, dataset.shape, dataset.classes),
-            [row["seed"]],
-            runtime.device,
-            runtime.dtype,
-        )
-        seeds.load_weights(0, load_final(run, row["seed"]))
-        stream = Stream(config.data, dataset, seeds.seeds, runtime.device, runtime.dtype)
-        found = evaluate(seeds, stream, config.eval.batch_size, runtime)[0]
+        found = _score(config, row["seed"], load_final(run, row["seed"]), runtime)
         same = found["confusion"] == row["confusion"]
         code = code or int(not same)
         figures = "  ".join(f"{k} {v:.6f}" for k, v in found.items() if isinstance(v, float))
@@ -108,10 +120,39 @@ def evaluate_run(path: str) -> int:
     return code
 
 
+def evaluate_weights(path: str, recipe: str, given: dict[str, Any]) -> int:
+    """Evaluate plain weights in the network of a recipe, on its test set."""
+    weights, config = load_plain(path), load_yaml(find_recipe(recipe))
+    data = Data.model_validate(config.data.model_dump() | given | {"validation": 0})
+    config = _alone(resolve(config.model_copy(update={"data": data})))
+    dataset = build_dataset(data.name)
+    weights = fit(weights, build_model(config.arch, dataset.shape, dataset.classes))
+    found = _score(config, 0, weights, Runtime(config, 1))
+    say(f"{path} in {config.arch.name} on {config.arch.net}, {found['test_count']} test images of {data.name}")
+    for title in ("test_acc", "test_error", "test_loss", "macro_f1"):
+        say(f"{title:10s} {found[title]:.6f}")
+    say("per class  " + "  ".join(f"{k}: {accuracy:.4f}" for k, accuracy in enumerate(found["per_class_acc"])))
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m stn.evaluate", description="Evaluate trained weights.")
+    parser.add_argument("run", nargs="?", metavar="RUN", help="a finished run directory, runs/<name>/<sig>/<seeds>")
+    parser.add_argument("--weights", metavar="FILE", help="a plain state dict: safetensors, or from torch.save")
+    parser.add_argument("--recipe", metavar="NAME", help="whose network it is: a recipe of configs/, or a YAML file")
+    parser.add_argument("--data-root", metavar="DIR", help="folder with data sets other than MNIST")
+    parser.add_argument("--limit-test", metavar="N", type=int, help="the first N test images only")
+    asked = parser.parse_args(arguments)
+    given = {k: v for k, v in (("root", asked.data_root), ("limit_test", asked.limit_test)) if v is not None}
+    if asked.run and not (asked.weights or asked.recipe or given):
+        return evaluate_run(asked.run)
+    if asked.run or not (asked.weights and asked.recipe):
+        parser.error("give either RUN, or --weights and --recipe")
+    return evaluate_weights(asked.weights, asked.recipe, given)
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
-        fail("usage: python -m stn.evaluate RUN, where RUN is runs/<name>/<sig>/<seeds>")
     try:
-        sys.exit(evaluate_run(sys.argv[1]))
+        sys.exit(main(sys.argv[1:]))
     except ValueError as error:
         fail(error)

@@ -52,7 +52,7 @@ class Linear:
         self.projective = self.entries[6:] != ["0", "0", "1"]
         self.identity = tuple(float(self.entries.index(name) in (0, 4, 8)) for name in self.names)
 
-    @lru_cache(maxsize=8)  # noqa: B019 (families are few and live as long as the process)
+    @warp.kept
     def _basis(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Where each parameter stands, with its sign, [P, 9], and what stands there without them, [9]."""
         rows = [[(e == n) - (e == f"-{n}") for e in self.entries] for n in self.names]
@@ -86,7 +86,7 @@ class ThinPlate:
         self.identity = tuple(points.flatten().tolist())
 
     def start(self, theta_BP: Tensor) -> list[Tensor]:
-        return [theta_BP.view(len(theta_BP), -1, 2)]
+        return [theta_BP.view(-1, self.side**2, 2)]
 
     def then(self, before: list[Tensor], after: list[Tensor]) -> list[Tensor]:
         return [*before, *after]

@@ -5,11 +5,16 @@ sampling points (so the image moves by its inverse), x and y coordinates in [-1,
 broadcast to [B, H, W]. Must not know who transforms what.
 """
 
-from functools import lru_cache
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _FAR = 1e6
 """No transform goes further: beyond it there is nothing to see."""
@@ -17,7 +22,20 @@ _HORIZON = 1e-3
 """A projective transform does not come closer to its horizon, where points are infinitely far."""
 
 
-@lru_cache(maxsize=64)
+def kept(make: Callable[P, T]) -> Callable[P, T]:
+    """Make a constant once for each size and device; what torch.export makes is no number, and is not kept."""
+    known: dict = {}
+
+    @wraps(make)
+    def get(*key: P.args, **_: P.kwargs) -> T:
+        found = known[key] if key in known else make(*key, **_)
+        return found if torch.compiler.is_compiling() else known.setdefault(key, found)
+
+    get.known = known  # type: ignore[attr-defined]
+    return get
+
+
+@kept
 def _axis(n: int, align_corners: bool, finer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Pixel centres of one side in [-1, 1]; ``finer`` cuts each pixel in so many, around the same centre."""
     pitch = 2 / (max(n - 1, 1) if align_corners else n)
@@ -81,7 +99,7 @@ def invert(theta_B23: Tensor) -> Tensor:
     return torch.cat([inverse, -shift], dim=2)
 
 
-@lru_cache(maxsize=8)
+@kept
 def control_points(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A regular grid of side x side points over [-1, 1], (x, y) [K, 2], row by row."""
     at = torch.linspace(-1, 1, side, device=device, dtype=dtype)
@@ -93,11 +111,12 @@ def _bend(x: Tensor, y: Tensor, side: int) -> Tensor:
     at_K2 = control_points(side, x.device, x.dtype)
     squared = (x.unsqueeze(-1) - at_K2[:, 0]) ** 2 + (y.unsqueeze(-1) - at_K2[:, 1]) ** 2
     bent = squared * squared.clamp(min=1e-30).log()
-    plane = torch.stack([torch.ones_like(bent[..., 0]), x.expand(bent.shape[:-1]), y.expand(bent.shape[:-1])], -1)
-    return torch.cat([bent, plane], dim=-1)
+    one = torch.ones_like(bent[..., 0])
+    # A product instead of expand, into which TorchScript would write the size of the batch.
+    return torch.cat([bent, torch.stack([one, x * one, y * one], -1)], dim=-1)
 
 
-@lru_cache(maxsize=8)
+@kept
 def _stiffness(side: int, device: torch.device) -> Tensor:
     """From where the control points go to the spline's coefficients, [K + 3, K], in float64."""
     at_K2 = control_points(side, torch.device("cpu"), torch.float64)
@@ -107,7 +126,7 @@ def _stiffness(side: int, device: torch.device) -> Tensor:
     return torch.linalg.inv(system)[:, :K].to(device)
 
 
-@lru_cache(maxsize=64)
+@kept
 def _plate(size: tuple[int, int], side: int, align_corners: bool, finer: int, device: torch.device) -> Tensor:
     """What each control point moves of the regular grid, [H * W, K]."""
     x, y = axes(size, align_corners, torch.empty(0, device=device, dtype=torch.float64), finer)
@@ -120,7 +139,7 @@ def plate_grid(to_BK2: Tensor, size: tuple[int, int], align_corners: bool, finer
     plate = _plate(size, side, align_corners, finer, to_BK2.device)
     # A product with few terms, in float64: TF32 would be off by whole pixels.
     moved_B2N = F.linear(to_BK2.double().transpose(1, 2), plate).to(axes(size, align_corners, to_BK2)[0].dtype)
-    x, y = moved_B2N.view(len(to_BK2), 2, size[0] * finer, size[1] * finer).unbind(1)
+    x, y = moved_B2N.view(-1, 2, size[0] * finer, size[1] * finer).unbind(1)
     return x, y
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"stn.registry", "stn.rng", "stn.sampling", "stn.replay"},
+    {"stn.registry", "stn.rng", "stn.sampling", "stn.replay", "stn.weights"},
     {"stn.fields", "stn.warp"},
     {"stn.schema"},
     {"stn.config", "stn.transforms"},
@@ -16,7 +16,7 @@ LAYERS = [
     {"stn.log", "stn.meter"},
     {"stn.fuse", "stn.evaluate", "stn.resume", "stn.pose"},
     {"stn.describe", "stn.look", "stn.pictures"},
-    {"stn.finish", "stn.show"},
+    {"stn.finish", "stn.show", "stn.export"},
     {"train", "launch"},
 ]
 WITHOUT_TORCH = {

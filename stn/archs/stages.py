@@ -6,12 +6,13 @@ pooling that follows the convolution. Must not know about transformers.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from stn.warp import kept
 
 Shape = tuple[int, int, int]
 Maker = Callable[[Shape], nn.Module]
@@ -44,7 +45,7 @@ def build(makers: Sequence[Maker], shape: Shape) -> list[nn.Module]:
     return modules
 
 
-@lru_cache(maxsize=64)
+@kept
 def _coordinates(H: int, W: int, radius: bool, centre: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     row = torch.linspace(-1, 1, H, device=device, dtype=dtype).view(H, 1).expand(H, W)
     column = torch.linspace(-1, 1, W, device=device, dtype=dtype).expand(H, W)

@@ -1,0 +1,84 @@
+"""Weights that anybody has saved: reading them without executing anything, and fitting them to a network.
+
+Must not know what a run directory is.
+"""
+
+import pickle
+import re
+from itertools import zip_longest
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+Tensors = dict[str, Tensor]
+HOW = "save its state_dict: torch.save(model.state_dict(), FILE)"
+
+
+def load_plain(path: str | Path) -> Tensors:
+    """The tensors of a safetensors file, or of a state dict that torch.save has written."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    try:
+        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or damaged: {error}") from None
+    except Exception as error:  # of a damaged file torch.load may say anything
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            why = "holds Python objects, which could execute code when loaded, and was not loaded"
+            raise ValueError(f"{path} {why}; {HOW}") from None
+        raise ValueError(f"{path} was not written by torch.save, or is damaged: {type(error).__name__}") from None
+    if not isinstance(found, dict) or not found or not all(isinstance(x, Tensor) for x in found.values()):
+        raise ValueError(f"{path} holds no plain state dict of names and tensors; {HOW}")
+    return found
+
+
+def _leaf(name: str, tensor: Tensor) -> tuple[str, torch.Size]:
+    """What two tensors have in common where only their layers' names differ."""
+    return name.rpartition(".")[2], tensor.shape
+
+
+def _by_shape(tensors: Tensors) -> dict[frozenset, str] | None:
+    """Layers by the names and shapes of their tensors; None where two are alike."""
+    layers: dict[str, list] = {}
+    for name, tensor in tensors.items():
+        layers.setdefault(name.rpartition(".")[0], []).append(_leaf(name, tensor))
+    found = {frozenset(leaves): layer for layer, leaves in layers.items()}
+    return found if len(found) == len(layers) else None
+
+
+def _reorder(given: Tensors, own: Tensors) -> Tensors:
+    """The given tensors in the order of our own, as far as that can be known."""
+    if given.keys() == own.keys():
+        return {name: given[name] for name in own}
+    # safetensors files keep no order of registration: it has to follow from the shapes.
+    theirs, ours = _by_shape(given), _by_shape(own)
+    if [_leaf(*x) for x in given.items()] == [_leaf(*x) for x in own.items()] or not theirs or not ours:
+        return given
+    if theirs.keys() != ours.keys():
+        return given
+    layer_of = {layer: theirs[leaves] for leaves, layer in ours.items()}
+    names = ((layer_of[layer], leaf) for layer, _, leaf in (name.rpartition(".") for name in own))
+    return {name: given[name] for name in (f"{layer}.{leaf}".removeprefix(".") for layer, leaf in names)}
+
+
+def fit(tensors: Tensors, network: nn.Module) -> Tensors:
+    """The tensors under the network's own names; matched by name, else in the order of registration."""
+    own = network.state_dict()
+    bare = {re.sub(r"^((module|_orig_mod)\.)+", "", name): tensor for name, tensor in tensors.items()}
+    found, nothing = _reorder(bare, own), (None, "nothing")
+    theirs, ours = (
+        {name: (_leaf(name, x), f"{name} {list(x.shape)}") for name, x in tensors.items()} for tensors in (found, own)
+    )
+    if theirs.keys() & ours.keys():  # ours, if not all
+        pairs = [(theirs.get(name, nothing), ours.get(name, nothing)) for name in ours | theirs]
+    else:
+        pairs = list(zip_longest(theirs.values(), ours.values(), fillvalue=nothing))
+    wrong = [f"{a[1]} for {b[1]}" for a, b in pairs if a[0] != b[0]]
+    if wrong:
+        more = f" and {len(wrong) - 5} more" * (len(wrong) > 5)
+        raise ValueError(f"these weights are of another network: {', '.join(wrong[:5])}{more}")
+    return dict(zip(own, found.values(), strict=True))
