@@ -262,3 +262,19 @@ def test_what_fails_costs_the_pictures_only(run: Run, monkeypatch: pytest.Monkey
     there.pictures = tmp_path
     pictures.draw(load_yaml(run.path / "config.yaml"), there)
     assert "no pictures: RuntimeError: no ink" in capsys.readouterr().out
+
+
+def test_plain_weights_are_drawn_in_the_network_of_a_recipe(
+    capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = resolve(load_yaml(ROOT / "configs" / "s2_conv.yaml"))
+    facts = build_dataset(config.data.name)
+    torch.save(build_model(config.arch, facts.shape, facts.classes).state_dict(), tmp_path / "model.pt")
+    monkeypatch.chdir(tmp_path)
+    words = ["--weights", "model.pt", "--images", "0,1", "--recipe"]
+    assert show.main([*words, "s2_conv"]) == 0
+    assert (tmp_path / "pictures" / "warp.png").is_file()
+    assert "pictures/warp.png" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        show.main([*words, "nothing"])
+    assert "no recipe 'nothing'" in capsys.readouterr().err
