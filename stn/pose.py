@@ -44,16 +44,20 @@ def whole(model: Transformed, warps: list[Warp]) -> Tensor:
     return reduce(torch.matmul, parts)
 
 
-def pixels(model: Transformed, shape: tuple[int, ...]) -> float:
-    """Image pixels per unit of translation: half a side, of the feature map times its stride where that is warped."""
+def pixels(model: Transformed, shape: tuple[int, ...], at: int | None = None) -> float:
+    """Image pixels per unit of translation: half a side, of the feature map times its stride where that is warped.
+
+    Of the first transformer, or of one before stage ``at``.
+    """
+    at = model.at[0] if at is None else at
     side, stride = shape[-1], 1
-    for module in (m for stage in model.stages[: model.at[0]] for m in stage.modules()):  # type: ignore[union-attr]
+    for module in (m for stage in model.stages[:at] for m in stage.modules()):  # type: ignore[union-attr]
         if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             step = module.stride
             stride *= step if isinstance(step, int) else step[0]
-    if model.at[0]:
+    if at:
         with torch.no_grad():
-            reached = model._run(torch.zeros(1, *shape, device=next(model.parameters()).device), 0, model.at[0])
+            reached = model._run(torch.zeros(1, *shape, device=next(model.parameters()).device), 0, at)
         side = reached.shape[-1]
     return stride * (side - (1 if model.options.align_corners else 0)) / 2
 
@@ -84,16 +88,19 @@ def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
     return slope, float(y.mean()) - slope * float(x.mean())
 
 
+def predicted(kind: str, applied: Tensor, made: Tensor) -> Tensor:
+    """The applied pose as the transformer sees it: without the final pose, angles of which are next to their mean."""
+    return applied - _unwrapped(applied + made) if kind == "degrees" else -made
+
+
 def summarise(kind: str, applied: Tensor, made: Tensor, label_N: Tensor) -> dict[str, float]:
     """Spread of the final pose within a label, mean over labels; predicted against applied pose."""
-    final = applied + made
-    if kind == "degrees":
-        final = _unwrapped(final)
-    spreads = []
+    predicted_N = predicted(kind, applied, made)
+    final, spreads = applied - predicted_N, []
     for label in label_N.unique():
         part = final[label_N == label]
         spreads.append((part - part.mean(0)).square().reshape(len(part), -1).sum(1).mean().sqrt())
-    slope, intercept = _line(applied.flatten(), (applied - final).flatten())
+    slope, intercept = _line(applied.flatten(), predicted_N.flatten())
     return {"spread": float(torch.stack(spreads).mean()), "slope": slope, "intercept": intercept}
 
 
@@ -104,6 +111,15 @@ def _kinds(names: tuple[str, ...]) -> Iterator[tuple[str, list[int]]]:
             yield "shift", [i, names.index("y")]
         elif name in ("degrees", "log2_area"):
             yield name, [i]
+
+
+def applied_and_made(
+    model: Transformed, stream: Stream, A_N33: Tensor, pose_NP: Tensor
+) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """theta and theta' of each kind of pose that the data set has."""
+    unit = pixels(model, stream.dataset.shape)
+    for kind, columns in _kinds(stream.dataset.pose):
+        yield kind, pose_NP[:, columns].squeeze(1), compensation(kind, A_N33, unit)
 
 
 SHOWN = 12
@@ -152,8 +168,7 @@ def measure(model: nn.Module, stream: Stream, batch_size: int) -> dict[str, Any]
     if not isinstance(model, Transformed):
         return {}
     model.eval()
-    level, unit = max(1, model.at[-1]), pixels(model, stream.dataset.shape)
-    names, found, agreement = stream.dataset.pose, [], _Agreement()
+    level, found, agreement = max(1, model.at[-1]), [], _Agreement()
     for first in range(0, stream.test_count, batch_size):
         index = torch.arange(first, min(first + batch_size, stream.test_count), device=stream.device)
         batch = stream.test_images(index)
@@ -165,10 +180,9 @@ def measure(model: nn.Module, stream: Stream, batch_size: int) -> dict[str, Any]
     A_N33, pose_NP, label_N = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     # An image moves by the inverse of what moves the sampling points.
     row: dict[str, Any] = {"pose_determinant": float((1 / torch.linalg.det(A_N33[:, :2, :2])).mean())}
-    for kind, columns in _kinds(names):
-        applied = pose_NP[:, columns].squeeze(1)
+    for kind, applied, made in applied_and_made(model, stream, A_N33, pose_NP):
         tail = f"_{kind}" if "pose_spread" in row else ""
-        summary = summarise(kind, applied, compensation(kind, A_N33, unit), label_N)
+        summary = summarise(kind, applied, made, label_N)
         row |= {f"pose_{key}{tail}": value for key, value in summary.items()}
     if agreement.n:
         row["feature_agreement"] = agreement.value()

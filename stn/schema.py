@@ -185,7 +185,9 @@ class Log(Section):
     tensorboard: bool = False
     """Write TensorBoard events as well (needs the tensorboard package)."""
     pictures: bool = True
-    """Draw curves, confusion matrix and warped images at the end."""
+    """Draw curves, confusion matrix and what the transformers do at the end."""
+    gif: bool = False
+    """Draw warp.gif as well: images on their way through training."""
 
 
 class Config(Section):

@@ -14,9 +14,9 @@ LAYERS = [
     {"stn.rundir", "stn.archs", "stn.data", "stn.seeds", "stn.stop", "stn.cli", "stn.env"},
     {"stn.checkpoint", "stn.optim", "stn.sinks", "stn.resolve", "stn.runtime", "stn.trials"},
     {"stn.log", "stn.meter"},
-    {"stn.fuse", "stn.pictures", "stn.evaluate", "stn.resume", "stn.pose"},
-    {"stn.describe", "stn.look"},
-    {"stn.finish", "stn.export"},
+    {"stn.fuse", "stn.evaluate", "stn.resume", "stn.pose"},
+    {"stn.describe", "stn.look", "stn.pictures"},
+    {"stn.finish", "stn.show", "stn.export"},
     {"train", "launch"},
 ]
 WITHOUT_TORCH = {

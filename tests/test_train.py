@@ -66,7 +66,8 @@ def test_a_run_leaves_everything_that_is_promised(trained: Path) -> None:
     environment_facts = json.loads((run.path / "env.json").read_text())
     assert environment_facts["packages"]["torch"]
     assert set(environment_facts) >= {"device", "commit", "dirty", "command", "threads"}
-    assert {p.name for p in (run.path / "pictures").iterdir()} == {"curves.png", "confusion.png", "warp.png"}
+    drawn = {p.stem for p in (run.path / "pictures").iterdir()}
+    assert drawn == {"curves", "confusion", "warp", "object", "region"}
     assert all(p.read_bytes()[:4] == b"\x89PNG" for p in (run.path / "pictures").iterdir())
     assert [p.name for p in run.path.rglob("*.safetensors")] == ["final.safetensors"]
     evaluations = [r for r in run.rows() if r["kind"] == "eval"]
