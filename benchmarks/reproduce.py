@@ -2,6 +2,7 @@
 
     python benchmarks/reproduce.py collect runs/s2_conv/*/*     # into benchmarks/results/reproduction/
     python benchmarks/reproduce.py table                        # Markdown, from what was collected
+    python benchmarks/reproduce.py readme                       # the same, into README.md
 
 An interval is Student's, for the difference between our mean over n seeds and a published mean over
 m runs that scatter as ours do: t(n - 1) x SD x sqrt(1/n + 1/m). A published figure agrees where the
@@ -24,6 +25,8 @@ from scipy.stats import t as student
 from stn.config import load_yaml
 from stn.rundir import RunDir, read_rows
 
+README = Path(__file__).parent.parent / "README.md"
+END = "<!-- end -->"
 ROWS = Path(__file__).parent / "results" / "reproduction"
 # fmt: off
 _KEPT = [
@@ -135,13 +138,47 @@ def table() -> str:
     return "\n".join([head, "|---" * 8 + "|", *map(line, PUBLISHED)])
 
 
+SPREADS = {"stn_c0": 23.2, "stn_cx": 47.2, "stn_dlx": 26.8, "stn_slx": 18.7}
+"""Of the final pose on R in degrees, as published."""
+_POSE = ("pose_spread", "pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "bypass_acc")
+
+
+def poses() -> str:
+    """What the transformers of the R column do, mean (SD) over seeds."""
+    head = "| R | n | spread, published | spread | slope | intercept | determinant | agreement | accuracy bypassed |"
+    lines = [head, "|---" * 9 + "|"]
+    for arch, spread in SPREADS.items():
+        rows = [row for row in read_rows(ROWS / "finnveden_r.jsonl") if row["arch"] == arch]
+        columns = [[row[key] for row in rows] for key in _POSE]
+        cells = [f"{statistics.mean(c):.3g} ({statistics.stdev(c):.2g})" if len(c) > 1 else "" for c in columns]
+        lines.append(f"| {arch} | {len(rows) or 'not run'} | {spread} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def readme(text: str) -> str:
+    """README.md with today's tables."""
+    for name, made in (("reproduction", table), ("poses", poses)):
+        start = f"<!-- {name}: written by benchmarks/reproduce.py -->\n"
+        before, _, rest = text.partition(start)
+        text = f"{before}{start}{made()}\n{END}{rest.partition(END)[2]}"
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("collect").add_argument("runs", nargs="+")
     commands.add_parser("table")
+    commands.add_parser("readme")
     asked = parser.parse_args()
-    print(table() if asked.command == "table" else "\n".join(str(collect(run)) for run in asked.runs))
+    if asked.command == "readme":
+        README.write_text(readme(README.read_text()))
+    else:
+        print(
+            f"{table()}\n\n{poses()}"
+            if asked.command == "table"
+            else "\n".join(str(collect(run)) for run in asked.runs)
+        )
 
 
 if __name__ == "__main__":

@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
+from conftest import QUIET, ROOT, environment, only_run, train
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import forms
 import fused
 import measure
+import reproduce
 
 
 def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -92,3 +93,58 @@ def test_headline_runs_the_real_command_line(tmp_path: Path) -> None:
 
 def test_a_record_says_what_it_was_measured_on() -> None:
     assert {"date", "commit", "dirty", "cpu", "cores", "gpu", "torch", "command"} <= set(measure.machine(None))
+
+
+def test_the_readmes_tables_are_those_of_the_rows() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert reproduce.readme(text) == text, "run python benchmarks/reproduce.py readme"
+    assert "vicsesi, convolution, 50 epochs" in text
+
+
+@pytest.fixture
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(reproduce, "ROWS", tmp_path)
+    line = {"arch": "stn_c0", "sig": "a", "status": "finished", "steps": 28140, "epochs": 30.0}
+    accuracies = [0.9911, 0.9907, 0.9895, 0.9906, 0.9902]
+    whole = [line | {"seed": s, "test_acc": a, "best_test_acc": a + 0.001} for s, a in enumerate(accuracies)]
+    (tmp_path / "s2_conv.jsonl").write_text("".join(json.dumps(row) + "\n" for row in whole))
+    return tmp_path
+
+
+def test_an_interval_of_a_difference_by_hand(rows: Path) -> None:
+    """SD 0.05975, t(4) = 2.7764, so half a width is 2.7764 x 0.05975 x sqrt(1/5 + 1/5) = 0.105."""
+    last = next(p for p in reproduce.PUBLISHED if p.what == "manuelrames, convolution, last epoch")
+    assert reproduce.line(last) == (
+        "| manuelrames, convolution, last epoch | accuracy | 98.86 (n = 5) "
+        "| 99.04 (0.06) | 5 | whole | +0.18 | **no** (\u00b1 0.10) |"
+    )
+    assert "yes" in reproduce.line(last._replace(value=99.0))
+    best = last._replace(at="best", value=99.05)
+    assert "| 99.14 (0.06) |" in reproduce.line(best)
+    assert "| 0.96 (0.06) |" in reproduce.line(last._replace(error=True, value=1.0))
+
+
+def test_a_shorter_schedule_claims_nothing(rows: Path) -> None:
+    path = rows / "s2_conv.jsonl"
+    path.write_text(path.read_text().replace('"epochs": 30.0', '"epochs": 3.0'))
+    last = next(p for p in reproduce.PUBLISHED if p.recipe == "s2_conv")
+    assert "| 0.1 |" in reproduce.line(last)
+    assert "shorter schedule" in reproduce.line(last)
+    path.write_text(path.read_text().splitlines()[0])
+    assert "one run says nothing" in reproduce.line(last)
+
+
+def test_rows_are_collected_from_run_directories_and_replace_their_own(rows: Path, tmp_path: Path) -> None:
+    words = ("--config", ROOT / "configs" / "s2_conv.yaml", "--seeds", "0-1", "--limit-train", 640, "--epochs", 2)
+    done = train(*words, "--limit-test", 100, "--name", "short", *QUIET, runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    path = only_run(tmp_path / "runs").path
+    out = reproduce.collect(str(path))
+    assert reproduce.collect(str(path)) == out == rows / "short.jsonl"
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["seed"] for row in found] == [0, 1]
+    assert list(found[0]["evaluations"]) == ["1", "2"]
+    assert found[0]["evaluations"]["2"] == pytest.approx(found[0]["test_acc"], abs=1e-6)
+    assert found[0]["bypass_acc"] is not None
+    assert "confusion" not in found[0]
+    assert len(found[0]["date"]) == 10
