@@ -33,6 +33,8 @@ def _arch(arch: Arch, dataset: Dataset) -> Arch:
             values[option] = known[option] if given is None else given
         elif given is not None:
             raise ValueError(f"{arch.name} has no option '{option}'; it takes {', '.join(known) or 'none'}")
+    if arch.points is not None and values["transform"] != "tps":
+        raise ValueError(f"arch.points means nothing to arch.transform {values['transform']}; it belongs to tps")
     if values.get("test_iterations", 0) is None:
         values["test_iterations"] = values["iterations"]
     return arch.model_copy(update=values)

@@ -267,6 +267,8 @@ def test_what_makes_no_sense_says_so() -> None:
         "there is no map to warp": ("stn_cx", {"net": "jaderberg_fcn"}),
         "cannot read images of both sizes": ("stn_slx", {"net": "jaderberg_fcn", "size": 14}),
         "cnn has no option 'transform'": ("cnn", {"transform": "tps"}),
+        "arch.points means nothing to arch.transform affine": ("stn_c0", {"points": 3}),
+        "smaller than 28 pixels, this one has 28": ("stn_c0", {"antialias": True}),
     }
     for message, (arch, options) in faults.items():
         with pytest.raises(ValueError, match=message):

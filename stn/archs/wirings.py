@@ -94,6 +94,8 @@ def _head(net: Net, features: Shape) -> tuple[nn.Module, int]:
 
 
 def _transformer(heads: Sequence[Localisation], shape: Shape, out: Shape, options: Options) -> SpatialTransformer:
+    if options.antialias and out[1] >= shape[1]:
+        raise ValueError(f"arch.antialias needs an output smaller than {shape[1]} pixels, this one has {out[1]}")
     return SpatialTransformer(heads, (out[1], out[2]), shape[1] / out[1], options)
 
 
@@ -157,8 +159,9 @@ def stn_cx(make_net: MakeNet, shape: Shape, classes: int, *, depth: Depth = 1, *
         if i in depths:
             own = make_net("stn_cx" if i else "stn_c0", classes)
             last = i == depths[-1]  # the last one gives the map its new size
-            out = _resized(shape, net if last else Net(net.stages), options if last else replace(options, size=None))
-            sts[i] = _transformer(_localise(own, shape, 0, None, options), shape, out, options)
+            here = options if last else replace(options, size=None, antialias=False)
+            out = _resized(shape, net if last else Net(net.stages), here)
+            sts[i] = _transformer(_localise(own, shape, 0, None, options), shape, out, here)
             shape = out
         stages += build([maker], shape)
         shape = shape_after(stages[-1], shape)
