@@ -62,9 +62,9 @@ def test_other_names_are_matched_by_order_or_shape(tmp_path: Path, ending: str, 
 
 
 def test_own_names_come_first_whatever_their_order() -> None:
-    network = make("cnn", net="cifar_small", dataset="cifar10")
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))  # alike, so that only names can tell
     state = dict(reversed(network.state_dict().items()))
-    fitted = fit(state, network)
+    fitted = fit({f"_orig_mod.module.{name}": x for name, x in state.items()}, network)
     assert all(fitted[name] is x for name, x in state.items())
 
 
@@ -131,11 +131,11 @@ def test_bad_files_are_one_message(tmp_path: Path) -> None:
         load_plain(tmp_path / "checkpoint.pt")
     torch.save(Theirs().state_dict(), tmp_path / "whole.pt")
     save_file(Theirs().state_dict(), tmp_path / "whole.safetensors")
-    for name in ("whole.pt", "whole.safetensors"):
+    for name, message in (("whole.pt", "not written by torch.save"), ("whole.safetensors", "no safetensors file")):
         content = (tmp_path / name).read_bytes()
         for part in (b"", b"hello this is no file of weights", content[: len(content) // 2]):
             (tmp_path / name).write_bytes(part)
-            with pytest.raises(ValueError, match="damaged"):
+            with pytest.raises(ValueError, match=f"{message}.* damaged"):
                 load_plain(tmp_path / name)
 
 
