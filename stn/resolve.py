@@ -31,7 +31,7 @@ def _arch(arch: Arch, dataset: Dataset) -> Arch:
             continue
         if option in known:
             values[option] = known[option] if given is None else given
-        elif given is not None:
+        elif given not in (None, False):
             raise ValueError(f"{arch.name} has no option '{option}'; it takes {', '.join(known) or 'none'}")
     if arch.points is not None and values["transform"] != "tps":
         raise ValueError(f"arch.points means nothing to arch.transform {values['transform']}; it belongs to tps")

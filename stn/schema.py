@@ -32,7 +32,7 @@ class Arch(Section):
     """Transformers side by side, whose outputs the classifier reads as channels."""
     size: Positive | None = None
     """Side of the transformer's output; None: the network's usual one."""
-    antialias: bool | None = None
+    antialias: bool = False
     """Average over the pixels that a smaller output leaves out, instead of jumping over them."""
     padding: Literal["zeros", "border", "reflection"] | None = None
     """What the sampler sees outside of the image."""
@@ -40,7 +40,7 @@ class Arch(Section):
     """Whether -1 and 1 are the centres of the corner pixels (published numbers: True)."""
     identity: Literal["bias", "residual"] | None = None
     """How the transform starts at the identity: in the last bias, or added to an output of zero."""
-    feed_theta: bool | None = None
+    feed_theta: bool = False
     """Give the transform's parameters to the classifier's last linear layer, too."""
     theta_decay: Annotated[float, Field(ge=0)] | None = None
     """Loss: this times the squared distance of the parameters from the identity."""
