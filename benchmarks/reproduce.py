@@ -2,7 +2,7 @@
 
     python benchmarks/reproduce.py collect runs/s2_conv/*/*     # into benchmarks/results/reproduction/
     python benchmarks/reproduce.py table                        # Markdown, from what was collected
-    python benchmarks/reproduce.py readme                       # the same, into README.md
+    python benchmarks/reproduce.py readme                       # the same, into README.md and the recipes' headers
 
 An interval is Student's, for the difference between our mean over n seeds and a published mean over
 m runs that scatter as ours do: t(n - 1) x SD x sqrt(1/n + 1/m). A published figure agrees where the
@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from scipy.stats import t as student
 
 from stn.config import load_yaml
-from stn.rundir import RunDir, read_rows
+from stn.rundir import Row, RunDir, read_rows
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 README = Path(__file__).parent.parent / "README.md"
 END = "<!-- end -->"
 ROWS = Path(__file__).parent / "results" / "reproduction"
@@ -110,9 +111,14 @@ def values(published: Published) -> tuple[list[float], float]:
     for row in rows:
         key = {"last": "test_acc", "best": "best_test_acc"}.get(published.at)
         found.append(100 * (row[key] if key else row["evaluations"][published.at]))
-    whole = load_yaml(Path(__file__).parent.parent / "configs" / f"{published.recipe}.yaml").train
-    steps = [row["steps"] / whole.steps if whole.steps else row["epochs"] / (whole.epochs or 1) for row in rows]
-    return [100 - v if published.error else v for v in found], min(steps, default=0.0)
+    return [100 - v if published.error else v for v in found], share(rows, published.recipe)
+
+
+def share(rows: list[Row], recipe: str) -> float:
+    """How much of a recipe's schedule the shortest of its runs had."""
+    whole = load_yaml(CONFIGS / f"{recipe}.yaml").train
+    shares = [row["steps"] / whole.steps if whole.steps else row["epochs"] / (whole.epochs or 1) for row in rows]
+    return min(shares, default=0.0)
 
 
 def line(published: Published) -> str:
@@ -155,6 +161,32 @@ def poses() -> str:
     return "\n".join(lines)
 
 
+def header(text: str, recipe: str) -> str:
+    """A recipe's file with what its rows say in its last comment, "ours"."""
+    rows = [row for row in read_rows(ROWS / f"{recipe}.jsonl") if row["status"] == "finished"]
+    if not rows:
+        return text
+    said = []
+    for arch in dict.fromkeys(row["arch"] for row in rows):
+        own = [row for row in rows if row["arch"] == arch]
+        figures = []
+        for name, key in (("last epoch", "test_acc"), ("best evaluation on the test set", "best_test_acc")):
+            values = [100 * row[key] for row in own]
+            spread = f" (SD {statistics.stdev(values):.2f})" if len(values) > 1 else ""
+            figures.append(f"{name} {statistics.mean(values):.2f} %{spread}")
+        dates = " to ".join(sorted({min(row["date"] for row in own), max(row["date"] for row in own)}))
+        steps = f", {own[0]['steps']} steps" * (share(own, recipe) < 1)
+        said.append(f"{arch}: {', '.join(figures)}; n = {len(own)}{steps}, {dates}")
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("# ours"))
+    last = next(i for i in range(first, len(lines)) if not lines[i].startswith("#"))
+    made = [f"# {'ours' if i == 0 else '':10s} {line}" for i, line in enumerate(said)]
+    if len(said) == 1:
+        took = f"{rows[0]['wall_s'] / 60:.0f} min for {rows[0]['fused']} seeds in one process on {rows[0]['device']}"
+        lines = [f"# time       {took}" if line.startswith("# time") else line for line in lines]
+    return "\n".join([*lines[:first], *made, *lines[last:]]) + "\n"
+
+
 def readme(text: str) -> str:
     """README.md with today's tables."""
     for name, made in (("reproduction", table), ("poses", poses)):
@@ -173,6 +205,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.command == "readme":
         README.write_text(readme(README.read_text()))
+        for path in CONFIGS.glob("*.yaml"):
+            path.write_text(header(path.read_text(), path.stem))
     else:
         print(
             f"{table()}\n\n{poses()}"

@@ -99,6 +99,8 @@ def test_the_readmes_tables_are_those_of_the_rows() -> None:
     text = (ROOT / "README.md").read_text()
     assert reproduce.readme(text) == text, "run python benchmarks/reproduce.py readme"
     assert "vicsesi, convolution, 50 epochs" in text
+    for path in reproduce.CONFIGS.glob("*.yaml"):
+        assert reproduce.header(path.read_text(), path.stem) == path.read_text(), path.name
 
 
 @pytest.fixture
@@ -132,6 +134,17 @@ def test_a_shorter_schedule_claims_nothing(rows: Path) -> None:
     assert "shorter schedule" in reproduce.line(last)
     path.write_text(path.read_text().splitlines()[0])
     assert "one run says nothing" in reproduce.line(last)
+
+
+def test_a_recipes_header_says_what_its_rows_say(rows: Path) -> None:
+    path = rows / "s2_conv.jsonl"
+    facts = '"date": "2026-11-20", "wall_s": 2221.6, "fused": 5, "device": "cpu"'
+    path.write_text(path.read_text().replace('"seed"', f'{facts}, "seed"'))
+    text = "# title\n# time       not run\n# ours       not run\n#            at all\narch: cnn\n"
+    ours = "stn_c0: last epoch 99.04 % (SD 0.06), best evaluation on the test set 99.14 % (SD 0.06); n = 5, 2026-11-20"
+    time = "37 min for 5 seeds in one process on cpu"
+    assert reproduce.header(text, "s2_conv") == f"# title\n# time       {time}\n# ours       {ours}\narch: cnn\n"
+    assert reproduce.header(text, "s2_coord") == text
 
 
 def test_rows_are_collected_from_run_directories_and_replace_their_own(rows: Path, tmp_path: Path) -> None:
