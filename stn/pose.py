@@ -57,7 +57,7 @@ def pixels(model: Transformed, shape: tuple[int, ...], at: int | None = None) ->
             stride *= step if isinstance(step, int) else step[0]
     if at:
         with torch.no_grad():
-            reached = model._run(torch.zeros(1, *shape, device=next(model.parameters()).device), 0, at)
+            reached = model._run(next(model.parameters()).new_zeros(1, *shape), 0, at)
         side = reached.shape[-1]
     return stride * (side - (1 if model.options.align_corners else 0)) / 2
 

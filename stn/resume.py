@@ -39,7 +39,7 @@ class Progress:
             for run, seed in places:
                 checkpoint.drop_steps(run, seed, after=step)
             for group in by_run(self.trials):
-                group[0].run.cut_metrics([trial.seed for trial in group], step)
+                group[0].run.cut_metrics([trial.seed for trial in group], step or -1)
             self._tell(step)
         return step
 

@@ -69,7 +69,7 @@ def test_localisation_has_a_learning_rate_of_its_own(arch: str, own: set[str]) -
     optimiser.step()
     slow = {n for n, p in model.stacked.items() if (before[n] - p).mean().item() == pytest.approx(0.005, rel=1e-3)}
     fast = {n for n, p in model.stacked.items() if (before[n] - p).mean().item() == pytest.approx(0.5, rel=1e-3)}
-    assert {name.split(".")[1] for name in slow} == own
+    assert {name.split(".")[4] for name in slow} == own
     assert all(name.split(".")[0] == "st" for name in slow)
     assert slow | fast == set(model.stacked)
 
