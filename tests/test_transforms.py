@@ -1,16 +1,23 @@
 """Every family of transforms: identity, gradients, inverses, composition; and what networks do with them."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import only_run
 
 from stn.archs import build_model
 from stn.archs.transformer import Localisation, Options, SpatialTransformer
 from stn.archs.wirings import Transformed, count
 from stn.data.sources import mnist
 from stn.resolve import build_dataset, resolve
-from stn.schema import Arch, Config, Data
+from stn.runtime import Runtime
+from stn.schema import Arch, Config, Data, Log, Optim, Train
+from stn.stop import Stop
 from stn.transforms import LINEAR, build_family
+from stn.trials import build_trials
 from stn.warp import axes, bend, plate_grid, sample
 
 FAMILIES = [*LINEAR, "tps"]
@@ -197,6 +204,11 @@ def test_own_output_size_reaches_the_classifier() -> None:
     assert small(torch.zeros(2, 1, 60, 60)).shape == (2, 10)
 
 
+def test_on_the_way_heads_see_images_of_the_inputs_size() -> None:
+    (warp,) = make("stn_c0", "mnist_t", iterations=3).warps(torch.zeros(1, 1, 60, 60))
+    assert [step.image_BCHW.shape[-1] for step in warp.steps] == [60, 60, 30]
+
+
 def test_theta_fed_forward_reaches_the_last_layer() -> None:
     for arch, options, more in (
         ("stn_c0", {}, 6),
@@ -228,6 +240,24 @@ def test_theta_decay_pulls_to_the_identity() -> None:
     assert isinstance(make("stn_c0").train()(x), torch.Tensor)
 
 
+def test_theta_decay_is_part_of_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    import train as script
+
+    away = {}
+    for decay in (0.0, 1.0):
+        log = Log(runs=str(tmp_path / str(decay)), wandb="disabled", pictures=False)
+        data = Data(limit_train=640, limit_test=50, batch_size=64)
+        arch = Arch(name="stn_c0", net="tutorial", theta_decay=decay)
+        optim = Optim(name="sgd", lr=0.05, momentum=0.0, schedule="constant")
+        config = resolve(Config(arch=arch, data=data, optim=optim, log=log, train=Train(seeds="0-1", steps=40)))
+        assert script.train(Runtime(config, 2), Stop([], None, None), build_trials([config])) == 0
+        rows = [row for row in only_run(tmp_path / str(decay)).rows() if row["kind"] == "warp" and row["step"] == 40]
+        theta = torch.tensor([row["theta"] for row in rows])
+        away[decay] = float((theta - torch.tensor([1.0, 0, 0, 0, 1, 0])).norm())
+    assert 0 < away[1.0] < 0.3 * away[0.0]
+
+
 def test_parallel_transformers_stand_side_by_side() -> None:
     model = make("stn_c0", net="tutorial", parallel=2)
     with torch.no_grad():
@@ -241,16 +271,18 @@ def test_parallel_transformers_stand_side_by_side() -> None:
 
 def test_several_depths_compose_on_the_image_and_follow_each_other_on_maps() -> None:
     torch.manual_seed(4)
-    x, turn = torch.randn(2, 1, 28, 28), torch.tensor([0.9, 0.1, 0.05, -0.1, 0.9, 0.0])
+    x = torch.randn(2, 1, 28, 28)
+    turns = torch.tensor([[0.9, 0.1, 0.05, -0.1, 0.9, 0.0], [1.2, 0.0, 0.1, 0.3, 1.0, -0.2]])
     for arch in ("stn_slx", "stn_dlx"):
         model = make(arch, net="finnveden_r", depth=(0, 1))
         assert len(model.st) == 1
         with torch.no_grad():
-            for head in model.st[0].heads:  # type: ignore[union-attr]
+            for head, turn in zip(model.st[0].heads, turns, strict=True):  # type: ignore[union-attr]
                 head.last.bias.copy_(turn)  # type: ignore[union-attr]
             (warp,) = model.warps(x)
-        one = torch.cat([turn.view(2, 3), torch.tensor([[0.0, 0, 1]])])
-        torch.testing.assert_close(warp.theta_BP[0].view(2, 3), (one @ one)[:2], atol=1e-6, rtol=0)
+        last = torch.tensor([[0.0, 0, 1]])
+        first, second = (torch.cat([turn.view(2, 3), last]) for turn in turns)
+        torch.testing.assert_close(warp.theta_BP[0].view(2, 3), (first @ second)[:2], atol=1e-6, rtol=0)
         assert len(warp.steps) == 2
     model = make("stn_cx", net="finnveden_r", depth=(0, 1))
     assert model.at == (0, 1)
