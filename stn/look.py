@@ -18,7 +18,6 @@ def snapshots(model: Seeds, stream: Stream, step: int) -> list[Row | None]:
         theta = pose.thetas(model.network(s), stream)
         row = {"kind": "warp", "seed": seed, "step": step, "epoch": step / stream.steps_per_epoch, "theta": theta}
         rows.append(row if theta else None)
-    model.train()
     return rows
 
 

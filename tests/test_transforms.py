@@ -15,6 +15,7 @@ from stn.data.sources import mnist
 from stn.resolve import build_dataset, resolve
 from stn.runtime import Runtime
 from stn.schema import Arch, Config, Data, Log, Optim, Train
+from stn.seeds.probe import probe
 from stn.stop import Stop
 from stn.transforms import LINEAR, build_family
 from stn.trials import build_trials
@@ -98,15 +99,19 @@ def test_the_matrix_holds_the_parameters_and_composes(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_points_go_through_the_later_transform_first(name: str) -> None:
-    family, theta = build_family(name, 4), near_identity(name, 2)
-    before, after = family.start(theta[:1]), family.start(theta[1:])
-    inner = family.grid(after, (6, 5), True, 1)
-    outer = family.grid(before, (101, 101), True, 1).permute(0, 3, 1, 2)  # a map, to look the inner points up in
-    stepwise = F.grid_sample(outer, inner.clamp(-1, 1), align_corners=True).permute(0, 2, 3, 1)
-    composed = family.grid(family.then(before, after), (6, 5), True, 1)
-    inside = (inner.abs() < 1).all(-1)
+    family, theta = build_family(name, 4), near_identity(name, 3)
+    first, second, third = (family.start(one) for one in theta.unsqueeze(1))
+
+    def look_up(before, inner: torch.Tensor) -> torch.Tensor:
+        outer = family.grid(before, (151, 151), True, 1).permute(0, 3, 1, 2)  # a map of where points go
+        return F.grid_sample(outer, inner.clamp(-1, 1), align_corners=True).permute(0, 2, 3, 1)
+
+    inner = family.grid(third, (6, 5), True, 1)
+    middle = look_up(second, inner)
+    inside = ((inner.abs() < 1) & (middle.abs() < 1)).all(-1)
     assert inside.sum() > 8
-    torch.testing.assert_close(composed[inside], stepwise[inside], atol=2e-4, rtol=0)
+    composed = family.grid(family.then(family.then(first, second), third), (6, 5), True, 1)
+    torch.testing.assert_close(composed[inside], look_up(first, middle)[inside], atol=2e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", list(LINEAR))
@@ -288,6 +293,12 @@ def test_several_depths_compose_on_the_image_and_follow_each_other_on_maps() -> 
     assert model.at == (0, 1)
     assert len(model.warps(x)) == 2
     assert len({id(head) for st in model.st for head in st.heads}) == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("options", [{"transform": "tps"}, {"theta_decay": 0.1}, {"parallel": 2}, {"iterations": 2}])
+def test_transformers_of_many_seeds_run_as_one_without_slow_operations(options: dict) -> None:
+    found = probe(lambda: make("stn_c0", net="tutorial", **options), (1, 28, 28))
+    assert (found.fault, found.slow) == (None, {})
 
 
 def test_what_makes_no_sense_says_so() -> None:
