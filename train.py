@@ -112,7 +112,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
                 scores = evaluate(model, stream, config.eval.batch_size, runtime)
                 log.rows(meter.eval_rows(step, epoch, scores))
                 if runtime.writes:
-                    log.rows(snapshots(model, stream, step), sinks=False)
+                    log.rows(snapshots(model, stream, step, meter.failed), sinks=False)
                 meter.tick(training=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
                 progress.save(step, config.checkpoint.keep)
@@ -122,7 +122,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
         if step < steps and meter.alive():
             progress.save(step, config.checkpoint.keep)
         else:
-            looks = last_look(model, stream, config.eval.batch_size, runtime)
+            looks = last_look(model, stream, config.eval.batch_size, runtime, meter.failed)
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
                 facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}

@@ -22,8 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from scipy.stats import t as student
 
-from stn.config import load_yaml
+from stn.config import find_recipe, load_yaml, signature
+from stn.resolve import resolve
 from stn.rundir import Row, RunDir, read_rows
+from stn.schema import Config, Eval
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 README = Path(__file__).parent.parent / "README.md"
@@ -81,6 +83,20 @@ PUBLISHED = [
 ]
 
 
+def _recipe(config: Config) -> Config:
+    """The recipe that a run was started from, with what a table may differ in: architecture and length."""
+    recipe = load_yaml(find_recipe(str(config.log.name)))
+    optim = recipe.optim.model_copy(update={"milestones": config.optim.milestones})
+    train = config.train if recipe.train.steps else recipe.train  # a schedule in steps may be cut short
+    arch = recipe.arch.model_copy(update={"name": config.arch.name})
+    return recipe.model_copy(update={"optim": optim, "train": train, "arch": arch})
+
+
+def _science(config: Config) -> str:
+    same = {"log": config.log, "checkpoint": config.checkpoint, "eval": Eval()}
+    return signature(resolve(config.model_copy(update=same)))
+
+
 def collect(path: str) -> Path:
     """The finished seeds of a run directory, each with its evaluations, beside those of other directories."""
     run = RunDir(path)
@@ -94,10 +110,12 @@ def collect(path: str) -> Path:
         kept = {key: row[key] for key in _KEPT if key in row}
         facts = {"date": date, "commit": env["commit"], "torch": env["packages"]["torch"], "device": env["device"]}
         rows.append(kept | facts | {"evaluations": curve})
+    if _science(config) != _science(_recipe(config)):
+        raise SystemExit(f"error: {path} is not a run of configs/{config.log.name}.yaml as it is today")
     out = ROWS / f"{config.log.name}.jsonl"
-    own = {(row["sig"], row["seed"]) for row in rows}
-    rows += [row for row in read_rows(out) if (row["sig"], row["seed"]) not in own]
-    rows.sort(key=lambda row: (row["arch"], row["sig"], row["seed"]))
+    own = {(row["arch"], row["seed"]) for row in rows}
+    rows += [row for row in read_rows(out) if (row["arch"], row["seed"]) not in own]
+    rows.sort(key=lambda row: (row["arch"], row["seed"]))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return out
@@ -139,9 +157,23 @@ def line(published: Published) -> str:
     return "| " + " | ".join([*cells, f"{mean:.2f} ({sd:.2f})", str(n), full, difference, verdict]) + " |"
 
 
+NOT_RUN = {
+    "Finnveden et al., T, cnn / c0 / cx / dlx / slx": "1.61 / 1.10 / 1.16 / 1.08 / 1.13 (n = 10)",
+    "Finnveden et al., S, cnn / c0 / cx / dlx / slx": "1.38 / 0.85 / 0.96 / 0.77 / 0.82 (n = 10)",
+    "Jaderberg et al., R, FCN / CNN / ST-FCN / ST-CNN (affine)": "2.1 / 1.2 / 1.2 / 0.7 (n = 3)",
+    "Jaderberg et al., RTS": "5.2 / 0.8 / 0.8 / 0.5 (n = 3)",
+    "Jaderberg et al., P": "3.1 / 1.5 / 1.5 / 0.8 (n = 3)",
+    "Jaderberg et al., E": "3.2 / 1.4 / 2.7 / 1.2 (n = 3)",
+    "Jaderberg et al., TC": "13.2 / 3.5 / 2.0 / 1.7 (n = 3)",
+    "Lin and Lucey, CNN / STN / IC-STN-2 / IC-STN-4": "6.597 / 4.944 / 1.905 / 1.230",
+}
+"""Errors of systems whose recipes have not been run."""
+
+
 def table() -> str:
     head = "| system | % | published | ours, mean (SD) | n | schedule | difference | within the interval |"
-    return "\n".join([head, "|---" * 8 + "|", *map(line, PUBLISHED)])
+    rest = [f"| {what} | error | {published} | not run |  |  |  |  |" for what, published in NOT_RUN.items()]
+    return "\n".join([head, "|---" * 8 + "|", *map(line, PUBLISHED), *rest])
 
 
 SPREADS = {"stn_c0": 23.2, "stn_cx": 47.2, "stn_dlx": 26.8, "stn_slx": 18.7}
@@ -151,13 +183,16 @@ _POSE = ("pose_spread", "pose_slope", "pose_intercept", "pose_determinant", "fea
 
 def poses() -> str:
     """What the transformers of the R column do, mean (SD) over seeds."""
-    head = "| R | n | spread, published | spread | slope | intercept | determinant | agreement | accuracy bypassed |"
-    lines = [head, "|---" * 9 + "|"]
+    heads = ["R", "n", "steps (of 70 000)", "spread published", "spread"]
+    heads += [key.removeprefix("pose_").replace("_", " ") for key in _POSE[1:]]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for arch, spread in SPREADS.items():
         rows = [row for row in read_rows(ROWS / "finnveden_r.jsonl") if row["arch"] == arch]
-        columns = [[row[key] for row in rows] for key in _POSE]
+        rows = [row for row in rows if row["status"] == "finished"]
+        columns = [[row[key] for row in rows if row[key] is not None] for key in _POSE]
         cells = [f"{statistics.mean(c):.3g} ({statistics.stdev(c):.2g})" if len(c) > 1 else "" for c in columns]
-        lines.append(f"| {arch} | {len(rows) or 'not run'} | {spread} | {' | '.join(cells)} |")
+        steps = f"{rows[0]['steps']:,}" if rows else ""
+        lines.append(f"| {arch} | {len(rows) or 'not run'} | {steps} | {spread} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -128,7 +128,8 @@ def evaluate_run(path: str) -> int:
 def evaluate_weights(path: str, recipe: str, given: dict[str, Any]) -> int:
     """Evaluate plain weights in the network of a recipe, on its test set."""
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
-    data = Data.model_validate(config.data.model_dump() | given | {"validation": 0})
+    fields: dict[str, Any] = config.data.model_dump() | given | {"validation": 0}
+    data = Data(**fields)
     config = _alone(resolve(config.model_copy(update={"data": data})))
     dataset = build_dataset(data.name)
     weights = fit(weights, build_model(config.arch, dataset.shape, dataset.classes))

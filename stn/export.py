@@ -75,9 +75,11 @@ network.load_state_dict(load_file("model.safetensors"))
 def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Dataset) -> str:
     """The model card, in Markdown."""
     arch, commit = config.arch, env.get("commit") or "not known"
-    accuracy = f"{row['test_acc']:.2%} of {row['test_count']:,} test images" if "test_acc" in row else "not measured"
     if "val_acc" in row:
-        accuracy += f"; {row['val_acc']:.2%} of {row['test_count']:,} held-out training images"
+        accuracy = f"{row['val_acc']:.2%} of {row['val_count']:,} held-out training images"
+    else:
+        accuracy = f"{row['test_acc']:.2%} of {row['test_count']:,} test images"
+    mean, std = dataset.test_figures or (dataset.mean, dataset.std)  # what the accuracy was measured with
     facts = {
         "architecture": f"`{arch.name}`: {registry.names('arch')[arch.name]}",
         "net": f"`{arch.net}`: {registry.names('net')[arch.net or '']}",
@@ -89,7 +91,7 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
         "sig": f"`{signature(config)}`",
         "torch": env.get("packages", {}).get("torch") or "not known",
         "commit": f"{commit} with changes" if env.get("dirty") else commit,
-        "normalisation": f"pixels from 0 to 1, minus {list(dataset.mean)}, over {list(dataset.std)}",
+        "normalisation": f"pixels from 0 to 1, minus {list(mean)}, over {list(std)}",
     }
     return CARD.format(
         name=arch.name,
@@ -97,8 +99,8 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
         table="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
         shape=", ".join(map(str, dataset.shape)),
         classes=dataset.classes,
-        mean=list(dataset.mean),
-        std=list(dataset.std),
+        mean=list(mean),
+        std=list(std),
     )
 
 
@@ -145,7 +147,7 @@ def difference(path: Path, network: nn.Module, x_BCHW: Tensor) -> float:
 
 
 def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
-    """All files or none: they appear once what was written computes what was trained."""
+    """All files or none: they appear once the TorchScript computes what was trained."""
     if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
         raise ValueError("--onnx needs two more packages: pip install onnx onnxscript")
     run, config, rows = open_run(path)
@@ -158,7 +160,6 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
     network.load_state_dict(fit(load_final(run, row["seed"]), network))
     stream = Stream(config.data, dataset, [row["seed"]])
     x_BCHW = stream.test_images(torch.arange(min(IMAGES, stream.test_count))).x_BCHW
-    out.mkdir(parents=True, exist_ok=True)
     env = json.loads(run.env.read_text()) if run.env.is_file() else {}
     few_BCHW = x_BCHW[:1].expand(3, -1, -1, -1)  # torch takes a batch of 0 or 1 for a constant
     program = capture(network, few_BCHW)

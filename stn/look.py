@@ -3,6 +3,8 @@
 Must not know how a step is made.
 """
 
+from collections.abc import Container
+
 from stn import pose
 from stn.data.stream import Stream
 from stn.evaluate import bypassed, evaluate
@@ -11,23 +13,27 @@ from stn.runtime import Runtime
 from stn.seeds import Seeds
 
 
-def snapshots(model: Seeds, stream: Stream, step: int) -> list[Row | None]:
-    """A row for each seed whose network has a transformer."""
+def snapshots(model: Seeds, stream: Stream, step: int, failed: Container[int] = ()) -> list[Row | None]:
+    """A row for each seed that is alive and whose network has a transformer."""
     rows: list[Row | None] = []
     for s, seed in enumerate(model.seeds):
-        theta = pose.thetas(model.network(s), stream)
+        theta = [] if s in failed else pose.thetas(model.network(s), stream)
         row = {"kind": "warp", "seed": seed, "step": step, "epoch": step / stream.steps_per_epoch, "theta": theta}
         rows.append(row if theta else None)
     return rows
 
 
-def last_look(model: Seeds, stream: Stream, batch_size: int, runtime: Runtime) -> list[Row]:
-    """What result rows have beside the scores; every rank takes part."""
+def last_look(
+    model: Seeds, stream: Stream, batch_size: int, runtime: Runtime, failed: Container[int] = ()
+) -> list[Row]:
+    """What result rows of seeds that are alive have beside the scores; every rank takes part."""
     with bypassed(model) as has_transformers:
         scores = evaluate(model, stream, batch_size, runtime) if has_transformers else []
     rows: list[Row] = [{} for _ in model.seeds]
     split = "val" if stream.data.validation else "test"
     for s, score in enumerate(scores):
+        if s in failed:
+            continue
         rows[s]["bypass_acc"] = score[f"{split}_acc"]
         if runtime.writes:
             rows[s] |= pose.measure(model.network(s), stream, batch_size)

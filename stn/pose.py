@@ -38,9 +38,13 @@ def linear_part(st: SpatialTransformer, grid_BHW2: Tensor) -> Tensor:
     return torch.cat([A_B23, last], 1)
 
 
-def whole(model: Transformed, warps: list[Warp]) -> Tensor:
-    """All transformers of a network as one matrix, [B, 3, 3] in float64."""
-    parts = [linear_part(st, warp.grid_BHW2) for st, warp in zip(model.st, warps, strict=True)]  # type: ignore[arg-type]
+def whole(model: Transformed, shape: tuple[int, ...], warps: list[Warp]) -> Tensor:
+    """All transformers of a network as one matrix, [B, 3, 3] in float64, in the units of the first one's map."""
+    parts = []
+    for at, st, warp in zip(model.at, model.st, warps, strict=True):
+        part = linear_part(st, warp.grid_BHW2)  # type: ignore[arg-type]
+        part[:, :2, 2] *= pixels(model, shape, at) / pixels(model, shape)
+        parts.append(part)
     return reduce(torch.matmul, parts)
 
 
@@ -50,15 +54,12 @@ def pixels(model: Transformed, shape: tuple[int, ...], at: int | None = None) ->
     Of the first transformer, or of one before stage ``at``.
     """
     at = model.at[0] if at is None else at
-    side, stride = shape[-1], 1
+    sides: dict[int, Any] = dict(zip(model.at, (st.side for st in model.st), strict=True))
+    side, stride = sides.get(at, shape[-1]), 1
     for module in (m for stage in model.stages[:at] for m in stage.modules()):  # type: ignore[union-attr]
         if isinstance(module, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d):
             step = module.stride
             stride *= step if isinstance(step, int) else step[0]
-    if at:
-        with torch.no_grad():
-            reached = model._run(next(model.parameters()).new_zeros(1, *shape), 0, at)
-        side = reached.shape[-1]
     return stride * (side - (1 if model.options.align_corners else 0)) / 2
 
 
@@ -67,7 +68,7 @@ def compensation(kind: str, A_B33: Tensor, unit: float) -> Tensor:
     if kind == "degrees":  # of the least-squares similarity
         return torch.rad2deg(torch.atan2(A_B33[:, 1, 0] - A_B33[:, 0, 1], A_B33[:, 0, 0] + A_B33[:, 1, 1]))
     if kind == "log2_area":  # sampling points that spread make the image smaller
-        return -torch.linalg.det(A_B33[:, :2, :2]).clamp(min=1e-6).log2()
+        return -torch.linalg.det(A_B33[:, :2, :2]).abs().clamp(min=1e-6).log2()
     return -unit * A_B33[:, :2, 2]
 
 
@@ -98,7 +99,7 @@ def summarise(kind: str, applied: Tensor, made: Tensor, label_N: Tensor) -> dict
     predicted_N = predicted(kind, applied, made)
     final, spreads = applied - predicted_N, []
     for label in label_N.unique():
-        part = final[label_N == label]
+        part = final[label_N == label] if kind != "degrees" else _unwrapped(final[label_N == label])
         spreads.append((part - part.mean(0)).square().reshape(len(part), -1).sum(1).mean().sqrt())
     slope, intercept = _line(applied.flatten(), predicted_N.flatten())
     return {"spread": float(torch.stack(spreads).mean()), "slope": slope, "intercept": intercept}
@@ -152,7 +153,7 @@ class _Agreement:
         f, g, fg, ff, gg = self.sums
         both = fg - (f * g).sum() / self.n
         own = ((ff - f.square().sum() / self.n) * (gg - g.square().sum() / self.n)).sqrt()
-        return float(both / own) if own > 0 else 0.0
+        return float(both / own)
 
 
 @torch.no_grad()
@@ -161,7 +162,7 @@ def measure(model: nn.Module, stream: Stream, batch_size: int) -> dict[str, Any]
 
     ``feature_agreement``: the maps behind the first stage (or, where maps are warped, behind the warp)
     of a perturbed image and of the same image as it was before, each through the transformer; the
-    correlation of the two over the test set's images, places and channels, after each place's
+    correlation of the two over the first 10,000 test images, places and channels, after each place's
     mean over images is taken off. 1: the transformer undoes the perturbation for the classifier;
     0: the maps say nothing of which image it was.
     """
@@ -173,10 +174,11 @@ def measure(model: nn.Module, stream: Stream, batch_size: int) -> dict[str, Any]
         index = torch.arange(first, min(first + batch_size, stream.test_count), device=stream.device)
         batch = stream.test_images(index)
         warps = model.warps(batch.x_BCHW)
-        found.append((whole(model, warps), batch.pose_BP.double(), batch.y_B))
-        if stream.dataset.perturb is not None and first < _AGREEMENT_IMAGES:
-            pair = (warps[-1], model.warps(stream.plain_images(index))[-1])
-            agreement.add(*(model._run(w.image_BCHW, model.at[-1], level) for w in pair))
+        found.append((whole(model, stream.dataset.shape, warps), batch.pose_BP.double(), batch.y_B))
+        some = max(0, min(_AGREEMENT_IMAGES - first, len(index)))
+        if stream.dataset.perturb is not None and some:
+            pair = (warps[-1], model.warps(stream.plain_images(index[:some]))[-1])
+            agreement.add(*(model._run(w.image_BCHW[:some], model.at[-1], level) for w in pair))
     A_N33, pose_NP, label_N = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     # An image moves by the inverse of what moves the sampling points.
     row: dict[str, Any] = {"pose_determinant": float((1 / torch.linalg.det(A_N33[:, :2, :2])).mean())}

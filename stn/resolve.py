@@ -33,8 +33,11 @@ def _arch(arch: Arch, dataset: Dataset) -> Arch:
             values[option] = known[option] if given is None else given
         elif given not in (None, False):
             raise ValueError(f"{arch.name} has no option '{option}'; it takes {', '.join(known) or 'none'}")
-    if arch.points is not None and values["transform"] != "tps":
+    if arch.points not in (None, known.get("points")) and values["transform"] != "tps":
         raise ValueError(f"arch.points means nothing to arch.transform {values['transform']}; it belongs to tps")
+    depth = values.get("depth")
+    if isinstance(depth, tuple) and len(depth) == 1:
+        values["depth"] = depth[0]
     if values.get("test_iterations", 0) is None:
         values["test_iterations"] = values["iterations"]
     return arch.model_copy(update=values)
@@ -68,6 +71,8 @@ def resolve(config: Config) -> Config:
     arch = _arch(config.arch, dataset)
     if data.crop >= min(dataset.shape[1:]):
         raise ValueError(f"data.crop {data.crop} is as large as the image")
+    if not data.perturb_train and dataset.perturb is None:
+        raise ValueError(f"data.perturb_train cannot be off: {data.name} is not perturbed")
     if not data.perturb_train and dataset.shape[1:] != (dataset.side, dataset.side):
         raise ValueError(
             f"data.perturb_train cannot be off: plain images are {dataset.side} pixels wide, "

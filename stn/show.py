@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> int:
     asked = _parse(arguments)
     try:
         paths = _show_run(asked) if asked.run else _show_weights(asked)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         fail(error)
     if not any(path.name == "warp.png" for path in paths):
         say("nothing to warp: this network has no transformer")

@@ -201,3 +201,11 @@ def test_bad_input_is_one_message(run: Path, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(ValueError, match="pip install onnx onnxscript"):
         export.export_run(str(run), None, tmp_path / "out", True)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_card_of_a_validation_run_says_what_was_held_out(tmp_path: Path) -> None:
+    words = ("--arch", "cnn", "--limit-train", 320, "--steps", 2, "--data.validation", 500, *QUIET)
+    assert train(*words, runs=tmp_path).returncode == 0
+    path = only_run(tmp_path).path
+    export.export_run(str(path), None, tmp_path / "out", onnx=False)
+    assert "of 500 held-out training images" in (tmp_path / "out" / "card.md").read_text()

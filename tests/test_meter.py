@@ -79,7 +79,7 @@ def test_theta_is_not_rounded_to_bf16() -> None:
     head = Localisation(body, 4, (1.0, 0, 0, 0, 1, 0), 0, None, False)
     with torch.no_grad():
         head.last.bias[0] = 1.0035
-    st = SpatialTransformer([head], (4, 4), 1, Options())
+    st = SpatialTransformer([head], 4, (4, 4), Options())
     with torch.autocast("cpu", torch.bfloat16):
         warp = st(torch.zeros(1, 1, 4, 4), lambda y, depth: y)
     assert warp.theta_BP[0, 0] == torch.tensor(1.0035)

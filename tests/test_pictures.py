@@ -129,6 +129,22 @@ def test_transforms_at_several_depths_compose() -> None:
     torch.testing.assert_close(line[:, 0], expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("dataset", ["mnist_t", "mnist_s", "mnist_p", "mnist_e", "mnist_rts", "mnist_h"])
+def test_every_perturbed_data_set_is_drawn(dataset: str) -> None:
+    s = subject("stn_c0", dataset)
+    with torch.no_grad():
+        for make in (warps.warp, warps.objects, warps.region):
+            assert make(s) is not None
+        assert (warps.poses(s) is None) == (dataset == "mnist_h")
+
+
+@pytest.mark.parametrize("depth", [(0, 1), 1])
+def test_parallel_transforms_of_feature_maps_are_drawn(depth: tuple[int, ...] | int) -> None:
+    s = subject("stn_cx", "mnist", depth=depth, parallel=2)
+    with torch.no_grad():
+        assert warps.region(s) is not None
+
+
 @torch.no_grad()
 def test_an_object_is_one_test_image_under_its_perturbations() -> None:
     s = subject("stn_c0", "mnist_r")

@@ -87,7 +87,7 @@ def test_a_rotation_is_read_back_to_a_hundredth_of_a_degree(degrees: float, alig
         turn = [scale * math.cos(a), -scale * math.sin(a), shift[0], scale * math.sin(a), scale * math.cos(a), shift[1]]
         model.st[0].heads[0].last.bias.copy_(torch.tensor(turn))  # type: ignore[union-attr, index]
         warps = model.warps(torch.zeros(3, 1, 28, 28))
-    found = compensation("degrees", whole(model, warps), 1.0)
+    found = compensation("degrees", whole(model, (1, 28, 28), warps), 1.0)
     assert (found - degrees).abs().max() < 0.01
     A_B33 = linear_part(model.st[0], warps[0].grid_BHW2)  # type: ignore[arg-type]
     assert A_B33[0, :2].flatten().tolist() == pytest.approx([float(x) for x in turn], abs=1e-6)
@@ -106,8 +106,10 @@ def test_several_transformers_make_one_matrix() -> None:
     with torch.no_grad():
         for st, part in zip(model.st, parts, strict=True):
             st.heads[0].last.bias.copy_(part)  # type: ignore[union-attr, index]
-        found = whole(model, model.warps(torch.zeros(2, 1, 28, 28)))
+        found = whole(model, (1, 28, 28), model.warps(torch.zeros(2, 1, 28, 28)))
     last = torch.tensor([[0.0, 0, 1]])
+    # The second acts on maps of 10 x 10 whose pixels are 2 of the image's: 9 of 13.5 image pixels a unit.
+    parts[1, [2, 5]] *= 9 / 13.5
     expected = torch.cat([parts[0].view(2, 3), last]) @ torch.cat([parts[1].view(2, 3), last])
     torch.testing.assert_close(found[0].float(), expected, atol=1e-6, rtol=0)
 
@@ -117,6 +119,10 @@ def test_angles_are_compared_around_their_mean() -> None:
     applied, label = torch.zeros(2, dtype=torch.float64), torch.zeros(2)
     made = torch.tensor([170.0, -170.0], dtype=torch.float64)
     assert summarise("degrees", applied, made, label)["spread"] == pytest.approx(10)
+    # Around that of each label: one stands on its head.
+    both = torch.cat([torch.zeros(18, dtype=torch.float64), made])
+    label = torch.arange(10).repeat_interleave(2)
+    assert summarise("degrees", torch.zeros_like(both), both, label)["spread"] == pytest.approx(1)
 
 
 def test_the_line_is_the_orthogonal_one() -> None:
@@ -128,6 +134,26 @@ def test_the_line_is_the_orthogonal_one() -> None:
     slope, intercept = _line(x, y)
     assert slope == pytest.approx(float(axis[1] / axis[0]))
     assert intercept == pytest.approx(float(y.mean() - slope * x.mean()))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_whichever_transformer_undoes_a_shift(which: int) -> None:
+    """Of an image and of its feature map, each in units of its own: 29.5 and 25 pixels."""
+    model, stream = make("stn_cx", "mnist_t", depth=(0, 1))
+    pose_BP = stream.test_images(torch.arange(400)).pose_BP
+    theta = undo("mnist_t", pose_BP)
+    theta[:, [2, 5]] *= (1, 29.5 / 25)[which]
+    model.st[which].heads[0] = Oracle(theta)  # type: ignore[index]
+    row = measure(model, stream, 400)
+    assert row["pose_spread"] < 0.02
+    assert row["pose_slope"] == pytest.approx(1, abs=1e-3)
+
+
+def test_agreement_is_of_the_same_images_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stn.pose._AGREEMENT_IMAGES", 100)
+    model, stream = make("stn_c0", "mnist_r")
+    found = {measure(model, stream, size)["feature_agreement"] for size in (400, 70)}
+    assert max(found) - min(found) < 1e-9
 
 
 def test_bypassed_networks_do_not_warp() -> None:

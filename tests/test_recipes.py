@@ -1,4 +1,4 @@
-"""Every recipe trains, fused and alone; published parameter counts through --check; the README's table is the rows'."""
+"""Every recipe trains, fused and alone; published parameter counts through --check."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import CIFAR, ROOT, only_run
 
-from stn.config import load_yaml
+from stn.config import dump_yaml, load_yaml, signature
 from stn.describe import check
 from stn.resolve import build_dataset, resolve
 from stn.runtime import Runtime
@@ -33,6 +33,24 @@ def test_published_parameter_counts(arch: str, net: str, dataset: str, capsys: p
     config = Config(arch=Arch(name=arch, net=net, transform=transform), data=Data(name=dataset))
     assert check([resolve(config)]) == 0
     assert f"parameters  {COUNTS[arch, net, dataset]}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_what_a_run_keeps_of_a_recipe_runs_again(path: Path) -> None:
+    resolved = resolve(load_yaml(path))
+    assert resolve(resolved) == resolved
+    assert resolved.log.name == path.stem
+
+
+def test_what_a_run_keeps_of_an_architecture_runs_again(tmp_path: Path) -> None:
+    spline = Arch(name="stn_c0", transform="tps", points=3)
+    for arch in (Arch(name="cnn"), Arch(name="stn_cx", depth=(0, 1)), Arch(name="stn_dlx", depth=(1,)), spline):
+        resolved = resolve(Config(arch=arch))
+        (tmp_path / "config.yaml").write_text(dump_yaml(resolved))
+        again = resolve(load_yaml(tmp_path / "config.yaml"))
+        assert signature(again) == signature(resolved)
+    assert resolved.arch.points == 3
+    assert resolve(Config(arch=Arch(name="stn_dlx", depth=(1,)))).arch.depth == 1
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

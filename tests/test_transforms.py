@@ -312,6 +312,8 @@ def test_what_makes_no_sense_says_so() -> None:
         "cnn has no option 'transform'": ("cnn", {"transform": "tps"}),
         "arch.points means nothing to arch.transform affine": ("stn_c0", {"points": 3}),
         "smaller than 28 pixels, this one has 28": ("stn_c0", {"antialias": True}),
+        "no convolution that could see coordinates": ("stn_c0_coord", {"net": "jaderberg_fcn"}),
+        r"arch.depth \(\) needs different depths": ("stn_slx", {"depth": ()}),
     }
     for message, (arch, options) in faults.items():
         with pytest.raises(ValueError, match=message):
@@ -320,7 +322,7 @@ def test_what_makes_no_sense_says_so() -> None:
 
 def test_a_head_without_gradient_problems_in_half_precision() -> None:
     head = Localisation(torch.nn.Flatten(), 16, build_family("tps", 4).identity, 0, None, True)
-    st = SpatialTransformer([head], (4, 4), 1, Options(transform="tps", identity="residual"))
+    st = SpatialTransformer([head], 4, (4, 4), Options(transform="tps", identity="residual"))
     with torch.autocast("cpu", torch.bfloat16):
         warp = st(torch.randn(2, 1, 4, 4), lambda y, depth: y)
     assert warp.grid_BHW2.dtype == torch.float32

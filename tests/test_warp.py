@@ -52,7 +52,7 @@ def test_localisation_is_found_by_name() -> None:
 def test_a_transform_that_is_no_number_harms_its_own_image_only(padding: str, bad: float) -> None:
     """Without the guard this is a segmentation fault, which pytest does not survive."""
     head = Localisation(torch.nn.Flatten(), 64, (1.0, 0, 0, 0, 1, 0), 0, None, False)
-    st = SpatialTransformer([head], (8, 8), 1, Options(padding=padding))
+    st = SpatialTransformer([head], 8, (8, 8), Options(padding=padding))
     x = torch.randn(3, 1, 8, 8)
     clean = st(x, lambda y, depth: y).image_BCHW
     with torch.no_grad():

@@ -4,6 +4,7 @@ B batch, C channel, H W map, P parameters of a transform. Must not know where in
 it stands.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -88,12 +89,12 @@ class SpatialTransformer(nn.Module):
     localisation's parameter group.
     """
 
-    def __init__(self, heads: Sequence[Localisation], size: tuple[int, int], shrink: float, options: Options) -> None:
+    def __init__(self, heads: Sequence[Localisation], side: int, size: tuple[int, int], options: Options) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
-        self.size, self.options = size, options
+        self.side, self.size, self.options = side, size, options  # of the map that comes in, and of what goes out
         self.family = build_family(options.transform, options.points)
-        self.finer = max(1, round(shrink)) if options.antialias else 1
+        self.finer = max(1, math.ceil(side / size[0])) if options.antialias else 1
         self.bypassed = False
         """Whether nothing is transformed, to see what the classifier does without."""
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from stn.archs.stages import Net, Shape, build, shape_after
+from stn.archs.stages import CoordConv2d, Net, Shape, build, shape_after
 from stn.archs.transformer import Localisation, Options, SpatialTransformer, Warp
 from stn.registry import register
 from stn.transforms import build_family
@@ -96,7 +96,7 @@ def _head(net: Net, features: Shape) -> tuple[nn.Module, int]:
 def _transformer(heads: Sequence[Localisation], shape: Shape, out: Shape, options: Options) -> SpatialTransformer:
     if options.antialias and out[1] >= shape[1]:
         raise ValueError(f"arch.antialias needs an output smaller than {shape[1]} pixels, this one has {out[1]}")
-    return SpatialTransformer(heads, (out[1], out[2]), shape[1] / out[1], options)
+    return SpatialTransformer(heads, shape[1], (out[1], out[2]), options)
 
 
 def _localise(net: Net, features: Shape, depth: int, trunk: nn.Module | None, options: Options) -> list[Localisation]:
@@ -111,7 +111,7 @@ def _localise(net: Net, features: Shape, depth: int, trunk: nn.Module | None, op
 
 def _on_image(make: Callable[[int], Net], shape: Shape, depth: Depth, copied: bool, options: Options) -> Transformed:
     """The transformer resamples the input image; heads read it at their depths."""
-    net = make(depth if isinstance(depth, int) else max(depth))
+    net = make(depth if isinstance(depth, int) else max(depth, default=0))
     depths = _depths(depth, net)
     if options.parallel > 1 and depths != (0,):
         raise ValueError("parallel transforms need depth 0: stages cannot read one image and several at once")
@@ -146,7 +146,10 @@ def stn_c0(make_net: MakeNet, shape: Shape, classes: int, **st) -> nn.Module:
 @register("arch", extends=Options)
 def stn_c0_coord(make_net: MakeNet, shape: Shape, classes: int, **st) -> nn.Module:
     """As stn_c0, with CoordConv in the localisation net (CoordConv-LN)."""
-    return _on_image(lambda _: make_net("stn_c0_coord", classes), shape, 0, False, Options(**st))
+    model = _on_image(lambda _: make_net("stn_c0_coord", classes), shape, 0, False, Options(**st))
+    if not any(isinstance(module, CoordConv2d) for module in model.st.modules()):
+        raise ValueError("this localisation net has no convolution that could see coordinates")
+    return model
 
 
 @register("arch", extends=Options)

@@ -157,6 +157,10 @@ class Stream:
         mean, std = figures
         return x_MCHW.sub_(mean).div_(std).to(self.dtype)
 
+    def as_input(self, x_MCHW: Tensor) -> Tensor:
+        """Images in [0, 1], normalised as test images."""
+        return self._normalise(x_MCHW, self._test_figures)
+
     def as_image(self, x_MCHW: Tensor) -> Tensor:
         """Undo the normalisation of test images."""
         mean, std = self._test_figures
@@ -174,11 +178,11 @@ class Stream:
         image_B = index_B % n
         site = Site.VALIDATION if self.data.validation else Site.TEST
         x_BCHW, pose_BP = self._perturb(self._test_x[image_B], TEST_SEED, site, index_B // n, image_B)
-        return TestBatch(self._normalise(x_BCHW, self._test_figures), self._test_y[image_B], pose_BP)
+        return TestBatch(self.as_input(x_BCHW), self._test_y[image_B], pose_BP)
 
     def plain_images(self, index_B: Tensor) -> Tensor:
         """What ``test_images`` of the same numbers were made of, in the middle of a canvas of the same size."""
         x_BChw = unit(self._test_x[index_B % len(self._test_x)])
         _, H, W = self.dataset.shape
         below, right = (H - x_BChw.shape[2]) // 2, (W - x_BChw.shape[3]) // 2
-        return self._normalise(F.pad(x_BChw, (right, right, below, below)), self._test_figures)
+        return self.as_input(F.pad(x_BChw, (right, right, below, below)))

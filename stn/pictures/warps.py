@@ -47,10 +47,9 @@ def _turned(stream: Stream, number: int) -> Tensor:
     """One image under rotations, black outside, counter-clockwise as seen."""
     a = torch.deg2rad(_ROTATIONS)
     rows = torch.stack([a.cos(), -a.sin(), 0 * a, a.sin(), a.cos(), 0 * a], 1)
-    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (stream.dataset.mean, stream.dataset.std))
     plain = stream.as_image(stream.test_images(torch.tensor([number])).x_BCHW).expand(len(a), -1, -1, -1)
     grid = affine_grid(rows.view(-1, 2, 3), (plain.shape[2], plain.shape[3]), align_corners=True)
-    return (sample(plain, grid, "zeros", True) - mean) / std
+    return stream.as_input(sample(plain, grid, "zeros", True))
 
 
 def objects(s: Subject) -> Figure:
@@ -60,7 +59,7 @@ def objects(s: Subject) -> Figure:
     first = {label: number for number, label in reversed(list(zip(s.numbers, labels, strict=True)))}
     count = s.stream.data.validation or dataset.test
     kind = ("shift" if dataset.pose[0] == "x" else dataset.pose[0]) if dataset.replicas > 1 else "degrees"
-    unit, wording = _POSES[kind]
+    unit, wording = _POSES.get(kind, ("", ""))
     for number in sorted(first.values(), key=s.numbers.index)[:_OBJECTS]:
         if dataset.replicas > 1:
             batch = s.stream.test_images(torch.arange(dataset.replicas) * count + number)
@@ -74,7 +73,7 @@ def objects(s: Subject) -> Figure:
             *s.strips("warped", x_BCHW, s.theta(x_BCHW)),
             None,
         ]
-    return sheet(f"{s.title}: one object under many perturbations, {unit}", strips[:-1])
+    return sheet(f"{s.title}: one object under many perturbations{unit and f', {unit}'}", strips[:-1])
 
 
 def iterations(s: Subject) -> Figure | None:
@@ -109,7 +108,7 @@ def poses(s: Subject) -> Figure | None:
     """Predicted against applied pose over test images from one end of the test set to the other."""
     index_N = torch.linspace(0, s.stream.test_count - 1, min(_POINTS, s.stream.test_count)).long()
     batches = [s.stream.test_images(part) for part in index_N.split(500)]
-    A_N33 = torch.cat([pose.whole(s.model, s.model.warps(batch.x_BCHW)) for batch in batches])
+    A_N33 = torch.cat([pose.whole(s.model, s.stream.dataset.shape, s.model.warps(batch.x_BCHW)) for batch in batches])
     pose_NP, label_N = torch.cat([b.pose_BP for b in batches]).double(), torch.cat([b.y_B for b in batches])
     kinds = list(pose.applied_and_made(s.model, s.stream, A_N33, pose_NP))
     if not kinds:
