@@ -147,9 +147,13 @@ def test_a_recipes_header_says_what_its_rows_say(rows: Path) -> None:
     assert reproduce.header(text, "s2_coord") == text
 
 
-def test_rows_are_collected_from_run_directories_and_replace_their_own(rows: Path, tmp_path: Path) -> None:
-    words = ("--config", ROOT / "configs" / "s2_conv.yaml", "--seeds", "0-1", "--limit-train", 640, "--epochs", 2)
-    done = train(*words, "--limit-test", 100, "--name", "short", *QUIET, runs=tmp_path / "runs")
+def test_rows_are_collected_from_run_directories_and_replace_their_own(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "name: short\nnet: tutorial\nlimit_train: 640\nlimit_test: 100\nepochs: 2\nseeds: 0-1\n"
+    (tmp_path / "short.yaml").write_text(text)
+    monkeypatch.setattr("stn.config.RECIPES", tmp_path)
+    done = train("--config", tmp_path / "short.yaml", *QUIET, runs=tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     path = only_run(tmp_path / "runs").path
     out = reproduce.collect(str(path))
@@ -161,3 +165,6 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(rows: Pat
     assert found[0]["bypass_acc"] is not None
     assert "confusion" not in found[0]
     assert len(found[0]["date"]) == 10
+    (tmp_path / "short.yaml").write_text(f"{text}lr: 0.5\n")
+    with pytest.raises(SystemExit, match="is not a run of configs"):
+        reproduce.collect(str(path))
