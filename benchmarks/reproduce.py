@@ -216,7 +216,7 @@ def header(text: str, recipe: str) -> str:
     first = next(i for i, line in enumerate(lines) if line.startswith("# ours"))
     last = next(i for i in range(first, len(lines)) if not lines[i].startswith("#"))
     made = [f"# {'ours' if i == 0 else '':10s} {line}" for i, line in enumerate(said)]
-    if len(said) == 1:
+    if len(said) == 1 and share(rows, recipe) == 1:
         took = f"{rows[0]['wall_s'] / 60:.0f} min for {rows[0]['fused']} seeds in one process on {rows[0]['device']}"
         lines = [f"# time       {took}" if line.startswith("# time") else line for line in lines]
     return "\n".join([*lines[:first], *made, *lines[last:]]) + "\n"
