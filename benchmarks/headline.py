@@ -60,7 +60,7 @@ def train(net: str, arguments: argparse.Namespace, sizes: dict[str, int], runs: 
     words = f"train.py --config {RECIPE.relative_to(ROOT)} --arch {net} --seeds {arguments.seeds} --steps {steps}"
     words += f" --eval.every {steps}steps --checkpoint.every {steps}steps --log.every {max(1, steps // 5)}steps"
     words += f" --limit-test {sizes['test']} --log.wandb disabled --log.no-pictures"
-    milestone = ["--optim.milestones", f"{sizes['milestone']} steps", "--runs", str(runs)]
+    milestone = ["--optim.milestones", f"{sizes['milestone']} steps", "--runs", str(runs), "--name", f"{net}-mnist_r"]
     start, before = time.perf_counter(), others_s()
     done = subprocess.run([*python, *words.split(), *milestone], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -304,7 +304,9 @@ def test_training_images_may_stay_as_they_are() -> None:
 def test_plain_training_images_must_have_the_size_of_test_images() -> None:
     with pytest.raises(ValueError, match="perturb_train cannot be off: plain images are 28 pixels wide, mnist_t's 60"):
         resolve(Config(data=Data(name="mnist_t", perturb_train=False)))
-    for name in ("mnist", "mnist_e", "cifar10_a"):
+    with pytest.raises(ValueError, match="perturb_train cannot be off: mnist is not perturbed"):
+        resolve(Config(data=Data(name="mnist", perturb_train=False)))
+    for name in ("mnist_e", "cifar10_a"):
         on, off = (resolve(Config(data=Data(name=name, perturb_train=p))) for p in (True, False))
         assert signature(on) != signature(off)
 
