@@ -53,6 +53,7 @@ def test_what_a_run_keeps_of_an_architecture_runs_again(tmp_path: Path) -> None:
     assert resolve(Config(arch=Arch(name="stn_dlx", depth=(1,)))).arch.depth == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_trains_20_steps_fused_and_alone(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
