@@ -24,7 +24,7 @@ from scipy.stats import t as student
 
 from stn.config import find_recipe, load_yaml, signature
 from stn.resolve import resolve
-from stn.rundir import Row, RunDir, read_rows
+from stn.rundir import Row, RunDir, read_rows, write_atomic
 from stn.schema import Config, Eval
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -100,6 +100,8 @@ def _science(config: Config) -> str:
 def collect(path: str) -> Path:
     """The finished seeds of a run directory, each with its evaluations, beside those of other directories."""
     run = RunDir(path)
+    if not (run.env.is_file() and run.results.is_file()):
+        raise SystemExit(f"error: {path} is no run directory with results")
     env = json.loads(run.env.read_text())
     date = datetime.fromtimestamp(run.read_status()["time"], UTC).date().isoformat()
     evals = [row for row in read_rows(run.metrics) if row["kind"] == "eval"]
@@ -116,8 +118,7 @@ def collect(path: str) -> Path:
     own = {(row["arch"], row["seed"]) for row in rows}
     rows += [row for row in read_rows(out) if (row["arch"], row["seed"]) not in own]
     rows.sort(key=lambda row: (row["arch"], row["seed"]))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_atomic(out, "".join(json.dumps(row) + "\n" for row in rows))
     return out
 
 

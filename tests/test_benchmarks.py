@@ -165,6 +165,8 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(
     assert found[0]["bypass_acc"] is not None
     assert "confusion" not in found[0]
     assert len(found[0]["date"]) == 10
+    with pytest.raises(SystemExit, match="is no run directory with results"):
+        reproduce.collect(str(tmp_path / "nothing"))
     (tmp_path / "short.yaml").write_text(f"{text}lr: 0.5\n")
     with pytest.raises(SystemExit, match="is not a run of configs"):
         reproduce.collect(str(path))
