@@ -91,14 +91,6 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     return (first.unsqueeze(-1) * second.unsqueeze(-3)).sum(-2)
 
 
-def invert(theta_B23: Tensor) -> Tensor:
-    """The affine matrix that undoes another one."""
-    a, b, c, d = (theta_B23[:, i, j] for i in (0, 1) for j in (0, 1))
-    inverse = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / (a * d - b * c).view(-1, 1, 1)
-    shift = (inverse * theta_B23[:, None, :2, 2]).sum(-1, keepdim=True)
-    return torch.cat([inverse, -shift], dim=2)
-
-
 @kept
 def control_points(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """A regular grid of side x side points over [-1, 1], (x, y) [K, 2], row by row."""

@@ -45,6 +45,14 @@ def batch_norm(wiring: str, classes: int) -> Net:
     return Net(stages, [conv(8, 5, coordinates=coordinates), dense(16)])
 
 
+def invert(theta_B23: torch.Tensor) -> torch.Tensor:
+    """The affine matrix that undoes another one."""
+    a, b, c, d = (theta_B23[:, i, j] for i in (0, 1) for j in (0, 1))
+    inverse = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / (a * d - b * c).view(-1, 1, 1)
+    shift = (inverse * theta_B23[:, None, :2, 2]).sum(-1, keepdim=True)
+    return torch.cat([inverse, -shift], dim=2)
+
+
 def _loopback_up() -> None:
     """Without any network (unshare -n) the loopback is down as well, and two ranks cannot meet."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:

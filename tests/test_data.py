@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CIFAR, needs_cifar
+from conftest import CIFAR, invert, needs_cifar
 
 from stn.data import distort, geometry, perturb, sources
 from stn.data.stream import Stream
 from stn.resolve import build_dataset
 from stn.rng import Draws
 from stn.schema import Data
-from stn.warp import affine_grid, invert, sample
+from stn.warp import affine_grid, sample
 
 MNIST = ["mnist", "mnist_r", "mnist_t", "mnist_s", "mnist_rts", "mnist_p", "mnist_e", "mnist_h"]
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import invert
 
 from stn.archs.transformer import Localisation, Options, SpatialTransformer, is_localisation
-from stn.warp import affine_grid, compose, invert, sample
+from stn.warp import affine_grid, compose, sample
 
 
 def random_theta(n: int) -> torch.Tensor:
