@@ -22,7 +22,8 @@ from stn.config import dump_yaml, signature, steps_of
 from stn.data.stream import Batch, Stream
 from stn.describe import check, list_names
 from stn.evaluate import evaluate
-from stn.finish import wrap_up
+from stn.files import write_atomic
+from stn.finish import give_up, wrap_up
 from stn.fuse import at_once
 from stn.log import Log, say, warn
 from stn.look import last_look, snapshots
@@ -30,7 +31,7 @@ from stn.meter import Meter
 from stn.replay import Replay
 from stn.resolve import build_dataset, resolve
 from stn.resume import Progress
-from stn.rundir import Row, write_atomic
+from stn.rundir import Row
 from stn.runtime import Runtime
 from stn.schema import Config
 from stn.seeds import Seeds, with_penalty
@@ -183,13 +184,13 @@ def main() -> int:
     except ValueError as error:
         cli.fail(error, everywhere=True)
     trials = build_trials(configs, *runtime.share)
-    stops = [group[0].run.stop for group in by_run(trials)]
-    stop = Stop(stops, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
+    wishes = [group[0].run.leave for group in by_run(trials)]
+    stop = Stop(wishes, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
     stop.listen()
     try:
         code = train(runtime, stop, trials)
-    except OSError as error:
-        cli.fail(error, code=1, everywhere=True)
+    except Exception as error:
+        give_up(trials if runtime.writes else [], error)
     runtime.end()
     return code
 

@@ -24,7 +24,7 @@ from measure import CORES, DISTURBED, ROOT, Parser, console, fail, machine, name
 from rich.table import Table
 
 from stn.config import load_yaml, parse_seeds, steps_of
-from stn.rundir import read_rows
+from stn.files import read_rows
 
 RECIPE = ROOT / "configs" / "finnveden_r.yaml"
 NETS = ("cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx")

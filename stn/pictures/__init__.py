@@ -11,10 +11,11 @@ from stn.archs import build_model
 from stn.archs.wirings import Transformed
 from stn.checkpoint import load_final
 from stn.data.stream import Stream
+from stn.files import read_rows
 from stn.log import warn
 from stn.pose import SHOWN
 from stn.resolve import build_dataset
-from stn.rundir import Row, RunDir, read_rows
+from stn.rundir import Row, RunDir
 from stn.schema import Config
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import torch
 from matplotlib.figure import Figure
 
 from stn.config import steps_of
-from stn.rundir import RunDir, read_rows
+from stn.files import read_rows
+from stn.rundir import RunDir
 from stn.schema import Config
 
 

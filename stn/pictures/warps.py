@@ -11,9 +11,9 @@ from torch import Tensor
 
 from stn import pose
 from stn.data.stream import Stream
+from stn.files import write_atomic
 from stn.pictures.sheet import Strip, sheet
 from stn.pictures.subject import Subject, as_maps, image_grids, outline
-from stn.rundir import write_atomic
 from stn.warp import affine_grid, sample
 
 _POINTS = 3_000

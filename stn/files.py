@@ -1,0 +1,70 @@
+"""Files that are whole or not there, whatever is killed. Must not know what is in them."""
+
+import json
+import os
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+def sync_folder(folder: Path) -> None:
+    """Names that were made, or made anew, outlive the machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_file(path: Path, content: bytes | str) -> None:
+    """Write a file whole and flushed, under a name that nobody reads yet."""
+    with path.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, content: bytes | str) -> None:
+    """The file is the old one or the new one, never a part, whatever is killed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
+    try:
+        write_file(temporary, content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def publish(path: Path, content: str, scratch: Path) -> bool:
+    """Make a file that does not exist yet, whole; False where somebody else was first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = scratch / f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp"
+    try:
+        write_file(temporary, content)
+        with suppress(FileExistsError):
+            os.link(temporary, path)
+        # Not by what link said: over NFS the answer to a link that was made may be lost, and the question repeated.
+        mine = temporary.stat().st_nlink == 2
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return mine
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file; a line torn by a kill is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
