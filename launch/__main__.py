@@ -1,11 +1,199 @@
-"""python -m launch train [ARGUMENTS OF train.py]: on this machine, with as many processes as help."""
+"""python -m launch: one training on this machine, sweeps here or on Slurm, and where they stand."""
 
+import json
 import sys
+from pathlib import Path
+from typing import Annotated, Literal
 
-from launch.local import train
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from launch import attempt, collect, local, pool, slurm, sweep
+from launch.collect import STATES, Standing
+from launch.sweep import Job, Plan
+from stn.claim import Claim
 from stn.cli import fail
+from stn.config import format_seeds, parse_seeds
+
+Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
+On = Annotated[Literal["local", "slurm"], tyro.conf.arg(help="Where jobs run: this machine, or Slurm's queue.")]
+Most = Annotated[int | None, tyro.conf.arg(help="Jobs at a time, at most.")]
+_console = Console(width=None if sys.stdout.isatty() else 160)
+
+
+def _say(text: str) -> None:
+    _console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def start_sweep(
+    file: tyro.conf.Positional[str],
+    /,
+    on: On = "local",
+    dry_run: bool = False,
+    only_missing: bool = False,
+    max_parallel: Most = None,
+    runs: Runs = "runs",
+) -> int:
+    """Expand a sweep file and run what is not finished; the same command again goes on.
+
+    Args:
+        file: A file, or a name of configs/sweeps/.
+        dry_run: Say what would run, write nothing. With --on slurm: the script.
+        only_missing: Leave out what has failed, what is being trained and what is queued.
+    """
+    change = sweep.expand(sweep.find_sweep(file), runs)
+    _tell(change)
+    if dry_run:
+        return _launch(change.plan, _unfinished(change.plan, only_missing, on), on, max_parallel, dry=True)
+    claim = Claim(change.plan.folder / ".claim")
+    claim.take(_say, patience_s=30.0)
+    try:
+        sweep.write(change)
+        todo = _unfinished(change.plan, only_missing, on)
+        for one in todo:
+            attempt.forgive(change.plan, one)
+        if on == "slurm":
+            return _launch(change.plan, todo, on, max_parallel)
+    finally:
+        claim.release()
+    return _launch(change.plan, todo, on, max_parallel)
+
+
+def _tell(change: sweep.Change) -> None:
+    plan = change.plan
+    total = sum(len(parse_seeds(job.seeds)) for job in plan.jobs)
+    _say(f"{plan.sweep.name}: {len(change.cells)} cells, {total:,} seeds, {len(plan.jobs):,} jobs")
+    if len(change.added) < len(plan.jobs) or change.removed:
+        for what, jobs in (("new since last time", change.added), ("no longer part of it", change.removed)):
+            if jobs:
+                _say(f"{what}: {len(jobs):,} jobs")
+                for label in dict.fromkeys(job.label for job in jobs):
+                    seeds = [seed for job in jobs if job.label == label for seed in parse_seeds(job.seeds)]
+                    _say(f"  {label}: seeds {format_seeds(seeds)}")
+
+
+def _unfinished(plan: Plan, only_missing: bool, on: str) -> list[Job]:
+    """Jobs with seeds that have no result."""
+    standings = [one for one in collect.look(plan) if one.missing]
+    if only_missing:
+        queued = slurm.in_queue(plan) if on == "slurm" else set()
+        standings = [one for one in standings if one.state in ("waiting", "stopped") and one.job.id not in queued]
+    return [one.job for one in standings]
+
+
+def _launch(plan: Plan, jobs: list[Job], on: str, most: int | None, dry: bool = False) -> int:
+    if not jobs:
+        _say("nothing to do: every seed has its result, or is being seen to")
+        return 0
+    if on == "slurm":
+        for line in slurm.submit(plan, jobs, most, dry):
+            _say(line)
+        return 0
+    if dry:
+        for job in jobs:
+            _say(f"{job.id}  {job.label} seeds {job.seeds}")
+        return 0
+    return pool.run(plan, jobs, most, _console)
+
+
+def retry(
+    sweep_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(name="sweep")],
+    /,
+    on: On = "local",
+    max_parallel: Most = None,
+    runs: Runs = "runs",
+) -> int:
+    """Run again what is missing or has failed, and nothing else.
+
+    Args:
+        sweep_name: Name, file or folder of a sweep that has been started.
+    """
+    plan = sweep.find_plan(sweep_name, runs)
+    claim = Claim(plan.folder / ".claim")
+    claim.take(_say, patience_s=30.0)
+    try:
+        standings = [one for one in collect.look(plan) if one.state not in ("done", "running")]
+        queued = slurm.in_queue(plan) if on == "slurm" else set()
+        todo = [one for one in standings if one.job.id not in queued]
+        for one in todo:
+            collect.forget_failed(plan, one)
+            attempt.forgive(plan, one.job)
+        if on == "slurm":
+            return _launch(plan, [one.job for one in todo], on, max_parallel)
+    finally:
+        claim.release()
+    return _launch(plan, [one.job for one in todo], on, max_parallel)
+
+
+def status(
+    sweep_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(name="sweep")],
+    /,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+    runs: Runs = "runs",
+) -> int:
+    """Where a sweep stands, from its files.
+
+    Args:
+        sweep_name: Name, file or folder of a sweep that has been started.
+        as_json: As JSON, for scripts.
+    """
+    plan = sweep.find_plan(sweep_name, runs)
+    standings = collect.look(plan)
+    cells = collect.cells(standings)
+    if as_json:
+        print(json.dumps({"sweep": plan.sweep.name, "totals": _totals(standings), "cells": cells}, indent=1))
+        return 0
+    _console.print(_table(plan, cells, _totals(standings)))
+    for cell in cells:
+        for error in cell["errors"]:
+            _say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
+    return 0
+
+
+def _totals(standings: list[Standing]) -> dict[str, int]:
+    counts = [one.counts() for one in standings]
+    return {state: sum(one[state] for one in counts) for state in STATES}
+
+
+def _table(plan: Plan, cells: list[dict], totals: dict[str, int]) -> Table:
+    title = f"{plan.sweep.name}: {sum(totals.values()):,} seeds"
+    table = Table(box=None, padding=(0, 1), title=title, title_justify="left")
+    own = any(cell["setting"] for cell in cells)
+    for heading in ("arch", "data set", *(["setting"] if own else [])):
+        table.add_column(heading)
+    for heading in (*STATES, "mean", "SD"):
+        table.add_column(heading, justify="right")
+    table.add_column("missing seeds", overflow="fold")
+    for cell in cells:
+        mean, sd = ("-" if cell[key] is None else f"{cell[key]:.2%}" for key in ("mean", "sd"))
+        names = [Text(cell[key]) for key in ("arch", "dataset", *(["setting"] if own else []))]
+        table.add_row(*names, *(str(cell[state] or "-") for state in STATES), mean, sd, cell["missing"])
+    table.add_section()
+    table.add_row("all", "", *([""] if own else []), *(str(totals[state] or "-") for state in STATES), style="bold")
+    return table
+
+
+def run_task(
+    folder: tyro.conf.Positional[Path], jobs: tyro.conf.Positional[Path], index: tyro.conf.Positional[int], /
+) -> int:
+    """One task of a Slurm array (for slurm's scripts)."""
+    return slurm.task(sweep.load_plan(folder), jobs, index)
+
+
+def main() -> int:
+    words = sys.argv[1:]
+    if words[:1] == ["train"]:
+        local.train(words[1:])
+    commands = {"sweep": start_sweep, "status": status, "retry": retry, "task": run_task}
+    try:
+        return tyro.extras.subcommand_cli_from_dict(commands, prog="python -m launch", args=words)
+    except ValueError as error:
+        fail(error)
+    except OSError as error:
+        fail(error, code=1)
+
 
 if __name__ == "__main__":
-    if sys.argv[1:2] != ["train"]:
-        fail("usage: python -m launch train [arguments of train.py; --help shows them]")
-    train(sys.argv[2:])
+    sys.exit(main())

@@ -57,10 +57,12 @@ def publish(path: Path, content: str, scratch: Path) -> bool:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file; a line torn by a kill is left out."""
-    if not path.exists():
-        return []
+    return parse_rows(path.read_text(encoding="utf-8", errors="replace").splitlines()) if path.exists() else []
+
+
+def parse_rows(lines: list[str]) -> list[dict[str, Any]]:
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in lines:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

@@ -7,10 +7,19 @@ docstring's first line is what ``--list`` prints. Must not know what the entries
 import difflib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-_entries: dict[str, dict[str, Callable]] = {}
-_options: dict[tuple[str, str], dict[str, Any]] = {}
+from stn.later import Later, outline
+
+
+class Entry(NamedTuple):
+    function: Callable
+    line: str
+    """What --list prints."""
+    options: dict[str, Any]
+
+
+_entries: dict[str, dict[str, Entry]] = {}
 
 
 def _keywords(function: Callable) -> dict[str, Any]:
@@ -18,25 +27,35 @@ def _keywords(function: Callable) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
+def _entry(kind: str, name: str, function: Callable, text: str | None, options: dict[str, Any]) -> Entry:
+    if not text:
+        raise ValueError(f"{kind} '{name}' has no docstring; its first line is shown by --list")
+    return Entry(function, text.strip().splitlines()[0], options)
+
+
 def register(kind: str, name: str | None = None, extends: Callable | None = None) -> Callable:
     """Enter a function under a name (its own); ``extends`` is a callable whose options it passes on."""
 
     def enter(function: Callable) -> Callable:
-        entry, known = name or function.__name__, _entries.setdefault(kind, {})
-        if entry in known:
-            raise ValueError(f"{kind} '{entry}' is registered twice")
-        if not function.__doc__:
-            raise ValueError(f"{kind} '{entry}' has no docstring; its first line is shown by --list")
-        known[entry] = function
-        _options[kind, entry] = (_keywords(extends) if extends else {}) | _keywords(function)
+        own, known = name or function.__name__, _entries.setdefault(kind, {})
+        if own in known and not isinstance(known[own].function, Later):
+            raise ValueError(f"{kind} '{own}' is registered twice")
+        options = (_keywords(extends) if extends else {}) | _keywords(function)
+        known[own] = _entry(kind, own, function, function.__doc__, options)
         return function
 
     return enter
 
 
+def expect(package: str) -> None:
+    """Know the entries of a package from its source, until it is imported and they enter themselves."""
+    for kind, name, function, text, options in outline(package):
+        _entries.setdefault(kind, {}).setdefault(name, _entry(kind, name, function, text, options))
+
+
 def names(kind: str) -> dict[str, str]:
     """Every name of a kind with its one-line description."""
-    return {n: (f.__doc__ or "").strip().splitlines()[0] for n, f in _entries[kind].items()}
+    return {name: entry.line for name, entry in _entries[kind].items()}
 
 
 def nearest(word: str, known) -> str:
@@ -46,13 +65,16 @@ def nearest(word: str, known) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
 
-def find(kind: str, name: str) -> Callable:
+def _find(kind: str, name: str) -> Entry:
     if name not in _entries[kind]:
         raise ValueError(f"unknown {kind} '{name}'; {nearest(name, _entries[kind])}")
     return _entries[kind][name]
 
 
+def find(kind: str, name: str) -> Callable:
+    return _find(kind, name).function
+
+
 def options(kind: str, name: str) -> dict[str, Any]:
     """The options of an entry with their defaults."""
-    find(kind, name)
-    return dict(_options[kind, name])
+    return dict(_find(kind, name).options)

@@ -1,20 +1,20 @@
 """From what the user wrote to what will be run: every default filled in, every epoch a step.
 
 The resolved configuration is what is hashed, printed by --check and kept with the run.
+Must not know torch: a sweep resolves thousands of configurations that others will train.
 """
 
 from typing import Any, get_args
 
-from stn import archs, registry
+from stn import registry
 from stn.config import steps_of
-from stn.data import datasets
 from stn.data.datasets import Dataset
 from stn.fields import Duration
 from stn.schema import Arch, Config
 
 DEFAULT_EPOCHS = 8.0
 
-__all__ = ["archs", "build_dataset", "datasets", "resolve"]
+registry.expect("stn.archs")
 
 
 def build_dataset(name: str) -> Dataset:

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from conftest import CIFAR, needs_cifar
 
 from stn.config import signature
-from stn.data import distort, sources
+from stn.data import sources
+from stn.data.datasets import points
 from stn.data.geometry import displaced, offsets, quadrilateral, resample, turned
 from stn.data.stream import Stream
 from stn.resolve import build_dataset, resolve
@@ -109,9 +110,9 @@ U, G = "uniform", "normal"
 POSES: dict[str, dict[str, tuple]] = {
     "mnist_r": {"degrees": (U, -90, 90)},
     "mnist_rts": {"degrees": (U, -45, 45), "factor": (U, 0.7, 1.2), "x": (U, -7, 7), "y": (U, -7, 7)},
-    "mnist_p": {"factor": (U, 0.75, 1)} | dict.fromkeys(distort.points(4), (G, 0, 5)),
-    "mnist_e": {"factor": (U, 0.75, 1)} | dict.fromkeys(distort.points(16), (G, 0, 1.5)),
-    "mnist_h": dict.fromkeys(distort.points(4), (G, 0, 2**0.5 * 3.375)),
+    "mnist_p": {"factor": (U, 0.75, 1)} | dict.fromkeys(points(4), (G, 0, 5)),
+    "mnist_e": {"factor": (U, 0.75, 1)} | dict.fromkeys(points(16), (G, 0, 1.5)),
+    "mnist_h": dict.fromkeys(points(4), (G, 0, 2**0.5 * 3.375)),
     "cifar10_r": {"degrees": (U, -30, 30)},
     "cifar10_a": {"degrees": (U, -30, 30), "log2_area": (U, -0.643856, 0.643856), "x": (U, -4, 4), "y": (U, -4, 4)},
 }

@@ -1,17 +1,34 @@
-"""The data sets by name. Adding one: a function here, and its source and perturbation beside it."""
+"""The data sets by name. Adding one: a function here, and its source and perturbation beside it.
+
+Must not know torch: what loads and what perturbs is imported when it is called.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from stn.data import distort, perturb
-from stn.data.sources import Load, cifar10, mnist
+from stn.later import Module
 from stn.registry import register
-from stn.rng import Draws
 
-Perturb = Callable[[Tensor, Draws, Tensor], tuple[Tensor, Tensor]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from stn.data import distort, perturb, sources
+    from stn.rng import Draws
+else:
+    distort, perturb, sources = (Module(f"stn.data.{name}") for name in ("distort", "perturb", "sources"))
+
+Load = Callable[[str | None], "sources.Images"]
+Perturb = Callable[["Tensor", "Draws", "Tensor"], "tuple[Tensor, Tensor]"]
+
+MOVED = ("degrees", "log2_area", "x", "y")
+"""Pose: counter-clockwise as seen, then area and place of the image's centre, in pixels, right and down."""
+
+
+def points(n: int) -> tuple[str, ...]:
+    """Names for a pose: how far from each of n points of a grid, row by row, the output shows what is there."""
+    return tuple(f"{axis}{k + 1}" for k in range(n) for axis in "xy")
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,7 @@ class Dataset:
 
 
 def _mnist(side: int, mean: float, std: float, net: str, **rest) -> Dataset:
-    return Dataset(mnist, (1, side, side), (mean,), (std,), net, **rest)
+    return Dataset(sources.mnist, (1, side, side), (mean,), (std,), net, **rest)
 
 
 @register("dataset", name="mnist")
@@ -76,35 +93,35 @@ def mnist_tc() -> Dataset:
 @register("dataset")
 def mnist_rts() -> Dataset:
     """MNIST turned by up to 45 degrees, 0.7 to 1.2 times as large, anywhere in 42x42; 10 variants."""
-    rest = {"replicas": 10, "perturb": distort.turn_scale_place, "pose": distort.MOVED}
+    rest = {"replicas": 10, "perturb": distort.turn_scale_place, "pose": MOVED}
     return _mnist(42, 0.0537, 0.1962, "jaderberg_cnn", **rest)
 
 
 @register("dataset")
 def mnist_p() -> Dataset:
     """MNIST 0.75 to 1 times as large, corners N(0, 5 px) off: projective, 28x28; 10 fixed variants."""
-    rest = {"replicas": 10, "perturb": partial(distort.bend, n=4, std=5), "pose": ("log2_area", *distort.points(4))}
+    rest = {"replicas": 10, "perturb": partial(distort.bend, n=4, std=5), "pose": ("log2_area", *points(4))}
     return _mnist(28, 0.1028, 0.2622, "jaderberg_cnn", **rest)
 
 
 @register("dataset")
 def mnist_e() -> Dataset:
     """MNIST 0.75 to 1 times as large, 16 points N(0, 1.5 px) off: elastic, 28x28; 10 fixed variants."""
-    rest = {"replicas": 10, "perturb": partial(distort.bend, n=16, std=1.5), "pose": ("log2_area", *distort.points(16))}
+    rest = {"replicas": 10, "perturb": partial(distort.bend, n=16, std=1.5), "pose": ("log2_area", *points(16))}
     return _mnist(28, 0.1000, 0.2589, "jaderberg_cnn", **rest)
 
 
 @register("dataset")
 def mnist_h() -> Dataset:
     """MNIST under Lin and Lucey's homography noise, 28x28; 10 fixed variants of each test image."""
-    return _mnist(28, 0.1273, 0.2867, "icstn", replicas=10, perturb=distort.shake, pose=distort.points(4))
+    return _mnist(28, 0.1273, 0.2867, "icstn", replicas=10, perturb=distort.shake, pose=points(4))
 
 
 @register("dataset", name="cifar10")
 def plain_cifar10() -> Dataset:
     """CIFAR-10, 32x32 colour images."""
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-    return Dataset(cifar10, (3, 32, 32), mean, std, "cifar_small", train=50_000, side=32)
+    return Dataset(sources.cifar10, (3, 32, 32), mean, std, "cifar_small", train=50_000, side=32)
 
 
 @register("dataset")
@@ -128,4 +145,4 @@ def cifar10_a() -> Dataset:
 
     As cifar10_r: one fixed variant of each test image, normalised by cifar10's figures.
     """
-    return replace(plain_cifar10(), perturb=distort.jostle, pose=distort.MOVED)
+    return replace(plain_cifar10(), perturb=distort.jostle, pose=MOVED)

@@ -12,14 +12,6 @@ from torch import Tensor
 from stn.data.geometry import displaced, exp2, log2, resample, turned
 from stn.rng import Draws
 
-MOVED = ("degrees", "log2_area", "x", "y")
-"""Pose: counter-clockwise as seen, then area and place of the image's centre, in pixels, right and down."""
-
-
-def points(n: int) -> tuple[str, ...]:
-    """Names for a pose: how far from each of n points of a grid, row by row, the output shows what is there."""
-    return tuple(f"{axis}{k + 1}" for k in range(n) for axis in "xy")
-
 
 def rotate(x_MCHW: Tensor, draws: Draws, pool: Tensor, limit: float = 90) -> tuple[Tensor, Tensor]:
     """Rotation uniform in [-limit, limit] degrees, bilinear. Pose: degrees, counter-clockwise as seen."""

@@ -8,7 +8,6 @@ import hashlib
 import lzma
 import os
 import socket
-from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -111,6 +110,3 @@ def _cifar10_torchvision(folder: Path) -> Images:
         socket.setdefaulttimeout(patience)
     x, y = ([torch.from_numpy(d.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(d.targets)] for d in (train, test))
     return Images(*x, *y)
-
-
-Load = Callable[[str | None], Images]

@@ -1,0 +1,103 @@
+"""One start of one job: the child that trains, how it is asked to stop, and what its end means.
+
+What it means is read from the run directory. Must not know who starts jobs, nor torch.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from launch import local
+from launch.collect import Standing, is_claimed, look, read_note, tail, write_note
+from launch.sweep import Job, Plan
+from stn.rundir import RunDir
+
+LINES = 15
+"""Last lines of a failed job's output that are kept."""
+GRACE_S = 30.0
+"""A child that has been asked to leave is killed after this long without an answer."""
+
+
+def command(plan: Plan, job: Job) -> list[str]:
+    """The command line that trains a job's seeds, on as many devices as the sweep gives it."""
+    arguments = ["--config", str(plan.cell_file(job)), "--seeds", job.seeds]
+    if plan.sweep.gpus > 1:
+        return local.command([*arguments, "--processes", str(plan.sweep.gpus)])
+    threads = [] if plan.sweep.gpus else ["--train.threads", str(plan.sweep.cpus)]
+    return [sys.executable, str(local.ROOT / "train.py"), *arguments, *threads]
+
+
+def _die_with_parent() -> None:
+    """Whatever kills this process, its child hears SIGTERM, saves and leaves (Linux)."""
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+
+
+class Attempt:
+    """A job that is being trained."""
+
+    def __init__(self, plan: Plan, job: Job, output: IO[Any] | None, log: Path, env: dict[str, str] | None = None):
+        self.plan, self.job, self.log = plan, job, log
+        self.asked = False
+        self.child = subprocess.Popen(
+            command(plan, job),
+            stdout=output,
+            stderr=subprocess.STDOUT if output else None,
+            env=os.environ | (env or {}),
+            start_new_session=True,  # Ctrl-C is for the launcher, which passes it on as SIGTERM
+            preexec_fn=_die_with_parent,
+        )
+
+    def stop(self) -> None:
+        """Ask it to save and leave."""
+        self.asked = True
+        self.child.terminate()
+
+    def end(self) -> str:
+        """What the end means: finished, failed, stopped, elsewhere, or died (of no fault of its own)."""
+        code = self.child.wait()
+        standing = self.standing()
+        if not standing.missing:
+            return "failed" if standing.failed else "finished"
+        if is_claimed(self.plan, self.job):
+            return "elsewhere"
+        if standing.status.get("state") == "stopped" and code == 0:
+            return "stopped"
+        if self.asked or code < 0 or code >= 128 or code == 0:
+            return "died"
+        self.fail("\n".join(line for line in tail(self.log)[-LINES:] if line.strip()) or f"exit code {code}")
+        return "failed"
+
+    def standing(self) -> Standing:
+        return look(self.plan, [self.job])[0]
+
+    def fail(self, error: str) -> None:
+        write_note(self.plan, self.job, read_note(self.plan, self.job) | {"error": error})
+
+
+def begin(plan: Plan, job: Job) -> bool:
+    """Whether to start a job again: not where it made no progress since it was started too many times before."""
+    standing, note = look(plan, [job])[0], read_note(plan, job)
+    progress = [len(standing.rows), standing.status.get("step", 0)]
+    idle = note.get("idle", 0) + 1 if note.get("progress") == progress else 0
+    note = {"starts": note.get("starts", 0) + 1, "progress": progress, "idle": idle}
+    given_up = idle > plan.sweep.restarts
+    if given_up:
+        note["error"] = f"given up after {idle} starts without progress"
+    write_note(plan, job, note)
+    return not given_up
+
+
+def forgive(plan: Plan, job: Job) -> None:
+    """Let a job begin anew, whatever became of its earlier starts."""
+    if read_note(plan, job):
+        write_note(plan, job, {})
+    run = RunDir(plan.experiment / job.sig / job.block)
+    status = run.read_status()
+    if status.get("state") == "failed":
+        run.write_status("stopped", **{key: status[key] for key in ("seeds", "step", "steps") if key in status})

@@ -1,0 +1,178 @@
+"""Where a sweep stands, from files alone. Must not know how jobs are run, nor torch."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from launch.sweep import Job, Plan
+from stn.claim import Claim
+from stn.config import format_seeds, parse_seeds
+from stn.files import parse_rows, write_atomic
+from stn.rundir import Row, RunDir
+
+STATES: tuple[str, ...] = ("done", "running", "waiting", "stopped", "failed")
+
+
+class Standing(NamedTuple):
+    """One job: its result rows, and the state of the seeds that have none."""
+
+    job: Job
+    rows: dict[int, Row]
+    state: str
+    """done, running, waiting, stopped or failed."""
+    status: Row
+    """status.json of the run directory that was written last."""
+    error: str | None
+
+    @property
+    def missing(self) -> list[int]:
+        return [seed for seed in parse_seeds(self.job.seeds) if seed not in self.rows]
+
+    @property
+    def failed(self) -> list[int]:
+        """Seeds that have failed by themselves: their loss was no number."""
+        return [seed for seed, row in sorted(self.rows.items()) if row["status"] == "failed"]
+
+    def counts(self) -> dict[str, int]:
+        """Seeds by state."""
+        counts: dict[str, int] = dict.fromkeys(STATES, 0)
+        counts["failed"] = len(self.failed)
+        counts["done"] = len(self.rows) - counts["failed"]
+        if self.missing:
+            counts[self.state] += len(self.missing)
+        return counts
+
+
+# ---- what is known of a job beside its run directory
+
+
+def note_file(plan: Plan, job: Job) -> Path:
+    return plan.folder / "jobs" / f"{job.sig}_{job.block}.json"
+
+
+def read_note(plan: Plan, job: Job) -> dict[str, Any]:
+    try:
+        return json.loads(note_file(plan, job).read_text())
+    except FileNotFoundError:
+        return {}
+
+
+def write_note(plan: Plan, job: Job, note: dict[str, Any]) -> None:
+    write_atomic(note_file(plan, job), json.dumps(note) + "\n")
+
+
+# ---- an experiment's run directories
+
+
+class Block(NamedTuple):
+    """A run directory of an experiment."""
+
+    run: RunDir
+    seeds: set[int] | None
+    """None: its name does not tell."""
+    status: Row
+
+
+def _blocks(folder: Path) -> list[Block]:
+    found = []
+    for path in sorted(folder.glob("*")):
+        try:
+            seeds = set(parse_seeds(path.name))
+        except ValueError:
+            seeds = None
+        run = RunDir(path)
+        found.append(Block(run, seeds, run.read_status()))
+    return found
+
+
+def _judge(plan: Plan, job: Job, rows: dict[int, Row], blocks: list[Block]) -> Standing:
+    own = set(parse_seeds(job.seeds))
+    rows = {seed: row for seed, row in rows.items() if seed in own}
+    near = [b for b in blocks if b.run.path.name == job.block or (b.seeds and b.seeds & own)]
+    near.sort(key=lambda block: block.status.get("time", 0))
+    status = near[-1].status if near else {}
+    if len(rows) == len(own):
+        state = "failed" if any(row["status"] == "failed" for row in rows.values()) else "done"
+        return Standing(job, rows, state, status, None)
+    if any(block.status.get("state") == "running" and block.run.claim.is_live() for block in near):
+        return Standing(job, rows, "running", status, None)
+    error = read_note(plan, job).get("error")
+    if error is None and status.get("state") == "failed":
+        error = status.get("reason")
+    if error is not None:
+        return Standing(job, rows, "failed", status, error)
+    return Standing(job, rows, "stopped" if near else "waiting", status, None)
+
+
+def look(plan: Plan, jobs: list[Job] | None = None) -> list[Standing]:
+    """How jobs stand; all of a sweep unless told otherwise."""
+    found: dict[str, tuple[dict[int, Row], list[Block]]] = {}
+    standings = []
+    for job in plan.jobs if jobs is None else jobs:
+        if job.sig not in found:
+            blocks = _blocks(plan.experiment / job.sig)
+            found[job.sig] = ({s: r for b in reversed(blocks) for s, r in b.run.rows().items()}, blocks)
+        standings.append(_judge(plan, job, *found[job.sig]))
+    return standings
+
+
+def is_claimed(plan: Plan, job: Job) -> bool:
+    """Whether somebody is at it just now, on whatever machine."""
+    return Claim(plan.experiment / job.sig / job.block / ".claim").is_live()
+
+
+# ---- the table of cells
+
+
+def accuracy(row: Row) -> float | None:
+    return row.get("test_acc", row.get("val_acc"))
+
+
+def cells(standings: list[Standing]) -> list[dict[str, Any]]:
+    """A row per cell: seeds by state, those without a result, the mean so far."""
+    groups: dict[tuple[str, str, str, str], list[Standing]] = {}
+    for one in standings:
+        groups.setdefault((one.job.arch, one.job.dataset, one.job.setting, one.job.sig), []).append(one)
+    table = []
+    for (arch, dataset, setting, sig), members in groups.items():
+        counts = {state: sum(one.counts()[state] for one in members) for state in STATES}
+        rows = [row for one in members for row in one.rows.values() if row["status"] == "finished"]
+        values = [value for row in rows if (value := accuracy(row)) is not None]
+        table.append(
+            {"arch": arch, "dataset": dataset, "setting": setting, "sig": sig}
+            | counts
+            | {
+                "missing": format_seeds([seed for one in members for seed in one.missing]),
+                "failed_seeds": format_seeds([seed for one in members for seed in one.failed]),
+                "n": len(values),
+                "mean": statistics.fmean(values) if values else None,
+                "sd": statistics.stdev(values) if len(values) > 1 else None,
+                "errors": sorted({one.error for one in members if one.error}),
+            }
+        )
+    return table
+
+
+def tail(path: Path, size: int = 65536) -> list[str]:
+    """The last lines of a file that may be long."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+
+
+def last_metrics(run: RunDir) -> dict[str, Row]:
+    """The newest row of each kind."""
+    return {row.get("kind", ""): row for row in parse_rows(tail(run.metrics))}
+
+
+def forget_failed(plan: Plan, standing: Standing) -> None:
+    """Drop the rows of seeds that have failed, in whatever block they are, so that they are trained again."""
+    failed = set(standing.failed)
+    if failed:
+        for block in _blocks(plan.experiment / standing.job.sig):
+            if failed & set(block.run.rows()):
+                block.run.forget(failed)

@@ -1,0 +1,192 @@
+"""A sweep on Slurm: arrays with a task per job, a report job after them, and what a task does on its node.
+
+Must not know what is trained.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from types import FrameType
+
+from launch.attempt import GRACE_S, Attempt, begin
+from launch.local import ROOT
+from launch.sweep import Job, Plan
+from stn.files import write_atomic
+
+WARNING_S = 120
+"""Slurm says so long before the time limit (up to a minute earlier) that it is near."""
+
+
+class NoSlurm(ValueError):
+    """Slurm is not here, or does not answer."""
+
+
+def _slurm(*words: str) -> str:
+    """What a Slurm command prints. It must not inherit the job that we may be in."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+    try:
+        return subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout
+    except FileNotFoundError:
+        raise NoSlurm(f"there is no Slurm on this machine ({words[0]} not found); --dry-run shows the script") from None
+    except subprocess.CalledProcessError as error:
+        raise NoSlurm(f"{words[0]}: {error.stderr.strip() or error}") from None
+
+
+# ---- submission
+
+
+def script(plan: Plan, jobs_file: Path, n: int, most: int | None) -> str:
+    """The array job: a text that can be read, and submitted again by hand."""
+    sweep, logs = plan.sweep, (plan.folder / "logs").absolute()
+    throttle = f"%{most}" if most else ""
+    minutes = sweep.minutes()
+    options = [
+        f"--job-name={sweep.name}",
+        f"--array=0-{n - 1}{throttle}",
+        f"--output={logs}/%A_%a.log",
+        "--open-mode=append",
+        f"--chdir={Path.cwd()}",
+        "--ntasks=1",
+        f"--cpus-per-task={sweep.cpus}",
+        f"--time={minutes}",
+        "--requeue",
+        f"--signal=B:USR1@{min(WARNING_S, minutes * 20)}",
+    ]
+    options += [f"--gres=gpu:{sweep.gpus}"] if sweep.gpus else []
+    options += [f"--mem={sweep.memory}"] if sweep.memory else []
+    lines = [f"#SBATCH {shlex.quote(option)}" for option in options]
+    task = f"python -m launch task {shlex.quote(str(plan.folder.absolute()))} {shlex.quote(str(jobs_file.absolute()))}"
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            f"# Sweep {sweep.name}: task i trains line i (from 0) of {jobs_file.name}.",
+            *lines,
+            "set -euo pipefail",
+            f"export STN_ROOT={shlex.quote(str(ROOT))}",
+            'export PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"',
+            'source "$STN_ROOT/slurm/env.sh"',
+            "# exec: Slurm's warning before the time limit reaches what replaces this shell.",
+            f'exec {task} "$SLURM_ARRAY_TASK_ID"',
+            "",
+        ]
+    )
+
+
+def largest_array() -> int:
+    match = re.search(r"MaxArraySize\s*=\s*(\d+)", _slurm("scontrol", "show", "config"))
+    return int(match[1]) if match else 1001
+
+
+def in_queue(plan: Plan) -> set[str]:
+    """Ids of jobs that an earlier submission has waiting or running."""
+    waiting: set[str] = set()
+    for file in sorted(plan.folder.glob("slurm/*/array-*.json")):
+        entry = json.loads(file.read_text())
+        ids = (file.parent / entry["jobs"]).read_text().splitlines()
+        try:
+            queue = _slurm("squeue", "--noheader", "--array", "--job", str(entry["array"]), "--format=%K")
+        except NoSlurm as error:
+            if "not found" in str(error):
+                raise
+            continue  # so old that Slurm has forgotten it
+        waiting |= {ids[int(task)] for task in queue.split() if task.isdigit()}
+    return waiting
+
+
+def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> list[str]:
+    """Submit arrays of jobs and the report after them; lines that say what was done."""
+    size = min(len(jobs), (10**9 if dry and not shutil.which("scontrol") else largest_array() - 0))
+    parts = [jobs[i : i + size] for i in range(0, len(jobs), size)]
+    folder = plan.folder / "slurm" / f"{len(list(plan.folder.glob('slurm/*'))) + 1:03d}"
+    if dry:
+        return [script(plan, folder / "jobs-0.txt", len(parts[0]), most)]
+    (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
+    said, arrays = [], []
+    for i, part in enumerate(parts):
+        names = folder / f"jobs-{i}.txt"
+        write_atomic(names, "".join(f"{job.id}\n" for job in part))
+        text = folder / f"array-{i}.sh"
+        write_atomic(text, script(plan, names, len(part), most))
+        # With a throttle arrays follow each other: it holds for each array, not for all.
+        after = [f"--dependency=afterany:{arrays[-1]}"] if most and arrays else []
+        arrays.append(_slurm("sbatch", "--parsable", *after, str(text)).strip().split(";")[0])
+        write_atomic(folder / f"array-{i}.json", json.dumps({"array": arrays[-1], "jobs": names.name}) + "\n")
+        said.append(f"array {arrays[-1]}: {len(part)} jobs ({text})")
+    report = _slurm(
+        "sbatch",
+        "--parsable",
+        f"--dependency=afterany:{':'.join(arrays)}",
+        f"--job-name={plan.sweep.name}-report",
+        f"--output={(plan.folder / 'logs').absolute()}/report-%j.log",
+        f"--chdir={Path.cwd()}",
+        f"--export=ALL,STN_ROOT={ROOT}",
+        str(ROOT / "slurm" / "report.sh"),
+        str(plan.folder.absolute()),
+    )
+    return [*said, f"report job {report.strip()} runs after them"]
+
+
+# ---- a task on its node
+
+
+class Task:
+    """One task of an array: trains its job, goes back into the queue when its time is over."""
+
+    def __init__(self, plan: Plan, job: Job) -> None:
+        self.plan, self.job = plan, job
+        self.attempt: Attempt | None = None
+        self.wish: int | None = None
+        self.heard_at = 0.0
+
+    def run(self) -> int:
+        for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._heard)
+        if not begin(self.plan, self.job):
+            print(f"{self.job.label} seeds {self.job.seeds}: given up, no progress", flush=True)
+            return 1
+        log = Path(os.path.realpath(f"/proc/{os.getpid()}/fd/1"))
+        print(f"{self.job.label} seeds {self.job.seeds} ({self.job.id})", flush=True)
+        self.attempt = Attempt(self.plan, self.job, None, log)
+        while self.attempt.child.poll() is None:
+            if self.wish is not None and not self.attempt.asked:
+                self.heard_at = time.monotonic()
+                self.attempt.stop()
+            if self.attempt.asked and time.monotonic() - self.heard_at > GRACE_S:
+                self.attempt.child.kill()
+            time.sleep(0.1)
+        end = self.attempt.end()
+        print(f"{self.job.label} seeds {self.job.seeds}: {end}", flush=True)
+        if end in ("stopped", "died") and self.wish in (signal.SIGUSR1, None) and not self._was_asked_to_stop(end):
+            self._requeue()
+        return 1 if end == "failed" else 0
+
+    def _was_asked_to_stop(self, end: str) -> bool:
+        """Whether a person stopped the run, with its stop file: then it stays stopped."""
+        assert self.attempt is not None
+        return end == "stopped" and self.wish is None
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        if self.wish in (None, signal.SIGUSR1):
+            self.wish = number
+
+    def _requeue(self) -> None:
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        name = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+        print(f"back into the queue: {name}", flush=True)
+        _slurm("scontrol", "requeue", name)
+        time.sleep(GRACE_S)  # Slurm ends this process; leaving before would look like an end of the job
+
+
+def task(plan: Plan, jobs_file: Path, index: int) -> int:
+    wanted = jobs_file.read_text().splitlines()[index]
+    for job in plan.jobs:
+        if job.id == wanted:
+            return Task(plan, job).run()
+    print(f"{wanted} is no longer part of sweep {plan.sweep.name}")
+    return 0
