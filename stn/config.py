@@ -51,7 +51,7 @@ def normalise(given: dict, where: str | Path) -> Sections:
     for key, value in given.items():
         short = SHORT.get(str(key).replace("-", "_"))
         if isinstance(value, dict):
-            section, keys = str(key), {name: each for name, each in value.items()}
+            section, keys = str(key), {str(name): each for name, each in value.items()}
         elif short:
             section, keys = short[0], {short[1]: value}
         elif key in Config.model_fields:
