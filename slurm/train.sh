@@ -61,8 +61,11 @@ while [ "$heard" ]; do # a trap ends wait, too
   wait "$step" || code=$?
 done
 
-# What has finished in spite of the signal is finished. The requeue sends this script a SIGTERM.
-if [ "$code" != 0 ] && [ "$wish" = "time limit" ]; then
+# A pre-emption with a grace time tells the step alone, at first.
+preempted() { scontrol show job "$SLURM_JOB_ID" | grep -q ' PreemptTime=[0-9]'; }
+
+# What has finished in spite of a signal is finished. The requeue sends this script a SIGTERM.
+if [ "$code" != 0 ] && [ "$wish" != SIGTERM ] && { [ "$wish" ] || preempted; }; then
   trap '' TERM
   scontrol requeue "$SLURM_JOB_ID"
 fi
