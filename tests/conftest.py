@@ -1,13 +1,19 @@
 """Helpers for all tests: the command line as a user types it, and run directories it leaves."""
 
+import contextlib
 import fcntl
 import json
 import os
+import signal
 import socket
 import struct
 import subprocess
 import sys
+import time
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -15,6 +21,9 @@ from torch import nn
 
 from stn.archs.stages import Net, Shape, classify, conv, dense
 from stn.registry import register
+
+if TYPE_CHECKING:
+    from cluster import Cluster
 
 ROOT = Path(__file__).parent.parent
 CIFAR = next(
@@ -124,3 +133,37 @@ class Run:
 def only_run(runs: Path) -> Run:
     (path,) = runs.glob("*/*/*")
     return Run(path)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_process_left() -> Iterator[None]:
+    """Whatever the tests start, on this machine or on a cluster's nodes, has ended when they have."""
+    from cluster import leftover_processes
+
+    mark = ("STN_TESTS", uuid.uuid4().hex)
+    os.environ[mark[0]] = mark[1]  # whoever is started inherits it
+    yield
+    deadline = time.monotonic() + 10
+    while (left := leftover_processes(*mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert not left, f"the tests left processes behind (they are ended now): {left}"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> "Iterator[Cluster]":
+    """A Slurm with two nodes of two GPUs, none of them real; taken down again if it was not up before."""
+    from cluster import bring_up
+
+    yield from bring_up()
+
+
+@pytest.fixture
+def own_jobs(cluster: "Cluster") -> Iterator[None]:
+    """Whatever a test has submitted ends with it."""
+    before = len(cluster.jobs)
+    yield
+    for job in cluster.jobs[before:]:
+        job.cancel()
