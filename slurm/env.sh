@@ -5,7 +5,7 @@
 # module load python/3.11 cuda/12
 
 # On a login node, once: make .venv/ready. STN_VENV names an environment that lies elsewhere.
-if [ ! -f "${STN_VENV:=.venv}/bin/activate" ]; then
+if [ ! -f "${STN_VENV:=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/.venv}/bin/activate" ]; then
   echo "no environment in $STN_VENV: run 'make .venv/ready', or name it in slurm/env.sh" >&2
   return 1
 fi
