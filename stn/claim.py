@@ -55,9 +55,11 @@ def _lives_here(holder: dict[str, Any]) -> bool | None:
 
 def _is_over(holder: dict[str, Any]) -> bool:
     """Whether a holder is known to be gone, or has been replaced by us in its own job's place."""
+    if holder["released"]:
+        return True
     me = _myself()
     replaced = me["job"] is not None and holder["job"] == me["job"] and holder["restart"] < me["restart"]
-    return holder["released"] or replaced or _lives_here(holder) is False
+    return replaced or _lives_here(holder) is False
 
 
 class Claim:

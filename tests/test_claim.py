@@ -83,6 +83,11 @@ def test_a_holder_that_is_known_to_be_gone_is_not_waited_for(
     assert taken(tmp_path) < 2
 
 
+def test_the_first_claim_of_a_job_finds_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert taken(tmp_path) < 1
+
+
 def test_another_start_of_the_same_number_is_no_reason_to_take_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
