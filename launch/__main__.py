@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from launch import attempt, collect, local, pool, slurm, sweep
+from launch import attempt, collect, expand, local, pool, slurm, sweep
 from launch.collect import STATES, Standing
 from launch.sweep import Job, Plan
 from stn.claim import Claim
@@ -43,14 +43,14 @@ def start_sweep(
         dry_run: Say what would run, write nothing. With --on slurm: the script.
         only_missing: Leave out what has failed, what is being trained and what is queued.
     """
-    change = sweep.expand(sweep.find_sweep(file), runs)
+    change = expand.expand(sweep.find_sweep(file), runs)
     _tell(change)
     if dry_run:
         return _launch(change.plan, _unfinished(change.plan, only_missing, on), on, max_parallel, dry=True)
     claim = Claim(change.plan.folder / ".claim")
     claim.take(_say, patience_s=30.0)
     try:
-        sweep.write(change)
+        expand.write(change)
         todo = _unfinished(change.plan, only_missing, on)
         for one in todo:
             attempt.forgive(change.plan, one)
@@ -61,7 +61,7 @@ def start_sweep(
     return _launch(change.plan, todo, on, max_parallel)
 
 
-def _tell(change: sweep.Change) -> None:
+def _tell(change: expand.Change) -> None:
     plan = change.plan
     total = sum(len(parse_seeds(job.seeds)) for job in plan.jobs)
     _say(f"{plan.sweep.name}: {len(change.cells)} cells, {total:,} seeds, {len(plan.jobs):,} jobs")

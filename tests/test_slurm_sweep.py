@@ -21,7 +21,8 @@ NAME = "tiny"
 def own_arrays(cluster: Cluster) -> Iterator[None]:
     """Arrays and reports that sweep.sh has submitted end with the test."""
     yield
-    cluster.call("scancel", f"--name={NAME},{NAME}-report")
+    for name in (NAME, f"{NAME}-report"):
+        cluster.call("scancel", f"--name={name}")
     until("the end of all tasks", lambda: not cluster.call("squeue", "-h", f"--name={NAME}"), 60)
 
 
@@ -70,9 +71,11 @@ def test_one_command_trains_every_seed_once_and_reports(cluster: Cluster, tmp_pa
 def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """A node crashes, one loses its slurmd and then its network, tasks are requeued, cancelled and out of time."""
+    """A node crashes, one loses its network and then its slurmd, tasks are requeued, cancelled and out of time.
+
+    With so much memory for each that a node has room for four."""
     long = SWEEP["base"] | {"steps": 1500, "checkpoint": {"every": "50 steps"}, "eval": {"every": "500 steps"}}
-    changes = {"base": long, "seeds": "0-11", "seeds_per_job": 3}
+    changes = {"base": long, "seeds": "0-11", "seeds_per_job": 3, "memory": "60G"}
     tasks = submit(cluster, tmp_path, **changes)
 
     def begun() -> int:

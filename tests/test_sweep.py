@@ -12,7 +12,9 @@ from conftest import ROOT, environment
 
 from launch import attempt, collect, slurm, sweep
 from launch.collect import look, write_note
-from launch.sweep import Change, Plan, expand
+from launch.expand import Change, expand
+from launch.expand import write as write_plan
+from launch.sweep import Plan
 from stn.config import load_yaml, parse_seeds, signature
 from stn.resolve import resolve
 from stn.rundir import RunDir
@@ -45,7 +47,7 @@ def plan_of(tmp_path: Path, given: dict) -> Change:
 
 def saved(tmp_path: Path, given: dict) -> Plan:
     change = plan_of(tmp_path, given)
-    sweep.write(change)
+    write_plan(change)
     return change.plan
 
 
@@ -139,7 +141,7 @@ def test_an_edit_adds_and_removes_only_what_changed(tmp_path: Path) -> None:
     assert {job.id for job in first.jobs} < {job.id for job in more.plan.jobs}
     assert {job.seeds for job in more.added} == {"6-9"}
     assert more.removed == []
-    sweep.write(more)
+    write_plan(more)
     other = plan_of(tmp_path, TWO | {"grid": {"arch": ["cnn", "stn_cx"]}, "seeds": "0-9", "seeds_per_job": 4})
     assert {job.arch for job in other.added} == {"stn_cx"}
     assert {job.arch for job in other.removed} == {"stn_slx"}
@@ -161,8 +163,8 @@ def test_every_sweep_that_ships_expands(tmp_path: Path) -> None:
 
 def test_launch_never_imports_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from launch import __main__, sweep\n"
-        f"sweep.expand(sweep.find_sweep('paper_mnist'), {str(tmp_path)!r})\n"
+        "import sys; from pathlib import Path; from launch import __main__, expand, sweep\n"
+        f"expand.expand(sweep.find_sweep('paper_mnist'), {str(tmp_path)!r})\n"
         "print({'torch', 'numpy', 'wandb', 'accelerate'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
