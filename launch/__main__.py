@@ -102,6 +102,7 @@ def retry(
     sweep_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(name="sweep")],
     /,
     on: On = "local",
+    dry_run: bool = False,
     max_parallel: Most = None,
     runs: Runs = "runs",
 ) -> int:
@@ -109,22 +110,26 @@ def retry(
 
     Args:
         sweep_name: Name, file or folder of a sweep that has been started.
+        dry_run: Say what would run, write nothing. With --on slurm: the script.
     """
     plan = sweep.find_plan(sweep_name, runs)
     claim = Claim(plan.folder / ".claim")
-    claim.take(_say, patience_s=30.0)
+    if not dry_run:
+        claim.take(_say, patience_s=30.0)
     try:
-        standings = [one for one in collect.look(plan) if one.state not in ("done", "running")]
         queued = slurm.in_queue(plan) if on == "slurm" else set()
-        todo = [one for one in standings if one.job.id not in queued]
+        todo = [o for o in collect.look(plan) if o.state not in ("done", "running") and o.job.id not in queued]
+        jobs = [one.job for one in todo]
+        if dry_run:
+            return _launch(plan, jobs, on, max_parallel, dry=True)
         for one in todo:
             collect.forget_failed(plan, one)
             attempt.forgive(plan, one.job)
         if on == "slurm":
-            return _launch(plan, [one.job for one in todo], on, max_parallel)
+            return _launch(plan, jobs, on, max_parallel)
     finally:
         claim.release()
-    return _launch(plan, [one.job for one in todo], on, max_parallel)
+    return _launch(plan, jobs, on, max_parallel)
 
 
 def status(

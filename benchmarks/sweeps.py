@@ -1,0 +1,88 @@
+"""What 10,000 seeds cost: expansion, status and retry of a sweep with generated run directories.
+
+    python benchmarks/sweeps.py [--seeds 100] [--json FILE]
+
+Prints the median of five runs of each command, as a user types it, and its largest memory.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from measure import CORES, ROOT, Parser, console, machine, positive, save
+
+from launch.expand import expand, write
+from launch.sweep import Plan
+from stn.config import parse_seeds
+from stn.rundir import RunDir
+
+LRS = [0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1]
+
+
+def sweep_file(folder: Path, seeds: int) -> Path:
+    """Five architectures, two data sets, ten learning rates: 100 cells."""
+    grid = {"arch": ["cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx"], "dataset": ["mnist_r", "mnist_t"], "lr": LRS}
+    path = folder / "large.yaml"
+    path.write_text(yaml.safe_dump({"grid": grid, "seeds": f"0-{seeds - 1}", "seeds_per_job": 8}))
+    return path
+
+
+def generate(plan: Plan) -> None:
+    """Run directories as they look when nine jobs in ten have finished; of the others some failed, some stopped."""
+    confusion = [[10 * (i == j) for j in range(10)] for i in range(10)]
+    for n, job in enumerate(plan.jobs):
+        run, seeds = RunDir(plan.experiment / job.sig / job.block), parse_seeds(job.seeds)
+        done = seeds if n % 10 else seeds[: n // 10 % 8]
+        run.published.mkdir(parents=True)
+        rows = []
+        for seed in done:
+            facts = {"sig": job.sig, "seed": seed, "arch": job.arch, "dataset": job.dataset, "steps": 1000}
+            scores = {"test_acc": 0.9 + seed / 1e4, "per_class_acc": [0.9] * 10, "confusion": confusion}
+            rows.append(json.dumps(facts | {"status": "finished" if seed % 97 else "failed"} | scores))
+            (run.published / str(seed)).write_text(rows[-1] + "\n")
+        run.results.write_text("".join(row + "\n" for row in rows))
+        run.metrics.write_text("".join(json.dumps({"kind": "train", "seed": s, "step": 9}) + "\n" for s in seeds) * 20)
+        state = "finished" if len(done) == len(seeds) else ("running", "stopped", "failed")[n // 10 % 3]
+        run.write_status(state, seeds=job.seeds, step=500, steps=1000, reason="generated")
+
+
+def measure(*words: str) -> tuple[float, float]:
+    """Median seconds and largest MB of a command."""
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "launch", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    parser.add_argument("--seeds", type=positive, default=100, help="seeds of each of the 100 cells")
+    asked = parser.parse_args()
+    record = machine(None)
+    with tempfile.TemporaryDirectory() as folder:
+        runs = ["--runs", str(Path(folder) / "runs")]
+        path = sweep_file(Path(folder), asked.seeds)
+        found = {"expansion": measure("sweep", str(path), "--dry-run", *runs)}
+        change = expand(path, runs[1])
+        write(change)
+        generate(change.plan)
+        found["expansion again"] = measure("sweep", str(path), "--dry-run", *runs)
+        found["status"] = measure("status", "large", *runs)
+        found["retry"] = measure("retry", "large", "--dry-run", *runs)
+    console.print(f"{100 * asked.seeds:,} seeds in {len(change.plan.jobs):,} jobs, {CORES} cores")
+    for name, (seconds, mb) in found.items():
+        console.print(f"{name:16s} {seconds:6.2f} s  {mb:5.0f} MB")
+    figures = {name: {"seconds": round(seconds, 2), "mb": round(mb)} for name, (seconds, mb) in found.items()}
+    save(asked.json, record | {"seeds": 100 * asked.seeds, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()
