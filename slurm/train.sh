@@ -3,7 +3,8 @@
 #
 #   sbatch --nodes 2 --gres gpu:4 --cpus-per-task 32 --time 4:00:00 slurm/train.sh --arch stn_slx --epochs 8
 #
-# At the time limit it saves, requeues itself and goes on; after pre-emption or the loss of a node Slurm requeues it.
+# At its time limit and when it is pre-empted it saves, requeues itself and goes on; after the loss of a node Slurm
+# requeues it.
 #SBATCH --job-name=stn
 #SBATCH --requeue
 #SBATCH --open-mode=append
