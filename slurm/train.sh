@@ -78,4 +78,5 @@ if [ "$code" != 0 ] && [ "$wish" != SIGTERM ] && { [ "$wish" ] || preempted; }; 
   say requeue
   scontrol requeue "$SLURM_JOB_ID"
 fi
-exit "$code"
+# The launcher knows no other code, and nodes that a failing one has taken along end with 143.
+exit $((code != 0))
