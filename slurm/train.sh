@@ -3,7 +3,8 @@
 #
 #   sbatch --nodes 2 --gres gpu:4 --cpus-per-task 32 --time 4:00:00 slurm/train.sh --arch stn_slx --epochs 8
 #
-# At the time limit it saves, requeues itself and goes on; after pre-emption or the loss of a node Slurm requeues it.
+# At its time limit and when it is pre-empted it saves, requeues itself and goes on; after the loss of a node Slurm
+# requeues it.
 #SBATCH --job-name=stn
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -77,4 +78,5 @@ if [ "$code" != 0 ] && [ "$wish" != SIGTERM ] && { [ "$wish" ] || preempted; }; 
   say requeue
   scontrol requeue "$SLURM_JOB_ID"
 fi
-exit "$code"
+# The launcher knows no other code, and nodes that a failing one has taken along end with 143.
+exit $((code != 0))

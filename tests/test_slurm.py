@@ -39,15 +39,20 @@ def test_processes_of_two_nodes_train_as_one(cluster: Cluster, tmp_path: Path) -
     assert max(abs(a - b) for a, b in zip(*losses, strict=True)) < 1e-4
 
 
-def test_a_launcher_on_each_node_gets_all_that_the_job_has_there(cluster: Cluster, tmp_path: Path) -> None:
-    """With a launcher that only tells what it got, in an environment of its own."""
-    tools = tmp_path / "venv" / "bin"
-    says = 'echo "$SLURM_CPUS_ON_NODE,${CUDA_VISIBLE_DEVICES:-},${ACCELERATE_USE_CPU:-}"'
+def launcher(folder: Path, accelerate: str, nvidia_smi: str) -> str:
+    """An environment whose launcher and driver are these lines of shell."""
+    tools = folder / "venv" / "bin"
     tools.mkdir(parents=True)
     (tools / "activate").write_text(f"PATH={tools}:$PATH\n")
-    for name, text in (("accelerate", f'{says} "$SLURMD_NODENAME" "$@"'), ("nvidia-smi", '[ "$GPU_DRIVER" ]')):
-        (tools / name).write_text(f"#!/bin/sh\n{text}\n")
+    for name, text in (("accelerate", accelerate), ("nvidia-smi", nvidia_smi)):
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
         (tools / name).chmod(0o755)
+    return str(tools.parent)
+
+
+def test_a_launcher_on_each_node_gets_all_that_the_job_has_there(cluster: Cluster, tmp_path: Path) -> None:
+    says = 'echo "$SLURM_CPUS_PER_TASK,${CUDA_VISIBLE_DEVICES:-},${ACCELERATE_USE_CPU:-} $SLURMD_NODENAME" "$@"'
+    venv = launcher(tmp_path, says, '[ "$GPU_DRIVER" ]')
     wishes = {
         "": ("1,,true", 1, 1, ""),
         "--nodes 2": ("1,,true", 2, 2, ""),
@@ -58,7 +63,7 @@ def test_a_launcher_on_each_node_gets_all_that_the_job_has_there(cluster: Cluste
         "--nodes 2 --gpus 4 --ntasks-per-gpu 1": ("2,0,1,", 2, 4, "1"),
     }
     jobs = [
-        cluster.submit(tmp_path, *wish.split(), SCRIPT, "--name", "a b", STN_VENV=str(tools.parent), GPU_DRIVER=driver)
+        cluster.submit(tmp_path, *wish.split(), SCRIPT, "--name", "a b", STN_VENV=venv, GPU_DRIVER=driver)
         for wish, (_, _, _, driver) in wishes.items()
     ]
     for job, (share, nodes, processes, _) in zip(jobs, wishes.values(), strict=True):
@@ -72,6 +77,12 @@ def test_a_launcher_on_each_node_gets_all_that_the_job_has_there(cluster: Cluste
             f" --main_process_port {20000 + int(job.id)} train.py --name a b"
             for rank, node in enumerate((first, "node2")[:nodes])
         ]
+
+
+def test_a_node_that_fails_takes_the_others_along(cluster: Cluster, tmp_path: Path) -> None:
+    venv = launcher(tmp_path, '[ "$SLURM_NODEID" = 0 ] && exec sleep 100; sleep 1; exit 3', "false")
+    job = cluster.submit(tmp_path, "--nodes", 2, SCRIPT, STN_VENV=venv).wait(30)
+    assert (job.state(), restarted(job)) == ("FAILED", 0), job.tell()
 
 
 def test_nodes_without_gpus_have_as_many_processes_as_tasks(cluster: Cluster, tmp_path: Path) -> None:
@@ -123,7 +134,7 @@ def test_what_cannot_succeed_fails_once(cluster: Cluster, tmp_path: Path) -> Non
     elsewhere = cluster.submit(tmp_path / "elsewhere", ROOT / SCRIPT, "--arch", "cnn", cwd=tmp_path)
     uneven = cluster.submit(tmp_path / "uneven", "--nodes", 2, "--ntasks", 4, SCRIPT, "--arch", "cnn")
     for job, code in ((elsewhere, "2:0"), (uneven, "2:0"), (bad, "1:0")):
-        job.wait()
+        job.wait(60)
         assert (job.state(), job.facts()["ExitCode"], restarted(job)) == ("FAILED", code, 0), job.tell()
     assert "nonsense" in bad.log()
     assert "ask for as much on each node" in uneven.log()
