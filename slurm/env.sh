@@ -6,7 +6,7 @@
 
 # The project's environment: 'make .venv/ready' makes .venv, once, on a login node.
 # STN_VENV=/shared/environments/stn
-: "${STN_VENV:=.venv}"
+: "${STN_VENV:=$(dirname "${BASH_SOURCE[0]}")/../.venv}"
 if [ ! -f "$STN_VENV/bin/activate" ]; then
   echo "no environment in $STN_VENV: run 'make .venv/ready', or name another in slurm/env.sh" >&2
   return 1
