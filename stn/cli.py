@@ -10,11 +10,10 @@ from typing import Annotated, NamedTuple, NoReturn
 
 import tyro
 
-from stn.config import load_yaml, parse_seeds
+from stn.config import LENGTHS, build_config, check, overlay, read_yaml
 from stn.schema import Config
 
 _SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")
-_EXCLUSIVE = ({"epochs", "train.epochs"}, {"steps", "train.steps"})
 
 
 class Command(Config):
@@ -52,26 +51,6 @@ def _config_file(arguments: list[str]) -> str | None:
     return files[0] if files else None
 
 
-def _check(config: Config) -> None:
-    """Combinations that no single field can judge."""
-    optim, data, train = config.optim, config.data, config.train
-    parse_seeds(train.seeds)
-    if train.epochs is not None and train.steps is not None:
-        raise ValueError("give epochs or steps, not both")
-    if optim.name == "adamw" and optim.momentum is not None:
-        raise ValueError("optim.name adamw takes no momentum; it has optim.betas")
-    if optim.nesterov and (optim.name != "sgd" or optim.momentum == 0):
-        raise ValueError("optim.nesterov needs optim.name sgd and a momentum above 0")
-    if optim.schedule == "multistep" and not optim.milestones:
-        raise ValueError("optim.schedule multistep needs optim.milestones")
-    if optim.accumulate > data.batch_size:
-        raise ValueError(f"optim.accumulate {optim.accumulate} exceeds batch_size {data.batch_size}")
-    if not 0 < data.scale[0] <= data.scale[1]:
-        raise ValueError(f"data.scale needs two rising numbers above 0, got {data.scale}")
-    if train.precision == "fp16" and train.fuse not in ("auto", 1):
-        raise ValueError("fp16 cannot fuse seeds: one seed's overflow would skip a step of all; use bf16")
-
-
 def _expand(arguments: list[str]) -> list[list[str]]:
     """One command line for each combination of the values of --lr 0.01,0.02 and the like."""
     lines = [arguments]
@@ -92,12 +71,9 @@ def _expand(arguments: list[str]) -> list[list[str]]:
 
 def _parse_one(arguments: list[str]) -> Command:
     path = _config_file(arguments)
-    base = load_yaml(path) if path else Config()
-    given = {argument.partition("=")[0].removeprefix("--") for argument in arguments}
-    if path and given & _EXCLUSIVE[0] and not given & _EXCLUSIVE[1]:
-        base = base.model_copy(update={"train": base.train.model_copy(update={"steps": None})})
-    elif path and given & _EXCLUSIVE[1] and not given & _EXCLUSIVE[0]:
-        base = base.model_copy(update={"train": base.train.model_copy(update={"epochs": None})})
+    flags = {argument.partition("=")[0] for argument in arguments}
+    lengths = {key: None for key in LENGTHS if flags & {f"--{key}", f"--train.{key}"}}  # tyro fills in which
+    base = build_config(overlay(read_yaml(path) if path else {}, {"train": lengths}), path or "command line")
     command = tyro.cli(
         Command,
         args=arguments,
@@ -106,7 +82,7 @@ def _parse_one(arguments: list[str]) -> Command:
         config=(tyro.conf.AvoidSubcommands,),
         console_outputs=is_main_process(),
     )
-    _check(command)
+    check(command)
     return command
 
 

@@ -1,4 +1,4 @@
-"""A configuration's YAML form, its durations and seed lists, and its signature.
+"""A configuration's YAML form, what cannot be combined, its durations and seed lists, and its signature.
 
 Must not know torch, nor the command line.
 """
@@ -29,6 +29,8 @@ def _short_names() -> dict[str, tuple[str, str]]:
 
 SHORT = _short_names()
 """Short name -> (section, key)."""
+LENGTHS = {"epochs", "steps"}
+"""Keys of train that say the same thing in two units."""
 
 
 def find_recipe(name: str) -> Path:
@@ -39,8 +41,50 @@ def find_recipe(name: str) -> Path:
     raise ValueError(f"no recipe '{name}'; {nearest(Path(name).stem, {p.stem for p in RECIPES.glob('*.yaml')})}")
 
 
-def load_yaml(path: str | Path) -> Config:
-    """Read a configuration; short names such as ``lr`` are taken at the top level."""
+Sections = dict[str, dict[str, Any]]
+"""Section -> key -> value: a configuration, or what is to be laid over one."""
+
+
+def normalise(given: dict, where: str | Path) -> Sections:
+    """What was given, by section; short names such as ``lr`` are taken at the top level."""
+    values: Sections = {}
+    for key, value in given.items():
+        short = SHORT.get(str(key).replace("-", "_"))
+        if isinstance(value, dict):
+            section, keys = str(key), {str(name): each for name, each in value.items()}
+        elif short:
+            section, keys = short[0], {short[1]: value}
+        elif key in Config.model_fields:
+            raise ValueError(f"{where}: '{key}' needs keys of its own, got {value!r}")
+        else:
+            raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), {*Config.model_fields, *SHORT})}")
+        owner = values.setdefault(section, {})
+        if twice := owner.keys() & keys:
+            raise ValueError(f"{where}: {section}.{min(twice)} is given twice")
+        owner |= keys
+    return values
+
+
+def overlay(*layers: Sections) -> Sections:
+    """Later layers win key by key; one that gives a length, in epochs or in steps, replaces the lengths below it."""
+    values: Sections = {}
+    for layer in layers:
+        if LENGTHS & layer.get("train", {}).keys():
+            values["train"] = {key: value for key, value in values.get("train", {}).items() if key not in LENGTHS}
+        for section, keys in layer.items():
+            values[section] = values.get(section, {}) | keys
+    return values
+
+
+def build_config(values: Sections, where: str | Path) -> Config:
+    try:
+        return Config(**values)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def read_yaml(path: str | Path) -> Sections:
+    """The sections of a file."""
     try:
         given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except OSError as error:
@@ -49,27 +93,11 @@ def load_yaml(path: str | Path) -> Config:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(given, dict):
         raise ValueError(f"{path}: expected 'key: value' lines, got {type(given).__name__}")
-    values: dict[str, Any] = {}
-    for key, value in given.items():
-        section, name = SHORT.get(str(key).replace("-", "_"), (None, None))
-        if section and not isinstance(value, dict):
-            owner = values.setdefault(section, {})
-            if name in owner:
-                raise ValueError(f"{path}: {section}.{name} is given twice")
-            owner[name] = value
-        elif isinstance(value, dict):
-            twice = set(values.setdefault(key, {})) & set(value)
-            if twice:
-                raise ValueError(f"{path}: {key}.{min(twice)} is given twice")
-            values[key] |= value
-        elif key in Config.model_fields:
-            raise ValueError(f"{path}: '{key}' needs keys of its own, got {value!r}")
-        else:
-            raise ValueError(f"{path}: unknown key '{key}'; {nearest(str(key), {*Config.model_fields, *SHORT})}")
-    try:
-        return Config(**values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    return normalise(given, path)
+
+
+def load_yaml(path: str | Path) -> Config:
+    return build_config(read_yaml(path), path)
 
 
 def dump_yaml(config: Config) -> str:
@@ -117,6 +145,26 @@ def format_seeds(seeds: list[int]) -> str:
 def share(n: int, rank: int, world: int) -> range:
     """A rank's contiguous part of n things, such as seeds or rows; parts differ by at most one."""
     return range(rank * n // world, (rank + 1) * n // world)
+
+
+def check(config: Config) -> None:
+    """Combinations that no single field can judge."""
+    optim, data, train = config.optim, config.data, config.train
+    parse_seeds(train.seeds)
+    if train.epochs is not None and train.steps is not None:
+        raise ValueError("give epochs or steps, not both")
+    if optim.name == "adamw" and optim.momentum is not None:
+        raise ValueError("optim.name adamw takes no momentum; it has optim.betas")
+    if optim.nesterov and (optim.name != "sgd" or optim.momentum == 0):
+        raise ValueError("optim.nesterov needs optim.name sgd and a momentum above 0")
+    if optim.schedule == "multistep" and not optim.milestones:
+        raise ValueError("optim.schedule multistep needs optim.milestones")
+    if optim.accumulate > data.batch_size:
+        raise ValueError(f"optim.accumulate {optim.accumulate} exceeds batch_size {data.batch_size}")
+    if not 0 < data.scale[0] <= data.scale[1]:
+        raise ValueError(f"data.scale needs two rising numbers above 0, got {data.scale}")
+    if train.precision == "fp16" and train.fuse not in ("auto", 1):
+        raise ValueError("fp16 cannot fuse seeds: one seed's overflow would skip a step of all; use bf16")
 
 
 _NOT_SCIENCE = {

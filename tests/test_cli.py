@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, command, environment, train
 
-from stn import cli
-from stn.config import SHORT, load_yaml
+from stn import cli, config
+from stn.config import SHORT, build_config, load_yaml, normalise, overlay
 from stn.describe import check, list_names
 from stn.resolve import resolve
 from stn.runtime import Runtime
@@ -51,6 +51,25 @@ def test_command_line_overrides_yaml(tmp_path: Path) -> None:
     assert parsed.train.seeds == "4"
     (other_length,) = cli.parse([f"--config={path}", "--epochs", "3"]).configs
     assert (other_length.train.epochs, other_length.train.steps) == (3, None)
+    (only_called,) = cli.parse([f"--config={path}", "--name", "epochs"]).configs
+    assert (only_called.train.epochs, only_called.train.steps, only_called.log.name) == (None, 70, "epochs")
+
+
+def test_overlays_win_key_by_key_and_replace_the_length() -> None:
+    base = normalise({"lr": 0.1, "optim": {"name": "sgd"}, "steps": 70, "train": {"seeds": "0-3"}}, "base")
+    over = normalise({"optim": {"lr": 0.5}, "epochs": 2}, "sweep")
+    assert over == {"optim": {"lr": 0.5}, "train": {"epochs": 2}}
+    assert overlay(base, over) == {"optim": {"lr": 0.5, "name": "sgd"}, "train": {"seeds": "0-3", "epochs": 2}}
+    assert overlay(over, base)["train"] == {"seeds": "0-3", "steps": 70}
+    both = overlay(base, {"train": {"epochs": None, "steps": 9}}, {"optim": {"lr": 1}})
+    assert both == {"optim": {"lr": 1, "name": "sgd"}, "train": {"seeds": "0-3", "epochs": None, "steps": 9}}
+    assert base == {"optim": {"lr": 0.1, "name": "sgd"}, "train": {"seeds": "0-3", "steps": 70}}
+    assert over == {"optim": {"lr": 0.5}, "train": {"epochs": 2}}
+    assert build_config(overlay(base, over), "sweep").optim.lr == 0.5
+    with pytest.raises(ValueError, match="sweep: optim: lr: input should be a valid number"):
+        build_config({"optim": {"lr": "fast"}}, "sweep")
+    with pytest.raises(ValueError, match="give epochs or steps, not both"):
+        config.check(build_config(overlay(base, {"train": {"epochs": 1, "steps": 5}}), "sweep"))
 
 
 BAD: dict[str, tuple[str, str]] = {
@@ -99,6 +118,7 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "--config top.yaml": ("an unknown key at the top", "unknown key 'batchsize'; did you mean 'batch_size'?"),
     "--config type.yaml": ("a wrong type in YAML", "optim: lr: input should be a valid number"),
+    "--config number.yaml": ("a number for a key", "number.yaml: optim: unknown key '1'"),
     "--config twice.yaml": ("a key given twice", "optim.lr is given twice"),
     "--config yes.yaml": ("a YAML boolean", "batch_size: True is no value for it"),
     "--config a.yaml --config b.yaml": ("two files", "give --config once"),
@@ -117,6 +137,7 @@ FILES = {
     "top.yaml": "batchsize: 3\n",
     "type.yaml": "lr: fast\n",
     "scalar.yaml": "optim: 3\n",
+    "number.yaml": "optim: {1: 2}\n",
     "twice.yaml": "lr: 0.1\noptim: {lr: 0.2}\n",
     "yes.yaml": "batch_size: yes\n",
 }
