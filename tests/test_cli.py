@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, command, environment, train
 
-from stn import cli
+from stn import cli, config
 from stn.config import SHORT, build_config, load_yaml, normalise, overlay
 from stn.describe import check, list_names
 from stn.resolve import resolve
@@ -63,10 +63,13 @@ def test_overlays_win_key_by_key_and_replace_the_length() -> None:
     assert overlay(over, base)["train"] == {"seeds": "0-3", "steps": 70}
     both = overlay(base, {"train": {"epochs": None, "steps": 9}}, {"optim": {"lr": 1}})
     assert both == {"optim": {"lr": 1, "name": "sgd"}, "train": {"seeds": "0-3", "epochs": None, "steps": 9}}
-    assert base["train"] == {"seeds": "0-3", "steps": 70}
+    assert base == {"optim": {"lr": 0.1, "name": "sgd"}, "train": {"seeds": "0-3", "steps": 70}}
+    assert over == {"optim": {"lr": 0.5}, "train": {"epochs": 2}}
     assert build_config(overlay(base, over), "sweep").optim.lr == 0.5
     with pytest.raises(ValueError, match="sweep: optim: lr: input should be a valid number"):
         build_config({"optim": {"lr": "fast"}}, "sweep")
+    with pytest.raises(ValueError, match="give epochs or steps, not both"):
+        config.check(build_config(overlay(base, {"train": {"epochs": 1, "steps": 5}}), "sweep"))
 
 
 BAD: dict[str, tuple[str, str]] = {
