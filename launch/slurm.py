@@ -35,7 +35,7 @@ def _slurm(*words: str) -> str:
     except FileNotFoundError:
         raise NoSlurm(f"there is no Slurm on this machine ({words[0]} not found); --dry-run shows the script") from None
     except subprocess.CalledProcessError as error:
-        raise NoSlurm(f"{words[0]}: {error.stderr.strip() or error}") from None
+        raise NoSlurm((error.stderr.strip().splitlines() or [str(error)])[-1]) from None
 
 
 # ---- submission
