@@ -32,13 +32,15 @@ EVAL_ROW = {"kind": "eval", "seed": 3, "step": 100, "epoch": 1.0, "test_acc": 0.
 
 class FakeRun(SimpleNamespace):
     def __init__(self, **init) -> None:
-        super().__init__(init=init, logged=[], summary={}, metrics=[], code=None)
+        super().__init__(init=init, logged=[], steps=[], summary={}, metrics=[], code=None, tags=(), starting_step=0)
 
     def define_metric(self, name: str, step_metric: str) -> None:
         self.metrics.append((name, step_metric))
 
-    def log(self, values: dict) -> None:
+    def log(self, values: dict, step: int, commit: bool) -> None:
+        assert commit
         self.logged.append(values)
+        self.steps.append(step)
 
     def finish(self, exit_code: int) -> None:
         self.code = exit_code
@@ -73,18 +75,20 @@ def test_one_wandb_run_per_seed_with_what_grouping_needs(wandb: list[FakeRun], t
     sink.close([EVAL_ROW | {"status": "finished"}, {"seed": 4, "status": "failed", "test_acc": None}])
     first, second = wandb
     assert (first.init["id"], second.init["id"]) == ("exp-abc-3", "exp-abc-4")
-    assert first.init["group"] == "exp"
+    assert first.init["group"] == "exp-stn_cx-mnist-abc"
+    assert first.init["name"] == "stn_cx-mnist-s3"
     assert first.init["resume"] == "allow"
     assert first.init["mode"] == "offline"
-    assert first.init["tags"] == ["stn_cx", "mnist"]
-    assert {k: first.init["config"][k] for k in ("arch", "dataset", "seed", "sig")} == {
-        "arch": "stn_cx", "dataset": "mnist", "seed": 3, "sig": "abc",
+    assert first.tags == ("stn_cx", "mnist", "exp")
+    assert {k: v for k, v in first.init["config"].items() if k != "config"} == {
+        "arch": "stn_cx", "net": "finnveden_r", "dataset": "mnist", "lr": 0.001, "seed": 3, "sig": "abc", "name": "exp",
     }  # fmt: skip
     assert first.init["config"]["config"]["optim"]["lr"] == 0.001
     assert first.metrics == [("*", "global_step")]
     assert first.logged[0]["train/loss"] == 0.25
     assert first.logged[1]["test_acc"] == 0.95
     assert [values["global_step"] for values in first.logged] == [50, 100]
+    assert first.steps == [100, 201]
     assert second.logged == []
     assert first.summary["test_acc"] == 0.95
     assert (first.code, second.code) == (0, 1)
