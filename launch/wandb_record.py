@@ -5,6 +5,7 @@ may be deleted. Must not know the network.
 """
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from stn.config import load_yaml
@@ -26,7 +27,7 @@ class Seed:
         if run is None or (run.historyKeys or {}).get("lastStep", -1) < self.last:
             return False
         ended = self.result is None or run.state in ("finished", "failed")
-        return ended and (self.result is None or run.summary.get("status") == self.result["status"])
+        return ended and (self.result is None or run.summary.get("status") == self.result.get("status"))
 
 
 class Record:
@@ -35,8 +36,11 @@ class Record:
     def __init__(self, run: RunDir, place: str, elsewhere: set[int]) -> None:
         self.run, self.marker = run, run.path / "wandb-sync.json"
         self.config, self.sig = load_yaml(run.config), run.path.parent.name
-        self.place = f"{place}/{self.config.log.wandb_project}"
-        self.stamp = [[f.stat().st_size, f.stat().st_mtime_ns] for f in (run.metrics, run.results) if f.exists()]
+        self.project = self.config.log.wandb_project
+        self.place = f"{place}/{self.project}"
+        self.stamp: list[list[int]] | None = [
+            [f.stat().st_size, f.stat().st_mtime_ns] for f in (run.metrics, run.results) if f.exists()
+        ]
         known = self._read_marker()
         self.done: dict[str, str] = known.get("done", {})
         self.seeds: list[Seed] = []
@@ -50,7 +54,7 @@ class Record:
         for seed, own in sorted(rows.items()):
             result = results.get(seed)
             left_behind = result is None and seed in elsewhere  # another block of seeds began it anew
-            if not left_behind and (result is None or self.done.get(str(seed)) != result["status"]):
+            if not left_behind and (result is None or self.done.get(str(seed)) != result.get("status")):
                 self.seeds.append(Seed(self.config, self.sig, seed, own, result))
 
     def _read_marker(self) -> dict[str, Any]:
@@ -63,9 +67,15 @@ class Record:
     def mark(self, server: dict[str, Any]) -> bool:
         """Keep what the server has said; whether that is everything."""
         there = [seed for seed in self.seeds if seed.is_on(server)]
-        self.done |= {str(s.seed): s.result["status"] for s in there if s.result}
+        self.done |= {str(s.seed): s.result.get("status", "") for s in there if s.result}
         whole = len(there) == len(self.seeds)
         if there:
             known = {"place": self.place, "stamp": self.stamp if whole else None, "done": self.done}
-            write_atomic(self.marker, json.dumps(known) + "\n")
+            with suppress(OSError):  # somebody else's directory: the server is asked again next time
+                write_atomic(self.marker, json.dumps(known) + "\n")
         return whole
+
+    def drop(self, seed: Seed) -> None:
+        """Leave a seed out, so that the directory is looked at again next time."""
+        self.seeds.remove(seed)
+        self.stamp = None

@@ -1,35 +1,26 @@
 """python -m launch wandb-sync PATH...: run directories to W&B, from a machine that reaches it.
 
-Owns the conversation with the server, which alone says what it has. May be called again at any time, and
-interrupted. Must not know W&B's own files, which lose rows in a kill, nor how seeds are trained.
+Owns the order of things: ask, send what is lacking, ask again, and mark what has arrived. May be called again
+at any time, and interrupted. Must not know W&B's own files, which lose rows in a kill, nor how seeds are trained.
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from launch.wandb_record import Record, Seed
+from launch.wandb_client import PAGE, Server, one_line, scratch
+from launch.wandb_record import Record
 from stn.cli import fail
 from stn.rundir import RunDir
-from stn.wandb_run import SeedRun, logged_in
 
 Say = Callable[[str], None]
-PAGE = 50
-"""Runs that the server is asked for at once."""
+AT_ONCE = 8
+"""Seeds sent at once: most of the time goes by with waiting for answers."""
 PATIENCE_S = 15.0
 """The server counts what it was sent a few seconds later."""
-UPLOAD = {
-    "x_disable_stats": True,  # of this machine, which trains nothing
-    "x_disable_machine_info": True,
-    "x_save_requirements": False,
-    "disable_git": True,
-    "disable_code": True,
-    "finish_timeout_raises": True,
-}
 
 
 class Synced(NamedTuple):
@@ -41,117 +32,86 @@ class Synced(NamedTuple):
     """Run directories and seeds that are left, each with a line that says why."""
 
 
-class Server:
-    """W&B, as far as it is asked and sent to."""
-
-    def __init__(self, folder: str) -> None:
-        import wandb  # imported when it is used: half a second
-
-        if not logged_in(wandb):
-            raise PermissionError("not logged in to W&B: run `wandb login` on this machine first")
-        self.wandb, self.folder = wandb, folder
-        with self._or_one_line():
-            self.api = wandb.Api(timeout=20)
-            self.entity = self.api.settings["entity"] or self.api.default_entity
-        self.place = f"{self.api.settings['base_url']}/{self.entity}"
-
-    @contextmanager
-    def _or_one_line(self) -> Iterator[None]:
+def _records(runs: list[RunDir], place: str, leave_out: Say) -> Iterator[Record]:
+    finished: dict[Path, set[int]] = {}
+    for run in runs:
+        if run.path.parent not in finished:
+            finished[run.path.parent] = set(run.finished())
         try:
-            yield
-        except (self.wandb.Error, OSError) as error:
-            line = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ConnectionError(f"W&B does not answer, nothing is lost, try again later: {line}") from None
+            yield Record(run, place, finished[run.path.parent])
+        except ValueError as error:
+            leave_out(f"{run.path} is left out: {error}")
 
-    def ask(self, project: str, ids: list[str]) -> dict[str, Any]:
-        """The runs that it has of these."""
-        found: dict[str, Any] = {}
-        self.api.flush()
-        with self._or_one_line():
-            for i in range(0, len(ids), PAGE):
-                page = {"name": {"$in": ids[i : i + PAGE]}}  # W&B's filters call the id a name
+
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+    """Of one project each, with about a page of seeds."""
+    batch: list[Record] = []
+    for record in records:
+        if batch and (sum(len(r.seeds) for r in batch) >= PAGE or record.project != batch[0].project):
+            yield batch
+            batch = []
+        if record.seeds:
+            batch.append(record)
+    if batch:
+        yield batch
+
+
+def _bring_up(server: Server, batch: list[Record], leave_out: Say) -> tuple[list[int], list[Record]]:
+    """Send what the server lacks: the number of rows of each such seed, and the records that they are of."""
+    known = server.ask(batch[0].project, [seed.id for record in batch for seed in record.seeds])
+    left = [record for record in batch if not record.mark(known)]
+    lacking = [(record, seed) for record in left for seed in record.seeds if not seed.is_on(known)]
+    sent = []
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        jobs = [pool.submit(server.send, seed) for _, seed in lacking]
+        try:
+            for (record, seed), job in zip(lacking, jobs, strict=True):
                 try:
-                    runs = self.api.runs(f"{self.entity}/{project}", filters=page, per_page=PAGE, lazy=False)
-                    found |= {run.id: run for run in runs}
-                except ValueError:  # no such project yet
-                    return {}
-        return found
-
-    def send(self, seed: Seed) -> int:
-        """What it lacks of a seed; the number of rows. An unfinished one stays as running as it was."""
-        ends = {"x_update_finish_state": seed.result is not None}
-        run = SeedRun(self.wandb, seed.config, seed.sig, seed.seed, "online", self.folder, **UPLOAD, **ends)
-        sent = run.rows(seed.rows)
-        run.finish(seed.result)
-        return sent
-
-
-@contextmanager
-def _scratch() -> Iterator[str]:
-    """A folder for W&B's own files, none of which are needed afterwards."""
-    before = os.environ.get("WANDB_DIR")
-    with tempfile.TemporaryDirectory(prefix="wandb-sync-", ignore_cleanup_errors=True) as folder:
-        os.environ["WANDB_DIR"] = folder
-        try:
-            yield folder
+                    sent.append(job.result())
+                except Exception as error:  # each layer of the client has kinds of its own
+                    server.ask(record.project, [seed.id])  # leaves with its own error where no seed is to blame
+                    leave_out(f"{record.run.path}, seed {seed.seed} is left out: {one_line(error)}")
+                    record.drop(seed)
+                seed.rows = []  # there may be thousands
         finally:
-            os.environ.pop("WANDB_DIR")
-            if before is not None:
-                os.environ["WANDB_DIR"] = before
+            pool.shutdown(cancel_futures=True)
+    return sent, left
 
 
-def _confirm(server: Server, sent: list[Record], say: Say) -> int:
-    """Mark what has arrived; the number of run directories of which the server does not say so."""
-    deadline = time.monotonic() + PATIENCE_S
-    while sent:
-        for project in {record.config.log.wandb_project for record in sent}:
-            own = [record for record in sent if record.config.log.wandb_project == project]
-            known = server.ask(project, [seed.id for record in own for seed in record.seeds])
-            there = [record for record in own if record.mark(known)]
-            sent = [record for record in sent if record not in there]
+def _confirm(server: Server, records: list[Record]) -> list[str]:
+    """Mark what has arrived; a line for each run directory of which the server does not say so."""
+    deadline, left = time.monotonic() + PATIENCE_S, records
+    while left:
+        asked, left = left, []
+        for batch in _batches(iter(asked)):
+            known = server.ask(batch[0].project, [seed.id for record in batch for seed in record.seeds])
+            left += [record for record in batch if not record.mark(known)]
         if time.monotonic() > deadline:
             break
-        time.sleep(min(1.0, PATIENCE_S) if sent else 0)
-    for record in sent:
-        say(f"{record.run.path}: sent, but the server does not say that it has all of it; call again to see")
-    return len(sent)
+        time.sleep(1.0 if left else 0)
+    text = "sent, but the server does not say that it has all of it; call again to see"
+    return [f"{record.run.path}: {text}" for record in left]
 
 
 def sync(runs: list[RunDir], say: Say) -> Synced:
     """Send what the server lacks; OSError where it does not answer or nobody is logged in."""
-    rows = seeds = problems = 0
-    finished: dict[Path, set[int]] = {}
-    sent: list[Record] = []
-    with _scratch() as folder:
+    sent: list[int] = []
+    left: list[Record] = []
+    problems: list[str] = []
+
+    def leave_out(text: str) -> None:
+        problems.append(text)
+        say(text)
+
+    runs = [RunDir(run.path.resolve()) for run in runs]  # the folder above has the experiment's name
+    with scratch() as folder:
         server = Server(folder)
-        for run in runs:
-            if run.path.parent not in finished:
-                finished[run.path.parent] = set(run.finished())
-            try:
-                record = Record(run, server.place, finished[run.path.parent])
-            except ValueError as error:
-                say(f"{run.path} is left out: {error}")
-                problems += 1
-                continue
-            project, ids = record.config.log.wandb_project, [seed.id for seed in record.seeds]
-            known = server.ask(project, ids)
-            lacking = [seed for seed in record.seeds if not seed.is_on(known)]
-            for seed in lacking:
-                try:
-                    rows += server.send(seed)
-                    seeds += 1
-                except (server.wandb.Error, TimeoutError) as error:
-                    server.ask(project, ids)  # leaves with its own error where it is not this seed's fault
-                    say(f"{run.path}, seed {seed.seed} is left out: {error}")
-                    record.seeds.remove(seed)
-                    problems += 1
-                seed.rows = []
-            if lacking:
-                sent.append(record)
-            else:
-                record.mark(known)
-        problems += _confirm(server, sent, say)
-    return Synced(rows, seeds, problems)
+        for batch in _batches(_records(runs, server.place, leave_out)):
+            rows, records = _bring_up(server, batch, leave_out)
+            sent, left = sent + rows, left + records
+        for text in _confirm(server, left):
+            leave_out(text)
+    return Synced(sum(sent), len(sent), len(problems))
 
 
 def find(paths: list[str]) -> list[RunDir]:
@@ -176,5 +136,7 @@ def main(paths: list[str]) -> int:
         synced = sync(runs, print)
     except OSError as error:
         fail(error, code=1)
+    except KeyboardInterrupt:
+        fail("interrupted; nothing is lost, call again", code=1)
     print(f"W&B: {synced.rows:,} rows of {synced.seeds} seeds sent, from {len(runs)} run directories")
     return 1 if synced.problems else 0

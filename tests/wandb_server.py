@@ -7,6 +7,7 @@ sent twice (its answer was lost) is one line.
 import json
 import re
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -83,12 +84,13 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class WandbServer:
-    """``runs`` by id, ``requests`` as (path or operation, run id); ``refuse`` says which requests fail with 500."""
+    """``runs`` by id, ``requests`` as (operation, run id); ``refuse`` may give a request another status than 200."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Kept] = {}
         self.requests: list[tuple[str, str | None]] = []
-        self.refuse = lambda operation: False
+        self.refuse: Callable[[str, str | None], int | None] = lambda operation, name: None
+        self.after: Callable[[str], int] = lambda name: 200  # the status of what has been taken
         self.lock = threading.Lock()
         self.http = _Quiet(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
@@ -108,20 +110,20 @@ class WandbServer:
         places = {name: str(folder) for name in ("HOME", "WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR")}
         return places | {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "k" * 40, "NETRC": f"{folder}/none"}
 
-    def answer(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """The answer to a request, None to refuse it."""
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         query, variables = body.get("query", ""), body.get("variables") or {}
         named = re.search(r"(?:query|mutation) (\w+)", query)
         operation = named[1] if named else path.rsplit("/", 1)[-1]
         with self.lock:
             name = variables.get("name") or (path.split("/")[4] if path.startswith("/files/") else None)
             self.requests.append((operation, name))
-            if self.refuse(operation):
-                return None
+            refused = self.refuse(operation, name)
+            if refused:
+                return refused, {"error": "refused"}
             if operation == "file_stream":
                 self.runs[name].stream(body)
-                return {}
-            return {"data": self.graphql(operation, name, variables)}
+                return self.after(name), {}
+            return 200, {"data": self.graphql(operation, name, variables)}
 
     def graphql(self, operation: str, name: str, variables: dict[str, Any]) -> dict[str, Any]:
         if operation == "RunResumeStatus":
@@ -155,9 +157,9 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             as_json = "json" in self.headers.get("Content-Type", "")
-            answer = server.answer(self.path, json.loads(content) if as_json and content else {})
-            text = json.dumps(answer or {}).encode()
-            self.send_response(500 if answer is None else 200)
+            status, answer = server.answer(self.path, json.loads(content) if as_json and content else {})
+            text = json.dumps(answer).encode()
+            self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
