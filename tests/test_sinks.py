@@ -1,6 +1,7 @@
 """What a person and W&B see; a sink that dies does not harm the run."""
 
 import json
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,13 +10,16 @@ import pytest
 from conftest import only_run, train
 
 from stn import log as log_module
+from stn import wandb_run
+from stn.config import signature
 from stn.log import Log
 from stn.resolve import resolve
 from stn.rundir import RunDir
-from stn.schema import Arch, Config
+from stn.schema import Arch, Config, Optim
 from stn.schema import Log as LogFields
 from stn.sinks import ConsoleSink, WandbSink
 from stn.trials import Trial
+from stn.wandb_run import group, run_id
 
 TRAIN_ROW = {
     "kind": "train",
@@ -92,6 +96,22 @@ def test_one_wandb_run_per_seed_with_what_grouping_needs(wandb: list[FakeRun], t
     assert second.logged == []
     assert first.summary["test_acc"] == 0.95
     assert (first.code, second.code) == (0, 1)
+
+
+ODD = ("é ü", "a/b c", "a-b c", "x" * 200, "x" * 199 + "y", "ok_1.2")
+
+
+def test_names_that_wandb_takes() -> None:
+    made = [resolve(Config(arch=Arch(name="stn_cx"), log=LogFields(name=name.replace("/", ":")))) for name in ODD]
+    for one in ([run_id(c, "abcdef012345", 2**31 - 1) for c in made], [group(c, "abcdef012345") for c in made]):
+        assert len(set(one)) == len(ODD)
+        assert all(len(text) <= 128 and re.fullmatch(r"[A-Za-z0-9_.-]+", text) for text in one)
+    assert all(1 <= len(tag) <= 64 for c in made for tag in wandb_run.describe(c, "abc", 0)["tags"])
+    assert run_id(made[-1], "abc", 3) == "ok_1.2-abc-3"
+    default = resolve(Config(arch=Arch(name="stn_cx")))
+    assert group(default, "abcdef012345") == "stn_cx-mnist-abcdef"
+    by_lr = resolve(Config(arch=Arch(name="stn_cx"), optim=Optim(lr=0.5)))
+    assert group(by_lr, signature(by_lr)) != group(default, signature(default))
 
 
 @pytest.mark.parametrize(
