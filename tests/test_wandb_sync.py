@@ -20,7 +20,7 @@ from launch import wandb_client, wandb_sync
 from launch.wandb_sync import find, sync
 from stn.config import dump_yaml
 from stn.resolve import resolve
-from stn.rundir import Row, RunDir
+from stn.rundir import Row, RunDir, read_rows
 from stn.schema import Arch, Config, Log
 from stn.sinks import WandbSink
 
@@ -154,6 +154,17 @@ def test_the_upload_says_what_the_live_sink_says(server: WandbServer, tmp_path: 
     assert [ours.fields.get(field) for field in fields] == [theirs.fields.get(field) for field in fields]
 
 
+def test_a_seed_whose_rows_are_there_still_has_to_end(server: WandbServer, tmp_path: Path) -> None:
+    run = record(tmp_path, {0: 200})
+    assert sync([run], print) == (6, 1, 0)
+    run.add_result(result_of(0, "failed"))
+    assert sync([run], print) == (0, 1, 0)
+    assert (history(server, 0), server.runs["exp-abc-0"].exit_code) == (whole(200), 1)
+    run.add_result(result_of(0))  # it was tried again
+    assert sync([run], print) == (0, 1, 0)
+    assert server.runs["exp-abc-0"].exit_code == 0
+
+
 def test_live_and_upload_continue_each_other(server: WandbServer, tmp_path: Path) -> None:
     """Live to step 200; a kill loses the rows to 300, live again to 350; a kill, uploaded from a checkpoint at 300."""
     run, fields = record(tmp_path, {0: 200}), config(wandb="online")
@@ -199,13 +210,13 @@ def test_an_answer_that_is_lost_is_no_second_row(server: WandbServer, tmp_path: 
 
 def test_nothing_is_marked_on_the_clients_word(server: WandbServer, tmp_path: Path) -> None:
     """A file stream that is refused for good does not fail the client's finish."""
-    run, said = record(tmp_path, {0: 200}, done=(0,)), []
+    run, said = record(tmp_path, {0: 200, 1: 200}, done=(0,)), []
     server.refuse = lambda operation, name: 403 if operation == "file_stream" else None
     assert sync([run], said.append).problems == 1
     assert "does not say that it has all" in said[0]
     assert not (run.path / "wandb-sync.json").exists()
     server.refuse = lambda operation, name: None
-    assert sync([run], said.append) == (6, 1, 0)
+    assert sync([run], said.append) == (12, 2, 0)
 
 
 def test_one_seed_that_the_server_refuses_does_not_hold_up_the_others(server: WandbServer, tmp_path: Path) -> None:
@@ -353,10 +364,11 @@ def test_a_killed_seed_continues_its_run(tmp_path: Path) -> None:
         assert sum(before.values()) >= 20
         assert all(kept.exit_code is None for kept in server.runs.values())
 
-        stop = only_run(tmp_path / "runs").path / "stop"
+        run = RunDir(only_run(tmp_path / "runs").path)
+        enough = max(row["step"] for row in read_rows(run.metrics)) + 20
         again = subprocess.Popen(words, env=env)
-        while time.monotonic() < deadline + 60 and max(r["step"] for r in only_run(tmp_path / "runs").rows()) < 200:
+        while time.monotonic() < deadline + 180 and max(row["step"] for row in read_rows(run.metrics)) < enough:
             time.sleep(0.1)
-        stop.touch()
+        run.stop.touch()
         assert again.wait(120) == 0
         assert same_as_the_record(server, tmp_path / "runs")
