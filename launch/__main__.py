@@ -7,12 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from launch import attempt, collect, expand, local, pool, slurm, sweep
-from launch.collect import STATES, Standing
+from launch import attempt, collect, expand, local, pool, slurm, sweep, wandb_sync
 from launch.sweep import Job, Plan
+from launch.table import cells_table, totals
 from stn.claim import Claim
 from stn.cli import fail
 from stn.config import format_seeds, parse_seeds
@@ -148,36 +146,23 @@ def status(
     standings = collect.look(plan)
     cells = collect.cells(standings)
     if as_json:
-        print(json.dumps({"sweep": plan.sweep.name, "totals": _totals(standings), "cells": cells}, indent=1))
+        print(json.dumps({"sweep": plan.sweep.name, "totals": totals(standings), "cells": cells}, indent=1))
         return 0
-    _console.print(_table(plan, cells, _totals(standings)))
+    _console.print(cells_table(plan, cells, totals(standings)))
     for cell in cells:
         for error in cell["errors"]:
             _say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
     return 0
 
 
-def _totals(standings: list[Standing]) -> dict[str, int]:
-    counts = [one.counts() for one in standings]
-    return {state: sum(one[state] for one in counts) for state in STATES}
+def upload(sweeps: tyro.conf.Positional[tuple[str, ...]], /, runs: Runs = "runs") -> int:
+    """Upload what W&B does not have yet, from a machine that reaches it; as often as you like.
 
-
-def _table(plan: Plan, cells: list[dict], totals: dict[str, int]) -> Table:
-    title = f"{plan.sweep.name}: {sum(totals.values()):,} seeds"
-    table = Table(box=None, padding=(0, 1), title=title, title_justify="left")
-    own = any(cell["setting"] for cell in cells)
-    for heading in ("arch", "data set", *(["setting"] if own else [])):
-        table.add_column(heading)
-    for heading in (*STATES, "mean", "SD"):
-        table.add_column(heading, justify="right")
-    table.add_column("missing seeds", overflow="fold")
-    for cell in cells:
-        mean, sd = ("-" if cell[key] is None else f"{cell[key]:.2%}" for key in ("mean", "sd"))
-        names = [Text(cell[key]) for key in ("arch", "dataset", *(["setting"] if own else []))]
-        table.add_row(*names, *(str(cell[state] or "-") for state in STATES), mean, sd, cell["missing"])
-    table.add_section()
-    table.add_row("all", "", *([""] if own else []), *(str(totals[state] or "-") for state in STATES), style="bold")
-    return table
+    Args:
+        sweeps: Names, files or folders of sweeps, or run directories.
+    """
+    folders = [one if Path(one).is_dir() else str(sweep.find_plan(one, runs).experiment) for one in sweeps]
+    return wandb_sync.main(folders)
 
 
 def run_task(
@@ -191,9 +176,10 @@ def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["train"]:
         local.train(words[1:])
-    commands = {"sweep": start_sweep, "status": status, "retry": retry, "task": run_task}
+    commands = {"sweep": start_sweep, "status": status, "retry": retry, "wandb-sync": upload, "task": run_task}
     try:
-        return tyro.extras.subcommand_cli_from_dict(commands, prog="python -m launch", args=words)
+        about = "Sweeps of many seeds. One training: python -m launch train [arguments of train.py]."
+        return tyro.extras.subcommand_cli_from_dict(commands, prog="python -m launch", description=about, args=words)
     except ValueError as error:
         fail(error)
     except OSError as error:

@@ -175,7 +175,7 @@ class Log(Section):
     runs: Annotated[str, short("runs")] = "runs"
     """Folder for run directories."""
     name: Annotated[str | None, short("name")] = None
-    """Experiment: the folder under runs and the W&B group; None: architecture-dataset."""
+    """Experiment: the folder under runs, the W&B groups' first word and tag; None: architecture-dataset."""
     every: Duration = "50 steps"
     """Time between rows of training metrics."""
     wandb: Literal["auto", "disabled", "offline", "online"] = "auto"

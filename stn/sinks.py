@@ -3,18 +3,16 @@
 A sink may fail without harming the run. Must not know how a row comes about.
 """
 
-import netrc
 import os
-import re
 import time
 from typing import Any, Protocol
-from urllib.parse import urlparse
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stn.rundir import Row, RunDir
+from stn.rundir import Row, RunDir, read_rows
 from stn.schema import Config
+from stn.wandb_run import SeedRun, logged_in
 
 PLAIN_EVERY_S = 10.0
 
@@ -86,14 +84,17 @@ class WandbSink:
     def __init__(self, run: RunDir, config: Config, sig: str, seeds: list[int], say: Any) -> None:
         import wandb  # imported when it is used: half a second
 
-        self.runs = {}
+        self.runs: dict[int, SeedRun] = {}
         mode = self._mode(wandb, config.log.wandb)
         if mode == "disabled":
             return
+        record = read_rows(run.metrics) if mode == "online" else []
         for seed in seeds:
             for attempt in dict.fromkeys([mode, "offline"]):
                 try:
-                    self.runs[seed] = self._start(wandb, run, config, sig, seed, attempt)
+                    self.runs[seed] = SeedRun(wandb, config, sig, seed, attempt, str(run.path))
+                    if attempt == "online":  # what a kill, or a time without network, kept from the server
+                        self.rows([row for row in record if row.get("seed") == seed])
                     break
                 except wandb.Error as error:
                     if attempt == "offline":
@@ -104,50 +105,15 @@ class WandbSink:
     @staticmethod
     def _mode(wandb: Any, wish: str) -> str:
         if wish == "auto":
-            wish = os.environ.get("WANDB_MODE", "") or ("online" if WandbSink._logged_in(wandb) else "offline")
+            wish = os.environ.get("WANDB_MODE", "") or ("online" if logged_in(wandb) else "offline")
         return "offline" if wish == "online" and WandbSink.unreachable else wish
-
-    @staticmethod
-    def _logged_in(wandb: Any) -> bool:
-        """Whether a key is at hand, without asking the network or the user."""
-        settings = wandb.setup().settings
-        if settings.api_key:
-            return True
-        try:
-            return netrc.netrc().authenticators(urlparse(settings.base_url).hostname or "") is not None
-        except (OSError, netrc.NetrcParseError):
-            return False
-
-    @staticmethod
-    def _start(wandb: Any, run: RunDir, config: Config, sig: str, seed: int, mode: str) -> Any:
-        facts = {"arch": config.arch.name, "dataset": config.data.name, "seed": seed, "sig": sig}
-        started = wandb.init(
-            project=config.log.wandb_project,
-            group=config.log.name,
-            id=re.sub(r"[^\w.-]", "-", f"{config.log.name}-{sig}-{seed}"),  # W&B takes no others
-            name=f"{config.arch.name}-{config.data.name}-s{seed}",
-            tags=[config.arch.name, config.data.name],
-            config=facts | {"config": config.model_dump(mode="json")},
-            dir=str(run.path),
-            mode=mode,
-            resume="allow",
-            reinit="create_new",
-            settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=60),
-        )
-        started.define_metric("*", step_metric="global_step")
-        return started
 
     def rows(self, rows: list[Row]) -> None:
         for row in rows:
             if row["seed"] in self.runs:
-                prefix = "train/" if row["kind"] == "train" else ""
-                values = {f"{prefix}{k}": v for k, v in row.items() if isinstance(v, float) and k != "epoch"}
-                self.runs[row["seed"]].log(values | {"global_step": row["step"], "epoch": row["epoch"]})
+                self.runs[row["seed"]].rows([row])
 
     def close(self, results: list[Row]) -> None:
         rows = {row["seed"]: row for row in results}
         for seed, run in self.runs.items():
-            for key, value in rows.get(seed, {}).items():
-                if isinstance(value, int | float | str):
-                    run.summary[key] = value
-            run.finish(exit_code=0 if rows.get(seed, {}).get("status") != "failed" else 1)
+            run.finish(rows.get(seed))

@@ -1,6 +1,7 @@
 """What a person and W&B see; a sink that dies does not harm the run."""
 
 import json
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,13 +10,16 @@ import pytest
 from conftest import only_run, train
 
 from stn import log as log_module
+from stn import wandb_run
+from stn.config import signature
 from stn.log import Log
 from stn.resolve import resolve
 from stn.rundir import RunDir
-from stn.schema import Arch, Config
+from stn.schema import Arch, Config, Optim
 from stn.schema import Log as LogFields
 from stn.sinks import ConsoleSink, WandbSink
 from stn.trials import Trial
+from stn.wandb_run import group, run_id
 
 TRAIN_ROW = {
     "kind": "train",
@@ -32,13 +36,15 @@ EVAL_ROW = {"kind": "eval", "seed": 3, "step": 100, "epoch": 1.0, "test_acc": 0.
 
 class FakeRun(SimpleNamespace):
     def __init__(self, **init) -> None:
-        super().__init__(init=init, logged=[], summary={}, metrics=[], code=None)
+        super().__init__(init=init, logged=[], steps=[], summary={}, metrics=[], code=None, tags=(), starting_step=0)
 
     def define_metric(self, name: str, step_metric: str) -> None:
         self.metrics.append((name, step_metric))
 
-    def log(self, values: dict) -> None:
+    def log(self, values: dict, step: int, commit: bool) -> None:
+        assert commit
         self.logged.append(values)
+        self.steps.append(step)
 
     def finish(self, exit_code: int) -> None:
         self.code = exit_code
@@ -73,21 +79,39 @@ def test_one_wandb_run_per_seed_with_what_grouping_needs(wandb: list[FakeRun], t
     sink.close([EVAL_ROW | {"status": "finished"}, {"seed": 4, "status": "failed", "test_acc": None}])
     first, second = wandb
     assert (first.init["id"], second.init["id"]) == ("exp-abc-3", "exp-abc-4")
-    assert first.init["group"] == "exp"
+    assert first.init["group"] == "exp-stn_cx-mnist-abc"
+    assert first.init["name"] == "stn_cx-mnist-s3"
     assert first.init["resume"] == "allow"
     assert first.init["mode"] == "offline"
-    assert first.init["tags"] == ["stn_cx", "mnist"]
-    assert {k: first.init["config"][k] for k in ("arch", "dataset", "seed", "sig")} == {
-        "arch": "stn_cx", "dataset": "mnist", "seed": 3, "sig": "abc",
+    assert first.tags == ("stn_cx", "mnist", "exp")
+    assert {k: v for k, v in first.init["config"].items() if k != "config"} == {
+        "arch": "stn_cx", "net": "finnveden_r", "dataset": "mnist", "lr": 0.001, "seed": 3, "sig": "abc", "name": "exp",
     }  # fmt: skip
     assert first.init["config"]["config"]["optim"]["lr"] == 0.001
     assert first.metrics == [("*", "global_step")]
     assert first.logged[0]["train/loss"] == 0.25
     assert first.logged[1]["test_acc"] == 0.95
     assert [values["global_step"] for values in first.logged] == [50, 100]
+    assert first.steps == [100, 201]
     assert second.logged == []
     assert first.summary["test_acc"] == 0.95
     assert (first.code, second.code) == (0, 1)
+
+
+ODD = ("é ü", "a/b c", "a-b c", "x" * 200, "x" * 199 + "y", "ok_1.2")
+
+
+def test_names_that_wandb_takes() -> None:
+    made = [resolve(Config(arch=Arch(name="stn_cx"), log=LogFields(name=name.replace("/", ":")))) for name in ODD]
+    for one in ([run_id(c, "abcdef012345", 2**31 - 1) for c in made], [group(c, "abcdef012345") for c in made]):
+        assert len(set(one)) == len(ODD)
+        assert all(len(text) <= 128 and re.fullmatch(r"[A-Za-z0-9_.-]+", text) for text in one)
+    assert all(1 <= len(tag) <= 64 for c in made for tag in wandb_run.describe(c, "abc", 0)["tags"])
+    assert run_id(made[-1], "abc", 3) == "ok_1.2-abc-3"
+    default = resolve(Config(arch=Arch(name="stn_cx")))
+    assert group(default, "abcdef012345") == "stn_cx-mnist-abcdef"
+    by_lr = resolve(Config(arch=Arch(name="stn_cx"), optim=Optim(lr=0.5)))
+    assert group(by_lr, signature(by_lr)) != group(default, signature(default))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,173 @@
+"""A loopback server that speaks as much of W&B's protocol as the real client needs, and keeps what it is sent.
+
+Must not know what is tested. History lines are kept by their offset, as W&B's server does: a line that is
+sent twice (its answer was lost) is one line.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Kept:
+    """What the server knows of one run."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, str] = {}
+        self.config: dict[str, Any] = {}
+        self.fields: dict[str, Any] = {}
+        self.summary = "{}"
+        self.exit_code: int | None = None
+
+    def upsert(self, variables: dict[str, Any]) -> None:
+        self.fields |= {key: value for key, value in variables.items() if value is not None}
+        if variables.get("config"):
+            self.config |= {k: v["value"] for k, v in json.loads(variables["config"]).items()}
+
+    def stream(self, body: dict[str, Any]) -> None:
+        for name, chunk in (body.get("files") or {}).items():
+            if name == "wandb-history.jsonl":
+                self.lines |= dict(enumerate(chunk["content"], chunk["offset"]))
+            elif name == "wandb-summary.json":
+                self.summary = chunk["content"][-1]
+        if body.get("complete"):
+            self.exit_code = body["exitcode"]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return [json.loads(self.lines[i]) for i in sorted(self.lines)]
+
+    def resume_status(self, name: str) -> dict[str, Any]:
+        tail = [self.lines[max(self.lines)]] if self.lines else []
+        return self.bucket(name) | {
+            "summaryMetrics": self.summary,
+            "logLineCount": 0,
+            "eventsLineCount": 0,
+            "historyTail": json.dumps(tail),
+            "eventsTail": "[]",
+            "notes": None,
+            "wandbConfig": json.dumps({"t": 1}),
+        }
+
+    @property
+    def state(self) -> str:
+        return {None: "running", 0: "finished"}.get(self.exit_code, "failed")
+
+    def facts(self, name: str) -> dict[str, Any]:
+        steps = [row["_step"] for row in self.rows]
+        keys = {"lastStep": max(steps), "keys": {}, "sets": []} if steps else None
+        more = {"summaryMetrics": self.summary, "systemMetrics": "{}", "historyKeys": keys}
+        return self.bucket(name) | more | {"state": self.state, "projectId": "1", "user": {"name": "me"}}
+
+    def bucket(self, name: str) -> dict[str, Any]:
+        return {
+            "id": name,
+            "name": name,
+            "displayName": self.fields.get("displayName"),
+            "description": None,
+            "config": json.dumps({key: {"value": value} for key, value in self.config.items()}),
+            "sweepName": None,
+            "historyLineCount": len(self.lines),
+            "tags": self.fields.get("tags"),
+            "project": {"id": "p", "name": self.fields.get("project"), "entity": {"id": "e", "name": "me"}},
+        }
+
+
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads, block_on_close = True, False
+
+    def handle_error(self, *_: object) -> None:
+        """A client that was killed leaves its connection open."""
+
+
+class WandbServer:
+    """``runs`` by id, ``requests`` as (operation, run id); ``refuse`` may give a request another status than 200."""
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Kept] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.refuse: Callable[[str, str | None], int | None] = lambda operation, name: None
+        self.after: Callable[[str], int] = lambda name: 200  # the status of what has been taken
+        self.lock = threading.Lock()
+        self.http = _Quiet(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True)
+
+    def __enter__(self) -> "WandbServer":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+    def environment(self, folder: object) -> dict[str, str]:
+        """For the client: this server, a key, and a home of its own."""
+        places = {name: str(folder) for name in ("HOME", "WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR")}
+        return places | {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "k" * 40, "NETRC": f"{folder}/none"}
+
+    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        query, variables = body.get("query", ""), body.get("variables") or {}
+        named = re.search(r"(?:query|mutation) (\w+)", query)
+        operation = named[1] if named else path.rsplit("/", 1)[-1]
+        with self.lock:
+            name = variables.get("name") or (path.split("/")[4] if path.startswith("/files/") else None)
+            self.requests.append((operation, name))
+            refused = self.refuse(operation, name)
+            if refused:
+                return refused, {"error": "refused"}
+            if operation == "file_stream":
+                self.runs[name].stream(body)
+                return self.after(name), {}
+            return 200, {"data": self.graphql(operation, name, variables)}
+
+    def graphql(self, operation: str, name: str, variables: dict[str, Any]) -> dict[str, Any]:
+        if operation == "RunResumeStatus":
+            kept, entity = self.runs.get(name), {"id": "e", "name": "me"}
+            bucket = kept.resume_status(name) if kept else None
+            return {"model": {"id": "p", "name": variables["project"], "entity": entity, "bucket": bucket}}
+        if operation == "UpsertBucket":
+            inserted = name not in self.runs
+            kept = self.runs.setdefault(name, Kept())
+            kept.upsert(variables)
+            return {"upsertBucket": {"bucket": kept.bucket(name), "inserted": inserted}}
+        if operation == "Runs":  # of the public interface; the filter that is understood is the one that is used
+            ids = json.loads(variables["filters"])["name"]["$in"]
+            nodes = [{"node": kept.facts(i), "cursor": i} for i, kept in self.runs.items() if i in ids]
+            if not self.runs:
+                return {"project": None}
+            runs = {"edges": nodes, "pageInfo": {"endCursor": None, "hasNextPage": False}}
+            return {"project": {"internalId": "1", "runCount": len(nodes), "readOnly": False, "runs": runs}}
+        if operation in ("Viewer", "GetDefaultEntity"):
+            return {"viewer": {"id": "v", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
+        if operation == "CreateRunFiles":
+            files = [{"name": f, "uploadUrl": f"{self.url}/storage/{f}"} for f in variables["files"]]
+            return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
+        return {}
+
+
+def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            as_json = "json" in self.headers.get("Content-Type", "")
+            status, answer = server.answer(self.path, json.loads(content) if as_json and content else {})
+            text = json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        do_PUT = do_GET = do_POST
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
