@@ -143,6 +143,8 @@ def no_process_left() -> Iterator[None]:
     mark = ("STN_TESTS", uuid.uuid4().hex)
     os.environ[mark[0]] = mark[1]  # whoever is started inherits it
     yield
+    if "wandb" in sys.modules:  # its service lives as long as this process
+        sys.modules["wandb"].teardown()
     deadline = time.monotonic() + 10
     while (left := leftover_processes(*mark)) and time.monotonic() < deadline:
         time.sleep(0.1)

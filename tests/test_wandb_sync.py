@@ -102,6 +102,7 @@ def requests(server: WandbServer) -> set[str]:
 
 def test_everything_arrives_once(server: WandbServer, tmp_path: Path) -> None:
     run, said = record(tmp_path, {0: 200, 1: 200, 2: 100}, done=(0, 1)), []
+    run.forget({1})
     run.add_result(result_of(1, "failed"))
     assert sync([run], said.append) == (6 + 6 + 3, 3, 0)
     assert [history(server, seed) for seed in range(3)] == [whole(200), whole(200), whole(100)]
@@ -160,6 +161,7 @@ def test_a_seed_whose_rows_are_there_still_has_to_end(server: WandbServer, tmp_p
     run.add_result(result_of(0, "failed"))
     assert sync([run], print) == (0, 1, 0)
     assert (history(server, 0), server.runs["exp-abc-0"].exit_code) == (whole(200), 1)
+    run.forget({0})
     run.add_result(result_of(0))  # it was tried again
     assert sync([run], print) == (0, 1, 0)
     assert server.runs["exp-abc-0"].exit_code == 0
