@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import runpy
 import socket
 import struct
 import subprocess
@@ -98,6 +99,14 @@ def train(
         timeout=300,
         check=False,
     )
+
+
+def exit_code_here(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Of a script, started as from the command line but in this process, without the seconds that imports take."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    return left.value.code
 
 
 class Run:
