@@ -29,6 +29,7 @@ CIFAR = next(
 needs_cifar = pytest.mark.skipif(CIFAR is None, reason="no CIFAR-10 on this machine (STN_DATA names its folder)")
 QUIET = ("--log.wandb", "disabled", "--log.no-pictures")
 SMALL = ("--limit-train", "1280", "--limit-test", "300", *QUIET)
+TWO_THREADS = ("--train.threads", "2")  # for bits: two threads cut tensors up, whatever the cores of this machine
 
 
 BATCH_NORM = "batch_norm"
