@@ -377,6 +377,7 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None
     assert local.gpus() == 0
 
 
+@pytest.mark.usefixtures("every_core")
 def test_the_launcher_trains_seeds_in_processes(tmp_path: Path) -> None:
     words = ["--seeds", "0-3", "--steps", "4", *SMALL, "--runs", str(tmp_path)]
     line = [sys.executable, "-m", "launch", "train", *words]
