@@ -1,5 +1,5 @@
 # make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r --seeds 0-7"), a process per GPU or core
-# make test     the tests (arguments: ARGS="-m 'not slow'")
+# make test     the tests, a worker per core (arguments: ARGS="-m 'not slow'"; ARGS=-n0 without workers)
 # make lock     pin the dependencies anew
 SHELL := /bin/sh
 PYTHON ?= python3
@@ -10,7 +10,7 @@ train: .venv/ready
 	@$(BIN)/python -m launch train $(or $(ARGS),--arch stn_slx)
 
 test: .venv/ready
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright

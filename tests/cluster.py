@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment
+from conftest import EVERY_CORE, ROOT, environment
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "DEADLINE")
 
@@ -106,7 +106,9 @@ def bring_up() -> Iterator[Cluster]:
         pytest.skip("no Slurm: neither installed nor on a Debian, where it could be")
 
     def run(word: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([script, word], capture_output=True, text=True, timeout=300, check=False)
+        # A worker of the tests has a core of its own; daemons inherit what they are started with.
+        free = {"preexec_fn": lambda: os.sched_setaffinity(0, EVERY_CORE)} if EVERY_CORE else {}
+        return subprocess.run([script, word], capture_output=True, text=True, timeout=300, check=False, **free)
 
     ours = run("status").returncode != 0
     if ours and (up := run("up")).returncode != 0:

@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import json
 import os
+import re
+import runpy
 import signal
 import socket
 import struct
@@ -12,14 +14,17 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 import torch
 from torch import nn
 
 from stn.archs.stages import Net, Shape, classify, conv, dense
+from stn.env import cores
 from stn.registry import register
 
 if TYPE_CHECKING:
@@ -37,6 +42,7 @@ CIFAR = next(
 needs_cifar = pytest.mark.skipif(CIFAR is None, reason="no CIFAR-10 on this machine (STN_DATA names its folder)")
 QUIET = ("--log.wandb", "disabled", "--log.no-pictures")
 SMALL = ("--limit-train", "1280", "--limit-test", "300", *QUIET)
+TWO_THREADS = ("--train.threads", "2")  # for bits: two threads cut tensors up, whatever the cores of this machine
 
 
 BATCH_NORM = "batch_norm"
@@ -71,8 +77,80 @@ def _loopback_up() -> None:
             fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", flags | 1))
 
 
+EVERY_CORE = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+
+
+def _stay_on_own_cores() -> None:
+    """A worker and what it starts have as many threads as cores here; threads that fight for a core only spin."""
+    number, workers = int(str(WORKER).removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    every = sorted(EVERY_CORE)
+    os.sched_setaffinity(0, every[number % workers :: workers] or [every[number % len(every)]])
+
+
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """For what says how many processes there are to be on this machine."""
+    if not EVERY_CORE:
+        yield
+        return
+    own = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, EVERY_CORE)
+    yield
+    os.sched_setaffinity(0, own)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """For -n auto: a worker for each core that has 3 GB with it, none (0) where files or tests are named."""
+    if any(not Path(argument).is_dir() for argument in config.args):
+        return 0  # the start of workers would take longer than most tests, and output comes as it is printed
+    most = min(cores(), psutil.virtual_memory().available // 3_000_000_000, 16)
+    return most if most > 1 else 0
+
+
+@cache
+def _sharing(file: str) -> tuple[str | None, set[str]]:
+    """What all tests of a file share with other files, and the tests that share a run within it."""
+    text = (ROOT / file).read_text()
+    device = next((mark for mark in ("pytest.mark.gpu", "pytest.mark.slurm") if mark in text), None)
+    return device, set(re.findall(r"def (test_\w+)\((?:[^)]*\W)?(?:trained|run): ", text))
+
+
+def _unit(nodeid: str) -> str:
+    """One worker has all of a unit: what waits for the same device, what shares a run; else a test by itself.
+
+    By the text, since the process that deals out tests knows their names only. (xdist's own
+    --dist loadgroup appends the group to these names, which pytest 9.2 ignores.)
+    """
+    file, _, test = nodeid.partition("::")
+    device, users = _sharing(file)
+    return device or (file if test.partition("[")[0] in users else nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Units(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _unit(nodeid)
+
+    return Units(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if WORKER:  # long ones first: then no worker is left with one when the others have nothing to do
+        marks = ("slurm", "slow")
+        items.sort(
+            key=lambda item: [item.get_closest_marker(m) is None for m in marks] + [item.path.stem != "test_train"]
+        )
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(2)
+    if WORKER and EVERY_CORE:
+        _stay_on_own_cores()
+    torch.set_num_threads(min(2, cores()))
     if sys.platform == "linux":
         try:
             _loopback_up()
@@ -107,6 +185,14 @@ def train(
         timeout=300,
         check=False,
     )
+
+
+def exit_code_here(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Of a script, started as from the command line but in this process, without the seconds that imports take."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    return left.value.code
 
 
 class Run:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import BATCH_NORM, QUIET, ROOT, SMALL, Run, environment, only_run, train
+from conftest import BATCH_NORM, QUIET, ROOT, SMALL, TWO_THREADS, Run, environment, only_run, train
 from scipy.stats import ks_2samp, ttest_rel
 from test_train import start, wait_until_it_trains
 from torch import Tensor, nn
@@ -255,6 +255,7 @@ def test_several_learning_rates_train_beside_each_other_as_alone(tmp_path: Path)
         12,
         "--precision",
         "fp64",
+        *TWO_THREADS,
         *SMALL,
     )
     done = train(*words, "--lr", "0.01,1e200", "--optim.weight-decay", "0,0.1", "--seeds", "0-1", "--fuse", 8,
@@ -306,7 +307,7 @@ def test_a_stop_file_is_taken_away_from_settings_that_have_finished_too(tmp_path
 @pytest.mark.slow
 def test_killed_at_random_and_restarted_in_other_blocks(tmp_path: Path) -> None:
     words = ("--seeds", "0-7", "--arch", "stn_slx", "--net", "tutorial", "--steps", 40, "--precision", "fp64",
-             "--checkpoint.every", "4 steps", "--log.every", "2 steps", *SMALL)  # fmt: skip
+             "--checkpoint.every", "4 steps", "--log.every", "2 steps", *TWO_THREADS, *SMALL)  # fmt: skip
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     for attempt in range(2):
         process = start(*words, runs=tmp_path / "cut", launcher=None)
@@ -376,6 +377,7 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None
     assert local.gpus() == 0
 
 
+@pytest.mark.usefixtures("every_core")
 def test_the_launcher_trains_seeds_in_processes(tmp_path: Path) -> None:
     words = ["--seeds", "0-3", "--steps", "4", *SMALL, "--runs", str(tmp_path)]
     line = [sys.executable, "-m", "launch", "train", *words]

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import only_run, train
+from conftest import QUIET, only_run, train
 from torch import nn
 
 from stn.archs import build_model
@@ -185,10 +185,9 @@ def test_rows_have_the_pose_and_the_record_has_the_way(tmp_path) -> None:
         "1280",
         "--limit-test",
         "200",
-        "--log.wandb",
-        "disabled",
         "--eval.every",
         "10 steps",
+        *QUIET,
         runs=tmp_path,
     )
     assert done.returncode == 0, done.stderr

@@ -13,13 +13,14 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SMALL, Run, command, environment, only_run, train
+from conftest import ROOT, SMALL, TWO_THREADS, Run, command, environment, only_run, train
 
 ROW = {
     "sig", "seed", "arch", "dataset", "status", "params", "steps", "epochs", "test_acc", "test_error", "test_loss",
     "macro_f1", "best_test_acc", "best_epoch", "wall_s", "images_per_s", "mode", "world_size", "precision",
     "weights_sha256",
 }  # fmt: skip
+QUICK = ("--net", "tutorial", "--arch", "stn_c0", "--batch-size", "32")  # for what needs many steps, whatever they do
 
 
 def start(*words: object, runs: Path, launcher: str | None = None) -> subprocess.Popen:
@@ -127,7 +128,7 @@ def test_confusion_matrix_and_scores_agree_with_scikit_learn(trained: Path) -> N
 
 
 def test_seeds_side_by_side_are_the_seeds_alone_and_finished_ones_stay(tmp_path: Path) -> None:
-    common = ("--steps", 12, "--precision", "fp64", "--net", "tutorial", "--arch", "stn_c0", *SMALL)
+    common = ("--steps", 12, "--precision", "fp64", "--net", "tutorial", "--arch", "stn_c0", *TWO_THREADS, *SMALL)
     assert train(*common, "--seeds", "3-5", "--fuse", 2, runs=tmp_path / "a").returncode == 0
     assert train(*common, "--seeds", "4", runs=tmp_path / "b").returncode == 0
     together, alone = only_run(tmp_path / "a").results(), only_run(tmp_path / "b").results()
@@ -158,7 +159,7 @@ def test_a_diverging_seed_is_marked_failed_and_not_tried_again(tmp_path: Path) -
 
 
 def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    words = ("--steps", 600, "--log.every", "47 steps", "--eval.every", "200 steps", *SMALL)
+    words = ("--steps", 600, "--log.every", "47 steps", "--eval.every", "200 steps", *QUICK, *TWO_THREADS, *SMALL)
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     reference = only_run(tmp_path / "whole")
     done = train(*words, "--train.time-limit", "1e-6", runs=tmp_path / "cut")
@@ -202,7 +203,7 @@ def test_a_full_disk_is_one_message_and_nothing_is_lost(tmp_path: Path) -> None:
 def test_killed_at_ten_random_moments_the_run_is_bit_identical(tmp_path: Path) -> None:
     """SIGKILL between and during saves: at every second step there is one."""
     words = ("--steps", 300, "--checkpoint.every", "2 steps", "--log.every", "3 steps", "--eval.every", "50 steps",
-             "--net", "tutorial", "--arch", "stn_c0", *SMALL)  # fmt: skip
+             *QUICK, *SMALL)  # fmt: skip
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     took, chance = only_run(tmp_path / "whole").results()[0]["wall_s"], random.Random(time.time_ns())
     for _ in range(10):
@@ -227,7 +228,8 @@ def clocks_apart(row: dict) -> dict:
 
 @pytest.mark.slow
 def test_two_ranks_stopped_by_sigterm_go_on_bit_for_bit(tmp_path: Path) -> None:
-    words = ("--steps", 400, "--checkpoint.every", "100 steps", "--log.every", "7 steps", *SMALL)
+    words = ("--steps", 400, "--checkpoint.every", "100 steps", "--log.every", "7 steps", "--eval.every", "200 steps",
+             *QUICK, *SMALL)  # fmt: skip
     assert train(*words, launcher="cpu2", runs=tmp_path / "whole").returncode == 0
     reference = only_run(tmp_path / "whole")
     assert reference.results()[0]["world_size"] == 2
@@ -389,7 +391,7 @@ def test_ranks_that_share_blocks_of_seeds_stop_together(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_four_ranks_resume_bit_for_bit(tmp_path: Path) -> None:
     """With more than two the order in which gradients are added up begins to matter."""
-    words = ("--steps", 120, "--log.every", "5 steps", "--processes", 4, *SMALL)
+    words = ("--steps", 120, "--log.every", "5 steps", "--eval.every", "60 steps", "--processes", 4, *SMALL)
     accelerate = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "4"]
 
     def four(name: str, stop_at: int | None = None) -> Run:
@@ -432,7 +434,7 @@ def test_compiled_seeds_compile_once_are_the_plain_ones_and_resume_bit_for_bit(t
 @pytest.mark.slow
 def test_other_blocks_after_a_kill_finish_every_seed_once(tmp_path: Path) -> None:
     words = ("--seeds", "0-2", "--steps", 60, "--precision", "fp64", "--checkpoint.every", "5 steps",
-             "--log.every", "5 steps", *SMALL)  # fmt: skip
+             "--log.every", "5 steps", *TWO_THREADS, *SMALL)  # fmt: skip
     for fuse, rows in ((1, 8), (3, 20), (2, 30)):
         process = start(*words, "--fuse", fuse, runs=tmp_path / "cut")
         wait_until_it_trains(tmp_path / "cut", rows)

@@ -1,13 +1,11 @@
 """Weights that somebody else has saved: read without executing them, fitted, evaluated."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, environment
+from conftest import ROOT, exit_code_here
 from safetensors.torch import save_file
 from test_archs import make
 from torch import nn
@@ -185,12 +183,16 @@ def test_evaluate_prints_what_the_network_scores(tmp_path: Path, capsys: pytest.
         (["--weights", "W", "--recipe", "finnveden_r", "--limit-test", "0"], "limit_test"),
     ],
 )
-def test_bad_commands_are_one_message_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_bad_commands_are_one_message_and_exit_code_2(
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     torch.save(Theirs().state_dict(), tmp_path / "theirs.pt")
     arguments = [str(tmp_path / "theirs.pt") if a == "W" else a for a in arguments]
-    done = subprocess.run(
-        [sys.executable, "-m", "stn.evaluate", *arguments],
-        capture_output=True, text=True, cwd=ROOT, env=environment(), check=False,
-    )  # fmt: skip
-    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
-    assert "Traceback" not in done.stderr
+    assert exit_code_here("stn/evaluate.py", *arguments, monkeypatch=monkeypatch) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
