@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from launch import attempt, collect, expand, local, pool, slurm, sweep, wandb_sync
+from launch.collect import Standing
 from launch.sweep import Job, Plan
 from launch.table import cells_table, totals
 from stn.claim import Claim
@@ -39,24 +42,30 @@ def start_sweep(
     Args:
         file: A file, or a name of configs/sweeps/.
         dry_run: Say what would run, write nothing. With --on slurm: the script.
-        only_missing: Leave out what has failed, what is being trained and what is queued.
+        only_missing: Leave out what has failed and what somebody is training just now.
     """
     change = expand.expand(sweep.find_sweep(file), runs)
     _tell(change)
-    if dry_run:
-        return _launch(change.plan, _unfinished(change.plan, only_missing, on), on, max_parallel, dry=True)
-    claim = Claim(change.plan.folder / ".claim")
+    states = ("waiting", "stopped") if only_missing else ("waiting", "stopped", "failed", "running")
+    with nullcontext() if dry_run else _alone(change.plan):
+        if not dry_run:
+            expand.write(change)
+        todo = [one for one in _standing(change.plan, states, on) if one.missing]
+        jobs = _prepared(change.plan, todo, dry_run)
+        if dry_run or on == "slurm":
+            return _launch(change.plan, jobs, on, max_parallel, dry_run)
+    return _launch(change.plan, jobs, on, max_parallel)
+
+
+@contextmanager
+def _alone(plan: Plan) -> Iterator[None]:
+    """Two people may submit one sweep; not at one moment."""
+    claim = Claim(plan.folder / ".claim")
     claim.take(_say, patience_s=30.0)
     try:
-        expand.write(change)
-        todo = _unfinished(change.plan, only_missing, on)
-        for one in todo:
-            attempt.forgive(change.plan, one)
-        if on == "slurm":
-            return _launch(change.plan, todo, on, max_parallel)
+        yield
     finally:
         claim.release()
-    return _launch(change.plan, todo, on, max_parallel)
 
 
 def _tell(change: expand.Change) -> None:
@@ -72,12 +81,16 @@ def _tell(change: expand.Change) -> None:
                     _say(f"  {label}: seeds {format_seeds(seeds)}")
 
 
-def _unfinished(plan: Plan, only_missing: bool, on: str) -> list[Job]:
-    """Jobs with seeds that have no result."""
-    standings = [one for one in collect.look(plan) if one.missing]
-    if only_missing:
-        queued = slurm.in_queue(plan) if on == "slurm" else set()
-        standings = [one for one in standings if one.state in ("waiting", "stopped") and one.job.id not in queued]
+def _standing(plan: Plan, states: tuple[str, ...], on: str) -> list[Standing]:
+    """Jobs in one of these states that do not wait in Slurm's queue already."""
+    queued = slurm.in_queue(plan) if on == "slurm" else set()
+    return [one for one in collect.look(plan) if one.state in states and one.job.id not in queued]
+
+
+def _prepared(plan: Plan, standings: list[Standing], dry: bool) -> list[Job]:
+    """Jobs to be run, with what stood in their way forgotten."""
+    for one in [] if dry else standings:
+        attempt.forgive(plan, one)
     return [one.job for one in standings]
 
 
@@ -111,22 +124,13 @@ def retry(
         dry_run: Say what would run, write nothing. With --on slurm: the script.
     """
     plan = sweep.find_plan(sweep_name, runs)
-    claim = Claim(plan.folder / ".claim")
-    if not dry_run:
-        claim.take(_say, patience_s=30.0)
-    try:
-        queued = slurm.in_queue(plan) if on == "slurm" else set()
-        todo = [o for o in collect.look(plan) if o.state not in ("done", "running") and o.job.id not in queued]
-        jobs = [one.job for one in todo]
-        if dry_run:
-            return _launch(plan, jobs, on, max_parallel, dry=True)
-        for one in todo:
-            collect.forget_failed(plan, one)
-            attempt.forgive(plan, one.job)
-        if on == "slurm":
-            return _launch(plan, jobs, on, max_parallel)
-    finally:
-        claim.release()
+    with nullcontext() if dry_run else _alone(plan):
+        todo = _standing(plan, ("waiting", "stopped", "failed"), on)
+        for one in [] if dry_run else todo:
+            collect.forget_failed(one)
+        jobs = _prepared(plan, todo, dry_run)
+        if dry_run or on == "slurm":
+            return _launch(plan, jobs, on, max_parallel, dry_run)
     return _launch(plan, jobs, on, max_parallel)
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from launch import local
-from launch.collect import Standing, is_claimed, look, read_note, tail, write_note
+from launch.collect import Standing, look, read_note, tail, write_note
 from launch.sweep import Job, Plan
-from stn.rundir import RunDir
 
 LINES = 15
 """Last lines of a failed job's output that are kept."""
@@ -64,7 +63,7 @@ class Attempt:
         standing = self.standing()
         if not standing.missing:
             return "failed" if standing.failed else "finished"
-        if is_claimed(self.plan, self.job):
+        if standing.state == "running":
             return "elsewhere"
         if standing.status.get("state") == "stopped" and code == 0:
             return "stopped"
@@ -93,11 +92,11 @@ def begin(plan: Plan, job: Job) -> bool:
     return not given_up
 
 
-def forgive(plan: Plan, job: Job) -> None:
+def forgive(plan: Plan, standing: Standing) -> None:
     """Let a job begin anew, whatever became of its earlier starts."""
-    if read_note(plan, job):
-        write_note(plan, job, {})
-    run = RunDir(plan.experiment / job.sig / job.block)
-    status = run.read_status()
-    if status.get("state") == "failed":
-        run.write_status("stopped", **{key: status[key] for key in ("seeds", "step", "steps") if key in status})
+    if read_note(plan, standing.job):
+        write_note(plan, standing.job, {})
+    for run in standing.runs:
+        status = run.read_status()
+        if status.get("state") == "failed" and standing.missing:
+            run.write_status("stopped", **{key: status[key] for key in ("seeds", "step", "steps") if key in status})

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from launch.sweep import Job, Plan
-from stn.claim import Claim
 from stn.config import format_seeds, parse_seeds
-from stn.files import parse_rows, write_atomic
+from stn.files import parse_rows, read_json, write_atomic
 from stn.rundir import Row, RunDir
 
 STATES: tuple[str, ...] = ("done", "running", "waiting", "stopped", "failed")
@@ -21,8 +20,10 @@ class Standing(NamedTuple):
     rows: dict[int, Row]
     state: str
     """done, running, waiting, stopped or failed."""
+    runs: list[RunDir]
+    """Run directories that may hold seeds of the job, the one with the newest status last."""
     status: Row
-    """status.json of the run directory that was written last."""
+    """Of that one."""
     error: str | None
 
     @property
@@ -52,10 +53,7 @@ def note_file(plan: Plan, job: Job) -> Path:
 
 
 def read_note(plan: Plan, job: Job) -> dict[str, Any]:
-    try:
-        return json.loads(note_file(plan, job).read_text())
-    except FileNotFoundError:
-        return {}
+    return read_json(note_file(plan, job))
 
 
 def write_note(plan: Plan, job: Job, note: dict[str, Any]) -> None:
@@ -92,17 +90,18 @@ def _judge(plan: Plan, job: Job, rows: dict[int, Row], blocks: list[Block]) -> S
     near = [b for b in blocks if b.run.path.name == job.block or (b.seeds and b.seeds & own)]
     near.sort(key=lambda block: block.status.get("time", 0))
     status = near[-1].status if near else {}
+    error = None
     if len(rows) == len(own):
         state = "failed" if any(row["status"] == "failed" for row in rows.values()) else "done"
-        return Standing(job, rows, state, status, None)
-    if any(block.status.get("state") == "running" and block.run.claim.is_live() for block in near):
-        return Standing(job, rows, "running", status, None)
-    error = read_note(plan, job).get("error")
-    if error is None and status.get("state") == "failed":
-        error = status.get("reason")
-    if error is not None:
-        return Standing(job, rows, "failed", status, error)
-    return Standing(job, rows, "stopped" if near else "waiting", status, None)
+    elif any(block.run.claim.is_live() for block in near if block.status.get("state") != "finished"):
+        state = "running"
+    else:
+        error = read_note(plan, job).get("error")
+        if error is None and status.get("state") == "failed":
+            error = status.get("reason")
+        state = "stopped" if near else "waiting"
+        state = state if error is None else "failed"
+    return Standing(job, rows, state, [block.run for block in near], status, error)
 
 
 def look(plan: Plan, jobs: list[Job] | None = None) -> list[Standing]:
@@ -115,11 +114,6 @@ def look(plan: Plan, jobs: list[Job] | None = None) -> list[Standing]:
             found[job.sig] = ({s: r for b in reversed(blocks) for s, r in b.run.rows().items()}, blocks)
         standings.append(_judge(plan, job, *found[job.sig]))
     return standings
-
-
-def is_claimed(plan: Plan, job: Job) -> bool:
-    """Whether somebody is at it just now, on whatever machine."""
-    return Claim(plan.experiment / job.sig / job.block / ".claim").is_live()
 
 
 # ---- the table of cells
@@ -169,10 +163,9 @@ def last_metrics(run: RunDir) -> dict[str, Row]:
     return {row.get("kind", ""): row for row in parse_rows(tail(run.metrics))}
 
 
-def forget_failed(plan: Plan, standing: Standing) -> None:
+def forget_failed(standing: Standing) -> None:
     """Drop the rows of seeds that have failed, in whatever block they are, so that they are trained again."""
     failed = set(standing.failed)
-    if failed:
-        for block in _blocks(plan.experiment / standing.job.sig):
-            if failed & set(block.run.rows()):
-                block.run.forget(failed)
+    for run in standing.runs:
+        if failed & set(run.rows()):
+            run.forget(failed)

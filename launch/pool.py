@@ -20,7 +20,6 @@ from launch.local import gpus
 from launch.sweep import Job, Plan
 from stn.config import parse_seeds
 from stn.env import cores
-from stn.rundir import RunDir
 
 POLL_S = 0.5
 LAST = 6
@@ -51,17 +50,17 @@ def workers(plan: Plan, most: int | None) -> list[Worker]:
 class Watch:
     """How far a job is, from its run directory, and how fast it has moved since it was first looked at."""
 
-    def __init__(self, plan: Plan, job: Job) -> None:
-        self.run, self.first = RunDir(plan.experiment / job.sig / job.block), (0.0, 0)
+    def __init__(self) -> None:
+        self.first = (0.0, 0)
         self.step = self.steps = 0
         self.acc: float | None = None
         self.images_per_s = 0.0
         self.left_s: float | None = None
 
     def look(self, standing: Standing) -> None:
-        rows, status = last_metrics(self.run), standing.status
-        if status.get("state") != "running":
+        if standing.status.get("state") != "running":
             return
+        rows, status = last_metrics(standing.runs[-1]), standing.status
         before, self.step, self.steps = self.step, rows.get("train", {}).get("step", 0), status.get("steps", 0)
         self.acc, self.images_per_s = accuracy(rows.get("eval", {})), rows.get("train", {}).get("images_per_s", 0.0)
         if not before or self.step < before:  # just started, or another block of the job's seeds
@@ -87,7 +86,7 @@ class Pool:
         self.plan, self.console = plan, console
         self.waiting, self.free = deque(jobs), list(workers)
         self.running: dict[Job, tuple[Attempt, Worker]] = {}
-        self.watches = {job: Watch(plan, job) for job in jobs}
+        self.watches = {job: Watch() for job in jobs}
         self.ended: list[tuple[Job, str]] = []
         self.total, self.workers, self.start = len(jobs), len(workers), time.monotonic()
         self.leaving: float | None = None
@@ -114,10 +113,9 @@ class Pool:
         return 1 if ends["failed"] else 0
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.leaving is None:
-            self.leaving = time.monotonic()
-            for attempt, _ in self.running.values():
-                attempt.stop()
+        self.leaving = time.monotonic() - (GRACE_S if self.leaving else 0)  # the second time it is an order
+        for attempt, _ in self.running.values():
+            attempt.stop()
 
     def _step(self) -> None:
         """Collect who has ended, start who can."""

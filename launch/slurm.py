@@ -11,13 +11,14 @@ import shutil
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from launch.attempt import GRACE_S, Attempt, begin
 from launch.local import ROOT
 from launch.sweep import Job, Plan
-from stn.files import write_atomic
+from stn.files import read_json, write_atomic
 
 WARNING_S = 120
 """Slurm says so long before the time limit (up to a minute earlier) that it is near."""
@@ -84,24 +85,20 @@ def largest_array() -> int:
 
 
 def in_queue(plan: Plan) -> set[str]:
-    """Ids of jobs that an earlier submission has waiting or running."""
+    """Ids of jobs that an earlier submission has waiting or running; none where there is no Slurm to ask."""
     waiting: set[str] = set()
-    for file in sorted(plan.folder.glob("slurm/*/array-*.json")):
-        entry = json.loads(file.read_text())
+    for file in sorted(plan.folder.glob("slurm/*/array-*.json")) if shutil.which("squeue") else []:
+        entry = read_json(file)
         ids = (file.parent / entry["jobs"]).read_text().splitlines()
-        try:
+        with suppress(NoSlurm):  # so old that Slurm has forgotten it
             queue = _slurm("squeue", "--noheader", "--array", "--job", str(entry["array"]), "--format=%K")
-        except NoSlurm as error:
-            if "not found" in str(error):
-                raise
-            continue  # so old that Slurm has forgotten it
-        waiting |= {ids[int(task)] for task in queue.split() if task.isdigit()}
+            waiting |= {ids[int(task)] for task in queue.split() if task.isdigit()}
     return waiting
 
 
 def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> list[str]:
     """Submit arrays of jobs and the report after them; lines that say what was done."""
-    size = min(len(jobs), (10**9 if dry and not shutil.which("scontrol") else largest_array() - 0))
+    size = min(len(jobs), (10**9 if dry and not shutil.which("scontrol") else largest_array()))
     parts = [jobs[i : i + size] for i in range(0, len(jobs), size)]
     folder = plan.folder / "slurm" / f"{len(list(plan.folder.glob('slurm/*'))) + 1:03d}"
     if dry:
@@ -162,14 +159,10 @@ class Task:
             time.sleep(0.1)
         end = self.attempt.end()
         print(f"{self.job.label} seeds {self.job.seeds}: {end}", flush=True)
-        if end in ("stopped", "died") and self.wish in (signal.SIGUSR1, None) and not self._was_asked_to_stop(end):
+        # After SIGTERM Slurm decides what becomes of the job; a run that a person stopped stays stopped.
+        if (end == "died" and self.wish is None) or (end in ("stopped", "died") and self.wish == signal.SIGUSR1):
             self._requeue()
         return 1 if end == "failed" else 0
-
-    def _was_asked_to_stop(self, end: str) -> bool:
-        """Whether a person stopped the run, with its stop file: then it stays stopped."""
-        assert self.attempt is not None
-        return end == "stopped" and self.wish is None
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self.wish in (None, signal.SIGUSR1):

@@ -21,10 +21,14 @@ from typing import Any
 
 import psutil
 
-from stn.files import publish, write_atomic
+from stn.files import publish, read_json, write_atomic
 
 LEASE_S = float(os.environ.get("STN_LEASE_S", "120"))
 """A claim that nobody has renewed for so long, as who wants it has watched, is free."""
+
+
+UNKNOWN: dict[str, Any] = {"place": ["unknown"], "pid": 0, "since": 0.0, "job": None, "restart": 0, "released": False}
+NOBODY = UNKNOWN | {"released": True}
 
 
 def _myself() -> dict[str, Any]:
@@ -71,12 +75,11 @@ class Claim:
 
     def newest(self) -> tuple[int, dict[str, Any]]:
         """The number that holds and what its holder said last; 0 where nobody ever held."""
-        while True:
-            tokens = [int(p.name) for p in self.folder.glob("*") if p.name.isdigit()]
-            if not tokens:
-                return 0, {"released": True}
-            with suppress(FileNotFoundError):  # a higher one has come in the meantime
-                return max(tokens), json.loads((self.folder / str(max(tokens))).read_text())
+        tokens = [int(p.name) for p in self.folder.glob("*") if p.name.isdigit()]
+        if not tokens:
+            return 0, NOBODY
+        # Nothing: damaged, or a higher one has come in the meantime.
+        return max(tokens), UNKNOWN | read_json(self.folder / str(max(tokens)))
 
     def is_live(self) -> bool:
         """Whether somebody seems to be at it, at a glance: by the age of the last beat where it is not our machine."""

@@ -55,6 +55,15 @@ def publish(path: Path, content: str, scratch: Path) -> bool:
     return mine
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; nothing where there is none, or where it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file; a line torn by a kill is left out."""
     return parse_rows(path.read_text(encoding="utf-8", errors="replace").splitlines()) if path.exists() else []

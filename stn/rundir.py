@@ -27,7 +27,7 @@ from typing import Any
 
 from stn.claim import Claim
 from stn.config import format_seeds, parse_seeds
-from stn.files import publish, read_rows, write_atomic
+from stn.files import publish, read_json, read_rows, write_atomic
 
 Row = dict[str, Any]
 
@@ -80,8 +80,8 @@ class RunDir:
         """Result rows of this block by seed, with those that have not reached results.jsonl yet."""
         rows = {row["seed"]: row for row in read_rows(self.results) if "seed" in row}
         for path in self.published.glob("*"):
-            if path.name.isdigit() and int(path.name) not in rows:
-                rows[int(path.name)] = json.loads(path.read_text())
+            if path.name.isdigit() and int(path.name) not in rows and (row := read_json(path)):
+                rows[int(path.name)] = row
         return rows
 
     def finished(self) -> dict[int, Row]:
@@ -152,4 +152,4 @@ class RunDir:
         self.write_status("failed", **before, reason=f"{type(error).__name__}: {error}")
 
     def read_status(self) -> Row:
-        return json.loads(self.status.read_text()) if self.status.exists() else {}
+        return read_json(self.status)

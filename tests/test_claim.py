@@ -88,6 +88,11 @@ def test_the_first_claim_of_a_job_finds_nobody(tmp_path: Path, monkeypatch: pyte
     assert taken(tmp_path) < 1
 
 
+def test_a_damaged_claim_is_waited_for_and_replaced(tmp_path: Path) -> None:
+    (tmp_path / "3").write_bytes(b"\0\0")
+    assert 0.6 <= taken(tmp_path) < 3
+
+
 def test_another_start_of_the_same_number_is_no_reason_to_take_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

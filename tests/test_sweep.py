@@ -229,6 +229,19 @@ def test_status_prints_and_speaks_json(plan: Plan, tmp_path: Path) -> None:
     assert "has not been started" in launch("status", "smoke", "--runs", runs).stderr
 
 
+def test_damaged_files_are_no_traceback(plan: Plan) -> None:
+    before = [one.state for one in look(plan)]
+    for job, text in zip(plan.jobs, ("", "{", "[]", "\0", "5", '{"state"', "nul", "x"), strict=True):
+        run = RunDir(plan.experiment / job.sig / job.block)
+        run.path.mkdir(exist_ok=True, parents=True)
+        run.status.write_text(text)
+        collect.note_file(plan, job).parent.mkdir(exist_ok=True)
+        collect.note_file(plan, job).write_text(text)
+    after = [one.state for one in look(plan)]
+    assert after[:3] == before[:3]
+    assert set(after[3:]) == {"stopped"}
+
+
 def test_rows_of_other_blocks_count(plan: Plan) -> None:
     """Somebody trained seeds 12-15 of the same experiment by hand."""
     job = plan.jobs[6]
@@ -259,14 +272,14 @@ def test_a_job_without_progress_is_given_up(plan: Plan) -> None:
     RunDir(plan.experiment / job.sig / job.block).write_status("running", step=12, steps=20)
     assert [attempt.begin(plan, job) for _ in range(5)] == [True] * 4 + [False]
     assert look(plan, [job])[0].error == "given up after 4 starts without progress"
-    attempt.forgive(plan, job)
+    attempt.forgive(plan, look(plan, [job])[0])
     assert attempt.begin(plan, job)
 
 
 def test_what_has_failed_is_forgotten_by_retry_alone(plan: Plan) -> None:
-    collect.forget_failed(plan, look(plan)[1])
+    collect.forget_failed(look(plan)[1])
     assert look(plan)[1].missing == [3]
-    attempt.forgive(plan, plan.jobs[5])
+    attempt.forgive(plan, look(plan)[5])
     assert look(plan)[5].state == "stopped"
 
 
