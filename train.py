@@ -129,7 +129,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
                 facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
                 facts["weights_sha256"] = checkpoint.digest(weights)
                 rows.append(trial.identity() | facts | meter.result(s) | looks[s] | runtime.result())
-                if runtime.writes:
+                if runtime.writes and trial.run.may_write():
                     checkpoint.save_final(trial.run, trial.seed, weights)
                     trial.run.add_result(rows[-1])
         log.close(rows)

@@ -12,15 +12,17 @@ from rich.console import Console
 
 from launch import attempt, collect, expand, local, pool, slurm, sweep, wandb_sync
 from launch.collect import Standing
+from launch.pool import plural
 from launch.sweep import Job, Plan
 from launch.table import cells_table, totals
 from stn.claim import Claim
 from stn.cli import fail
 from stn.config import format_seeds, parse_seeds
+from stn.fields import Positive
 
 Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
 On = Annotated[Literal["local", "slurm"], tyro.conf.arg(help="Where jobs run: this machine, or Slurm's queue.")]
-Most = Annotated[int | None, tyro.conf.arg(help="Jobs at a time, at most.")]
+Most = Annotated[Positive | None, tyro.conf.arg(help="Jobs at a time, at most.")]
 _console = Console(width=None if sys.stdout.isatty() else 160)
 
 
@@ -44,10 +46,11 @@ def start_sweep(
         dry_run: Say what would run, write nothing. With --on slurm: the script.
         only_missing: Leave out what has failed and what somebody is training just now.
     """
-    change = expand.expand(sweep.find_sweep(file), runs)
-    _tell(change)
+    path = sweep.find_sweep(file)
     states = ("waiting", "stopped") if only_missing else ("waiting", "stopped", "failed", "running")
-    with nullcontext() if dry_run else _alone(change.plan):
+    with nullcontext() if dry_run else _alone(sweep.folder_of(sweep.read_sweep(path), runs)):
+        change = expand.expand(path, runs)
+        _tell(change)
         if not dry_run:
             expand.write(change)
         todo = [one for one in _standing(change.plan, states, on) if one.missing]
@@ -58,9 +61,9 @@ def start_sweep(
 
 
 @contextmanager
-def _alone(plan: Plan) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[None]:
     """Two people may submit one sweep; not at one moment."""
-    claim = Claim(plan.folder / ".claim")
+    claim = Claim(folder / ".claim")
     claim.take(_say, patience_s=30.0)
     try:
         yield
@@ -71,11 +74,12 @@ def _alone(plan: Plan) -> Iterator[None]:
 def _tell(change: expand.Change) -> None:
     plan = change.plan
     total = sum(len(parse_seeds(job.seeds)) for job in plan.jobs)
-    _say(f"{plan.sweep.name}: {len(change.cells)} cells, {total:,} seeds, {len(plan.jobs):,} jobs")
+    sizes = (len(change.cells), "cell"), (total, "seed"), (len(plan.jobs), "job")
+    _say(f"{plan.sweep.name}: {', '.join(plural(n, word) for n, word in sizes)}")
     if len(change.added) < len(plan.jobs) or change.removed:
         for what, jobs in (("new since last time", change.added), ("no longer part of it", change.removed)):
             if jobs:
-                _say(f"{what}: {len(jobs):,} jobs")
+                _say(f"{what}: {plural(len(jobs), 'job')}")
                 for label in dict.fromkeys(job.label for job in jobs):
                     seeds = [seed for job in jobs if job.label == label for seed in parse_seeds(job.seeds)]
                     _say(f"  {label}: seeds {format_seeds(seeds)}")
@@ -124,7 +128,7 @@ def retry(
         dry_run: Say what would run, write nothing. With --on slurm: the script.
     """
     plan = sweep.find_plan(sweep_name, runs)
-    with nullcontext() if dry_run else _alone(plan):
+    with nullcontext() if dry_run else _alone(plan.folder):
         todo = _standing(plan, ("waiting", "stopped", "failed"), on)
         for one in [] if dry_run else todo:
             collect.forget_failed(one)
@@ -170,10 +174,15 @@ def upload(sweeps: tyro.conf.Positional[tuple[str, ...]], /, runs: Runs = "runs"
 
 
 def run_task(
-    folder: tyro.conf.Positional[Path], jobs: tyro.conf.Positional[Path], index: tyro.conf.Positional[int], /
+    folder: tyro.conf.Positional[Path],
+    jobs: tyro.conf.Positional[Path],
+    index: tyro.conf.Positional[int],
+    /,
+    gpus: int,
+    cpus: int,
 ) -> int:
     """One task of a Slurm array (for slurm's scripts)."""
-    return slurm.task(sweep.load_plan(folder), jobs, index)
+    return slurm.task(sweep.load_plan(folder), jobs, index, gpus, cpus)
 
 
 def main() -> int:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,13 +18,13 @@ from launch.sweep import Job, Plan
 
 LINES = 15
 """Last lines of a failed job's output that are kept."""
-GRACE_S = 30.0
-"""A child that has been asked to leave is killed after this long without an answer."""
 
 
 def command(plan: Plan, job: Job) -> list[str]:
     """The command line that trains a job's seeds, on as many devices as the sweep gives it."""
     arguments = ["--config", str(plan.cell_file(job)), "--seeds", job.seeds]
+    # Wherever the folder has been moved to, and whatever folder we are in.
+    arguments += ["--runs", str(plan.experiment.parent.absolute()), "--name", plan.experiment.name]
     if plan.sweep.gpus > 1:
         return local.command([*arguments, "--processes", str(plan.sweep.gpus)])
     threads = [] if plan.sweep.gpus else ["--train.threads", str(plan.sweep.cpus)]
@@ -47,15 +48,21 @@ class Attempt:
             command(plan, job),
             stdout=output,
             stderr=subprocess.STDOUT if output else None,
-            env=os.environ | (env or {}),
+            env=os.environ | ({} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}) | (env or {}),
             start_new_session=True,  # Ctrl-C is for the launcher, which passes it on as SIGTERM
             preexec_fn=_die_with_parent,
         )
 
     def stop(self) -> None:
         """Ask it to save and leave."""
-        self.asked = True
-        self.child.terminate()
+        if not self.asked:
+            self.asked = True
+            self.child.terminate()
+
+    def kill(self) -> None:
+        """End it and all that it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.child.pid, signal.SIGKILL)
 
     def end(self) -> str:
         """What the end means: finished, failed, stopped, elsewhere, or died (of no fault of its own)."""
@@ -97,6 +104,5 @@ def forgive(plan: Plan, standing: Standing) -> None:
     if read_note(plan, standing.job):
         write_note(plan, standing.job, {})
     for run in standing.runs:
-        status = run.read_status()
-        if status.get("state") == "failed" and standing.missing:
-            run.write_status("stopped", **{key: status[key] for key in ("seeds", "step", "steps") if key in status})
+        if run.read_status().get("state") == "failed" and standing.missing:
+            run.write_end("stopped")

@@ -33,7 +33,7 @@ class Standing(NamedTuple):
     @property
     def failed(self) -> list[int]:
         """Seeds that have failed by themselves: their loss was no number."""
-        return [seed for seed, row in sorted(self.rows.items()) if row["status"] == "failed"]
+        return [seed for seed, row in sorted(self.rows.items()) if row.get("status") == "failed"]
 
     def counts(self) -> dict[str, int]:
         """Seeds by state."""
@@ -72,27 +72,43 @@ class Block(NamedTuple):
     status: Row
 
 
-def _blocks(folder: Path) -> list[Block]:
-    found = []
-    for path in sorted(folder.glob("*")):
-        try:
-            seeds = set(parse_seeds(path.name))
-        except ValueError:
-            seeds = None
-        run = RunDir(path)
-        found.append(Block(run, seeds, run.read_status()))
-    return found
+class Experiment:
+    """The run directories of an experiment that may hold some seeds."""
+
+    def __init__(self, folder: Path, wanted: set[int]) -> None:
+        self.rows: dict[int, Row] = {}
+        self._of: dict[int, list[Block]] = {}
+        self._unnamed: list[Block] = []
+        for path in sorted(folder.glob("*"), reverse=True):  # the first one's row counts
+            try:
+                seeds = set(parse_seeds(path.name))
+            except ValueError:
+                seeds = None
+            if seeds is not None and not seeds & wanted:
+                continue
+            run = RunDir(path)
+            block = Block(run, seeds, run.read_status())
+            self.rows |= run.rows()
+            for seed in seeds or ():
+                self._of.setdefault(seed, []).append(block)
+            if seeds is None:
+                self._unnamed.append(block)
+
+    def near(self, job: Job, own: list[int]) -> list[Block]:
+        """Blocks that may hold a job's seeds, the newest status last."""
+        found = {block.run.path: block for seed in own for block in self._of.get(seed, [])}
+        found |= {block.run.path: block for block in self._unnamed if block.run.path.name == job.block}
+        return sorted(found.values(), key=lambda block: block.status.get("time", 0))
 
 
-def _judge(plan: Plan, job: Job, rows: dict[int, Row], blocks: list[Block]) -> Standing:
-    own = set(parse_seeds(job.seeds))
-    rows = {seed: row for seed, row in rows.items() if seed in own}
-    near = [b for b in blocks if b.run.path.name == job.block or (b.seeds and b.seeds & own)]
-    near.sort(key=lambda block: block.status.get("time", 0))
+def _judge(plan: Plan, job: Job, experiment: Experiment) -> Standing:
+    own = parse_seeds(job.seeds)
+    rows = {seed: experiment.rows[seed] for seed in own if seed in experiment.rows}
+    near = experiment.near(job, own)
     status = near[-1].status if near else {}
     error = None
     if len(rows) == len(own):
-        state = "failed" if any(row["status"] == "failed" for row in rows.values()) else "done"
+        state = "failed" if any(row.get("status") == "failed" for row in rows.values()) else "done"
     elif any(block.run.claim.is_live() for block in near if block.status.get("state") != "finished"):
         state = "running"
     else:
@@ -106,14 +122,15 @@ def _judge(plan: Plan, job: Job, rows: dict[int, Row], blocks: list[Block]) -> S
 
 def look(plan: Plan, jobs: list[Job] | None = None) -> list[Standing]:
     """How jobs stand; all of a sweep unless told otherwise."""
-    found: dict[str, tuple[dict[int, Row], list[Block]]] = {}
-    standings = []
+    asked: dict[str, list[Job]] = {}
     for job in plan.jobs if jobs is None else jobs:
-        if job.sig not in found:
-            blocks = _blocks(plan.experiment / job.sig)
-            found[job.sig] = ({s: r for b in reversed(blocks) for s, r in b.run.rows().items()}, blocks)
-        standings.append(_judge(plan, job, *found[job.sig]))
-    return standings
+        asked.setdefault(job.sig, []).append(job)
+    found = {}
+    for sig, members in asked.items():
+        wanted = {seed for job in members for seed in parse_seeds(job.seeds)}
+        experiment = Experiment(plan.experiment / sig, wanted)
+        found |= {job: _judge(plan, job, experiment) for job in members}
+    return [found[job] for job in (plan.jobs if jobs is None else jobs)]
 
 
 # ---- the table of cells
@@ -131,7 +148,7 @@ def cells(standings: list[Standing]) -> list[dict[str, Any]]:
     table = []
     for (arch, dataset, setting, sig), members in groups.items():
         counts = {state: sum(one.counts()[state] for one in members) for state in STATES}
-        rows = [row for one in members for row in one.rows.values() if row["status"] == "finished"]
+        rows = [row for one in members for row in one.rows.values() if row.get("status") == "finished"]
         values = [value for row in rows if (value := accuracy(row)) is not None]
         table.append(
             {"arch": arch, "dataset": dataset, "setting": setting, "sig": sig}

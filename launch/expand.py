@@ -5,12 +5,13 @@ Must not know how jobs are run, nor torch.
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from launch.sweep import Job, Plan, Sweep, load_plan, read_sweep
+from launch.sweep import Job, Plan, Sweep, folder_of, load_plan, read_sweep
 from stn.config import (
     Sections,
     build_config,
@@ -54,7 +55,8 @@ def _build(sweep: Sweep, point: dict[str, Any], runs: str, where: str) -> Config
     below = read_yaml(find_recipe(str(recipe))) if recipe else {}
     given = [_sections(one, where) for one in (sweep.base, _without_recipe(point))]
     own: Sections = {"train": {"seeds": sweep.seeds}, "log": {"name": sweep.name, "runs": runs}}
-    for section, keys in own.items():
+    decided = own | {"train": {**own["train"], "processes": None, "time_limit": None}}
+    for section, keys in decided.items():
         for key in keys:
             if any(key in layer.get(section, {}) for layer in given):
                 raise ValueError(f"{where}: '{key}' is not for base or grid; a sweep says it itself")
@@ -71,12 +73,15 @@ def _is_excluded(rule: dict[str, Any], point: dict[str, Any], config: Config, wh
     if rule.get("recipe", point.get("recipe")) != point.get("recipe"):
         return False
     wanted = _sections(_without_recipe(rule), f"{where}: exclude")
-    return all(getattr(getattr(config, s), k) == v for s, keys in wanted.items() for k, v in keys.items())
+    same = build_config(wanted, f"{where}: exclude")  # so that 1e-3 is a number here as well
+    return all(getattr(getattr(config, s), k) == getattr(getattr(same, s), k) for s in wanted for k in wanted[s])
 
 
 def cells(sweep: Sweep, runs: str) -> list[Cell]:
     """Every combination that is not excluded, resolved."""
     where, faults = f"sweep {sweep.name}", []
+    if sweep.recipe and "recipe" in sweep.grid:
+        raise ValueError(f"{where}: give recipe once, by itself or in the grid")
     for key in sweep.grid:
         if not sweep.grid[key]:
             raise ValueError(f"{where}: grid.{key} has no values")
@@ -118,7 +123,7 @@ def jobs_of(cell: Cell, seeds: list[int], size: int, before: list[Job]) -> list[
     wanted, blocks = set(seeds), []
     for job in before:
         block = set(parse_seeds(job.seeds))
-        if job.sig == cell.sig and block <= wanted:
+        if block <= wanted:
             blocks.append(job.seeds)
             wanted -= block
     left = sorted(wanted)
@@ -138,20 +143,29 @@ class Change(NamedTuple):
 def expand(path: Path, runs: str) -> Change:
     """What a file says now, and how that differs from what was expanded before. Writes nothing."""
     sweep = read_sweep(path)
-    folder = Path(runs) / str(sweep.name) / "sweep"
+    folder = folder_of(sweep, runs)
     before = load_plan(folder).jobs if (folder / "manifest.jsonl").exists() else []
     found, seeds = cells(sweep, runs), sorted(parse_seeds(sweep.seeds))
-    jobs = [job for cell in found for job in jobs_of(cell, seeds, sweep.seeds_per_job, before)]
+    known: dict[str, list[Job]] = {}
+    for job in before:
+        known.setdefault(job.sig, []).append(job)
+    jobs = [job for cell in found for job in jobs_of(cell, seeds, sweep.seeds_per_job, known.get(cell.sig, []))]
     old, new = {job.id for job in before}, {job.id for job in jobs}
     added, removed = [j for j in jobs if j.id not in old], [j for j in before if j.id not in new]
     return Change(Plan(folder, sweep, jobs), found, added, removed)
 
 
 def write(change: Change) -> None:
-    """The manifest last: what it names is there."""
+    """The manifest last: what it names is there, and has reached the disk."""
     plan = change.plan
     for cell in change.cells:
-        write_atomic(plan.folder / "cells" / f"{cell.sig}.yaml", dump_yaml(cell.config))
+        file = plan.folder / "cells" / f"{cell.sig}.yaml"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            temporary = file.with_suffix(".tmp")
+            temporary.write_text(dump_yaml(cell.config))
+            temporary.replace(file)
+    os.sync()  # once, not for each of hundreds
     write_atomic(plan.folder / "sweep.yaml", yaml.safe_dump(plan.sweep.model_dump(mode="json"), sort_keys=False))
     rows = "".join(json.dumps(job._asdict()) + "\n" for job in plan.jobs)
     write_atomic(plan.folder / "manifest.jsonl", rows)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from launch.attempt import GRACE_S, Attempt, begin
+from launch.attempt import Attempt, begin
 from launch.collect import Standing, accuracy, last_metrics
 from launch.local import gpus
 from launch.sweep import Job, Plan
@@ -24,7 +24,7 @@ from stn.env import cores
 POLL_S = 0.5
 LAST = 6
 """Jobs shown after they have ended."""
-ENDS = {"finished": "done", "failed": "failed", "stopped": "stopped", "elsewhere": "left to another process"}
+ENDS = {"finished": "done", "elsewhere": "left to another process", "died": "killed"}
 
 
 class Worker(NamedTuple):
@@ -43,7 +43,7 @@ def workers(plan: Plan, most: int | None) -> list[Worker]:
         parts = [ids[i : i + sweep.gpus] for i in range(0, len(ids) - sweep.gpus + 1, sweep.gpus)]
         found = [Worker({"CUDA_VISIBLE_DEVICES": ",".join(part)}) for part in parts]
     else:
-        found = [Worker({"CUDA_VISIBLE_DEVICES": ""})] * max(1, cores() // sweep.cpus)
+        found = [Worker({})] * max(1, cores() // sweep.cpus)
     return found[:most]
 
 
@@ -70,6 +70,10 @@ class Watch:
             together = max(1, len(parse_seeds(status["seeds"])))
             blocks_left = -(-max(0, len(standing.missing) - together) // together)
             self.left_s = since / moved * (self.steps - self.step + blocks_left * self.steps)
+
+
+def plural(n: int, word: str) -> str:
+    return f"{n:,} {word}{'s' * (n != 1)}"
 
 
 def clock(seconds: float | None) -> str:
@@ -108,14 +112,17 @@ class Pool:
                 signal.signal(number, handler)
         ends = Counter(end for _, end in self.ended)
         self._say(", ".join(f"{n} {ENDS.get(end, end)}" for end, n in ends.items()) or "nothing ended")
-        if self.leaving is not None:
+        if self.waiting or ends["stopped"] or ends["died"]:
             self._say("stopped; the same command goes on")
         return 1 if ends["failed"] else 0
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        self.leaving = time.monotonic() - (GRACE_S if self.leaving else 0)  # the second time it is an order
-        for attempt, _ in self.running.values():
-            attempt.stop()
+        now = time.monotonic()
+        # A second Ctrl-C is an order. Not one of the same moment: wrappers repeat what the terminal has sent to all.
+        if number == signal.SIGINT and self.leaving is not None and now - self.leaving > 1:
+            for attempt, _ in self.running.values():
+                attempt.kill()
+        self.leaving = self.leaving or now
 
     def _step(self) -> None:
         """Collect who has ended, start who can."""
@@ -124,8 +131,8 @@ class Pool:
                 del self.running[job]
                 self.free.append(worker)
                 self._ended(job, attempt.end())
-            elif self.leaving is not None and time.monotonic() - self.leaving > GRACE_S:
-                attempt.child.kill()
+            elif self.leaving is not None:
+                attempt.stop()  # also one that was just being started when the signal came
         while self.leaving is None and self.waiting and self.free:
             job = self.waiting.popleft()
             if not begin(self.plan, job):
@@ -138,7 +145,7 @@ class Pool:
 
     def _ended(self, job: Job, end: str) -> None:
         if end == "died" and self.leaving is None:
-            self._say(f"{job.label} seeds {job.seeds} was killed; it goes on")
+            self._say(f"{job.label} seeds {job.seeds} ended before its time; it goes on")
             self.waiting.append(job)
             return
         self.ended.append((job, end))
@@ -176,7 +183,7 @@ class Pool:
         rest = max(known, default=None)
         if ended and self.waiting:
             rest = spent / ended * (len(self.waiting) + len(self.running))
-        done = f"{ended} of {self.total} jobs, {len(self.waiting)} waiting, {self.workers} workers"
+        done = f"{ended} of {self.total} jobs, {len(self.waiting)} waiting, {plural(self.workers, 'worker')}"
         table.add_section()
         table.add_row(done, "", clock(spent), "", "", f"{rate:,.0f}", clock(rest), style="bold")
         return table
@@ -184,5 +191,5 @@ class Pool:
 
 def run(plan: Plan, jobs: list[Job], most: int | None, console: Console) -> int:
     found = workers(plan, most)
-    console.print(f"{len(jobs)} jobs on {len(found)} worker{'s' * (len(found) != 1)}", highlight=False)
+    console.print(f"{plural(len(jobs), 'job')} on {plural(len(found), 'worker')}", highlight=False)
     return Pool(plan, jobs, found, console).run()

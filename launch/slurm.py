@@ -11,11 +11,11 @@ import shutil
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-from launch.attempt import GRACE_S, Attempt, begin
+from launch.attempt import Attempt, begin
 from launch.local import ROOT
 from launch.sweep import Job, Plan
 from stn.files import read_json, write_atomic
@@ -30,7 +30,8 @@ class NoSlurm(ValueError):
 
 def _slurm(*words: str) -> str:
     """What a Slurm command prints. It must not inherit the job that we may be in."""
-    env = {k: v for k, v in os.environ.items() if not k.startswith("SLURM_") or k == "SLURM_CONF"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SQUEUE_")) or k == "SLURM_CONF"}
+    env["STN_ROOT"] = str(ROOT)
     try:
         return subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout
     except FileNotFoundError:
@@ -68,43 +69,56 @@ def script(plan: Plan, jobs_file: Path, n: int, most: int | None) -> str:
             "#!/bin/bash",
             f"# Sweep {sweep.name}: task i trains line i (from 0) of {jobs_file.name}.",
             *lines,
-            "set -euo pipefail",
+            "set -eo pipefail",
             f"export STN_ROOT={shlex.quote(str(ROOT))}",
             'export PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"',
             'source "$STN_ROOT/slurm/env.sh"',
             "# exec: Slurm's warning before the time limit reaches what replaces this shell.",
-            f'exec {task} "$SLURM_ARRAY_TASK_ID"',
+            f'exec {task} "$SLURM_ARRAY_TASK_ID"' + f" --gpus {sweep.gpus} --cpus {sweep.cpus}",
             "",
         ]
     )
 
 
 def largest_array() -> int:
+    """Tasks of an array, at most: indices run from 0 to one below MaxArraySize."""
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", _slurm("scontrol", "show", "config"))
+    if match and match[1] == "0":
+        raise NoSlurm("this Slurm allows no job arrays (MaxArraySize is 0)")
     return int(match[1]) if match else 1001
 
 
 def in_queue(plan: Plan) -> set[str]:
     """Ids of jobs that an earlier submission has waiting or running; none where there is no Slurm to ask."""
-    waiting: set[str] = set()
-    for file in sorted(plan.folder.glob("slurm/*/array-*.json")) if shutil.which("squeue") else []:
+    arrays: dict[str, list[str]] = {}
+    for file in sorted(plan.folder.glob("slurm/*/array-*.json")):
         entry = read_json(file)
-        ids = (file.parent / entry["jobs"]).read_text().splitlines()
-        with suppress(NoSlurm):  # so old that Slurm has forgotten it
-            queue = _slurm("squeue", "--noheader", "--array", "--job", str(entry["array"]), "--format=%K")
-            waiting |= {ids[int(task)] for task in queue.split() if task.isdigit()}
-    return waiting
+        if "array" in entry:
+            arrays[entry["array"]] = (file.parent / entry["jobs"]).read_text().splitlines()
+    if not arrays or not shutil.which("squeue"):
+        return set()
+    try:
+        queue = _slurm("squeue", "--noheader", "--array", "--job", ",".join(arrays), "--format=%F %K")
+    except NoSlurm as error:
+        if "Invalid job id" in str(error):  # so old that Slurm has forgotten it
+            return set()
+        raise
+    tasks = [line.split() for line in queue.splitlines()]
+    return {arrays[array][int(task)] for array, task in tasks if array in arrays and task.isdigit()}
 
 
-def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> list[str]:
-    """Submit arrays of jobs and the report after them; lines that say what was done."""
-    size = min(len(jobs), (10**9 if dry and not shutil.which("scontrol") else largest_array()))
+def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> Iterator[str]:
+    """Submit arrays of jobs and the report after them; lines that say what has been done so far."""
+    size = len(jobs) if dry and not shutil.which("scontrol") else min(len(jobs), largest_array())
     parts = [jobs[i : i + size] for i in range(0, len(jobs), size)]
     folder = plan.folder / "slurm" / f"{len(list(plan.folder.glob('slurm/*'))) + 1:03d}"
     if dry:
-        return [script(plan, folder / "jobs-0.txt", len(parts[0]), most)]
+        yield script(plan, folder / "jobs-0.txt", len(parts[0]), most)
+        if len(parts) > 1:
+            yield f"# and {len(parts) - 1} more, {len(jobs):,} jobs in all"
+        return
     (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
-    said, arrays = [], []
+    arrays: list[str] = []
     for i, part in enumerate(parts):
         names = folder / f"jobs-{i}.txt"
         write_atomic(names, "".join(f"{job.id}\n" for job in part))
@@ -114,7 +128,7 @@ def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> list[str
         after = [f"--dependency=afterany:{arrays[-1]}"] if most and arrays else []
         arrays.append(_slurm("sbatch", "--parsable", *after, str(text)).strip().split(";")[0])
         write_atomic(folder / f"array-{i}.json", json.dumps({"array": arrays[-1], "jobs": names.name}) + "\n")
-        said.append(f"array {arrays[-1]}: {len(part)} jobs ({text})")
+        yield f"array {arrays[-1]}: {len(part):,} jobs ({text})"
     report = _slurm(
         "sbatch",
         "--parsable",
@@ -122,11 +136,10 @@ def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> list[str
         f"--job-name={plan.sweep.name}-report",
         f"--output={(plan.folder / 'logs').absolute()}/report-%j.log",
         f"--chdir={Path.cwd()}",
-        f"--export=ALL,STN_ROOT={ROOT}",
         str(ROOT / "slurm" / "report.sh"),
         str(plan.folder.absolute()),
     )
-    return [*said, f"report job {report.strip()} runs after them"]
+    yield f"report job {report.strip()} runs after them"
 
 
 # ---- a task on its node
@@ -139,7 +152,6 @@ class Task:
         self.plan, self.job = plan, job
         self.attempt: Attempt | None = None
         self.wish: int | None = None
-        self.heard_at = 0.0
 
     def run(self) -> int:
         for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
@@ -151,11 +163,8 @@ class Task:
         print(f"{self.job.label} seeds {self.job.seeds} ({self.job.id})", flush=True)
         self.attempt = Attempt(self.plan, self.job, None, log)
         while self.attempt.child.poll() is None:
-            if self.wish is not None and not self.attempt.asked:
-                self.heard_at = time.monotonic()
+            if self.wish is not None:
                 self.attempt.stop()
-            if self.attempt.asked and time.monotonic() - self.heard_at > GRACE_S:
-                self.attempt.child.kill()
             time.sleep(0.1)
         end = self.attempt.end()
         print(f"{self.job.label} seeds {self.job.seeds}: {end}", flush=True)
@@ -171,12 +180,17 @@ class Task:
     def _requeue(self) -> None:
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
         name = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+        shown = re.search(r"Restarts=(\d+)", _slurm("scontrol", "show", "job", "--oneliner", name))
+        if not shown or shown[1] != os.environ.get("SLURM_RESTART_COUNT", "0"):
+            return  # Slurm has started it again without us, on another node
         print(f"back into the queue: {name}", flush=True)
         _slurm("scontrol", "requeue", name)
-        time.sleep(GRACE_S)  # Slurm ends this process; leaving before would look like an end of the job
+        time.sleep(30)  # Slurm ends this process; leaving before would look like an end of the job
 
 
-def task(plan: Plan, jobs_file: Path, index: int) -> int:
+def task(plan: Plan, jobs_file: Path, index: int, gpus: int, cpus: int) -> int:
+    """Train a job with what it was submitted with, whatever the sweep's file says by now."""
+    plan = plan._replace(sweep=plan.sweep.model_copy(update={"gpus": gpus, "cpus": cpus}))
     wanted = jobs_file.read_text().splitlines()[index]
     for job in plan.jobs:
         if job.id == wanted:

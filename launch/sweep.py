@@ -11,6 +11,7 @@
 Must not know how jobs are run, nor torch.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -19,9 +20,8 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from stn.config import RECIPES, parse_seeds, read_mapping
 from stn.fields import Positive, Section, explain
-from stn.files import read_rows
 from stn.registry import nearest
-from stn.rundir import RunDir
+from stn.rundir import block_name
 
 FILES = RECIPES / "sweeps"
 _UNITS = {"minute": 1, "hour": 60, "day": 24 * 60}
@@ -57,7 +57,7 @@ class Sweep(Section):
     """GPUs of a job: a process on each; 0: one process on CPUs."""
     cpus: Positive = 1
     """CPU cores of a job."""
-    memory: str | None = None
+    memory: Annotated[str | None, Field(pattern=r"^\d+[KMGT]?$")] = None
     """Slurm: memory of a job, such as 8G; None: what the site gives."""
     restarts: Annotated[int, Field(ge=0)] = 3
     """Starts in a row without progress after which a job is given up."""
@@ -81,7 +81,7 @@ class Job(NamedTuple):
     @property
     def block(self) -> str:
         """The name of its run directory."""
-        return RunDir.of("", "", "", parse_seeds(self.seeds)).path.name
+        return block_name(self.seeds)
 
     @property
     def label(self) -> str:
@@ -118,7 +118,7 @@ def find_sweep(text: str) -> Path:
 
 
 def read_sweep(path: Path) -> Sweep:
-    given = read_mapping(path)
+    given = {key: value for key, value in read_mapping(path).items() if value is not None}
     try:
         sweep = Sweep.model_validate({"name": path.stem} | given)
         parse_seeds(sweep.seeds)
@@ -131,18 +131,29 @@ def read_sweep(path: Path) -> Sweep:
     return sweep
 
 
+def folder_of(sweep: Sweep, runs: str) -> Path:
+    return Path(runs) / str(sweep.name) / "sweep"
+
+
 def find_plan(text: str, runs: str) -> Plan:
     """The plan of a sweep that has been expanded: by its file, its name, or its folder under runs."""
     path = Path(text)
     for folder in (path, path / "sweep", Path(runs) / text / "sweep"):
         if (folder / "manifest.jsonl").is_file():
             return load_plan(folder)
-    folder = Path(runs) / str(read_sweep(find_sweep(text)).name) / "sweep"
+    try:
+        folder = folder_of(read_sweep(find_sweep(text)), runs)
+    except ValueError as error:
+        raise ValueError(f"nothing of '{text}' in {runs}, and {error}") from None
     if not (folder / "manifest.jsonl").is_file():
         raise ValueError(f"{text} has not been started: there is no {folder}")
     return load_plan(folder)
 
 
 def load_plan(folder: Path) -> Plan:
-    rows = read_rows(folder / "manifest.jsonl")
-    return Plan(folder, Sweep.model_validate(read_mapping(folder / "sweep.yaml")), [Job(**row) for row in rows])
+    """What has been written; a damaged manifest would lose jobs without a word."""
+    try:
+        rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+        return Plan(folder, Sweep.model_validate(read_mapping(folder / "sweep.yaml")), [Job(**row) for row in rows])
+    except (TypeError, ValueError):
+        raise ValueError(f"{folder} is damaged; remove its manifest.jsonl, and run the sweep again") from None

@@ -46,7 +46,7 @@ class Record:
         self.seeds: list[Seed] = []
         if self.config.log.wandb == "disabled" or known.get("stamp") == self.stamp:
             return
-        results = {row["seed"]: row for row in read_rows(run.results)}
+        results = run.rows()
         rows: dict[int, list[Row]] = {seed: [] for seed in results}
         for row in read_rows(run.metrics):
             if row.get("kind") in KINDS:

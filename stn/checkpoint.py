@@ -68,11 +68,12 @@ def _steps(run: RunDir, seed: int) -> dict[int, Path]:
 
 
 def save_seed(run: RunDir, seed: int, step: int, saved: Saved, keep: int) -> None:
-    """Write a checkpoint, then drop the oldest."""
+    """Write a checkpoint, then drop the oldest of those that are no newer."""
     tensors = {f"model/{k}": v for k, v in saved.model.items()} | {f"optim/{k}": v for k, v in saved.optimiser.items()}
     _write(_folder(run, seed) / f"step-{step:08d}.safetensors", tensors, {"step": step, **saved.progress})
-    for old in sorted(_steps(run, seed))[:-keep]:
-        _steps(run, seed)[old].unlink(missing_ok=True)
+    steps = _steps(run, seed)
+    for old in sorted(known for known in steps if known <= step)[:-keep]:
+        steps[old].unlink(missing_ok=True)
 
 
 def _load_step(run: RunDir, seed: int, step: int) -> Saved:

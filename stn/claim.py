@@ -5,7 +5,7 @@
 Assumed of the file system, and true of NFS, Lustre, GPFS and local disks: ``link`` makes a name
 or refuses it as one act, ``rename`` replaces as one act, a file that was closed is seen by who
 opens it afterwards, and a listing is never older than a quarter of the lease. Not assumed: locks
-that work, clocks that agree.
+that work; clocks that agree, but where ``is_live`` judges another machine at a glance.
 """
 
 import atexit
@@ -52,9 +52,10 @@ def _lives_here(holder: dict[str, Any]) -> bool | None:
         return None
     try:
         process = psutil.Process(holder["pid"])
-        return process.create_time() == holder["since"] and process.status() != psutil.STATUS_ZOMBIE
+        # Not to the tick: the time of boot, from which it is counted, moves with the clock.
+        return abs(process.create_time() - holder["since"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
-        return False
+        return None if psutil.pid_exists(holder["pid"]) else False  # somebody else's may be hidden
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
@@ -70,7 +71,9 @@ class Claim:
     """One claim on one folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.token, self.lost = folder, 0, False
+        self.folder, self.token = folder, 0
+        self.lost: str | None = None
+        """Why this holder is none any more, as far as it knows."""
         self._beat, self._beaten, self._done = 0, 0.0, threading.Event()
 
     def newest(self) -> tuple[int, dict[str, Any]]:
@@ -100,7 +103,8 @@ class Claim:
             token, holder = self.newest()
             now = time.monotonic()
             if holder != before:
-                alive, before, changed = before is not None, holder, now
+                alive = None not in (before, holder.get("beat"))  # nothing to be read is no sign of life
+                before, changed = holder, now
             if _is_over(holder) or now - changed > LEASE_S:
                 if self._enter(token + 1):
                     return
@@ -120,6 +124,9 @@ class Claim:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not publish(self.folder / str(token), self._text(), self.folder):
             return False
+        if self.newest()[0] != token:  # while we slept it was taken, left and taken again
+            (self.folder / str(token)).unlink(missing_ok=True)
+            return False
         self.token, self._beaten = token, time.monotonic()
         for older in self.folder.glob("*"):
             if older.name.isdigit() and int(older.name) < token:
@@ -130,8 +137,8 @@ class Claim:
 
     def held(self) -> bool:
         """Whether nobody has taken over, as the folder says now."""
-        if not self.lost:
-            self.lost = self.newest()[0] != self.token
+        if not self.lost and self.newest()[0] != self.token:
+            self.lost = "another process has taken over"
         return not self.lost
 
     def _keep(self) -> None:
@@ -144,7 +151,7 @@ class Claim:
                 self._beaten = time.monotonic()
             except OSError:
                 if time.monotonic() - self._beaten > LEASE_S:
-                    self.lost = True  # others may think us dead, and cannot be asked
+                    self.lost = "its claim could not be renewed"  # others may think us dead
                     return
 
     def release(self) -> None:

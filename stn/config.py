@@ -105,8 +105,11 @@ def load_yaml(path: str | Path) -> Config:
     return build_config(read_yaml(path), path)
 
 
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where it was built: ten times as fast
+
+
 def dump_yaml(config: Config) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_DUMPER, sort_keys=False)
 
 
 def steps_of(duration: str, steps_per_epoch: int) -> int:

@@ -1,5 +1,6 @@
 """Files that are whole or not there, whatever is killed. Must not know what is in them."""
 
+import errno
 import json
 import os
 import socket
@@ -55,18 +56,31 @@ def publish(path: Path, content: str, scratch: Path) -> bool:
     return mine
 
 
+def read_text(path: Path) -> str:
+    """What is in a file; nothing where there is none. Over NFS a file may be replaced between open and read."""
+    for last in (False, True):
+        try:
+            return path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return ""
+        except OSError as error:
+            if last or error.errno != errno.ESTALE:
+                raise
+    raise AssertionError
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; nothing where there is none, or where it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError:
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a JSONL file; a line torn by a kill is left out."""
-    return parse_rows(path.read_text(encoding="utf-8", errors="replace").splitlines()) if path.exists() else []
+    return parse_rows(read_text(path).splitlines())
 
 
 def parse_rows(lines: list[str]) -> list[dict[str, Any]]:

@@ -36,11 +36,12 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
     failed = [row["seed"] for row in rows if row["status"] == "failed"]
     facts = {"finished": len(rows) - len(failed), "failed": failed}
     if stopped and len(rows) < len(group):
-        run.write_status("stopped", reason=stopped, **facts)
+        run.write_end("stopped", reason=stopped, **facts)
         run.unlock()
         return
     if trained or run.read_status().get("state") == "running":
         run.mend_results()
+        run.settle({row["seed"] for row in rows})
         for row in rows:
             checkpoint.drop_steps(run, row["seed"])
         if config.log.pictures:
@@ -56,7 +57,8 @@ def give_up(trials: list[Trial], error: Exception) -> NoReturn:
     """Leave word of what ended the process, where that can still be written."""
     with suppress(OSError):
         for group in by_run(trials):
-            group[0].run.write_failure(error)
+            if group[0].run.claim.token:  # else somebody else's
+                group[0].run.write_end("failed", reason=f"{type(error).__name__}: {error}")
     if isinstance(error, OSError):
         cli.fail(error, code=1, everywhere=True)
     raise error

@@ -50,7 +50,7 @@ class Progress:
             for group in by_run(self.trials):
                 group[0].run.sync_metrics()
             for s, trial in enumerate(self.trials):
-                if trial.run.claim.lost:
+                if not trial.run.may_write():
                     continue
                 progress = states[s] | {"step": step, "scaler": self.runtime.scaler_state()}
                 saved = checkpoint.Saved(self.model.weights(s), self.optimiser.state_of(s), progress)

@@ -36,6 +36,13 @@ def _lines(rows: list[Row]) -> str:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
+def block_name(seeds: str) -> str:
+    """The folder of a block of seeds: the seeds themselves, where that is no longer than a name may be."""
+    if len(seeds) <= 100:
+        return seeds
+    return f"{len(parse_seeds(seeds))}-seeds-{hashlib.sha256(seeds.encode()).hexdigest()[:8]}"
+
+
 def _names_seeds(block: str) -> bool:
     return re.fullmatch(r"[\d,-]+", block) is not None
 
@@ -54,10 +61,7 @@ class RunDir:
 
     @classmethod
     def of(cls, runs: str, name: str, sig: str, seeds: list[int]) -> "RunDir":
-        block = format_seeds(seeds)
-        if len(block) > 100:
-            block = f"{len(seeds)}-seeds-{hashlib.sha256(block.encode()).hexdigest()[:8]}"
-        return cls(Path(runs) / name / sig / block)
+        return cls(Path(runs) / name / sig / block_name(format_seeds(seeds)))
 
     # ---- who writes
 
@@ -70,15 +74,17 @@ class RunDir:
 
     def leave(self) -> str | None:
         """Why whoever trains here should leave, if anything."""
-        if self.claim.lost:
-            return "another process has taken over"
-        return "stop file" if self.stop.exists() else None
+        return self.claim.lost or ("stop file" if self.stop.exists() else None)
+
+    def may_write(self) -> bool:
+        """Not where somebody else has taken over, as the folder says now."""
+        return not self.claim.token or self.claim.held()
 
     # ---- results
 
     def rows(self) -> dict[int, Row]:
         """Result rows of this block by seed, with those that have not reached results.jsonl yet."""
-        rows = {row["seed"]: row for row in read_rows(self.results) if "seed" in row}
+        rows = {row["seed"]: row for row in read_rows(self.results) if isinstance(row.get("seed"), int)}
         for path in self.published.glob("*"):
             if path.name.isdigit() and int(path.name) not in rows and (row := read_json(path)):
                 rows[int(path.name)] = row
@@ -92,15 +98,19 @@ class RunDir:
     def add_result(self, row: Row) -> None:
         """One row per seed of the experiment, whoever trains it beside us: the first one stays."""
         seed, others = row["seed"], self._overlapping(row["seed"])
-        if self.claim.lost or any(seed in other.rows() for other in others):
+        if not self.may_write() or any(seed in other.rows() for other in others):
             return
         self.path.mkdir(parents=True, exist_ok=True)
         publish(self.published / str(seed), json.dumps(row, allow_nan=False) + "\n", scratch=self.path)
         self.mend_results()
-        # Two blocks that publish at once both look afterwards, so that one of them at least sees both rows.
-        also = [other for other in self._overlapping(seed) if seed in other.rows()]
-        for later in sorted([self, *also], key=lambda run: run.path)[1:]:
-            later.forget({seed})
+        self.settle({seed})
+
+    def settle(self, seeds: set[int]) -> None:
+        """Keep one row of each seed. Two blocks that publish at once both look afterwards: one at least sees both."""
+        for seed in seeds & set(self.rows()):
+            also = [other for other in self._overlapping(seed) if seed in other.rows()]
+            for later in sorted([self, *also], key=lambda run: run.path)[1:]:
+                later.forget({seed})
 
     def mend_results(self) -> None:
         """Write what has been published into results.jsonl, until nobody has written older rows over it."""
@@ -115,6 +125,7 @@ class RunDir:
         for seed in seeds:
             (self.published / str(seed)).unlink(missing_ok=True)
         write_atomic(self.results, _lines([row for row in read_rows(self.results) if row.get("seed") not in seeds]))
+        self.mend_results()
 
     def _overlapping(self, seed: int) -> list["RunDir"]:
         """Other blocks of the experiment that may hold a seed: it is in their name, or their name is a hash."""
@@ -141,15 +152,15 @@ class RunDir:
         write_atomic(self.metrics, _lines(kept))
 
     def write_status(self, state: str, **more: Any) -> None:
-        if self.claim.lost:
+        if not self.may_write():
             return
         status = {"state": state, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **more}
         write_atomic(self.status, json.dumps(status, indent=1) + "\n")
 
-    def write_failure(self, error: Exception) -> None:
-        """What ended the process here, beside how far it had come."""
+    def write_end(self, state: str, **more: Any) -> None:
+        """A state in which nobody trains, beside how far it has come."""
         before = {key: value for key, value in self.read_status().items() if key in ("seeds", "step", "steps")}
-        self.write_status("failed", **before, reason=f"{type(error).__name__}: {error}")
+        self.write_status(state, **before | more)
 
     def read_status(self) -> Row:
         return read_json(self.status)

@@ -42,6 +42,7 @@ CIFAR = next(
 needs_cifar = pytest.mark.skipif(CIFAR is None, reason="no CIFAR-10 on this machine (STN_DATA names its folder)")
 QUIET = ("--log.wandb", "disabled", "--log.no-pictures")
 SMALL = ("--limit-train", "1280", "--limit-test", "300", *QUIET)
+LONG = {"test_train", "test_fused"}  # files whose tests start processes
 TWO_THREADS = ("--train.threads", "2")  # for bits: two threads cut tensors up, whatever the cores of this machine
 
 
@@ -142,9 +143,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if WORKER:  # long ones first: then no worker is left with one when the others have nothing to do
         marks = ("slurm", "slow")
-        items.sort(
-            key=lambda item: [item.get_closest_marker(m) is None for m in marks] + [item.path.stem != "test_train"]
-        )
+        items.sort(key=lambda item: [item.get_closest_marker(m) is None for m in marks] + [item.path.stem not in LONG])
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -182,7 +181,7 @@ def train(
         text=True,
         env=environment(**env),
         cwd=cwd,
-        timeout=300,
+        timeout=500,
         check=False,
     )
 

@@ -7,13 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import ROOT
 
 from stn import claim, files
 from stn.claim import Claim
 from stn.files import read_rows, write_atomic
+from stn.finish import give_up
 from stn.rundir import RunDir
+from stn.schema import Config
+from stn.trials import Trial
 
 
 @pytest.fixture(autouse=True)
@@ -240,6 +244,52 @@ def test_a_row_of_another_block_is_enough(tmp_path: Path) -> None:
     a.add_result({"seed": 2, "by": "a"})
     assert not a.results.exists()
     assert a.finished()[2]["by"] == "b"
+
+
+def test_who_never_held_the_claim_leaves_its_holders_status_alone(tmp_path: Path) -> None:
+    holder, other = RunDir(tmp_path / "sig" / "0-1"), RunDir(tmp_path / "sig" / "0-1")
+    holder.lock(print)
+    holder.write_status("running", seeds="0-1", step=7, steps=100)
+    with pytest.raises(OSError, match="another process") as error:
+        other.lock(print, patience_s=0)
+    trial = Trial(Config(), "sig", 0, other)
+    with pytest.raises(SystemExit):
+        give_up([trial], error.value)
+    assert holder.read_status()["state"] == "running"
+    with pytest.raises(SystemExit):
+        give_up([trial._replace(run=holder)], error.value)
+    assert holder.read_status() | {"state": "failed", "step": 7, "steps": 100} == holder.read_status()
+    holder.unlock()
+
+
+def test_a_number_below_the_newest_is_no_claim(tmp_path: Path) -> None:
+    """Seen 7 released; before the link others have taken 8 and 9, and whoever took 9 has removed 8."""
+    elsewhere(tmp_path, 9)
+    assert not Claim(tmp_path)._enter(8)
+    assert [path.name for path in tmp_path.iterdir()] == ["9"]
+
+
+def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere(tmp_path, place=claim._myself()["place"], pid=os.getppid())
+
+    def hidden(_: int) -> None:
+        raise psutil.AccessDenied
+
+    monkeypatch.setattr(psutil.Process, "create_time", hidden)
+    assert claim._lives_here(Claim(tmp_path).newest()[1]) is None
+
+
+def test_rows_of_two_blocks_are_settled_after_a_kill(tmp_path: Path) -> None:
+    a, b = RunDir(tmp_path / "sig" / "0-2"), RunDir(tmp_path / "sig" / "2-3")
+    for run in (a, b):  # both published, neither looked
+        run.path.mkdir(parents=True)
+        files.publish(run.published / "2", json.dumps({"seed": 2, "by": run.path.name}), run.path)
+        run.mend_results()
+    b.settle({2, 3})
+    assert [len(run.rows()) for run in (a, b)] == [1, 0]
+    assert b.finished()[2]["by"] == "0-2"
 
 
 def test_forgotten_seeds_are_trained_again(tmp_path: Path) -> None:

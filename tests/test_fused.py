@@ -307,7 +307,7 @@ def test_a_stop_file_is_taken_away_from_settings_that_have_finished_too(tmp_path
 @pytest.mark.slow
 def test_killed_at_random_and_restarted_in_other_blocks(tmp_path: Path) -> None:
     words = ("--seeds", "0-7", "--arch", "stn_slx", "--net", "tutorial", "--steps", 40, "--precision", "fp64",
-             "--checkpoint.every", "4 steps", "--log.every", "2 steps", *TWO_THREADS, *SMALL)  # fmt: skip
+             "--checkpoint.every", "4 steps", "--log.every", "2 steps", *SMALL)  # fmt: skip
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     for attempt in range(2):
         process = start(*words, runs=tmp_path / "cut", launcher=None)

@@ -123,7 +123,7 @@ def test_two_launchers_and_killed_children_leave_one_row_each(
         child.kill()
     texts = [one.communicate(timeout=300)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], texts
-    assert "was killed; it goes on" in texts[0] + texts[1]
+    assert "ended before its time; it goes on" in texts[0] + texts[1]
     retried = launch("retry", "tiny", "--runs", tmp_path / "runs")
     assert retried.returncode == 0, retried.stdout + retried.stderr
     assert rows(tmp_path / "runs") == undisturbed
@@ -144,7 +144,7 @@ def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
     sweep_file(tmp_path, base=base, grid={"arch": ["cnn"]}, seeds="0")
     mended = launch("sweep", path, *words)
     assert mended.returncode == 0, mended.stdout + mended.stderr
-    assert "no longer part of it: 1 jobs" in mended.stdout
+    assert "no longer part of it: 1 job" in mended.stdout
 
 
 def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from launch import attempt, collect, slurm, sweep
 from launch.collect import look, write_note
 from launch.expand import Change, expand
 from launch.expand import write as write_plan
-from launch.sweep import Plan
+from launch.sweep import Plan, find_plan
 from stn.config import load_yaml, parse_seeds, signature
 from stn.resolve import resolve
 from stn.rundir import RunDir
@@ -125,6 +125,11 @@ def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
         ({"time": "1:30:00"}, "such as '90 minutes'"),
         ({"time": 5400}, "such as '90 minutes'"),
         ({"seeds_per_job": 0}, "seeds_per_job: input should be greater than 0"),
+        ({"exclude": [{"arch.nme": "x"}]}, "unknown key 'nme'; did you mean 'name'"),
+        ({"exclude": [{"foo.bar": 1}]}, "unknown key 'foo'"),
+        ({"recipe": "s2_conv", "grid": {"recipe": ["s2_coord"]}}, "give recipe once"),
+        ({"base": {"processes": 2}}, "'processes' is not for base or grid"),
+        ({"memory": "lots"}, "memory: string should match pattern"),
         ({"name": "../x"}, "cannot be a folder's name"),
     ],
 )
@@ -133,6 +138,28 @@ def test_bad_input_is_one_clear_message(change: dict, message: str, tmp_path: Pa
         plan_of(tmp_path, TWO | change)
     assert message in str(error.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_what_is_left_empty_is_left_out(tmp_path: Path) -> None:
+    plan = saved(tmp_path, TWO | {"name": None, "exclude": None, "base": None, "memory": None})
+    assert load_yaml(plan.cell_file(plan.jobs[0])).log.name == plan.experiment.name == "two"
+
+
+def test_what_is_excluded_is_read_as_the_grid_is(tmp_path: Path) -> None:
+    given = TWO | {"grid": {"arch": ["cnn"], "lr": ["1e-3", 0.01]}, "exclude": [{"lr": "1e-3"}]}
+    assert [cell.config.optim.lr for cell in plan_of(tmp_path, given).cells] == [0.01]
+    depths = {"arch.depth": [[0, 1], [1]]}
+    given = TWO | {"grid": {"arch": ["stn_slx"], **depths}, "exclude": [{"arch.depth": [1]}]}
+    assert [cell.config.arch.depth for cell in plan_of(tmp_path, given).cells] == [(0, 1)]
+
+
+def test_a_damaged_manifest_is_no_smaller_sweep(tmp_path: Path) -> None:
+    manifest = saved(tmp_path, TWO).folder / "manifest.jsonl"
+    for damage in ("{", '{"sig": "x"}\n', "[]"):
+        manifest.write_text(manifest.read_text() + damage)
+        done = launch("status", "two", "--runs", tmp_path / "runs")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "is damaged; remove its manifest.jsonl" in done.stderr
 
 
 def test_an_edit_adds_and_removes_only_what_changed(tmp_path: Path) -> None:
@@ -276,6 +303,33 @@ def test_a_job_without_progress_is_given_up(plan: Plan) -> None:
     assert attempt.begin(plan, job)
 
 
+def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> None:
+    """As trainer and Slurm do it at each time limit."""
+    job = plan.jobs[3]
+    run = RunDir(plan.experiment / job.sig / job.block)
+    for i in range(6):
+        assert attempt.begin(plan, job)
+        run.write_status("running", seeds=job.seeds, step=1000 * (i + 1), steps=10**6)
+        run.write_end("stopped", reason="SIGTERM", finished=0, failed=[])
+
+
+def test_a_job_trains_into_the_folder_of_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_plan(expand(write(tmp_path, TWO), "runs"))
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    plan = find_plan(str(tmp_path / "moved" / "two"), "runs")
+    words = attempt.command(plan, plan.jobs[0])
+    assert words[words.index("--runs") + 1] == str(tmp_path / "moved")
+
+
+def test_no_worker_is_a_mistake(tmp_path: Path) -> None:
+    done = launch("sweep", write(tmp_path, TWO), "--max-parallel", 0, "--runs", tmp_path / "runs")
+    assert done.returncode == 2
+    assert not (tmp_path / "runs").exists()
+
+
 def test_what_has_failed_is_forgotten_by_retry_alone(plan: Plan) -> None:
     collect.forget_failed(look(plan)[1])
     assert look(plan)[1].missing == [3]
@@ -321,7 +375,7 @@ elif name == "sbatch":
     count = len((log / "calls").read_text().splitlines())
     print(100 + count)
 elif name == "squeue":
-    print("0" if (log / "queued").exists() else "")
+    print(sys.argv[sys.argv.index("--job") + 1].split(",")[-1], "0" if (log / "queued").exists() else "-")
 """
 
 

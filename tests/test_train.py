@@ -32,7 +32,7 @@ def start(*words: object, runs: Path, launcher: str | None = None) -> subprocess
 
 
 def wait_until_it_trains(runs: Path, rows: int = 1) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240  # on a busy machine
     while time.monotonic() < deadline:
         if any(p.read_text().count('"kind": "train"') >= rows for p in runs.glob("*/*/*/metrics.jsonl")):
             return
@@ -159,7 +159,7 @@ def test_a_diverging_seed_is_marked_failed_and_not_tried_again(tmp_path: Path) -
 
 
 def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
-    words = ("--steps", 600, "--log.every", "47 steps", "--eval.every", "200 steps", *QUICK, *TWO_THREADS, *SMALL)
+    words = ("--steps", 600, "--log.every", "47 steps", "--eval.every", "200 steps", *QUICK, *SMALL)
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     reference = only_run(tmp_path / "whole")
     done = train(*words, "--train.time-limit", "1e-6", runs=tmp_path / "cut")
@@ -239,15 +239,9 @@ def test_two_ranks_stopped_by_sigterm_go_on_bit_for_bit(tmp_path: Path) -> None:
             command(*words, launcher="cpu2", runs=tmp_path / "cut"),
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(),
         )  # fmt: skip
-        before = len(stopped_at)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:  # until it trains
-            found = list((tmp_path / "cut").glob("*/*/*/metrics.jsonl"))
-            if found and len(found[0].read_text().splitlines()) > 3 + 12 * before:
-                break
-            time.sleep(0.05)
+        wait_until_it_trains(tmp_path / "cut", 3 + 12 * len(stopped_at))
         process.terminate()
-        process.wait(30)
+        process.wait(120)
         run = only_run(tmp_path / "cut")
         assert (run.status()["state"], run.status()["reason"]) == ("stopped", "SIGTERM")
         stopped_at.append(max(int(p.stem[5:]) for p in run.path.rglob("step-*.safetensors")))
@@ -473,13 +467,18 @@ def test_what_the_launcher_asks_for_is_not_ignored(variable: str, value: str, me
 
 @pytest.mark.slow
 def test_a_second_copy_waits_and_finds_nothing_to_do(tmp_path: Path) -> None:
-    words = ("--steps", 600, "--log.every", "10 steps", *SMALL)
+    words = ("--steps", 600, "--log.every", "10 steps", "--eval.every", "600 steps", *QUICK, *SMALL)
     first = start(*words, runs=tmp_path)
-    wait_until_it_trains(tmp_path)
-    second = train(*words, runs=tmp_path)
-    assert first.wait(60) == 0
-    assert second.returncode == 0
-    assert f"another process ({socket.gethostname()}:{first.pid}) is training" in second.stdout
-    assert "nothing to do" in second.stdout
+    wait_until_it_trains(tmp_path, 20)
+    first.send_signal(signal.SIGSTOP)  # until the second has come, however long that takes on a busy machine
+    line = command(*words, runs=tmp_path)
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED="1")) as second:
+        assert second.stdout
+        told = next((text for text in second.stdout if "is training" in text), "")
+        first.send_signal(signal.SIGCONT)
+        told += second.stdout.read()
+    assert (first.wait(240), second.wait(240)) == (0, 0)
+    assert f"another process ({socket.gethostname()}:{first.pid}) is training" in told
+    assert "nothing to do" in told
     steps = [row["step"] for row in only_run(tmp_path).rows() if row["kind"] == "train"]
     assert steps == list(range(10, 601, 10))
