@@ -18,11 +18,10 @@ from launch.table import cells_table, totals
 from stn.claim import Claim
 from stn.cli import fail
 from stn.config import format_seeds, parse_seeds
-from stn.fields import Positive
 
 Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
 On = Annotated[Literal["local", "slurm"], tyro.conf.arg(help="Where jobs run: this machine, or Slurm's queue.")]
-Most = Annotated[Positive | None, tyro.conf.arg(help="Jobs at a time, at most.")]
+Most = Annotated[int | None, tyro.conf.arg(help="Jobs at a time, at most.")]
 _console = Console(width=None if sys.stdout.isatty() else 160)
 
 
@@ -46,6 +45,7 @@ def start_sweep(
         dry_run: Say what would run, write nothing. With --on slurm: the script.
         only_missing: Leave out what has failed and what somebody is training just now.
     """
+    _check_most(max_parallel)
     path = sweep.find_sweep(file)
     states = ("waiting", "stopped") if only_missing else ("waiting", "stopped", "failed", "running")
     with nullcontext() if dry_run else _alone(sweep.folder_of(sweep.read_sweep(path), runs)):
@@ -58,6 +58,11 @@ def start_sweep(
         if dry_run or on == "slurm":
             return _launch(change.plan, jobs, on, max_parallel, dry_run)
     return _launch(change.plan, jobs, on, max_parallel)
+
+
+def _check_most(most: int | None) -> None:
+    if most is not None and most < 1:
+        raise ValueError(f"max_parallel is 1 or more, not {most}")
 
 
 @contextmanager
@@ -127,6 +132,7 @@ def retry(
         sweep_name: Name, file or folder of a sweep that has been started.
         dry_run: Say what would run, write nothing. With --on slurm: the script.
     """
+    _check_most(max_parallel)
     plan = sweep.find_plan(sweep_name, runs)
     with nullcontext() if dry_run else _alone(plan.folder):
         todo = _standing(plan, ("waiting", "stopped", "failed"), on)

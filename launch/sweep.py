@@ -16,10 +16,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, Field
 
 from stn.config import RECIPES, parse_seeds, read_mapping
-from stn.fields import Positive, Section, explain
+from stn.fields import Positive, Section
 from stn.registry import nearest
 from stn.rundir import block_name
 
@@ -118,12 +118,10 @@ def find_sweep(text: str) -> Path:
 
 
 def read_sweep(path: Path) -> Sweep:
-    given = {key: value for key, value in read_mapping(path).items() if value is not None}
+    given: Any = {key: value for key, value in read_mapping(path).items() if value is not None}
     try:
-        sweep = Sweep.model_validate({"name": path.stem} | given)
+        sweep = Sweep(**({"name": path.stem} | given))
         parse_seeds(sweep.seeds)
-    except ValidationError as error:
-        raise ValueError(f"{path}: {explain(error, Sweep)}") from None
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if not re.fullmatch(r"[\w.-]+", str(sweep.name)) or str(sweep.name).startswith("."):

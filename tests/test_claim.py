@@ -273,9 +273,12 @@ def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere(tmp_path, place=claim._myself()["place"], pid=os.getppid())
+    create_time = psutil.Process.create_time
 
-    def hidden(_: int) -> None:
-        raise psutil.AccessDenied
+    def hidden(process: psutil.Process) -> float:
+        if process.pid == os.getppid():
+            raise psutil.AccessDenied
+        return create_time(process)
 
     monkeypatch.setattr(psutil.Process, "create_time", hidden)
     assert claim._lives_here(Claim(tmp_path).newest()[1]) is None
