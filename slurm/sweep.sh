@@ -6,6 +6,7 @@
 #SBATCH --cpus-per-task=1
 #SBATCH --time=30
 #SBATCH --output=slurm-sweep-%j.log
+#SBATCH --no-requeue
 set -euo pipefail
 
 # Slurm runs a copy of this file: the project is where sbatch was typed, unless STN_ROOT says otherwise.
