@@ -25,7 +25,7 @@ from stn.config import (
     read_yaml,
     signature,
 )
-from stn.files import write_atomic
+from stn.files import read_text, write_atomic
 from stn.resolve import resolve
 from stn.schema import Config
 
@@ -108,11 +108,11 @@ def cells(sweep: Sweep, runs: str) -> list[Cell]:
         if cell.sig in found:
             raise ValueError(f"{where}: {label} is the same experiment as an earlier combination")
         found[cell.sig] = cell
+    if faults:
+        raise ValueError("\n".join([*faults, "exclude leaves combinations out"]))
     for i, rule in enumerate(sweep.exclude):
         if i not in used:
-            faults.append(f"{where}: exclude {rule} is true of no combination")
-    if faults:
-        raise ValueError("\n".join([*faults, "exclude leaves impossible combinations out"][: len(faults) + 1]))
+            raise ValueError(f"{where}: exclude {rule} is true of no combination")
     if not found:
         raise ValueError(f"{where}: everything is excluded")
     return list(found.values())
@@ -159,11 +159,11 @@ def write(change: Change) -> None:
     """The manifest last: what it names is there, and has reached the disk."""
     plan = change.plan
     for cell in change.cells:
-        file = plan.folder / "cells" / f"{cell.sig}.yaml"
-        if not file.exists():
+        file, text = plan.folder / "cells" / f"{cell.sig}.yaml", dump_yaml(cell.config)
+        if read_text(file) != text:
             file.parent.mkdir(parents=True, exist_ok=True)
             temporary = file.with_suffix(".tmp")
-            temporary.write_text(dump_yaml(cell.config))
+            temporary.write_text(text)
             temporary.replace(file)
     os.sync()  # once, not for each of hundreds
     write_atomic(plan.folder / "sweep.yaml", yaml.safe_dump(plan.sweep.model_dump(mode="json"), sort_keys=False))

@@ -140,6 +140,14 @@ def test_bad_input_is_one_clear_message(change: dict, message: str, tmp_path: Pa
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_edit_of_how_it_runs_reaches_the_jobs(tmp_path: Path) -> None:
+    """What does not change the science does not change a cell's signature."""
+    first = saved(tmp_path, TWO)
+    second = saved(tmp_path, TWO | {"base": TWO["base"] | {"log": {"every": "7 steps"}}})
+    assert second.jobs == first.jobs
+    assert load_yaml(second.cell_file(second.jobs[0])).log.every == "7 steps"
+
+
 def test_what_is_left_empty_is_left_out(tmp_path: Path) -> None:
     plan = saved(tmp_path, TWO | {"name": None, "exclude": None, "base": None, "memory": None})
     assert load_yaml(plan.cell_file(plan.jobs[0])).log.name == plan.experiment.name == "two"
