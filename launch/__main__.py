@@ -18,6 +18,7 @@ from launch.table import cells_table, totals
 from stn.claim import Claim
 from stn.cli import fail
 from stn.config import format_seeds, parse_seeds
+from stn.files import write_atomic
 
 Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
 On = Annotated[Literal["local", "slurm"], tyro.conf.arg(help="Where jobs run: this machine, or Slurm's queue.")]
@@ -175,8 +176,32 @@ def upload(sweeps: tyro.conf.Positional[tuple[str, ...]], /, runs: Runs = "runs"
     Args:
         sweeps: Names, files or folders of sweeps, or run directories.
     """
-    folders = [one if Path(one).is_dir() else str(sweep.find_plan(one, runs).experiment) for one in sweeps]
-    return wandb_sync.main(folders)
+    return wandb_sync.main([_folder(one, runs) for one in sweeps])
+
+
+def _folder(text: str, runs: str) -> str:
+    """Where the run directories are of what was named."""
+    path = Path(text)
+    if path.is_dir() and not (path / "manifest.jsonl").is_file():
+        return text
+    return str(sweep.find_plan(text, runs).experiment)
+
+
+def report(paths: tyro.conf.Positional[tuple[str, ...]], /, out: Path | None = None, runs: Runs = "runs") -> int:
+    """Compare architectures on paired seeds: report.md and rows.csv.
+
+    Args:
+        paths: Sweeps, or folders of run directories; finished or not.
+        out: Folder for the report; report/ in the first of them, unless told otherwise.
+    """
+    from launch.report import data, markdown  # what they need takes a second to import
+
+    folders = [_folder(one, runs) for one in paths or [runs]]
+    cells, out = data.load(folders), out or Path(folders[0]) / "report"
+    write_atomic(out / "report.md", markdown.markdown(cells))
+    write_atomic(out / "rows.csv", markdown.rows_csv(cells))
+    _say(f"{plural(len(cells), 'cell')}, {plural(sum(len(c.rows) for c in cells), 'seed')}: {out / 'report.md'}")
+    return 0
 
 
 def run_task(
@@ -195,7 +220,8 @@ def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["train"]:
         local.train(words[1:])
-    commands = {"sweep": start_sweep, "status": status, "retry": retry, "wandb-sync": upload, "task": run_task}
+    commands = {"sweep": start_sweep, "status": status, "retry": retry, "report": report}
+    commands |= {"wandb-sync": upload, "task": run_task}
     try:
         about = "Sweeps of many seeds. One training: python -m launch train [arguments of train.py]."
         return tyro.extras.subcommand_cli_from_dict(commands, prog="python -m launch", description=about, args=words)

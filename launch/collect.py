@@ -1,7 +1,9 @@
 """Where a sweep stands, from files alone. Must not know how jobs are run, nor torch."""
 
 import json
+import os
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -131,6 +133,18 @@ def look(plan: Plan, jobs: list[Job] | None = None) -> list[Standing]:
         experiment = Experiment(plan.experiment / sig, wanted)
         found |= {job: _judge(plan, job, experiment) for job in members}
     return [found[job] for job in (plan.jobs if jobs is None else jobs)]
+
+
+def find_runs(paths: Iterable[str]) -> list[RunDir]:
+    """The run directories that these are, or that lie below."""
+    found: dict[Path, RunDir] = {}
+    for path in paths:
+        for folder, below, files in os.walk(Path(path).resolve()):
+            if "config.yaml" in files:
+                below.clear()  # W&B and exports keep files of that name further down
+                found[Path(folder)] = RunDir(folder)
+            below.sort()
+    return list(found.values())
 
 
 # ---- the table of cells

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from launch.collect import find_runs
 from launch.wandb_client import PAGE, Server, one_line, scratch
 from launch.wandb_record import Record
 from stn.cli import fail
@@ -115,16 +116,8 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
 
 
 def find(paths: list[str]) -> list[RunDir]:
-    """The run directories that these are, or that lie below."""
-    found: dict[Path, RunDir] = {}
-    for path in paths:
-        for folder, below, files in os.walk(Path(path).resolve()):
-            if "config.yaml" in files:
-                below.clear()  # W&B and exports keep files of that name further down
-                if "metrics.jsonl" in files or "results.jsonl" in files:
-                    found[Path(folder)] = RunDir(folder)
-            below.sort()
-    return list(found.values())
+    """The run directories that these are, or that lie below, with something to send."""
+    return [run for run in find_runs(paths) if run.metrics.exists() or run.results.exists()]
 
 
 def main(paths: list[str]) -> int:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Where a sweep stands, as a job after its jobs: sbatch slurm/report.sh runs/NAME
+# Where a sweep stands and how its architectures compare, as a job after its jobs: sbatch slurm/report.sh runs/NAME
 #SBATCH --job-name=stn-report
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1
@@ -12,3 +12,4 @@ export STN_ROOT PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 source "$STN_ROOT/slurm/env.sh"
 
 python -m launch status "$@"
+python -m launch report "$@"
