@@ -74,7 +74,7 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     """A node crashes, one loses its network and then its slurmd, tasks are requeued, cancelled and out of time.
 
     With so much memory for each that a node has room for four."""
-    long = SWEEP["base"] | {"steps": 1500, "checkpoint": {"every": "50 steps"}, "eval": {"every": "500 steps"}}
+    long = SWEEP["base"] | {"steps": 800, "checkpoint": {"every": "50 steps"}, "eval": {"every": "400 steps"}}
     changes = {"base": long, "seeds": "0-11", "seeds_per_job": 3, "memory": "60G"}
     tasks = submit(cluster, tmp_path, **changes)
 
@@ -117,7 +117,7 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
 
 
 def test_a_task_goes_back_into_the_queue_before_its_time_is_over(cluster: Cluster, tmp_path: Path) -> None:
-    long = SWEEP["base"] | {"steps": 2000, "checkpoint": {"every": "10000 steps"}}
+    long = SWEEP["base"] | {"steps": 1000, "checkpoint": {"every": "10000 steps"}}
     tasks = submit(cluster, tmp_path, base=long, grid={"arch": ["stn_slx"]}, seeds="0-1")
     until("training", lambda: list(tmp_path.glob("runs/*/*/*/metrics.jsonl")), 60, lambda: logs(tmp_path))
     cluster.call("scancel", "--batch", "--signal=USR1", f"{tasks.id}_0")
