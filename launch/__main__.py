@@ -54,7 +54,7 @@ def start_sweep(
         _tell(change)
         if not dry_run:
             expand.write(change)
-        todo = [one for one in _standing(change.plan, states, on) if one.missing]
+        todo = [one for one in _standing(change.plan, states, on, dry_run) if one.missing]
         jobs = _prepared(change.plan, todo, dry_run)
         if dry_run or on == "slurm":
             return _launch(change.plan, jobs, on, max_parallel, dry_run)
@@ -91,9 +91,9 @@ def _tell(change: expand.Change) -> None:
                     _say(f"  {label}: seeds {format_seeds(seeds)}")
 
 
-def _standing(plan: Plan, states: tuple[str, ...], on: str) -> list[Standing]:
+def _standing(plan: Plan, states: tuple[str, ...], on: str, dry: bool) -> list[Standing]:
     """Jobs in one of these states that do not wait in Slurm's queue already."""
-    queued = slurm.in_queue(plan) if on == "slurm" else set()
+    queued = slurm.in_queue(plan, release=not dry) if on == "slurm" else set()
     return [one for one in collect.look(plan) if one.state in states and one.job.id not in queued]
 
 
@@ -136,7 +136,7 @@ def retry(
     _check_most(max_parallel)
     plan = sweep.find_plan(sweep_name, runs)
     with nullcontext() if dry_run else _alone(plan.folder):
-        todo = _standing(plan, ("waiting", "stopped", "failed"), on)
+        todo = _standing(plan, ("waiting", "stopped", "failed"), on, dry_run)
         for one in [] if dry_run else todo:
             collect.forget_failed(one)
         jobs = _prepared(plan, todo, dry_run)

@@ -88,8 +88,11 @@ def largest_array() -> int:
     return int(match[1]) if match else 1001
 
 
-def in_queue(plan: Plan) -> set[str]:
-    """Ids of jobs that an earlier submission has waiting or running; none where there is no Slurm to ask."""
+def in_queue(plan: Plan, release: bool) -> set[str]:
+    """Ids of jobs that an earlier submission has waiting or running; none where there is no Slurm to ask.
+
+    A task whose start has failed on a dying node is held by Slurm until somebody releases it.
+    """
     arrays: dict[str, list[str]] = {}
     for file in sorted(plan.folder.glob("slurm/*/array-*.json")):
         entry = read_json(file)
@@ -98,13 +101,18 @@ def in_queue(plan: Plan) -> set[str]:
     if not arrays or not shutil.which("squeue"):
         return set()
     try:
-        queue = _slurm("squeue", "--noheader", "--array", "--job", ",".join(arrays), "--format=%F %K")
+        queue = _slurm("squeue", "--noheader", "--array", "--job", ",".join(arrays), "--format=%F|%K|%i|%r")
     except NoSlurm as error:
         if "Invalid job id" in str(error):  # so old that Slurm has forgotten it
             return set()
         raise
-    tasks = [line.split() for line in queue.splitlines()]
-    return {arrays[array][int(task)] for array, task in tasks if array in arrays and task.isdigit()}
+    found = set()
+    for array, task, name, reason in (line.strip().split("|", 3) for line in queue.splitlines()):
+        if array in arrays and task.isdigit():
+            found.add(arrays[array][int(task)])
+            if release and "requeued held" in reason:
+                _slurm("scontrol", "release", name)
+    return found
 
 
 def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> Iterator[str]:

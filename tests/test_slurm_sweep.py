@@ -99,7 +99,12 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     until("tasks on node1 again", lambda: where(cluster, "node1"), 120, tasks.tell)
     inject("kill-slurmd", "node1")
     inject("start", "node1")
-    tasks.wait(400)
+
+    def settled() -> bool:
+        lines = cluster.call("squeue", "-h", "-r", "-t", "all", "-o", "%T|%r", "-j", tasks.id).splitlines()
+        return all(line.split("|")[0] in ENDED or "requeued held" in line for line in lines)
+
+    until("the end of all tasks, or that Slurm holds them", settled, 400, tasks.tell)
     words = ("tiny", "--runs", tmp_path / "runs")
     env = {"SLURM_CONF": cluster.environment["SLURM_CONF"], "STN_VENV": cluster.environment["STN_VENV"]}
     retried = launch("retry", *words, "--on", "slurm", STN_LEASE_S="20", **env)
@@ -107,6 +112,7 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     again = array(cluster, tmp_path)
     assert again.id != tasks.id, "the cancelled task is to be tried again"
     again.wait(200)
+    tasks.wait(200)
     assert "goes on at step" in logs(tmp_path)
     assert json.loads(launch("status", *words, "--json").stdout)["totals"]["done"] == 24, logs(tmp_path)
     calm = tmp_path / "calm"

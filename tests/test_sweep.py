@@ -384,7 +384,9 @@ elif name == "sbatch":
     count = len((log / "calls").read_text().splitlines())
     print(100 + count)
 elif name == "squeue":
-    print(sys.argv[sys.argv.index("--job") + 1].split(",")[-1], "0" if (log / "queued").exists() else "-")
+    array = sys.argv[sys.argv.index("--job") + 1].split(",")[-1]
+    reason = "launch failed requeued held" if (log / "held").exists() else "Resources"
+    print(array, "0" if (log / "queued").exists() else "-", array + "_0", reason, sep="|")
 """
 
 
@@ -423,6 +425,10 @@ def test_retry_leaves_alone_what_is_queued(tmp_path: Path) -> None:
     (tmp_path / "queued").touch()
     done = launch("retry", "two", "--on", "slurm", "--runs", tmp_path / "runs", **env)
     assert done.returncode == 0, done.stderr
+    assert "release" not in (tmp_path / "calls").read_text()
     newest = sorted(tmp_path.glob("runs/two/sweep/slurm/*/jobs-*.txt"))[-1].read_text().splitlines()
     jobs = [json.loads(line) for line in (tmp_path / "runs/two/sweep/manifest.jsonl").read_text().splitlines()]
     assert newest == [f"{jobs[1]['sig']}/{jobs[1]['seeds']}"]
+    (tmp_path / "held").touch()
+    assert launch("retry", "two", "--on", "slurm", "--runs", tmp_path / "runs", **env).returncode == 0
+    assert "scontrol release" in (tmp_path / "calls").read_text()
