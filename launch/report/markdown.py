@@ -36,7 +36,7 @@ def pairings(cells: list[Cell]) -> list[tuple[Cell, Cell, Pairing, float | None]
     return [(a, b, found, next(corrected) if found.p is not None else None) for a, b, found in pairs]
 
 
-def _architectures(cells: list[Cell]) -> str:
+def architectures(cells: list[Cell]) -> str:
     rows: list[list[object]] = []
     for cell in cells:
         values = list(cell.values(METRIC).values())
@@ -55,7 +55,7 @@ def _architectures(cells: list[Cell]) -> str:
     return table([*headings, "best epoch's mean %", "parameters", "images/s", "s"], rows)
 
 
-def _comparisons(cells: list[Cell]) -> str:
+def comparisons(cells: list[Cell]) -> str:
     rows: list[list[object]] = []
     for a, b, found, corrected in pairings(cells):
         line: list[object] = [f"{b.label} - {a.label}", found.n]
@@ -88,12 +88,12 @@ def markdown(cells: list[Cell]) -> str:
         parts.append("There are no run directories here.")
     for dataset, members in itertools.groupby(cells, key=lambda cell: cell.dataset):
         group = list(members)
-        parts += [f"## {dataset}", "Accuracy on the test set after the last epoch, over seeds.", _architectures(group)]
+        parts += [f"## {dataset}", "Accuracy on the test set after the last epoch, over seeds.", architectures(group)]
         parts += [f"**Warning:** {text}." for text in warnings(group)]
         lines = _not_there(group)
         parts += ["\n".join(lines)] if lines else []
         if len(group) > 1:
-            parts += ["### Pairs of seeds", _comparisons(group)]
+            parts += ["### Pairs of seeds", comparisons(group)]
     return "\n\n".join(parts) + "\n"
 
 
