@@ -18,7 +18,6 @@ from launch.table import cells_table, totals
 from stn.claim import Claim
 from stn.cli import fail
 from stn.config import format_seeds, parse_seeds
-from stn.files import write_atomic
 
 Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
 On = Annotated[Literal["local", "slurm"], tyro.conf.arg(help="Where jobs run: this machine, or Slurm's queue.")]
@@ -188,19 +187,19 @@ def _folder(text: str, runs: str) -> str:
 
 
 def report(paths: tyro.conf.Positional[tuple[str, ...]], /, out: Path | None = None, runs: Runs = "runs") -> int:
-    """Compare architectures on paired seeds: report.md and rows.csv.
+    """Compare architectures on paired seeds: index.html, report.md, rows.csv and figures.
 
     Args:
         paths: Sweeps, or folders of run directories; finished or not.
         out: Folder for the report; report/ in the first of them, unless told otherwise.
     """
-    from launch.report import data, markdown  # what they need takes a second to import
+    from launch.report import build, data  # what they need takes a second to import
 
     folders = [_folder(one, runs) for one in paths or [runs]]
-    cells, out = data.load(folders), out or Path(folders[0]) / "report"
-    write_atomic(out / "report.md", markdown.markdown(cells))
-    write_atomic(out / "rows.csv", markdown.rows_csv(cells))
-    _say(f"{plural(len(cells), 'cell')}, {plural(sum(len(c.rows) for c in cells), 'seed')}: {out / 'report.md'}")
+    found, out = data.load(folders), out or Path(folders[0]) / "report"
+    build.write(found, out)
+    seeds = sum(len(cell.rows) for cell in found.cells)
+    _say(f"{plural(len(found.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
     return 0
 
 

@@ -3,17 +3,23 @@
 Must not know how it is shown.
 """
 
-from collections.abc import Iterable
+import json
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from launch.collect import find_runs
 from launch.sweep import load_plan
 from stn.config import build_config, parse_seeds, read_yaml
-from stn.files import read_json
+from stn.files import read_json, read_text
 from stn.rundir import Row, RunDir
 from stn.schema import Config
+
+_OF_METRICS = ("eval", "pose")
+"""Kinds of rows of metrics.jsonl that a report draws."""
 
 
 @dataclass
@@ -48,20 +54,53 @@ class Cell:
 
     def values(self, metric: str) -> dict[int, float]:
         """A figure of the finished seeds; seeds without it are left out."""
-        return {s: row[metric] for s, row in sorted(self.rows.items()) if isinstance(row.get(metric), int | float)}
+        found = ((seed, row.get(metric)) for seed, row in sorted(self.rows.items()))
+        return {seed: value for seed, value in found if isinstance(value, int | float) and math.isfinite(value)}
 
+    @cached_property
     def environments(self) -> list[dict[str, Any]]:
         return [read_json(run.env) for run in self.runs]
 
+    @cached_property
+    def metrics(self) -> dict[str, dict[int, list[Row]]]:
+        """Evaluations and poses of finished seeds, by kind and seed, in the order of training."""
+        found: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _OF_METRICS}
+        for run in self.runs:
+            for row in _drawn(run):
+                if row.get("seed") in self.rows:
+                    found[row["kind"]].setdefault(row["seed"], []).append(row)
+        return found
 
-def _asked_for(folder: Path) -> dict[str, set[int]]:
-    """Seeds of each experiment of a sweep, by its manifest."""
-    if not (folder / "sweep" / "manifest.jsonl").is_file():
-        return {}
-    asked: dict[str, set[int]] = {}
-    for job in load_plan(folder / "sweep").jobs:
-        asked.setdefault(job.sig, set()).update(parse_seeds(job.seeds))
-    return asked
+
+@dataclass
+class Comparison:
+    """All that a report is about."""
+
+    name: str
+    cells: list[Cell]
+    """In the order of data set and architecture."""
+    notes: list[str]
+    """What could not be read."""
+
+
+def _drawn(run: RunDir) -> Iterator[Row]:
+    """Most lines of metrics.jsonl are of other kinds, and are not worth parsing."""
+    for line in read_text(run.metrics).splitlines():
+        if any(f'"{kind}"' in line[:40] for kind in _OF_METRICS):
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            if row.get("kind") in _OF_METRICS:
+                yield row
+
+
+def _asked_for(folder: Path) -> Iterator[tuple[str, Path, set[int]]]:
+    """Experiments of a sweep by its manifest: signature, configuration, seeds."""
+    if (folder / "sweep" / "manifest.jsonl").is_file():
+        plan = load_plan(folder / "sweep")
+        for job in plan.jobs:
+            yield job.sig, plan.cell_file(job), set(parse_seeds(job.seeds))
 
 
 def _own_seeds(run: RunDir) -> set[int]:
@@ -78,48 +117,92 @@ def _flat(config: Config) -> dict[str, Any]:
 
 def _settings(cells: list[Cell]) -> None:
     """Tell cells of the same architecture and data set apart by what differs between them."""
+    groups: dict[tuple[str, str], list[tuple[Cell, dict[str, Any]]]] = {}
     for cell in cells:
-        flats = [_flat(other.config) for other in cells if (other.arch, other.dataset) == (cell.arch, cell.dataset)]
-        own = _flat(cell.config)
-        cell.setting = " ".join(f"{k}={v}" for k, v in own.items() if any(flat.get(k) != v for flat in flats))
+        groups.setdefault((cell.arch, cell.dataset), []).append((cell, _flat(cell.config)))
+    for members in groups.values():
+        for cell, own in members:
+            others = [flat for _, flat in members]
+            cell.setting = " ".join(f"{k}={v}" for k, v in own.items() if any(flat.get(k) != v for flat in others))
 
 
-def load(paths: Iterable[str]) -> list[Cell]:
-    """Cells of all run directories below these paths, in the order of data set and architecture."""
-    cells: dict[tuple[Path, str], Cell] = {}
-    asked: dict[Path, dict[str, set[int]]] = {}
-    for run in find_runs(paths):
+class _Reader:
+    """Cells by experiment, as run directories and manifests are read."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[Path, str], Cell] = {}
+        self.asked: dict[tuple[Path, str], set[int]] = {}
+        self.notes: list[str] = []
+
+    def cell(self, folder: Path, sig: str, config: Path) -> Cell | None:
+        """The cell of an experiment; none where its configuration cannot be read, which is noted."""
+        if (folder, sig) not in self.cells:
+            try:
+                found = build_config(read_yaml(config), config)
+            except (ValueError, OSError) as error:
+                self.notes.append(f"left out: {error}")
+                return None
+            self.cells[folder, sig] = Cell(sig, found, folder / sig)
+        return self.cells[folder, sig]
+
+    def plan(self, folder: Path) -> None:
+        try:
+            jobs = list(_asked_for(folder))
+        except (ValueError, OSError) as error:
+            self.notes.append(f"{error}: which seeds are missing is not known")
+            return
+        for sig, config, seeds in jobs:
+            if self.cell(folder, sig, config):
+                self.asked.setdefault((folder, sig), set()).update(seeds)
+
+    def run(self, run: RunDir) -> None:
         folder, sig = run.path.parent.parent, run.path.parent.name
-        if (folder, sig) not in cells:
-            config = build_config(read_yaml(run.config), run.config)
-            cells[folder, sig] = Cell(sig, config, run.path.parent)
-        cell = cells[folder, sig]
+        cell = self.cell(folder, sig, run.config)
+        if cell is None:
+            return
         cell.runs.append(run)
-        for seed, row in run.rows().items():
+        rows = run.rows()
+        if damaged := len(read_text(run.results).splitlines()) - len(rows):
+            self.notes.append(f"{run.results}: {damaged} lines are no result of a seed, and left out")
+        for seed, row in rows.items():
             if row.get("status") == "failed":
                 cell.failed[seed] = str(row.get("reason"))
             else:
                 cell.rows.setdefault(seed, row)
-        wanted = asked.setdefault(folder, _asked_for(folder)).get(sig, set()) | _own_seeds(run)
-        cell.missing = sorted((set(cell.missing) | wanted) - set(cell.rows) - set(cell.failed))
-    found = sorted(cells.values(), key=lambda cell: (cell.dataset, cell.arch, cell.sig))
-    _settings(found)
-    return found
+        self.asked.setdefault((folder, sig), set()).update(_own_seeds(run))
+
+
+def load(paths: Iterable[str]) -> Comparison:
+    """All that lies below these paths."""
+    reader = _Reader()
+    folders = [Path(path).resolve() for path in paths]
+    runs = find_runs(map(str, folders))
+    for folder in dict.fromkeys([*folders, *(run.path.parent.parent for run in runs)]):
+        reader.plan(folder)
+    for run in runs:
+        reader.run(run)
+    for key, cell in reader.cells.items():
+        cell.missing = sorted(reader.asked[key] - set(cell.rows) - set(cell.failed))
+    cells = sorted(reader.cells.values(), key=lambda cell: (cell.dataset, cell.arch, cell.sig))
+    _settings(cells)
+    return Comparison(", ".join(dict.fromkeys(path.name for path in folders)), cells, reader.notes)
 
 
 def warnings(cells: list[Cell]) -> list[str]:
     """What differs between cells of one data set that are compared, and should not."""
     said = []
     for what, values in (
-        ("commits", lambda cell: {env.get("commit") for env in cell.environments()}),
+        ("commits", lambda cell: {env.get("commit") for env in cell.environments}),
+        ("devices", lambda cell: {env.get("device_name") or env.get("device") for env in cell.environments}),
+        ("versions of torch", lambda cell: {env.get("packages", {}).get("torch") for env in cell.environments}),
         ("precisions", lambda cell: {cell.config.train.precision}),
         ("numbers of processes", lambda cell: {row.get("world_size") for row in cell.rows.values()}),
-        ("lengths of training (steps)", lambda cell: {cell.config.train.steps}),
+        ("lengths of training (steps)", lambda cell: {row.get("steps") for row in cell.rows.values()}),
         ("batch sizes", lambda cell: {cell.config.data.batch_size}),
     ):
         found = {value for cell in cells for value in values(cell)}
         if len(found) > 1:
             said.append(f"different {what} are compared: {', '.join(sorted(map(str, found)))}")
-    if any(env.get("dirty") for cell in cells for env in cell.environments()):
+    if any(env.get("dirty") for cell in cells for env in cell.environments):
         said.append("some runs were started with uncommitted changes")
     return said

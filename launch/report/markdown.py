@@ -1,106 +1,88 @@
-"""The report as Markdown and CSV."""
+"""The report as Markdown and CSV. Must not know how figures come about."""
 
 import csv
 import io
-import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from launch.report.data import Cell, warnings
-from launch.report.stats import FEWEST_PAIRS, Pairing, compare, holm, summary
-from stn.config import format_seeds
+from launch.report import tables
+from launch.report.data import Cell, Comparison
+from launch.report.sections import Section
+from launch.report.tables import Metric, Table, Value
 
-METRIC, BEST = "test_acc", "best_test_acc"
-FIELDS: list[str] = ["dataset", "arch", "setting", "sig", "seed", "status", "reason", METRIC, BEST, "best_epoch"]
-FIELDS += ["test_loss", "macro_f1", "params", "steps", "images_per_s", "wall_s", "weights_sha256"]
-
-
-def _percent(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{100 * value:.{digits}f}"
-
-
-def _cell(text: object) -> str:
-    """Text in a table, whatever is in it."""
-    return str(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+FIELDS: list[str] = ["dataset", "arch", "setting", "sig", "seed", "status", "reason", "test_acc", "best_test_acc"]
+FIELDS += ["best_epoch", "val_acc", "best_val_acc", "test_loss", "macro_f1", "bypass_acc", "pose_spread"]
+FIELDS += ["pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "params", "steps"]
+FIELDS += ["images_per_s", "wall_s", "fused", "precision", "world_size", "weights_sha256"]
 
 
-def table(headings: list[str], rows: list[list[object]]) -> str:
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines)
+def file_name(dataset: str, name: str) -> str:
+    """Of a figure."""
+    return f"{re.sub(r'[^A-Za-z0-9_.]', '_', dataset)}-{name}.png"
 
 
-def pairings(cells: list[Cell]) -> list[tuple[Cell, Cell, Pairing, float | None]]:
-    """Every two cells on the seeds that both have, p corrected for how many are compared on this data set."""
-    pairs = [(a, b, compare(a.values(METRIC), b.values(METRIC))) for a, b in itertools.combinations(cells, 2)]
-    tested = [found.p for _, _, found in pairs if found.p is not None]
-    corrected = iter(holm(tested))
-    return [(a, b, found, next(corrected) if found.p is not None else None) for a, b, found in pairs]
+def text(raw: object) -> str:
+    """Text in Markdown, whatever is in it."""
+    return re.sub(r"([\\`*_{}\[\]|$])", r"\\\1", str(raw)).replace("<", "&lt;").replace("\n", " ")
 
 
-def architectures(cells: list[Cell]) -> str:
-    rows: list[list[object]] = []
-    for cell in cells:
-        values = list(cell.values(METRIC).values())
-        if not values:
-            rows.append([cell.label, 0, *["-"] * 9])
-            continue
-        found, best = summary(values), list(cell.values(BEST).values())
-        first = next(iter(cell.rows.values()))
-        speed, time = (list(cell.values(key).values()) for key in ("images_per_s", "wall_s"))
-        between = f"{_percent(found.low)} to {_percent(found.high)}" if found.sd is not None else "-"
-        line: list[object] = [cell.label, found.n, _percent(found.mean), _percent(found.sd), between]
-        line += [_percent(found.median), f"{_percent(found.most)} / {_percent(found.least)}"]
-        line += [_percent(summary(best).mean) if best else "-", f"{first['params']:,}" if "params" in first else "-"]
-        rows.append(line + [f"{summary(one).median:,.0f}" if one else "-" for one in (speed, time)])
-    headings = ["architecture", "n", "mean %", "SD", "95 % interval", "median", "best / worst seed"]
-    return table([*headings, "best epoch's mean %", "parameters", "images/s", "s"], rows)
+def _field(value: Value) -> str:
+    """Bold: a real difference for the better; italic: for the worse."""
+    found = text(value.text)
+    if value.link:
+        return f"[{found}]({quote(value.link)})"
+    around = {"better": "**", "worse": "*"}.get(value.mark, "")
+    return f"{around}{found}{around}"
 
 
-def comparisons(cells: list[Cell]) -> str:
-    rows: list[list[object]] = []
-    for a, b, found, corrected in pairings(cells):
-        line: list[object] = [f"{b.label} - {a.label}", found.n]
-        if found.difference is None:
-            rows.append([*line, *["-"] * 5])
-            continue
-        d = found.difference
-        between = f"{_percent(d.low)} to {_percent(d.high)}" if d.sd is not None else "-"
-        claim = f"too few pairs (under {FEWEST_PAIRS})" if corrected is None else f"{corrected:.4g}"
-        effect = "-" if found.effect is None else f"{found.effect:.2f}"
-        rows.append([*line, f"{100 * d.mean:+.2f}", between, claim, effect, found.seeds or "-"])
-    headings = ["second - first", "pairs", "points", "95 % interval", "p (sign flips, Holm)", "d_z"]
-    return table([*headings, "seeds for 80 % power"], rows)
+def render(table: Table) -> str:
+    lines = [[text(heading) for heading in table.headings], ["---"] * len(table.headings)]
+    lines += [[_field(value) for value in row] for row in table.rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _not_there(cells: list[Cell]) -> list[str]:
-    lines = [f"- {_cell(cell.label)}: seeds {format_seeds(cell.missing)} are missing" for cell in cells if cell.missing]
-    for cell in cells:
-        lines += [
-            f"- {_cell(cell.label)}: seed {seed} failed: {_cell(reason)}"
-            for seed, reason in sorted(cell.failed.items())
-        ]
-    return lines
+def architectures(cells: list[Cell], metric: Metric = tables.METRICS[0], out: Path = Path()) -> str:
+    return render(tables.architectures(cells, metric, out))
 
 
-def markdown(cells: list[Cell]) -> str:
-    """The whole report."""
-    parts = ["# Comparison"]
-    if not cells:
+def comparisons(cells: list[Cell], metric: Metric = tables.METRICS[0]) -> str:
+    return render(tables.comparisons(tables.pairings(cells, metric), metric))
+
+
+def _bullets(lines: list[str]) -> list[str]:
+    return ["\n".join(f"- {text(line)}" for line in lines)] if lines else []
+
+
+def _section(section: Section, out: Path) -> list[str]:
+    parts = [f"## {text(section.name)}", *(f"**Warning:** {text(said)}." for said in section.warnings)]
+    parts += _bullets(section.without)
+    for panel in section.panels:
+        parts += [f"### {panel.metric.title}", render(panel.architectures)]
+        parts += [render(table) for table in (panel.matrix, panel.comparisons) if table]
+        parts += [f"**Note:** {text(panel.note)}."] if panel.note else []
+    if section.published:
+        parts += ["### Beside what was published, where the recipe is the same", render(section.published)]
+    figures = sorted((out / "figures").glob(f"{file_name(section.name, '*')}"))
+    return parts + [f"![{text(path.stem)}](figures/{quote(path.name)})" for path in figures]
+
+
+def markdown(comparison: Comparison, sections: Sequence[Section], out: Path) -> str:
+    """The whole report; pictures are those in figures/ beside it."""
+    parts = [f"# Comparison: {text(comparison.name)}"]
+    if not sections:
         parts.append("There are no run directories here.")
-    for dataset, members in itertools.groupby(cells, key=lambda cell: cell.dataset):
-        group = list(members)
-        parts += [f"## {dataset}", "Accuracy on the test set after the last epoch, over seeds.", architectures(group)]
-        parts += [f"**Warning:** {text}." for text in warnings(group)]
-        lines = _not_there(group)
-        parts += ["\n".join(lines)] if lines else []
-        if len(group) > 1:
-            parts += ["### Pairs of seeds", comparisons(group)]
+    parts += _bullets(comparison.notes)
+    parts += [part for section in sections for part in _section(section, out)]
     return "\n\n".join(parts) + "\n"
 
 
 def rows_csv(cells: list[Cell]) -> str:
     """A line per seed, those that failed or are missing as well."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, extrasaction="ignore")
+    found = io.StringIO()
+    writer = csv.DictWriter(found, FIELDS, extrasaction="ignore")
     writer.writeheader()
     for cell in cells:
         own: dict[str, Any] = {"dataset": cell.dataset, "arch": cell.arch, "setting": cell.setting, "sig": cell.sig}
@@ -110,4 +92,4 @@ def rows_csv(cells: list[Cell]) -> str:
             writer.writerow(own | {"seed": seed, "status": "failed", "reason": reason})
         for seed in cell.missing:
             writer.writerow(own | {"seed": seed, "status": "missing"})
-    return text.getvalue()
+    return found.getvalue()

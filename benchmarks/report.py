@@ -1,0 +1,103 @@
+"""What a report costs, over generated run directories: building it, and its size.
+
+    python benchmarks/report.py [--archs 6] [--datasets 3] [--seeds 100] [--keep FOLDER] [--json FILE]
+
+Prints the median of three runs of `python -m launch report`, its largest memory, and the page's size.
+"""
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from measure import CORES, ROOT, Parser, console, machine, positive, save
+
+from stn.config import dump_yaml
+from stn.resolve import resolve
+from stn.rundir import RunDir
+from stn.schema import Arch, Config, Data, Log
+
+ARCHS = ["cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx", "stn_c0_coord"]
+DATASETS = ["mnist_r", "mnist", "mnist_rts", "mnist_p", "mnist_e"]
+EVALUATIONS, BLOCK = 20, 10
+
+
+def _confusion(rng: np.random.Generator, accuracy: float) -> list[list[int]]:
+    shares = np.full((10, 10), (1 - accuracy) / 9) + np.eye(10) * (accuracy - (1 - accuracy) / 9)
+    return [rng.multinomial(1000, line).tolist() for line in shares]
+
+
+def _seed(rng: np.random.Generator, seed: int, quality: float) -> tuple[dict, list[dict]]:
+    """A result row, and what was evaluated on the way."""
+    last = quality + 0.004 * rng.normal() + 0.002 * np.sin(seed)
+    rows = []
+    for epoch in range(1, EVALUATIONS + 1):
+        value = last - 0.3 * 0.7**epoch + 0.001 * rng.normal() * (epoch < EVALUATIONS)
+        rows.append(
+            {"kind": "eval", "seed": seed, "step": 100 * epoch, "epoch": float(epoch), "test_acc": float(value)}
+        )
+    applied = rng.uniform(-90, 90, 200)
+    pose = {
+        "applied": applied.round(2).tolist(),
+        "predicted": (0.8 * applied + 9 * rng.normal(size=200)).round(2).tolist(),
+    }
+    rows.append({"kind": "pose", "seed": seed, "step": 100 * EVALUATIONS, "epoch": float(EVALUATIONS), "degrees": pose})
+    confusion = _confusion(rng, last)
+    row = {
+        "seed": seed, "status": "finished", "test_acc": rows[-2]["test_acc"], "macro_f1": float(last), "test_loss": 0.1,
+        "best_test_acc": max(r["test_acc"] for r in rows[:-1]), "best_epoch": 19.0, "pose_spread": 20 + rng.normal(),
+        "pose_slope": 0.8, "pose_intercept": 0.3, "params": 53_744, "steps": 2000, "images_per_s": 9e3 + rng.normal(),
+        "wall_s": 300.0, "fused": BLOCK, "world_size": 1, "confusion": confusion,
+    }  # fmt: skip
+    return row, rows
+
+
+def generate(folder: Path, archs: int, datasets: int, seeds: int) -> None:
+    """Run directories as a sweep leaves them; more architectures than there are differ in learning rate."""
+    rng = np.random.default_rng(0)
+    for a in range(archs):
+        for d in range(datasets):
+            arch, data = Arch(name=ARCHS[a % len(ARCHS)]), Data(name=DATASETS[d % len(DATASETS)])
+            config = resolve(Config(arch=arch, data=data, log=Log(name="generated")))
+            lr = 0.01 * (1 + a // len(ARCHS)) * (1 + d // len(DATASETS))
+            config = config.model_copy(update={"optim": config.optim.model_copy(update={"lr": lr})})
+            for first in range(0, seeds, BLOCK):
+                run = RunDir(folder / f"sig{a:03d}x{d:03d}" / f"{first}-{min(first + BLOCK, seeds) - 1}")
+                run.path.mkdir(parents=True)
+                found = [_seed(rng, seed, 0.9 + 0.06 * a / archs) for seed in range(first, min(first + BLOCK, seeds))]
+                run.config.write_text(dump_yaml(config))
+                run.env.write_text(json.dumps({"commit": "generated", "packages": {"torch": "2"}, "device": "cpu"}))
+                run.results.write_text("".join(json.dumps(row) + "\n" for row, _ in found))
+                run.metrics.write_text("".join(json.dumps(row) + "\n" for _, rows in found for row in rows))
+
+
+def main() -> None:
+    parser = Parser(__doc__)
+    for name, number in (("archs", 6), ("datasets", 3), ("seeds", 100)):
+        parser.add_argument(f"--{name}", type=positive, default=number)
+    parser.add_argument("--keep", type=Path, help="generate there, and leave it")
+    asked = parser.parse_args()
+    record, seconds = machine(None), []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.keep or Path(temporary) / "generated"
+        generate(folder, asked.archs, asked.datasets, asked.seeds)
+        for _ in range(3):
+            start = time.perf_counter()
+            words = [sys.executable, "-m", "launch", "report", str(folder)]
+            subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            seconds.append(time.perf_counter() - start)
+        size = (folder / "report" / "index.html").stat().st_size / 1e6
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    cells = asked.archs * asked.datasets
+    figures = {"seconds": round(statistics.median(seconds), 2), "mb": round(memory), "page_mb": round(size, 2)}
+    console.print(f"{cells} cells, {cells * asked.seeds:,} seeds, {CORES} cores: {figures}")
+    save(asked.json, record | {"cells": cells, "seeds": cells * asked.seeds, "figures": figures})
+
+
+if __name__ == "__main__":
+    main()

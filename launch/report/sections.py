@@ -1,0 +1,73 @@
+"""A report's content, a section for each data set: made once, for the page, Markdown and files alike."""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.report import charts, tables
+from launch.report.charts import Chart
+from launch.report.data import Cell, Comparison, warnings
+from launch.report.tables import Metric, Table
+from stn.config import format_seeds
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One data set under one metric."""
+
+    metric: Metric
+    architectures: Table
+    comparisons: Table | None
+    matrix: Table | None
+    note: str
+    """What the comparison cannot show."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One data set."""
+
+    name: str
+    cells: list[Cell]
+    panels: list[Panel]
+    """The first one is what the data set is judged by."""
+    charts: list[Chart]
+    warnings: list[str]
+    without: list[str]
+    """Seeds without a figure, each with why."""
+    published: Table | None
+
+    @property
+    def metrics(self) -> list[Metric]:
+        return [panel.metric for panel in self.panels]
+
+
+def _without(cells: list[Cell], key: str) -> list[str]:
+    said = [f"{cell.label}: seeds {format_seeds(cell.missing)} are missing" for cell in cells if cell.missing]
+    for cell in cells:
+        said += [f"{cell.label}: seed {seed} failed: {reason}" for seed, reason in sorted(cell.failed.items())]
+        if unknown := sorted(set(cell.rows) - set(cell.values(key))):
+            said.append(f"{cell.label}: seeds {format_seeds(unknown)} have finished without a figure")
+    return said
+
+
+def _panel(cells: list[Cell], metric: Metric, first: bool, out: Path) -> Panel:
+    pairs = tables.pairings(cells, metric) if first or tables.few(cells) else []
+    return Panel(
+        metric,
+        tables.architectures(cells, metric, out),
+        tables.comparisons(pairs, metric) if pairs else None,
+        tables.matrix(cells, pairs, metric) if pairs and len(cells) <= tables.MOST_IN_MATRIX else None,
+        tables.cannot_show(pairs),
+    )
+
+
+def sections(comparison: Comparison, out: Path) -> list[Section]:
+    found = []
+    for name, members in itertools.groupby(comparison.cells, key=lambda cell: cell.dataset):
+        cells = list(members)
+        metrics = tables.metrics_of(cells)
+        panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
+        drawn, without = charts.of(cells, metrics), _without(cells, metrics[0].key)
+        found.append(Section(name, cells, panels, drawn, warnings(cells), without, None))
+    return found
