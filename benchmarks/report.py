@@ -1,8 +1,8 @@
 """What a report costs, over generated run directories: building it, and its size.
 
-    python benchmarks/report.py [--archs 6] [--datasets 3] [--seeds 100] [--keep FOLDER] [--json FILE]
+    python benchmarks/report.py [--archs 6] [--datasets 3] [--seeds 100] [--repeat 3] [--keep FOLDER] [--json FILE]
 
-Prints the median of three runs of `python -m launch report`, its largest memory, and the page's size.
+Prints the median of --repeat runs of `python -m launch report`, its largest memory, and the page's size.
 """
 
 import json
@@ -81,12 +81,13 @@ def main() -> None:
     for name, number in (("archs", 6), ("datasets", 3), ("seeds", 100)):
         parser.add_argument(f"--{name}", type=positive, default=number)
     parser.add_argument("--keep", type=Path, help="generate there, and leave it")
+    parser.add_argument("--repeat", type=positive, default=3)
     asked = parser.parse_args()
     record, seconds = machine(None), []
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.keep or Path(temporary) / "generated"
         generate(folder, asked.archs, asked.datasets, asked.seeds)
-        for _ in range(3):
+        for _ in range(asked.repeat):
             start = time.perf_counter()
             words = [sys.executable, "-m", "launch", "report", str(folder)]
             subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

@@ -3,11 +3,13 @@
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from warnings import catch_warnings, filterwarnings
 
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParams
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.font_manager import get_font_names
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
@@ -24,6 +26,8 @@ MOST = 30
 """Architectures of a figure; the page shows the others."""
 
 MOST_TILES = 12
+FALLBACKS = ("Noto Sans CJK JP", "Noto Sans", "Arial Unicode MS", "Hiragino Sans", "MS Gothic", "WenQuanYi Zen Hei")
+"""For names in other scripts, where one of them is installed."""
 
 
 def _style(i: int) -> tuple[str, str, str]:
@@ -189,13 +193,15 @@ def pairs(table: Table, metric: Metric) -> Figure | None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # laid out once is enough, and takes longer than all else
-    for kind in ("png", "svg"):
-        buffer = io.BytesIO()
-        with rc_context({"svg.hashsalt": "stn", "svg.fonttype": "none"}):
+    families = [*rcParams["font.family"], *(name for name in FALLBACKS if name in get_font_names())]
+    with rc_context({"svg.hashsalt": "stn", "svg.fonttype": "none", "font.family": families}), catch_warnings():
+        filterwarnings("ignore", r"Glyph .* missing")  # a box in the PNG; the SVG has the text itself
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once is enough, and takes longer than all else
+        for kind in ("png", "svg"):
+            buffer = io.BytesIO()
             figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
-        write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
+            write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
 
 
 def draw(section: Section, folder: Path) -> list[Path]:
