@@ -3,13 +3,14 @@
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from test_sweep import TWO, launch, result, saved
 
-from launch.report import data, markdown
+from launch.report import charts, data, markdown, sections, tables
 from launch.report.data import load
 from launch.report.stats import compare, summary
 from launch.sweep import Plan
@@ -35,16 +36,18 @@ def plan(tmp_path: Path) -> Plan:
     return plan
 
 
-def test_figures_are_those_of_the_rows(plan: Plan) -> None:
-    first, second = load([str(plan.experiment)])
+def test_figures_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
+    comparison = load([str(plan.experiment)])
+    first, second = comparison.cells
     assert (first.label, second.label, first.dataset) == ("cnn", "stn_slx", "mnist")
     values = {seed: 0.9 + 0.001 * seed for seed in range(8)}
     assert first.values("test_acc") == pytest.approx(values)
     assert (second.failed, second.missing) == ({5: "loss is nan at step 3"}, [6])
-    text = markdown.markdown([first, second])
+    text = markdown.markdown(comparison, sections.sections(comparison, tmp_path), tmp_path)
     mean = summary(list(values.values()))
-    assert f"| cnn | 8 | {100 * mean.mean:.2f} | {100 * (mean.sd or 0):.2f} |" in text
-    assert f"| {100 * (mean.mean + 0.01):.2f} | 1,000 | 10,000 | 3 |" in text
+    assert f"| [cnn](runs/two/{first.sig}) | 8 | {100 * mean.mean:.2f} | {100 * (mean.sd or 0):.2f} |" in text
+    assert f"| 8 | {100 * (mean.mean + 0.01):.2f} |" in text.partition("best epoch")[2]
+    assert "| 1,000 | 10,000 | 3 | - | 0 | 0 |" in text
     pair = compare(first.values("test_acc"), second.values("test_acc"))
     assert pair.difference is not None
     assert pair.p == 2 / 64
@@ -55,7 +58,7 @@ def test_figures_are_those_of_the_rows(plan: Plan) -> None:
 
 
 def test_the_csv_has_every_seed(plan: Plan) -> None:
-    rows = list(csv.DictReader(io.StringIO(markdown.rows_csv(load([str(plan.experiment)])))))
+    rows = list(csv.DictReader(io.StringIO(markdown.rows_csv(load([str(plan.experiment)]).cells))))
     assert [(row["arch"], row["seed"], row["status"]) for row in rows if row["status"] != "finished"] == [
         ("stn_slx", "5", "failed"),
         ("stn_slx", "6", "missing"),
@@ -64,9 +67,75 @@ def test_the_csv_has_every_seed(plan: Plan) -> None:
 
 
 def test_few_pairs_claim_nothing(plan: Plan) -> None:
-    cells = load([str(plan.experiment)])
+    cells = load([str(plan.experiment)]).cells
     cells[1].rows = {seed: row for seed, row in cells[1].rows.items() if seed < 5}
-    assert "too few pairs (under 6)" in markdown.markdown(cells)
+    assert "too few pairs (under 6)" in markdown.comparisons(cells)
+    matrix = tables.matrix(cells, tables.pairings(cells, tables.METRICS[0]), tables.METRICS[0])
+    assert [value.mark for row in matrix.rows for value in row[1:]] == ["", "few", "few", ""]
+
+
+def test_a_matrix_has_both_signs_and_knows_what_is_better(plan: Plan) -> None:
+    cells = load([str(plan.experiment)]).cells
+    for metric, marks in ((tables.METRICS[0], ("worse", "better")), (tables.METRICS[5], ("better", "worse"))):
+        for cell in cells:  # the same figures, once as an accuracy and once as a loss
+            for row in cell.rows.values():
+                row["test_loss"] = row["test_acc"]
+        (_, _, upper), (_, lower, _) = tables.matrix(cells, tables.pairings(cells, metric), metric).rows
+        assert (upper.mark, lower.mark) == marks
+        assert upper.text[0] + lower.text[0] == "-+"
+        assert upper.text[1:] == lower.text[1:]
+
+
+def test_what_so_many_pairs_on_so_few_seeds_cannot_show_is_said(plan: Plan) -> None:
+    """Six pairs of seeds: no p below 2/64, so that two comparisons are already too many."""
+    cells = load([str(plan.experiment)]).cells
+    assert tables.cannot_show(tables.pairings(cells, tables.METRICS[0])) == ""
+    three = tables.pairings([*cells, cells[1]], tables.METRICS[0])
+    assert "no p can fall below 0.094. 7 seeds" in tables.cannot_show([three[0], three[1], three[0]])
+
+
+def test_every_seed_of_a_sweep_that_has_begun_nowhere_is_missing(tmp_path: Path) -> None:
+    plan = saved(tmp_path, TWO | {"seeds": "0-3"})
+    cells = load([str(plan.experiment)]).cells
+    assert [(cell.arch, cell.missing) for cell in cells] == [("cnn", [0, 1, 2, 3]), ("stn_slx", [0, 1, 2, 3])]
+
+
+def test_what_cannot_be_read_is_said(plan: Plan) -> None:
+    run = load([str(plan.experiment)]).cells[0].runs[0]
+    run.results.write_text(run.results.read_text() + '{"seed": 7, "te\n[]\n')
+    (run.path.parent.parent / "x" / "0").mkdir(parents=True)
+    (run.path.parent.parent / "x" / "0" / "config.yaml").write_text("train: [")
+    notes = load([str(plan.experiment)]).notes
+    assert len(notes) == 2
+    assert "2 lines are no result" in " ".join(notes)
+    assert "left out" in " ".join(notes)
+    (plan.folder / "manifest.jsonl").write_text("damaged")
+    assert any("which seeds are missing is not known" in note for note in load([str(plan.experiment)]).notes)
+
+
+def test_a_curve_is_of_evaluations_and_keeps_its_end(plan: Plan) -> None:
+    cell = load([str(plan.experiment)]).cells[0]
+    run = cell.runs[0]
+    lines = [{"kind": "train", "seed": 0, "step": 1, "epoch": 0.5, "loss": 9.0}]
+    for epoch in range(1, 102):
+        lines += [{"kind": "eval", "seed": s, "step": epoch, "epoch": epoch, "test_acc": epoch / 200} for s in (0, 1)]
+    lines += [{"kind": "eval", "seed": 99, "step": 1, "epoch": 1, "test_acc": 1.0}]
+    run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "eval", "se')
+    found = charts.curve(cell)
+    assert found is not None
+    assert (list(found["seeds"]), found["x"][0], found["x"][-1]) == (["0", "1"], 1, 101)
+    assert len(found["x"]) == 51
+    assert found["seeds"]["0"][-1] == pytest.approx(1 - 101 / 200)
+    assert (found["mean"][-1], found["low"][-1]) == (found["seeds"]["0"][-1], found["seeds"]["0"][-1])
+
+
+def test_a_confusion_is_the_mean_over_seeds(plan: Plan) -> None:
+    cell = load([str(plan.experiment)]).cells[0]
+    cell.rows[0]["confusion"], cell.rows[1]["confusion"] = [[8, 2], [1, 9]], [[6, 4], [1, 9]]
+    found = charts.confusion(cell)
+    assert found == {"n": 2, "mean": [[7, 3], [1, 9]], "least": [[6, 2], [1, 9]], "most": [[8, 4], [1, 9]]}
+    cell.rows[2]["confusion"] = [[1]]
+    assert charts.confusion(cell) is None
 
 
 def test_cells_are_told_apart_by_what_differs(tmp_path: Path) -> None:
@@ -75,23 +144,29 @@ def test_cells_are_told_apart_by_what_differs(tmp_path: Path) -> None:
         run = RunDir(plan.experiment / job.sig / job.block)
         result(plan, job, 0)
         run.config.write_text(dump_yaml(load_yaml(plan.cell_file(job))))
-    assert {cell.label for cell in load([str(plan.experiment)])} == {"cnn optim.lr=0.01", "cnn optim.lr=0.02"}
+    assert {cell.label for cell in load([str(plan.experiment)]).cells} == {"cnn optim.lr=0.01", "cnn optim.lr=0.02"}
 
 
 def test_what_should_not_differ_is_said(plan: Plan) -> None:
-    for i, cell in enumerate(load([str(plan.experiment)])):
+    for i, cell in enumerate(load([str(plan.experiment)]).cells):
         for run in cell.runs:
             run.env.write_text(json.dumps({"commit": "abc", "dirty": bool(i)}))
-    cells = load([str(plan.experiment)])
+    cells = load([str(plan.experiment)]).cells
     assert data.warnings(cells) == ["some runs were started with uncommitted changes"]
-    cells[0].runs[0].env.write_text(json.dumps({"commit": "def"}))
-    cells[0].config = cells[0].config.model_copy(
-        update={"train": cells[0].config.train.model_copy(update={"steps": 7, "precision": "bf16"})}
-    )
-    assert [text.split(" are")[0] for text in data.warnings(cells)[:3]] == [
-        "different commits",
-        "different precisions",
-        "different lengths of training (steps)",
+    cells[0].runs[0].env.write_text(json.dumps({"commit": "def", "device": "cuda", "packages": {"torch": "1"}}))
+    cells = load([str(plan.experiment)]).cells
+    train = cells[0].config.train.model_copy(update={"precision": "bf16"})
+    batches = cells[0].config.data.model_copy(update={"batch_size": 7})
+    cells[0].config = cells[0].config.model_copy(update={"train": train, "data": batches})
+    cells[0].rows[0] |= {"world_size": 2, "steps": 7}
+    assert [text.split(" are")[0].removeprefix("different ") for text in data.warnings(cells)[:-1]] == [
+        "commits",
+        "devices",
+        "versions of torch",
+        "precisions",
+        "numbers of processes",
+        "lengths of training (steps)",
+        "batch sizes",
     ]
 
 
@@ -100,9 +175,8 @@ def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
     plan = saved(tmp_path, TWO | {"grid": {"arch": ["cnn"]}, "seeds": "0"})
     job = plan.jobs[0]
     run = RunDir(plan.experiment / job.sig / job.block)
-    if case != "empty":
-        run.path.mkdir(parents=True)
-        run.config.write_text(dump_yaml(load_yaml(plan.cell_file(job))))
+    run.path.mkdir(parents=True)
+    run.config.write_text(dump_yaml(load_yaml(plan.cell_file(job))))
     if case == "one seed":
         result(plan, job, 0)
     elif case == "all failed":
@@ -110,9 +184,16 @@ def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
     elif case == "no figure":
         run.add_result({"seed": 0, "status": "finished", "test_acc": None})
     elif case == "damaged":
-        run.results.write_text('{"seed": 0, "test_acc"\n[1]\n{"seed": "x"}\n{"seed": 0}\n\0')
+        run.results.write_text('{"seed": 0, "test_acc"\n[1]\n{"seed": "x"}\n{"seed": 0, "test_acc": NaN}\n\0')
+    elif case == "empty":
+        shutil.rmtree(plan.experiment)
+        plan.experiment.mkdir()
     done = launch("report", plan.experiment, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     text = (plan.experiment / "report" / "report.md").read_text()
     assert ("no run directories" in text) == (case == "empty")
+    assert ("finished without a figure" in text) == (case in ("no figure", "damaged"))
+    assert ("4 lines are no result" in text) == (case == "damaged")
     assert "<script>" not in text
+    page = (plan.experiment / "report" / "index.html").read_text()
+    assert ("no run directories" in page) == (case == "empty")

@@ -69,6 +69,9 @@ def test_seeds_needed_are_the_tables() -> None:
     assert [seeds_needed(effect) for effect in (0.5, -0.8, 0.2)] == [34, 15, 199]
     assert seeds_needed(50.0) == 2 or seeds_needed(50.0) == 3
     assert seeds_needed(1e-4) is None
+    needed = [seeds_needed(effect) for effect in np.geomspace(0.01, 100, 300)]  # scipy has no value for some of these
+    assert None not in needed
+    assert needed == sorted(needed, key=int, reverse=True)  # type: ignore[arg-type]
 
 
 def test_pairs_are_of_shared_seeds_and_few_claim_nothing() -> None:

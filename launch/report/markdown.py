@@ -26,7 +26,7 @@ def file_name(dataset: str, name: str) -> str:
 
 def text(raw: object) -> str:
     """Text in Markdown, whatever is in it."""
-    return re.sub(r"([\\`*_{}\[\]|$])", r"\\\1", str(raw)).replace("<", "&lt;").replace("\n", " ")
+    return re.sub(r"([\\`*{}\[\]|$]|\b_|_\b)", r"\\\1", str(raw)).replace("<", "&lt;").replace("\n", " ")
 
 
 def _field(value: Value) -> str:

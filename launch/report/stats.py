@@ -95,7 +95,8 @@ def seeds_needed(effect: float, power: float = POWER) -> int | None:
         critical, shift = stats.t.ppf(1 - ALPHA / 2, n - 1), effect * math.sqrt(n)
         if shift > 30:  # where nct has no value; two pairs are enough
             return 1.0
-        return float(stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift))
+        other = stats.nct.cdf(-critical, n - 1, shift) if shift < 4 else 0.0  # nothing then, where it has a value
+        return float(stats.nct.sf(critical, n - 1, shift) + other)
 
     # The normal approximation is a seed or two below; from there it is a walk.
     ends = stats.norm.ppf([1 - ALPHA / 2, power])
