@@ -6,27 +6,26 @@
 
 An interval is Student's, for the difference between our mean over n seeds and a published mean over
 m runs that scatter as ours do: t(n - 1) x SD x sqrt(1/n + 1/m). A published figure agrees where the
-difference lies within it.
+difference lies within it. Published figures are those of launch/report/published.yaml.
 """
 
 import argparse
 import json
-import math
 import statistics
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from scipy.stats import t as student
-
-from stn.config import find_recipe, load_yaml, signature
+from launch.report.published import Figure, figures, science
+from launch.report.stats import half_width
+from stn.config import find_recipe, load_yaml
 from stn.files import read_rows, write_atomic
 from stn.resolve import resolve
 from stn.rundir import Row, RunDir
-from stn.schema import Config, Eval
+from stn.schema import Config
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 README = Path(__file__).parent.parent / "README.md"
@@ -42,48 +41,6 @@ _KEPT = [
 # fmt: on
 
 
-class Published(NamedTuple):
-    what: str
-    recipe: str
-    """Name of the file of rows."""
-    at: str
-    """'last', 'best' or an epoch."""
-    value: float
-    """Per cent."""
-    n: int
-    error: bool = False
-    """An error, not an accuracy."""
-    arch: str | None = None
-    """Where a recipe serves several."""
-
-
-def _s1(what: str, recipe: str, *values: float | None) -> list[Published]:
-    pairs = zip(("5", "10", "25", "last"), values, strict=True)
-    return [Published(f"vicsesi, {what}, {at} epochs".replace("last", "50"), recipe, at, v, 1) for at, v in pairs if v]
-
-
-PUBLISHED = [
-    Published("uam-biometrics, convolution", "s1_conv", "20", 98.53, 1),
-    Published("uam-biometrics, CoordConv", "s0_coord", "last", 98.71, 1),
-    *_s1("convolution", "s1_conv", 97.70, 98.00, 98.90, 99.21),
-    *_s1("CoordConv", "s1_coord", 96.97, 98.34, None, 99.08),
-    Published('vicsesi, "leaky ReLU" (slope 1), 50 epochs', "s1_linear", "last", 99.13, 1),
-    Published("manuelrames, convolution, best of 30 evaluations", "s2_conv", "best", 99.05, 5),
-    Published("manuelrames, convolution, last epoch", "s2_conv", "last", 98.86, 5),
-    Published("manuelrames, CoordConv, best of 30 evaluations", "s2_coord", "best", 99.06, 5),
-    Published("manuelrames, CoordConv, last epoch", "s2_coord", "last", 98.64, 5),
-    Published("manuelrames, best model, best of 45 evaluations", "s2_best_coord", "best", 99.40, 1),
-    Published("manuelrames, best model, last epoch", "s2_best_coord", "last", 99.34, 1),
-    Published("rajy4683, CIFAR-10", "s3", "last", 78.91, 1),
-    Published("lavanyanemani96, CIFAR-10, last epoch", "s4", "last", 64.88, 1),
-    Published("lavanyanemani96, CIFAR-10, best of 50 evaluations", "s4", "best", 65.83, 1),
-    *[
-        Published(f"Finnveden et al., R, {arch}", "finnveden_r", "last", value, 10, True, arch)
-        for arch, value in (("cnn", 1.71), ("stn_c0", 1.08), ("stn_cx", 1.32), ("stn_dlx", 1.05), ("stn_slx", 0.98))
-    ],
-]
-
-
 def _recipe(config: Config) -> Config:
     """The recipe that a run was started from, with what a table may differ in: architecture and length."""
     recipe = load_yaml(find_recipe(str(config.log.name)))
@@ -91,11 +48,6 @@ def _recipe(config: Config) -> Config:
     train = config.train if recipe.train.steps else recipe.train  # a schedule in steps may be cut short
     arch = recipe.arch.model_copy(update={"name": config.arch.name})
     return recipe.model_copy(update={"optim": optim, "train": train, "arch": arch})
-
-
-def _science(config: Config) -> str:
-    same = {"log": config.log, "checkpoint": config.checkpoint, "eval": Eval()}
-    return signature(resolve(config.model_copy(update=same)))
 
 
 def collect(path: str) -> Path:
@@ -113,7 +65,7 @@ def collect(path: str) -> Path:
         kept = {key: row[key] for key in _KEPT if key in row}
         facts = {"date": date, "commit": env["commit"], "torch": env["packages"]["torch"], "device": env["device"]}
         rows.append(kept | facts | {"evaluations": curve})
-    if _science(config) != _science(_recipe(config)):
+    if science(resolve(config)) != science(resolve(_recipe(config))):
         raise SystemExit(f"error: {path} is not a run of configs/{config.log.name}.yaml as it is today")
     out = ROWS / f"{config.log.name}.jsonl"
     own = {(row["arch"], row["seed"]) for row in rows}
@@ -123,15 +75,15 @@ def collect(path: str) -> Path:
     return out
 
 
-def values(published: Published) -> tuple[list[float], float]:
+def values(figure: Figure) -> tuple[list[float], float]:
     """Ours in per cent, a number for each seed, and the share of the published schedule."""
-    rows = [row for row in read_rows(ROWS / f"{published.recipe}.jsonl") if row["status"] == "finished"]
-    rows = [row for row in rows if published.arch in (None, row["arch"])]
-    found = []
-    for row in rows:
-        key = {"last": "test_acc", "best": "best_test_acc"}.get(published.at)
-        found.append(100 * (row[key] if key else row["evaluations"][published.at]))
-    return [100 - v if published.error else v for v in found], share(rows, published.recipe)
+    rows = [row for row in read_rows(ROWS / f"{figure.recipe}.jsonl") if row["status"] == "finished"]
+    own = {key: value for key in ("arch", "net") if (value := getattr(figure, key))}
+    # What else a figure may lay over its recipe is refused by ``collect``.
+    rows = [row for row in rows if own.items() <= row.items() and not figure.options]
+    key = {"last": "test_acc", "best": "best_test_acc"}.get(str(figure.at))
+    found = [row[key] if key else row["evaluations"][str(figure.at)] for row in rows]
+    return [figure.ours(accuracy) for accuracy in found], share(rows, figure.recipe)
 
 
 def share(rows: list[Row], recipe: str) -> float:
@@ -141,41 +93,53 @@ def share(rows: list[Row], recipe: str) -> float:
     return min(shares, default=0.0)
 
 
-def line(published: Published) -> str:
-    ours, share = values(published)
-    n, unit = len(ours), "error" if published.error else "accuracy"
-    cells: list[Any] = [published.what, unit, f"{published.value:.2f} (n = {published.n})"]
+def line(figure: Figure) -> str:
+    ours, share = values(figure)
+    n = len(ours)
+    cells: list[Any] = [figure.system, figure.unit, figure]
     if not ours:
-        return "| " + " | ".join([*cells, "not run", "", "", "", ""]) + " |"
+        return _row([*cells, "not run", "", "", "", ""])
     mean = statistics.mean(ours)
-    difference = f"{mean - published.value:+.2f}"
+    difference = mean - float(figure.value)
     full = f"{share:.3g}" if share < 1 else "whole"
     if n == 1:
-        return "| " + " | ".join([*cells, f"{mean:.2f}", "1", full, difference, "one run says nothing"]) + " |"
+        return _row([*cells, f"{mean:.2f}", "1", full, f"{difference:+.2f}", "one run says nothing"])
     sd = statistics.stdev(ours)
-    half = float(student.ppf(0.975, n - 1)) * sd * math.sqrt(1 / n + 1 / published.n)
-    agrees = "yes" if abs(mean - published.value) <= half else "**no**"
+    half = half_width(sd, n, figure.n or 1)
+    agrees = "yes" if abs(difference) <= half else "**no**"
     verdict = f"{agrees} (± {half:.2f})" if share == 1 else f"shorter schedule (± {half:.2f})"
-    return "| " + " | ".join([*cells, f"{mean:.2f} ({sd:.2f})", str(n), full, difference, verdict]) + " |"
+    return _row([*cells, f"{mean:.2f} ({sd:.2f})", n, full, f"{difference:+.2f}", verdict])
 
 
-NOT_RUN = {
-    "Finnveden et al., T, cnn / c0 / cx / dlx / slx": "1.61 / 1.10 / 1.16 / 1.08 / 1.13 (n = 10)",
-    "Finnveden et al., S, cnn / c0 / cx / dlx / slx": "1.38 / 0.85 / 0.96 / 0.77 / 0.82 (n = 10)",
-    "Jaderberg et al., R, FCN / CNN / ST-FCN / ST-CNN (affine)": "2.1 / 1.2 / 1.2 / 0.7 (n = 3)",
-    "Jaderberg et al., RTS": "5.2 / 0.8 / 0.8 / 0.5 (n = 3)",
-    "Jaderberg et al., P": "3.1 / 1.5 / 1.5 / 0.8 (n = 3)",
-    "Jaderberg et al., E": "3.2 / 1.4 / 2.7 / 1.2 (n = 3)",
-    "Jaderberg et al., TC": "13.2 / 3.5 / 2.0 / 1.7 (n = 3)",
-    "Lin and Lucey, CNN / STN / IC-STN-2 / IC-STN-4": "6.597 / 4.944 / 1.905 / 1.230",
+def _row(cells: list[Any]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+TOGETHER = {
+    "Finnveden et al., T, cnn / c0 / cx / dlx / slx": {"finnveden_t"},
+    "Finnveden et al., S, cnn / c0 / cx / dlx / slx": {"finnveden_s"},
+    "Jaderberg et al., R, FCN / CNN / ST-FCN / ST-CNN (affine)": {"jaderberg_r"},
+    "Jaderberg et al., RTS": {"jaderberg_rts"},
+    "Jaderberg et al., P": {"jaderberg_p"},
+    "Jaderberg et al., E": {"jaderberg_e"},
+    "Jaderberg et al., TC": {"jaderberg_tc"},
+    "Lin and Lucey, CNN / STN / IC-STN-2 / IC-STN-4": {"icstn", "icstn_cnn"},
 }
-"""Errors of systems whose recipes have not been run."""
+"""Recipes whose systems share a line until one of them has been run."""
 
 
 def table() -> str:
     head = "| system | % | published | ours, mean (SD) | n | schedule | difference | within the interval |"
-    rest = [f"| {what} | error | {published} | not run |  |  |  |  |" for what, published in NOT_RUN.items()]
-    return "\n".join([head, "|---" * 8 + "|", *map(line, PUBLISHED), *rest])
+    lines, listed = [head, "|---" * 8 + "|"], [figure for figure in figures() if figure.listed]
+    lines += [line(figure) for figure in listed if not any(figure.recipe in some for some in TOGETHER.values())]
+    for title, recipes in TOGETHER.items():
+        group = [figure for figure in listed if figure.recipe in recipes]
+        if any(values(figure)[0] for figure in group):
+            lines += map(line, group)
+        else:
+            shown = group[-1]._replace(value=" / ".join(figure.value for figure in group))
+            lines.append(_row([title, shown.unit, shown, "not run", "", "", "", ""]))
+    return "\n".join(lines)
 
 
 SPREADS = {"stn_c0": 23.2, "stn_cx": 47.2, "stn_dlx": 26.8, "stn_slx": 18.7}

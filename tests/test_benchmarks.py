@@ -15,6 +15,8 @@ import fused
 import measure
 import reproduce
 
+from launch.report.published import figures
+
 
 def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, str(ROOT / "benchmarks" / script), *words]
@@ -115,25 +117,48 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_interval_of_a_difference_by_hand(rows: Path) -> None:
     """SD 0.0606, t(4) = 2.7764, so half a width is 2.7764 x 0.0606 x sqrt(1/5 + 1/5) = 0.106."""
-    last = next(p for p in reproduce.PUBLISHED if p.what == "manuelrames, convolution, last epoch")
+    last = next(f for f in figures() if f.system == "manuelrames, convolution, last epoch")
     assert reproduce.line(last) == (
         "| manuelrames, convolution, last epoch | accuracy | 98.86 (n = 5) "
         "| 99.04 (0.06) | 5 | whole | +0.18 | **no** (\u00b1 0.11) |"
     )
-    assert "yes" in reproduce.line(last._replace(value=99.0))
-    best = last._replace(at="best", value=99.05)
+    assert "yes" in reproduce.line(last._replace(value="99.0"))
+    best = last._replace(at="best", value="99.05")
     assert "| 99.14 (0.06) |" in reproduce.line(best)
-    assert "| 0.96 (0.06) |" in reproduce.line(last._replace(error=True, value=1.0))
+    assert "| 0.96 (0.06) |" in reproduce.line(last._replace(unit="error", value="1.0"))
 
 
 def test_a_shorter_schedule_claims_nothing(rows: Path) -> None:
     path = rows / "s2_conv.jsonl"
     path.write_text(path.read_text().replace('"epochs": 30.0', '"epochs": 3.0'))
-    last = next(p for p in reproduce.PUBLISHED if p.recipe == "s2_conv")
+    last = next(f for f in figures() if f.recipe == "s2_conv")
     assert "| 0.1 |" in reproduce.line(last)
     assert "shorter schedule" in reproduce.line(last)
     path.write_text(path.read_text().splitlines()[0])
     assert "one run says nothing" in reproduce.line(last)
+
+
+def test_systems_that_share_a_line_part_when_one_has_been_run(rows: Path) -> None:
+    """A network's rows are its own: the fully connected one has none."""
+    together = "| Jaderberg et al., TC | error | 13.2 / 3.5 / 2.0 / 1.7 (n = 3) | not run |"
+    assert together in reproduce.table()
+    line = {
+        "arch": "stn_c0",
+        "net": "jaderberg_cnn",
+        "seed": 0,
+        "status": "finished",
+        "steps": 150_000,
+        "epochs": 640.0,
+    }
+    (rows / "jaderberg_tc.jsonl").write_text(json.dumps(line | {"test_acc": 0.982}) + "\n")
+    text = reproduce.table()
+    assert together not in text
+    assert "| Jaderberg et al., TC, ST-FCN | error | 2.0 (n = 3) | not run |" in text
+    assert "| Jaderberg et al., TC, ST-CNN | error | 1.7 (n = 3) | 1.80 | 1 | whole | +0.10 | one run" in text
+    (rows / "icstn.jsonl").write_text(json.dumps(line | {"net": "icstn", "test_acc": 0.98, "steps": 500_000}) + "\n")
+    text = reproduce.table()
+    assert "| Lin and Lucey, STN | error | 4.944 | not run |" in text
+    assert "| Lin and Lucey, IC-STN-4 | error | 1.230 | 2.00 |" in text
 
 
 def test_a_recipes_header_says_what_its_rows_say(rows: Path) -> None:

@@ -38,6 +38,11 @@ class Summary:
     most: float
 
 
+def half_width(sd: float, n: int, m: float = math.inf) -> float:
+    """Of the interval for the mean of n values, or for what it is above that of m others which scatter as they do."""
+    return float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd * math.sqrt(1 / n + 1 / m)
+
+
 def summary(values: Sequence[float]) -> Summary:
     """Mean with its Student-t interval, and order statistics, of at least one value."""
     x = np.asarray(values, dtype=float)
@@ -46,7 +51,7 @@ def summary(values: Sequence[float]) -> Summary:
     if n < 2:
         return Summary(n, mean, None, None, None, *order)
     sd = float(x.std(ddof=1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
+    half = half_width(sd, n)
     return Summary(n, mean, sd, mean - half, mean + half, *order)
 
 

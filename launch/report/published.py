@@ -1,0 +1,120 @@
+"""What others published for the recipes of configs/, and which of it a cell may be held against.
+
+Only a whole run of the very recipe may: of another learning rate, batch size or length nothing was published.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from launch.report.data import Cell
+from launch.report.stats import half_width, summary
+from stn.config import RECIPES, build_config, normalise, overlay, read_yaml, signature
+from stn.files import parse_rows, read_text
+from stn.resolve import resolve
+from stn.schema import Config, Eval
+
+FILE = Path(__file__).with_name("published.yaml")
+
+
+class Figure(NamedTuple):
+    """An entry of published.yaml, where the fields are explained."""
+
+    system: str
+    recipe: str
+    dataset: str
+    at: str | int
+    value: str
+    n: int | None
+    unit: str
+    source: str
+    arch: str | None = None
+    net: str | None = None
+    options: dict[str, Any] | None = None
+    listed: bool = True
+
+    def __str__(self) -> str:
+        return self.value if self.n is None else f"{self.value} (n = {self.n})"
+
+    def ours(self, accuracy: float) -> float:
+        """An accuracy in this figure's unit."""
+        return 100 - 100 * accuracy if self.unit == "error" else 100 * accuracy
+
+    def config(self) -> Config:
+        """Of a run that the figure may stand beside."""
+        path = RECIPES / f"{self.recipe}.yaml"
+        own = {key: getattr(self, key) for key in ("dataset", "arch", "net") if getattr(self, key)}
+        layers = read_yaml(path), normalise(own, FILE), normalise(self.options or {}, FILE)
+        return build_config(overlay(*layers), path)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published figure beside ours, in per cent."""
+
+    figure: Figure
+    n: int
+    mean: float
+    sd: float | None
+    difference: float
+    """Ours minus theirs."""
+    half: float | None
+    """Of the width of the difference's interval; None for a single seed of ours."""
+
+    @property
+    def agrees(self) -> bool | None:
+        return None if self.half is None else abs(self.difference) <= self.half
+
+
+@cache
+def figures() -> tuple[Figure, ...]:
+    return tuple(Figure(**entry) for entry in yaml.safe_load(FILE.read_text(encoding="utf-8")))
+
+
+def science(resolved: Config) -> str:
+    """The signature, however often it is evaluated."""
+    return signature(resolved.model_copy(update={"eval": Eval()}))
+
+
+@cache
+def _known() -> dict[str, list[tuple[Figure, str]]]:
+    """By ``science`` of their recipe: figures, and how often the recipe evaluates."""
+    known: dict[str, list[tuple[Figure, str]]] = {}
+    for figure in figures():
+        if (RECIPES / f"{figure.recipe}.yaml").is_file():  # not beside an installed package
+            config = resolve(figure.config())
+            known.setdefault(science(config), []).append((figure, config.eval.every))
+    return known
+
+
+def _evaluated(cell: Cell, epochs: set[str | int]) -> dict[str | int, list[float]]:
+    """Accuracies of the seeds that have finished, at these epochs."""
+    found: dict[tuple[str | int, int], float] = {}
+    for run in cell.runs if epochs else ():
+        own = cell.rows.keys() & run.rows().keys()
+        for row in parse_rows([line for line in read_text(run.metrics).splitlines() if '"eval"' in line]):
+            if row.get("kind") == "eval" and row["epoch"] in epochs and row["seed"] in own:
+                found.setdefault((row["epoch"], row["seed"]), row["test_acc"])
+    return {epoch: [accuracy for (at, _), accuracy in found.items() if at == epoch] for epoch in epochs}
+
+
+def beside(cell: Cell) -> list[Beside]:
+    """The figures that were published for what this cell is, where some of its seeds have finished."""
+    try:
+        config = resolve(cell.config)
+    except ValueError:  # an architecture or a data set that is no longer there
+        return []
+    known = _known().get(science(config), [])
+    ours = _evaluated(cell, {figure.at for figure, _ in known} - {"last", "best"})
+    ours |= {at: list(cell.values(key).values()) for at, key in (("last", "test_acc"), ("best", "best_test_acc"))}
+    found = []
+    for figure, every in known:
+        if not ours[figure.at] or (figure.at == "best" and config.eval.every != every):
+            continue  # the best of more evaluations is a better one
+        s = summary([figure.ours(accuracy) for accuracy in ours[figure.at]])
+        half = None if s.sd is None else half_width(s.sd, s.n, figure.n or 1)
+        found.append(Beside(figure, s.n, s.mean, s.sd, s.mean - float(figure.value), half))
+    return found
