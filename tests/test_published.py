@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from launch.report import published
 from launch.report.data import Cell, load
+from launch.report.markdown import render
 from launch.report.published import Beside, beside, figures
 from launch.report.stats import half_width
 from stn.config import RECIPES, build_config, dump_yaml, load_yaml, overlay, read_yaml, signature
@@ -38,7 +39,7 @@ def cell(folder: Path, config: Config, accuracies: list[float] = ACCURACIES, epo
     run.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for seed, acc in enumerate(accuracies):
         run.add_metrics([{"kind": "eval", "seed": seed, "step": 1, "epoch": e, "test_acc": acc - 0.01} for e in epochs])
-    (found,) = load([str(run.path)])
+    (found,) = load([str(run.path)]).cells
     return found
 
 
@@ -155,6 +156,16 @@ def test_without_recipes_nothing_is_known(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     published._known.cache_clear()
     assert beside(one)
+
+
+def test_the_report_has_a_table_where_there_is_something_to_compare(tmp_path: Path) -> None:
+    cells = [cell(tmp_path / "a", changed("s2_conv")), cell(tmp_path / "b", changed("s2_conv", optim={"lr": 0.5}))]
+    found = published.table(cells)
+    assert found is not None
+    row = "| manuelrames, convolution, last epoch | stn_c0 | % accuracy | 98.86 (n = 5) | 99.04 | 0.06 | 5 | +0.18 |"
+    assert f"{row} no (± 0.11) |" in render(found)
+    assert render(found).count("manuelrames, convolution, last epoch") == 1
+    assert published.table(cells[1:]) is None
 
 
 def test_a_thousand_seeds_take_no_time(tmp_path: Path) -> None:

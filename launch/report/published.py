@@ -3,6 +3,7 @@
 Only a whole run of the very recipe may: of another learning rate, batch size or length nothing was published.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,8 +13,8 @@ import yaml
 
 from launch.report.data import Cell
 from launch.report.stats import half_width, summary
+from launch.report.tables import Table, Value
 from stn.config import RECIPES, build_config, normalise, overlay, read_yaml, signature
-from stn.files import parse_rows, read_text
 from stn.resolve import resolve
 from stn.schema import Config, Eval
 
@@ -92,13 +93,8 @@ def _known() -> dict[str, list[tuple[Figure, str]]]:
 
 def _evaluated(cell: Cell, epochs: set[str | int]) -> dict[str | int, list[float]]:
     """Accuracies of the seeds that have finished, at these epochs."""
-    found: dict[tuple[str | int, int], float] = {}
-    for run in cell.runs if epochs else ():
-        own = cell.rows.keys() & run.rows().keys()
-        for row in parse_rows([line for line in read_text(run.metrics).splitlines() if '"eval"' in line]):
-            if row.get("kind") == "eval" and row["epoch"] in epochs and row["seed"] in own:
-                found.setdefault((row["epoch"], row["seed"]), row["test_acc"])
-    return {epoch: [accuracy for (at, _), accuracy in found.items() if at == epoch] for epoch in epochs}
+    rows = [row for of_seed in cell.metrics["eval"].values() for row in of_seed] if epochs else []
+    return {epoch: [row["test_acc"] for row in rows if row.get("epoch") == epoch] for epoch in epochs}
 
 
 def beside(cell: Cell) -> list[Beside]:
@@ -118,3 +114,18 @@ def beside(cell: Cell) -> list[Beside]:
         half = None if s.sd is None else half_width(s.sd, s.n, figure.n or 1)
         found.append(Beside(figure, s.n, s.mean, s.sd, s.mean - float(figure.value), half))
     return found
+
+
+def table(cells: Iterable[Cell]) -> Table | None:
+    """All of a data set; none where there is nothing to compare."""
+    headings = ["system", "architecture", "unit", "published", "ours, mean", "SD", "n", "difference"]
+    rows = []
+    for cell in cells:
+        for found in beside(cell):
+            verdict = "one run says nothing"
+            if found.half is not None:
+                verdict = f"{'yes' if found.agrees else 'no'} (± {found.half:.2f})"
+            ours = ["-" if x is None else f"{x:.2f}" for x in (found.mean, found.sd)]
+            words = [found.figure.system, cell.label, f"% {found.figure.unit}", str(found.figure), *ours, str(found.n)]
+            rows.append([Value(word, word) for word in [*words, f"{found.difference:+.2f}", verdict]])
+    return Table([*headings, "within the 95 % interval"], rows) if rows else None

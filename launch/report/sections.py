@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.report import charts, tables
+from launch.report import charts, published, tables
 from launch.report.charts import Chart
 from launch.report.data import Cell, Comparison, warnings
 from launch.report.tables import Metric, Table
@@ -69,5 +69,6 @@ def sections(comparison: Comparison, out: Path) -> list[Section]:
         metrics = tables.metrics_of(cells)
         panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
         drawn, without = charts.of(cells, metrics), _without(cells, metrics[0].key)
-        found.append(Section(name, cells, panels, drawn, warnings(cells), without, None))
+        known = published.table(cells)
+        found.append(Section(name, cells, panels, drawn, warnings(cells), without, known))
     return found
