@@ -19,6 +19,7 @@ from stn.claim import Claim
 from stn.cli import fail
 from stn.config import format_seeds, parse_seeds
 
+Paths = tyro.conf.Positional[tuple[str, ...]]
 Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
 On = Annotated[Literal["local", "slurm"], tyro.conf.arg(help="Where jobs run: this machine, or Slurm's queue.")]
 Most = Annotated[int | None, tyro.conf.arg(help="Jobs at a time, at most.")]
@@ -169,7 +170,7 @@ def status(
     return 0
 
 
-def upload(sweeps: tyro.conf.Positional[tuple[str, ...]], /, runs: Runs = "runs") -> int:
+def upload(sweeps: Paths, /, runs: Runs = "runs") -> int:
     """Upload what W&B does not have yet, from a machine that reaches it; as often as you like.
 
     Args:
@@ -186,20 +187,23 @@ def _folder(text: str, runs: str) -> str:
     return str(sweep.find_plan(text, runs).experiment)
 
 
-def report(paths: tyro.conf.Positional[tuple[str, ...]], /, out: Path | None = None, runs: Runs = "runs") -> int:
+def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: Runs = "runs") -> int:
     """Compare architectures on paired seeds: index.html, report.md, rows.csv and figures.
 
     Args:
         paths: Sweeps, or folders of run directories; finished or not.
         out: Folder for the report; report/ in the first of them, unless told otherwise.
+        wandb: Make or update it on W&B as well (needs wandb-workspaces).
     """
-    from launch.report import build, data  # what they need takes a second to import
+    from launch.report import build, data, wandb_report  # what they need takes a second to import
 
     folders = [_folder(one, runs) for one in paths or [runs]]
     found, out = data.load(folders), out or Path(folders[0]) / "report"
     build.write(found, out)
     seeds = sum(len(cell.rows) for cell in found.cells)
     _say(f"{plural(len(found.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
+    if wandb:
+        _say(wandb_report.publish(found.cells, out))
     return 0
 
 

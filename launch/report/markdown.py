@@ -44,11 +44,11 @@ def render(table: Table) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def architectures(cells: list[Cell], metric: Metric = tables.METRICS[0], out: Path = Path()) -> str:
-    return render(tables.architectures(cells, metric, out))
+def architectures(cells: list[Cell], metric: Metric) -> str:
+    return render(tables.architectures(cells, metric))
 
 
-def comparisons(cells: list[Cell], metric: Metric = tables.METRICS[0]) -> str:
+def comparisons(cells: list[Cell], metric: Metric) -> str:
     return render(tables.comparisons(tables.pairings(cells, metric), metric))
 
 

@@ -107,8 +107,8 @@ def link(cell: Cell, out: Path) -> str:
     return Path(os.path.relpath(cell.folder, out.resolve())).as_posix()
 
 
-def architectures(cells: Sequence[Cell], metric: Metric, out: Path) -> Table:
-    """What the seeds of each architecture say."""
+def architectures(cells: Sequence[Cell], metric: Metric, out: Path | None = None) -> Table:
+    """What the seeds of each architecture say, with links to their run directories from a folder."""
     unit = f" {metric.unit}".rstrip()
     ends = ("best seed", "worst seed") if metric.higher is not None else ("most", "least")
     headings = ["architecture", "n", f"mean{unit}", "SD", "95 % interval", "median", *ends]
