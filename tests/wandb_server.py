@@ -84,10 +84,16 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class WandbServer:
-    """``runs`` by id, ``requests`` as (operation, run id); ``refuse`` may give a request another status than 200."""
+    """``runs`` and ``views`` (reports) by id, ``stored`` the files that were put, ``requests`` as (operation, run id).
+
+    ``refuse`` may give a request another status than 200. A project is there once it is in ``projects`` or has a run.
+    """
 
     def __init__(self) -> None:
         self.runs: dict[str, Kept] = {}
+        self.views: dict[str, dict[str, Any]] = {}
+        self.projects = {"stn"}
+        self.stored: list[str] = []
         self.requests: list[tuple[str, str | None]] = []
         self.refuse: Callable[[str, str | None], int | None] = lambda operation, name: None
         self.after: Callable[[str], int] = lambda name: 200  # the status of what has been taken
@@ -123,6 +129,9 @@ class WandbServer:
             if operation == "file_stream":
                 self.runs[name].stream(body)
                 return self.after(name), {}
+            if path.startswith("/storage/"):
+                self.stored.append(path.removeprefix("/storage/"))
+                return 200, {}
             return 200, {"data": self.graphql(operation, name, variables)}
 
     def graphql(self, operation: str, name: str, variables: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +156,22 @@ class WandbServer:
         if operation == "CreateRunFiles":
             files = [{"name": f, "uploadUrl": f"{self.url}/storage/{f}"} for f in variables["files"]]
             return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
+        return self.reports(operation, variables)
+
+    def reports(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
+        project = variables.get("projectName") or variables.get("project")
+        there = project in self.projects | {kept.fields.get("project") for kept in self.runs.values()}
+        if operation == "ProjectInternalId":
+            return {"project": {"id": "p", "internalId": f"internal-{project}"} if there else None}
+        if operation == "ProjectViews":
+            own = [{"node": view, "cursor": i} for i, view in self.views.items() if view["projectName"] == project]
+            views = {"edges": own, "pageInfo": {"endCursor": None, "hasNextPage": False}}
+            return {"project": {"allViews": views} if there else None}
+        if operation == "upsertView":
+            known = variables["id"] or f"Vmlldzo{len(self.views)}=="
+            inserted = known not in self.views
+            self.views[known] = variables | {"id": known, "user": None, "createdAt": None, "updatedAt": None}
+            return {"upsertView": {"view": self.views[known], "inserted": inserted}}
         return {}
 
 
