@@ -14,13 +14,13 @@ import test_wandb_sync
 import wandb
 from conftest import ROOT, environment
 from test_sweep import TWO, launch, result, saved
-from wandb_server import WandbServer
+from wandb_server import Kept, WandbServer
 
 from launch.report.data import Cell, load
 from launch.report.wandb_report import MEMORY, SPEC, publish
 from launch.report.wandb_spec import build, title
 from stn.rundir import RunDir
-from stn.wandb_run import describe, values
+from stn.wandb_run import describe, run_id, values
 
 EXTRA = "--wandb needs one more package: pip install 'stn-harness[wandb-report]'"
 server = test_wandb_sync.server
@@ -67,9 +67,10 @@ def spec_on(server: WandbServer) -> dict[str, Any]:
 
 
 def test_there_is_one_report_however_often(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+    server.runs[run_id(cells[0].config, cells[0].sig, 0)] = Kept()
     first, second = publish(cells, tmp_path).splitlines()
     assert first == f"W&B report made: {server.url}/me/stn/reports/Comparison-two--Vmlldzo0"
-    absent = "cnn (mnist), stn_slx (mnist), cnn (mnist_r), stn_slx (mnist_r)"
+    absent = "stn_slx (mnist), cnn (mnist_r), stn_slx (mnist_r)"
     assert second == f"W&B does not have the runs of {absent}: python -m launch wandb-sync"
     ((known, view),) = server.views.items()
     assert (view["displayName"], view["entityName"], view["type"]) == ("Comparison: two", "me", "runs")
@@ -156,8 +157,7 @@ def picture(path: Path, shade: float) -> None:
 
 
 def test_pictures_are_sent_once_and_shown(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
-    file = tmp_path / "figures" / "forest plot.png"
-    picture(file, 0.2)
+    picture(file := tmp_path / "figures" / "forest plot.png", 0.2)
     publish(cells, tmp_path)
     *_, ((runs,), (panel,)) = grids(spec_on(server))
     ((known, kept),) = server.runs.items()

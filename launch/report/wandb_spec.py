@@ -38,6 +38,7 @@ def library() -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # it declares its models as in pydantic 1
+            from wandb_workspaces.expr import filters_tree_to_v2  # noqa: F401 (older ones keep filters otherwise)
             from wandb_workspaces.reports import v2
     except ImportError:
         raise ValueError("--wandb needs one more package: pip install 'stn-harness[wandb-report]'") from None
