@@ -32,7 +32,7 @@ def cells_of(tmp_path: Path, grid: dict[str, Any]) -> list[Cell]:
         for seed in range(8):
             result(plan, job, seed, 0.9 + 0.01 * i + 0.001 * seed)
         RunDir(plan.experiment / job.sig / job.block).config.write_text(plan.cell_file(job).read_text())
-    return load([str(plan.experiment)])
+    return load([str(plan.experiment)]).cells
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_there_is_one_report_however_often(server: WandbServer, cells: list[Cell
     assert publish(cells, tmp_path).startswith("W&B report updated: ")
     assert list(server.views) == [known]
     assert server.views[known]["name"] == view["name"]
-    assert "/ 10.00" in server.views[known]["spec"], "what has changed is in it"
+    assert "| 10.00 |" in server.views[known]["spec"], "what has changed is in it"
 
     (tmp_path / MEMORY).unlink()
     assert publish(cells, tmp_path).startswith("W&B report updated: ")

@@ -102,8 +102,10 @@ def _median(cell: Cell, key: str) -> float | None:
     return summary(values).median if values else None
 
 
-def link(cell: Cell, out: Path) -> str:
+def link(cell: Cell, out: Path | None) -> str:
     """The way from the report to the run directories."""
+    if out is None:
+        return ""
     return Path(os.path.relpath(cell.folder, out.resolve())).as_posix()
 
 
