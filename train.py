@@ -2,8 +2,7 @@
 
     accelerate launch train.py --arch stn_slx --dataset mnist --seeds 0
 
-Read ``train_block`` from top to bottom: it is the whole loop.
-S seed, B batch, C channel, H, W, K class.
+Read ``train_block`` from top to bottom: it is the whole loop. S seed, B batch, C channel, H, W, K class.
 """
 
 import sys
@@ -123,7 +122,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
         if step < steps and meter.alive():
             progress.save(step, config.checkpoint.keep)
         else:
-            looks = last_look(model, stream, config.eval.batch_size, runtime, meter.failed)
+            looks, poses = last_look(model, stream, step, config.eval.batch_size, runtime, meter.failed)
+            log.rows(poses, sinks=False)
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
                 facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}

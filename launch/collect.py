@@ -179,7 +179,7 @@ def cells(standings: list[Standing]) -> list[dict[str, Any]]:
     return table
 
 
-def tail(path: Path, size: int = 65536) -> list[str]:
+def tail(path: Path, size: int = 1 << 16) -> list[str]:
     """The last lines of a file that may be long."""
     try:
         with path.open("rb") as file:
@@ -190,8 +190,13 @@ def tail(path: Path, size: int = 65536) -> list[str]:
 
 
 def last_metrics(run: RunDir) -> dict[str, Row]:
-    """The newest row of each kind."""
-    return {row.get("kind", ""): row for row in parse_rows(tail(run.metrics))}
+    """The newest row of each kind. Poses, at the end of a block, are long: there the tail is a longer one."""
+    rows: dict[str, Row] = {}
+    for size in (1 << 16, 1 << 23):
+        rows = {row.get("kind", ""): row for row in parse_rows(tail(run.metrics, size))}
+        if "pose" not in rows or {"train", "eval"} <= rows.keys():
+            break
+    return rows
 
 
 def forget_failed(standing: Standing) -> None:

@@ -24,17 +24,24 @@ def snapshots(model: Seeds, stream: Stream, step: int, failed: Container[int] = 
 
 
 def last_look(
-    model: Seeds, stream: Stream, batch_size: int, runtime: Runtime, failed: Container[int] = ()
-) -> list[Row]:
-    """What result rows of seeds that are alive have beside the scores; every rank takes part."""
+    model: Seeds, stream: Stream, step: int, batch_size: int, runtime: Runtime, failed: Container[int] = ()
+) -> tuple[list[Row], list[Row | None]]:
+    """What result rows of seeds that are alive have beside the scores, and rows of poses for the record.
+
+    Every rank takes part.
+    """
     with bypassed(model) as has_transformers:
         scores = evaluate(model, stream, batch_size, runtime) if has_transformers else []
-    rows: list[Row] = [{} for _ in model.seeds]
+    looks: list[Row] = [{} for _ in model.seeds]
+    rows: list[Row | None] = [None for _ in model.seeds]
     split = "val" if stream.data.validation else "test"
     for s, score in enumerate(scores):
         if s in failed:
             continue
-        rows[s]["bypass_acc"] = score[f"{split}_acc"]
+        looks[s]["bypass_acc"] = score[f"{split}_acc"]
         if runtime.writes:
-            rows[s] |= pose.measure(model.network(s), stream, batch_size)
-    return rows
+            fields, points = pose.measure(model.network(s), stream, batch_size)
+            looks[s] |= fields
+            row = {"kind": "pose", "seed": model.seeds[s], "step": step, "epoch": step / stream.steps_per_epoch}
+            rows[s] = row | points if points else None
+    return looks, rows

@@ -156,9 +156,26 @@ class _Agreement:
         return float(both / own)
 
 
+POINTS = 200
+"""Test images whose applied and predicted pose are recorded at the end, from one end of the test set to the other."""
+Points = dict[str, dict[str, list]]
+"""Kind of pose -> applied and predicted, a number or [x, y] for each image."""
+
+
+def sample(kind: str, applied: Tensor, made: Tensor) -> Points:
+    """Some of the points that the regression is of; nothing where none is a number."""
+    index = torch.linspace(0, len(applied) - 1, min(POINTS, len(applied)), dtype=torch.float64).long()
+    pair = [x.view(len(x), -1)[index] for x in (applied, predicted(kind, applied, made))]
+    real = torch.cat(pair, 1).isfinite().all(1)
+    found = [[[float(f"{x:.4g}") for x in line] for line in each[real].tolist()] for each in pair]
+    if kind != "shift":
+        found = [[x for line in each for x in line] for each in found]
+    return {kind: dict(zip(("applied", "predicted"), found, strict=True))} if real.any() else {}
+
+
 @torch.no_grad()
-def measure(model: nn.Module, stream: Stream, batch_size: int) -> dict[str, Any]:
-    """The fields of a result row; nothing for a network without a transformer.
+def measure(model: nn.Module, stream: Stream, batch_size: int) -> tuple[dict[str, Any], Points]:
+    """The fields of a result row, and points for the record; nothing for a network without a transformer.
 
     ``feature_agreement``: the maps behind the first stage (or, where maps are warped, behind the warp)
     of a perturbed image and of the same image as it was before, each through the transformer; the
@@ -167,7 +184,7 @@ def measure(model: nn.Module, stream: Stream, batch_size: int) -> dict[str, Any]
     0: the maps say nothing of which image it was.
     """
     if not isinstance(model, Transformed):
-        return {}
+        return {}, {}
     model.eval()
     level, found, agreement = max(1, model.at[-1]), [], _Agreement()
     for first in range(0, stream.test_count, batch_size):
@@ -182,10 +199,12 @@ def measure(model: nn.Module, stream: Stream, batch_size: int) -> dict[str, Any]
     A_N33, pose_NP, label_N = (torch.cat(parts).cpu() for parts in zip(*found, strict=True))
     # An image moves by the inverse of what moves the sampling points.
     row: dict[str, Any] = {"pose_determinant": float((1 / torch.linalg.det(A_N33[:, :2, :2])).mean())}
+    points: Points = {}
     for kind, applied, made in applied_and_made(model, stream, A_N33, pose_NP):
         tail = f"_{kind}" if "pose_spread" in row else ""
         summary = summarise(kind, applied, made, label_N)
         row |= {f"pose_{key}{tail}": value for key, value in summary.items()}
+        points |= sample(kind, applied, made)
     if agreement.n:
         row["feature_agreement"] = agreement.value()
-    return {key: value if math.isfinite(value) else None for key, value in row.items()}
+    return {key: value if math.isfinite(value) else None for key, value in row.items()}, points

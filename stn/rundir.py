@@ -3,7 +3,7 @@
     runs/<name>/<sig>/<seeds>/
         config.yaml      the resolved configuration
         env.json         versions, device, commit, command line
-        metrics.jsonl    a row per seed and log interval or evaluation
+        metrics.jsonl    a row per seed and log interval or evaluation, and of poses at the end
         results.jsonl    a row per finished or failed seed
         status.json      running, stopped, finished or failed
         checkpoints/     seed-<n>/step-<n>.safetensors while it runs, seed-<n>/final.safetensors

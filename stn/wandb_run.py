@@ -14,7 +14,7 @@ from stn.rundir import Row
 from stn.schema import Config
 
 KINDS = ("train", "eval")
-"""What is sent, in the order in which it is logged at a step; transforms (kind "warp") stay in the record."""
+"""What is sent, in the order in which it is logged at a step; transforms (kinds "warp", "pose") stay in the record."""
 QUIET = {"silent": True, "console": "off", "init_timeout": 20, "finish_timeout": 60}
 
 

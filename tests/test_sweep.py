@@ -432,3 +432,13 @@ def test_retry_leaves_alone_what_is_queued(tmp_path: Path) -> None:
     (tmp_path / "held").touch()
     assert launch("retry", "two", "--on", "slurm", "--runs", tmp_path / "runs", **env).returncode == 0
     assert "scontrol release" in (tmp_path / "calls").read_text()
+
+
+def test_the_newest_rows_are_found_before_the_poses_of_many_seeds(tmp_path: Path) -> None:
+    run = RunDir(tmp_path)
+    run.add_metrics([{"kind": "train", "step": 8}, {"kind": "eval", "step": 9}])
+    points = {"applied": [0.1234] * 200, "predicted": [0.1234] * 200}
+    run.add_metrics([{"kind": "pose", "seed": seed, "step": 9, "degrees": points} for seed in range(64)])
+    found = collect.last_metrics(run)
+    assert (found["train"]["step"], found["eval"]["step"], found["pose"]["seed"]) == (8, 9, 63)
+    assert run.metrics.stat().st_size > 1 << 16

@@ -53,7 +53,7 @@ def config(**log_fields) -> Config:
 
 
 def rows_of(seed: int, last: int, first: int = 0) -> list[Row]:
-    """Rows as a training logs them: every 50 steps, with an evaluation and transforms every 100."""
+    """Rows as a training logs them: every 50 steps, with an evaluation, transforms and poses every 100."""
     rows: list[Row] = []
     for step in range(50, last + 1, 50):
         at = {"seed": seed, "step": step, "epoch": step / 100}
@@ -61,6 +61,7 @@ def rows_of(seed: int, last: int, first: int = 0) -> list[Row]:
         if step % 100 == 0:
             rows.append({"kind": "eval", **at, "test_acc": 0.9, "test_loss": 0.2, "test_count": 300})
             rows.append({"kind": "warp", **at, "theta": [[1.0, 0.0]]})
+            rows.append({"kind": "pose", **at, "degrees": {"applied": [1.0], "predicted": [0.5]}})
     return [row for row in rows if row["step"] > first]
 
 
@@ -90,7 +91,7 @@ def history(server: WandbServer, seed: int) -> list[tuple[int, str]]:
 
 
 def whole(last: int) -> list[tuple[int, str]]:
-    return [(row["step"], row["kind"]) for row in rows_of(0, last) if row["kind"] != "warp"]
+    return [(row["step"], row["kind"]) for row in rows_of(0, last) if row["kind"] in ("train", "eval")]
 
 
 def requests(server: WandbServer) -> set[str]:
