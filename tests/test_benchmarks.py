@@ -93,6 +93,22 @@ def test_headline_runs_the_real_command_line(tmp_path: Path) -> None:
     assert "Projected, not run" in done.stdout
 
 
+@pytest.mark.slow
+def test_what_sweeps_and_reports_cost_is_measured(tmp_path: Path) -> None:
+    done = run("sweeps.py", "--seeds", "2", "--json", str(tmp_path / "sweeps.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "sweeps.json").read_text())
+    assert found["seeds"] == 200
+    assert set(found["figures"]) == {"expansion", "expansion again", "status", "retry"}
+    assert all(one["seconds"] > 0 and one["mb"] > 10 for one in found["figures"].values())
+    few = ("--archs", "2", "--datasets", "1", "--seeds", "7", "--repeat", "1")
+    done = run("report.py", *few, "--json", str(tmp_path / "report.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert (found["cells"], found["seeds"]) == (2, 14)
+    assert found["figures"]["seconds"] > 0
+
+
 def test_a_record_says_what_it_was_measured_on() -> None:
     assert {"date", "commit", "dirty", "cpu", "cores", "gpu", "torch", "command"} <= set(measure.machine(None))
 

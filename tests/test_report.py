@@ -1,5 +1,6 @@
 """Reports: what they say is in the rows, whatever the rows are."""
 
+import base64
 import csv
 import io
 import json
@@ -10,7 +11,7 @@ import pytest
 from conftest import ROOT
 from test_sweep import TWO, launch, result, saved
 
-from launch.report import charts, data, markdown, sections, tables
+from launch.report import build, charts, data, markdown, page, sections, tables
 from launch.report.data import load
 from launch.report.stats import compare, summary
 from launch.sweep import Plan
@@ -195,5 +196,32 @@ def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
     assert ("finished without a figure" in text) == (case in ("no figure", "damaged"))
     assert ("4 lines are no result" in text) == (case == "damaged")
     assert "<script>" not in text
-    page = (plan.experiment / "report" / "index.html").read_text()
-    assert ("no run directories" in page) == (case == "empty")
+    html = (plan.experiment / "report" / "index.html").read_text()
+    assert ("no run directories" in html) == (case == "empty")
+
+
+def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, comparison = plan.experiment / "report", load([str(plan.experiment)])
+    for cell, content in zip(comparison.cells, (b"first", b"second"), strict=True):
+        cell.runs[1].pictures.mkdir()
+        (cell.runs[1].pictures / "warp.png").write_bytes(content)
+    found = sections.sections(comparison, out)
+    ((about, pictures),) = found[0].pictures.items()
+    assert "several stages of training" in about
+    assert [(out / picture.link).read_bytes() for picture in pictures] == [b"first", b"second"]
+    assert all(f"]({picture.link})" in markdown.markdown(comparison, found, out) for picture in pictures)
+    monkeypatch.setattr(page._Pictures, "left", 6)
+    made = page.page(comparison, found)
+    assert f"data:image/png;base64,{base64.b64encode(b'first').decode()}" in made
+    assert base64.b64encode(b"second").decode() not in made
+    assert f'href="{pictures[1].link}"' in made
+
+
+def test_an_older_reports_figures_are_gone(plan: Plan) -> None:
+    out = plan.experiment / "report"
+    (out / "figures").mkdir(parents=True)
+    for name in ("cifar10-curves.png", "cifar10-curves.svg"):
+        (out / "figures" / name).write_text("old")
+    build.write(load([str(plan.experiment)]), out)
+    names = {path.name for path in (out / "figures").iterdir()}
+    assert {f"mnist-{name}.{kind}" for name in ("pairs", "seeds", "cost") for kind in ("png", "svg")} == names

@@ -15,6 +15,6 @@ def write(comparison: Comparison, out: Path) -> None:
     for path in (out / "figures").glob("*.[ps][nv]g"):  # of an older report
         if path.with_suffix(".png") not in made:
             path.unlink()
-    write_atomic(out / "index.html", page.page(comparison, found, out))
+    write_atomic(out / "index.html", page.page(comparison, found))
     write_atomic(out / "report.md", markdown.markdown(comparison, found, out))
     write_atomic(out / "rows.csv", markdown.rows_csv(comparison.cells))

@@ -66,7 +66,10 @@ def _section(section: Section, out: Path) -> list[str]:
     if section.published:
         parts += ["### Beside what was published, where the recipe is the same", render(section.published)]
     figures = sorted((out / "figures").glob(f"{file_name(section.name, '*')}"))
-    return parts + [f"![{text(path.stem)}](figures/{quote(path.name)})" for path in figures]
+    parts += [f"![{text(path.stem)}](figures/{quote(path.name)})" for path in figures]
+    for about, pictures in section.pictures.items():
+        parts += [f"### {about}", *(f"{text(p.label)}\n\n![{text(p.label)}]({quote(p.link)})" for p in pictures)]
+    return parts
 
 
 def markdown(comparison: Comparison, sections: Sequence[Section], out: Path) -> str:

@@ -10,6 +10,23 @@ from launch.report.data import Cell, Comparison, warnings
 from launch.report.tables import Metric, Table
 from stn.config import format_seeds
 
+PICTURES: dict[str, str] = {
+    "warp": "The same test images before and behind the transformer, at several stages of training",
+    "object": "One object under many perturbations, before and behind the transformer",
+    "iterations": "Each resampling",
+    "region": "The sampled region on the input image",
+}
+"""Of a run that are shown, and what they show."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Of one architecture's first run that has it."""
+
+    label: str
+    path: Path
+    link: str
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -36,6 +53,8 @@ class Section:
     without: list[str]
     """Seeds without a figure, each with why."""
     published: Table | None
+    pictures: dict[str, list[Picture]]
+    """By what they show."""
 
     @property
     def metrics(self) -> list[Metric]:
@@ -62,6 +81,17 @@ def _panel(cells: list[Cell], metric: Metric, first: bool, out: Path) -> Panel:
     )
 
 
+def _pictures(cells: list[Cell], out: Path) -> dict[str, list[Picture]]:
+    found: dict[str, list[Picture]] = {}
+    for name, about in PICTURES.items():
+        for cell in cells:
+            paths = (run.pictures / f"{name}.png" for run in cell.runs)
+            if path := next((path for path in paths if path.is_file()), None):
+                link = f"{tables.link(cell, out)}/{path.relative_to(cell.folder).as_posix()}"
+                found.setdefault(about, []).append(Picture(cell.label, path, link))
+    return found
+
+
 def sections(comparison: Comparison, out: Path) -> list[Section]:
     found = []
     for name, members in itertools.groupby(comparison.cells, key=lambda cell: cell.dataset):
@@ -70,5 +100,5 @@ def sections(comparison: Comparison, out: Path) -> list[Section]:
         panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
         drawn, without = charts.of(cells, metrics), _without(cells, metrics[0].key)
         known = published.table(cells)
-        found.append(Section(name, cells, panels, drawn, warnings(cells), without, known))
+        found.append(Section(name, cells, panels, drawn, warnings(cells), without, known, _pictures(cells, out)))
     return found
