@@ -202,6 +202,7 @@ def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
 
 def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     out, comparison = plan.experiment / "report", load([str(plan.experiment)])
+    out.mkdir()
     for cell, content in zip(comparison.cells, (b"first", b"second"), strict=True):
         cell.runs[1].pictures.mkdir()
         (cell.runs[1].pictures / "warp.png").write_bytes(content)
