@@ -165,7 +165,7 @@ def deep_cifar(wiring: str, classes: int) -> Net:
     """Six 3x3 convolutions with batch norm for 32x32 colour images, mean over the last map."""
     coordinates = _coord(wiring)
     head = [conv(16, 5, coordinates=coordinates), conv(16, 3, padding=1, coordinates=coordinates), dense(32)]
-    return Net([*_normed(64, 64, 128, 128, 192, 192), average(classes)], head)
+    return Net([*_normed(48, 48, 96, 96, 192, 192), average(classes)], head)
 
 
 # ---- CIFAR-10
