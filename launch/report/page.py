@@ -55,7 +55,7 @@ def page(comparison: Comparison, sections: Sequence[Section]) -> str:
         source=_Pictures().of,
         data=_data(sections),
         style=(ASSETS / "page.css").read_text(),
-        script="".join((ASSETS / name).read_text() for name in ("charts.js", "page.js")),
+        script="".join((ASSETS / name).read_text() for name in ("draw.js", "charts.js", "page.js")),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         seeds=sum(len(cell.rows) for cell in comparison.cells),
         few=FEWEST_PAIRS,
