@@ -130,6 +130,22 @@ def test_a_curve_is_of_evaluations_and_keeps_its_end(plan: Plan) -> None:
     assert (found["mean"][-1], found["low"][-1]) == (found["seeds"]["0"][-1], found["seeds"]["0"][-1])
 
 
+def test_poses_are_of_all_seeds_and_of_different_images(plan: Plan) -> None:
+    cell = load([str(plan.experiment)]).cells[1]
+    for run in cell.runs:
+        seeds = [seed for seed in parse_seeds(run.path.name) if seed in cell.rows]
+        poses = {"applied": [float(i) for i in range(200)], "predicted": [1.0] * 199 + [float("nan")]}
+        rows = [{"kind": "pose", "seed": seed, "step": 1, "epoch": 1, "degrees": poses} for seed in seeds]
+        run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cell.rows[0] |= {"pose_slope": 0.5, "pose_intercept": 3.0}
+    cell.rows[1] |= {"pose_slope": 0.7, "pose_intercept": 5.0}
+    found = charts.pose(cell)
+    assert found is not None
+    assert (found["unit"], found["slope"], found["intercept"]) == ("degrees", pytest.approx(0.6), 4.0)
+    assert len(found["points"]) <= charts.MOST_POINTS
+    assert {x for x, _ in found["points"]} == set(range(199))
+
+
 def test_a_confusion_is_the_mean_over_seeds(plan: Plan) -> None:
     cell = load([str(plan.experiment)]).cells[0]
     cell.rows[0]["confusion"], cell.rows[1]["confusion"] = [[8, 2], [1, 9]], [[6, 4], [1, 9]]

@@ -59,10 +59,9 @@ def confusion(cell: Cell) -> Chart | None:
     return {"n": len(given), "mean": mean, "least": least, "most": most}
 
 
-def _line(cell: Cell, tail: str) -> list[float | None]:
-    """Slope and intercept, mean over seeds."""
-    found = [list(cell.values(f"pose_{what}{tail}").values()) for what in ("slope", "intercept")]
-    return [_round(summary(values).mean) if values else None for values in found]
+def _line(cell: Cell) -> list[list[float]]:
+    """Slopes and intercepts of the seeds."""
+    return [list(cell.values(f"pose_{what}").values()) for what in ("slope", "intercept")]
 
 
 def pose(cell: Cell) -> Chart | None:
@@ -71,10 +70,13 @@ def pose(cell: Cell) -> Chart | None:
     kind = next((kind for kind in UNITS for row in last if kind in row), None)
     if kind is None:
         return None
-    points = [pair for row in last for pair in _pairs(row, kind)]
-    every = -(-len(points) // MOST_POINTS)
-    slope, intercept = _line(cell, "")
-    return {"unit": UNITS[kind], "points": points[:: max(1, every)], "slope": slope, "intercept": intercept}
+    found = [_pairs(row, kind) for row in last]
+    every = max(1, -(-sum(map(len, found)) // MOST_POINTS))
+    points = [
+        pair for k, pairs in enumerate(found) for pair in pairs[k % every :: every]
+    ]  # not the same images of each
+    slope, intercept = (summary(values).mean if values else None for values in _line(cell))
+    return {"unit": UNITS[kind], "points": points, "slope": _round(slope), "intercept": _round(intercept)}
 
 
 def _pairs(row: Row, kind: str) -> list[list[float]]:

@@ -192,7 +192,7 @@ def warnings(cells: list[Cell]) -> list[str]:
     """What differs between cells of one data set that are compared, and should not."""
     said = []
     for what, values in (
-        ("commits", lambda cell: {env.get("commit") for env in cell.environments}),
+        ("commits", lambda cell: {str(env.get("commit"))[:12] for env in cell.environments}),
         ("devices", lambda cell: {env.get("device_name") or env.get("device") for env in cell.environments}),
         ("versions of torch", lambda cell: {env.get("packages", {}).get("torch") for env in cell.environments}),
         ("precisions", lambda cell: {cell.config.train.precision}),
