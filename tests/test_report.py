@@ -164,6 +164,16 @@ def test_cells_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     assert {cell.label for cell in load([str(plan.experiment)]).cells} == {"cnn optim.lr=0.01", "cnn optim.lr=0.02"}
 
 
+def test_the_same_experiment_in_several_folders_is_told_apart(plan: Plan, tmp_path: Path) -> None:
+    for folder in ("again", "x/again"):
+        shutil.copytree(plan.experiment, tmp_path / folder)
+    cells = load([str(plan.experiment), str(tmp_path / "again"), str(tmp_path / "x" / "again")]).cells
+    labels = [cell.label for cell in cells if cell.arch == "cnn"]
+    assert "cnn in two" in labels
+    assert len(set(labels)) == 3
+    assert all(f"cnn in again in {tmp_path / folder}" in " ".join(labels) for folder in ("again", "x/again"))
+
+
 def test_what_should_not_differ_is_said(plan: Plan) -> None:
     for i, cell in enumerate(load([str(plan.experiment)]).cells):
         for run in cell.runs:

@@ -5,6 +5,7 @@ Must not know how it is shown.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -124,6 +125,15 @@ def _settings(cells: list[Cell]) -> None:
         for cell, own in members:
             others = [flat for _, flat in members]
             cell.setting = " ".join(f"{k}={v}" for k, v in own.items() if any(flat.get(k) != v for flat in others))
+        _places([cell for cell, _ in members])
+
+
+def _places(cells: list[Cell]) -> None:
+    """Tell the same experiment in several folders apart."""
+    for name in (lambda cell: cell.folder.parent.name, lambda cell: str(cell.folder)):
+        labels = Counter(cell.label for cell in cells)
+        for cell in [cell for cell in cells if labels[cell.label] > 1]:
+            cell.setting = f"{cell.setting} in {name(cell)}".strip()
 
 
 class _Reader:
