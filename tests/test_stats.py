@@ -87,6 +87,8 @@ def test_pairs_are_of_shared_seeds_and_few_claim_nothing() -> None:
     assert compare(first, {}).difference is None
     same = compare(first, first)
     assert (same.p, same.effect, same.seeds) == (1.0, None, None)
+    above = compare(first, {seed: value + 0.1 for seed, value in first.items()})  # scatter of rounding alone
+    assert (above.p, above.effect, above.seeds) == (2 / 256, None, None)
 
 
 @pytest.mark.slow

@@ -134,6 +134,7 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Pairing:
     if not differences:
         return Pairing(0, None, None, None, None)
     found = summary(differences)
-    effect = found.mean / found.sd if found.sd else None
+    largest = max(abs(values[seed]) for values in (first, second) for seed in shared)
+    effect = found.mean / found.sd if found.sd and found.sd > 1e-12 * largest else None  # else rounding is all of it
     p = sign_flip_p(differences) if len(shared) >= FEWEST_PAIRS else None
     return Pairing(len(shared), found, p, effect, seeds_needed(effect) if effect else None)
