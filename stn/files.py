@@ -73,7 +73,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; nothing where there is none, or where it is damaged."""
     try:
         found = json.loads(read_text(path))
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -88,7 +88,7 @@ def parse_rows(lines: list[str]) -> list[dict[str, Any]]:
     for line in lines:
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
             rows.append(row)

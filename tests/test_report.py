@@ -247,8 +247,11 @@ def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypat
 def test_an_older_reports_figures_are_gone(plan: Plan) -> None:
     out = plan.experiment / "report"
     (out / "figures").mkdir(parents=True)
-    for name in ("cifar10-curves.png", "cifar10-curves.svg"):
+    for name in ("cifar10-curves.png", "cifar10-curves.svg", "mine.png"):
         (out / "figures" / name).write_text("old")
     build.write(load([str(plan.experiment)]), out)
     names = {path.name for path in (out / "figures").iterdir()}
-    assert {f"mnist-{name}.{kind}" for name in ("pairs", "seeds", "cost") for kind in ("png", "svg")} == names
+    assert {f"mnist-{name}.{kind}" for name in ("pairs", "seeds", "cost") for kind in ("png", "svg")} == names - {
+        "mine.png"
+    }
+    assert "mine.png" in names

@@ -12,9 +12,10 @@ def write(comparison: Comparison, out: Path) -> None:
     """Everything, in place of an older report."""
     found = sections(comparison, out)
     made = {path for section in found for path in figures.draw(section, out / "figures")}
-    for path in (out / "figures").glob("*.[ps][nv]g"):  # of an older report
-        if path.with_suffix(".png") not in made:
-            path.unlink()
-    write_atomic(out / "index.html", page.page(comparison, found))
-    write_atomic(out / "report.md", markdown.markdown(comparison, found, out))
-    write_atomic(out / "rows.csv", markdown.rows_csv(comparison.cells))
+    for name in figures.NAMES:  # of an older report; nothing else that lies there
+        for path in (out / "figures").glob(f"*-{name}.[ps][nv]g"):
+            if path.with_suffix(".png") not in made:
+                path.unlink()
+    texts = {"index.html": page.page(comparison, found), "report.md": markdown.markdown(comparison, found, out)}
+    for name, text in (texts | {"rows.csv": markdown.rows_csv(comparison.cells)}).items():
+        write_atomic(out / name, text.encode(errors="replace"))  # half a character, from a damaged row

@@ -1,12 +1,11 @@
 """What the charts of a report show, as plain numbers: the page and the figures beside it draw the same."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from launch.report.data import Cell
+from launch.report.data import Cell, is_number
 from launch.report.stats import summary
 from launch.report.tables import UNITS, Metric
 from stn.rundir import Row
@@ -32,8 +31,8 @@ def curve(cell: Cell) -> Chart | None:
     key = "val_acc" if cell.config.data.validation else "test_acc"
     of: dict[int, dict[float, float]] = {}
     for seed, rows in sorted(cell.metrics["eval"].items()):
-        points = {float(row["epoch"]): row.get(key) for row in rows if isinstance(row.get("epoch"), int | float)}
-        of[seed] = {x: 1 - y for x, y in points.items() if isinstance(y, int | float) and math.isfinite(y)}
+        points = {float(row["epoch"]): row.get(key) for row in rows if is_number(row.get("epoch"))}
+        of[seed] = {x: 1 - y for x, y in points.items() if is_number(y)}
     xs = _thinned(sorted({x for points in of.values() for x in points}))
     if not xs:
         return None
@@ -48,20 +47,33 @@ def curve(cell: Cell) -> Chart | None:
 
 
 def confusion(cell: Cell) -> Chart | None:
-    """Images by class and answer: mean, least and most over seeds."""
-    given = [row["confusion"] for row in cell.rows.values() if isinstance(row.get("confusion"), list)]
-    shapes = {(len(matrix), *(len(line) for line in matrix)) for matrix in given}
-    if len(shapes) != 1:
+    """Images by class and answer: mean, least and most over seeds; none where seeds differ in their classes."""
+    given = [matrix for row in cell.rows.values() if _is_confusion(matrix := _array(row.get("confusion")))]
+    if len({matrix.shape for matrix in given}) != 1:
         return None
-    counts = np.asarray(given, dtype=float)
+    counts = np.asarray(given)
     mean = [[_round(value) for value in line] for line in counts.mean(0)]
     least, most = counts.min(0).astype(int).tolist(), counts.max(0).astype(int).tolist()
     return {"n": len(given), "mean": mean, "least": least, "most": most}
 
 
-def _line(cell: Cell) -> list[list[float]]:
-    """Slopes and intercepts of the seeds."""
-    return [list(cell.values(f"pose_{what}").values()) for what in ("slope", "intercept")]
+def _array(given: object) -> np.ndarray:
+    """What was read, as numbers; an empty one where it is none, or ragged."""
+    try:
+        return np.asarray(given, dtype=float)
+    except (ValueError, TypeError, OverflowError):
+        return np.empty(0)
+
+
+def _is_confusion(matrix: np.ndarray) -> bool:
+    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0
+    return square and bool(((matrix >= 0) & (matrix < 1e15)).all())
+
+
+def _line(cell: Cell) -> list[float | None]:
+    """Slope and intercept, mean over seeds."""
+    found = [list(cell.values(f"pose_{what}").values()) for what in ("slope", "intercept")]
+    return [_round(summary(values).mean) if values else None for values in found]
 
 
 def pose(cell: Cell) -> Chart | None:
@@ -70,30 +82,31 @@ def pose(cell: Cell) -> Chart | None:
     kind = next((kind for kind in UNITS for row in last if kind in row), None)
     if kind is None:
         return None
-    found = [_pairs(row, kind) for row in last]
-    every = max(1, -(-sum(map(len, found)) // MOST_POINTS))
-    points = [
-        pair for k, pairs in enumerate(found) for pair in pairs[k % every :: every]
-    ]  # not the same images of each
-    slope, intercept = (summary(values).mean if values else None for values in _line(cell))
-    return {"unit": UNITS[kind], "points": points, "slope": _round(slope), "intercept": _round(intercept)}
+    points = [pair for row in last for pair in _pairs(row, kind)]
+    if not points:
+        return None
+    every = -(-len(points) // MOST_POINTS)
+    slope, intercept = _line(cell)
+    return {"unit": UNITS[kind], "points": points[:: max(1, every)], "slope": slope, "intercept": intercept}
 
 
 def _pairs(row: Row, kind: str) -> list[list[float]]:
     """Applied and predicted, x and y of a shift one after the other."""
-    columns = (np.asarray(row.get(kind, {}).get(what, []), dtype=float).ravel() for what in ("applied", "predicted"))
-    return [[a, b] for a, b in zip(*columns, strict=False) if math.isfinite(a + b)]
+    found = row.get(kind)
+    if not isinstance(found, dict):
+        return []
+    applied, made = (_array(found.get(what)) for what in ("applied", "predicted"))
+    if applied.shape != made.shape:
+        return []
+    return [[a, b] for a, b in zip(applied.ravel().tolist(), made.ravel().tolist(), strict=True) if is_number(a + b)]
 
 
 def costs(cell: Cell) -> Chart:
     """What a seed costs; times are of one seed's share of its block."""
-    shares = [row["wall_s"] / (row.get("fused") or 1) for row in cell.rows.values() if _is_number(row.get("wall_s"))]
+    fused = cell.values("fused")
+    shares = [seconds / (fused.get(seed) or 1) for seed, seconds in cell.values("wall_s").items()]
     found = {key: list(cell.values(key).values()) for key in ("params", "images_per_s")} | {"seconds": shares}
     return {key: _round(summary(values).median) if values else None for key, values in found.items()}
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def values(cell: Cell, metric: Metric) -> Chart:

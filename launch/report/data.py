@@ -3,24 +3,28 @@
 Must not know how it is shown.
 """
 
-import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from launch.collect import find_runs
 from launch.sweep import load_plan
-from stn.config import build_config, parse_seeds, read_yaml
-from stn.files import read_json, read_text
+from stn.config import build_config, format_seeds, parse_seeds, read_yaml
+from stn.files import parse_rows, read_json, read_rows, read_text
 from stn.rundir import Row, RunDir
 from stn.schema import Config
 
 _OF_METRICS = ("eval", "pose")
 """Kinds of rows of metrics.jsonl that a report draws."""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """One whose square is a number as well; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
 
 
 @dataclass
@@ -56,7 +60,7 @@ class Cell:
     def values(self, metric: str) -> dict[int, float]:
         """A figure of the finished seeds; seeds without it are left out."""
         found = ((seed, row.get(metric)) for seed, row in sorted(self.rows.items()))
-        return {seed: value for seed, value in found if isinstance(value, int | float) and math.isfinite(value)}
+        return {seed: value for seed, value in found if is_number(value)}
 
     @cached_property
     def environments(self) -> list[dict[str, Any]]:
@@ -67,9 +71,11 @@ class Cell:
         """Evaluations and poses of finished seeds, by kind and seed, in the order of training."""
         found: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _OF_METRICS}
         for run in self.runs:
+            own: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _OF_METRICS}
             for row in _drawn(run):
-                if row.get("seed") in self.rows:
-                    found[row["kind"]].setdefault(row["seed"], []).append(row)
+                if isinstance(row.get("seed"), int) and row["seed"] in self.rows:
+                    own[row["kind"]].setdefault(row["seed"], []).append(row)
+            found = {kind: own[kind] | found[kind] for kind in _OF_METRICS}  # of a seed in two of them, the first
         return found
 
 
@@ -88,12 +94,7 @@ def _drawn(run: RunDir) -> Iterator[Row]:
     """Most lines of metrics.jsonl are of other kinds, and are not worth parsing."""
     for line in read_text(run.metrics).splitlines():
         if any(f'"{kind}"' in line[:40] for kind in _OF_METRICS):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            if row.get("kind") in _OF_METRICS:
-                yield row
+            yield from (row for row in parse_rows([line]) if row.get("kind") in _OF_METRICS)
 
 
 def _asked_for(folder: Path) -> Iterator[tuple[str, Path, set[int]]]:
@@ -104,11 +105,21 @@ def _asked_for(folder: Path) -> Iterator[tuple[str, Path, set[int]]]:
             yield job.sig, plan.cell_file(job), set(parse_seeds(job.seeds))
 
 
+def _unreadable(run: RunDir) -> OSError | None:
+    for path in (run.results, run.metrics, run.env):
+        try:
+            path.open("rb").close()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            return error
+    return None
+
+
 def _own_seeds(run: RunDir) -> set[int]:
-    try:
+    with suppress(ValueError):
         return set(parse_seeds(run.path.name))
-    except ValueError:
-        return set(run.rows())
+    return set()
 
 
 def _flat(config: Config) -> dict[str, Any]:
@@ -125,15 +136,11 @@ def _settings(cells: list[Cell]) -> None:
         for cell, own in members:
             others = [flat for _, flat in members]
             cell.setting = " ".join(f"{k}={v}" for k, v in own.items() if any(flat.get(k) != v for flat in others))
-        _places([cell for cell, _ in members])
-
-
-def _places(cells: list[Cell]) -> None:
-    """Tell the same experiment in several folders apart."""
-    for name in (lambda cell: cell.folder.parent.name, lambda cell: str(cell.folder)):
-        labels = Counter(cell.label for cell in cells)
-        for cell in [cell for cell in cells if labels[cell.label] > 1]:
-            cell.setting = f"{cell.setting} in {name(cell)}".strip()
+        for name in (lambda cell: cell.folder.parent.name, lambda cell: cell.folder):  # one experiment in two sweeps
+            labels = Counter(cell.label for cell, _ in members)
+            for cell, _ in members:
+                if labels[cell.label] > 1:
+                    cell.setting = f"{cell.setting} ({name(cell)})".strip()
 
 
 class _Reader:
@@ -155,9 +162,10 @@ class _Reader:
             self.cells[folder, sig] = Cell(sig, found, folder / sig)
         return self.cells[folder, sig]
 
-    def plan(self, folder: Path) -> None:
+    def plan(self, folder: Path, below: list[Path]) -> None:
+        """The experiments of a sweep, those below these paths."""
         try:
-            jobs = list(_asked_for(folder))
+            jobs = [job for job in _asked_for(folder) if any((folder / job[0]).is_relative_to(path) for path in below)]
         except (ValueError, OSError) as error:
             self.notes.append(f"{error}: which seeds are missing is not known")
             return
@@ -170,16 +178,24 @@ class _Reader:
         cell = self.cell(folder, sig, run.config)
         if cell is None:
             return
-        cell.runs.append(run)
-        rows = run.rows()
-        if damaged := len(read_text(run.results).splitlines()) - len(rows):
-            self.notes.append(f"{run.results}: {damaged} lines are no result of a seed, and left out")
-        for seed, row in rows.items():
-            if row.get("status") == "failed":
-                cell.failed[seed] = str(row.get("reason"))
-            else:
-                cell.rows.setdefault(seed, row)
         self.asked.setdefault((folder, sig), set()).update(_own_seeds(run))
+        if error := _unreadable(run):
+            self.notes.append(f"left out: {error}")
+            return
+        cell.runs.append(run)
+        written = {seed for row in read_rows(run.results) if isinstance(seed := row.get("seed"), int)}
+        if damaged := len(read_text(run.results).splitlines()) - len(written):
+            self.notes.append(f"{run.results}: {damaged} lines are no result of a seed, or repeat one, and left out")
+        rows, known = run.rows(), cell.rows.keys() | cell.failed.keys()
+        if twice := sorted(rows.keys() & known):
+            self.notes.append(f"{run.path}: another run directory has seeds {format_seeds(twice)} as well, and counts")
+        for seed, row in rows.items():
+            if seed in known:
+                continue
+            if row.get("status") == "failed":
+                cell.failed[seed] = str(row.get("reason") or "no reason was recorded")
+            else:
+                cell.rows[seed] = row
 
 
 def load(paths: Iterable[str]) -> Comparison:
@@ -188,7 +204,7 @@ def load(paths: Iterable[str]) -> Comparison:
     folders = [Path(path).resolve() for path in paths]
     runs = find_runs(map(str, folders))
     for folder in dict.fromkeys([*folders, *(run.path.parent.parent for run in runs)]):
-        reader.plan(folder)
+        reader.plan(folder, folders)
     for run in runs:
         reader.run(run)
     for key, cell in reader.cells.items():
@@ -198,21 +214,26 @@ def load(paths: Iterable[str]) -> Comparison:
     return Comparison(", ".join(dict.fromkeys(path.name for path in folders)), cells, reader.notes)
 
 
+def _torch(env: dict[str, Any]) -> object:
+    packages = env.get("packages")
+    return packages.get("torch") if isinstance(packages, dict) else None
+
+
 def warnings(cells: list[Cell]) -> list[str]:
     """What differs between cells of one data set that are compared, and should not."""
     said = []
     for what, values in (
-        ("commits", lambda cell: {str(env.get("commit"))[:12] for env in cell.environments}),
-        ("devices", lambda cell: {env.get("device_name") or env.get("device") for env in cell.environments}),
-        ("versions of torch", lambda cell: {env.get("packages", {}).get("torch") for env in cell.environments}),
-        ("precisions", lambda cell: {cell.config.train.precision}),
-        ("numbers of processes", lambda cell: {row.get("world_size") for row in cell.rows.values()}),
-        ("lengths of training (steps)", lambda cell: {row.get("steps") for row in cell.rows.values()}),
-        ("batch sizes", lambda cell: {cell.config.data.batch_size}),
+        ("commits", lambda cell: [str(env.get("commit"))[:12] for env in cell.environments]),
+        ("devices", lambda cell: [env.get("device_name") or env.get("device") for env in cell.environments]),
+        ("versions of torch", lambda cell: [_torch(env) for env in cell.environments]),
+        ("precisions", lambda cell: [cell.config.train.precision]),
+        ("numbers of processes", lambda cell: [row.get("world_size") for row in cell.rows.values()]),
+        ("lengths of training (steps)", lambda cell: [row.get("steps") for row in cell.rows.values()]),
+        ("batch sizes", lambda cell: [cell.config.data.batch_size]),
     ):
-        found = {value for cell in cells for value in values(cell)}
+        found = {str(value) for cell in cells for value in values(cell)}
         if len(found) > 1:
-            said.append(f"different {what} are compared: {', '.join(sorted(map(str, found)))}")
+            said.append(f"different {what} are compared: {', '.join(sorted(found))}")
     if any(env.get("dirty") for cell in cells for env in cell.environments):
         said.append("some runs were started with uncommitted changes")
     return said

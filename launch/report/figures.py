@@ -25,6 +25,8 @@ MARKS, DASHES = "os^Dv", ("-", "--", ":", "-.")
 MOST = 30
 """Architectures of a figure; the page shows the others."""
 
+NAMES = ("pairs", "seeds", "curves", "cost", "confusion", "pose")
+"""Of files, behind that of the data set."""
 MOST_TILES = 12
 FALLBACKS = ("Noto Sans CJK JP", "Noto Sans", "Arial Unicode MS", "Hiragino Sans", "MS Gothic", "WenQuanYi Zen Hei")
 """For names in other scripts, where one of them is installed."""
@@ -35,8 +37,9 @@ def _style(i: int) -> tuple[str, str, str]:
 
 
 def _short(label: str, most: int = 32) -> str:
-    """A dollar sign would begin a formula."""
-    return (label if len(label) <= most else label[: most - 1] + "…").replace("$", r"\$")
+    """Without its middle: settings differ at the end. A dollar sign would begin a formula."""
+    half = most // 2
+    return (label if len(label) <= most else f"{label[: most - half - 1]}…{label[-half:]}").replace("$", r"\$")
 
 
 def _whisker(axis: Axes, x: float, ends: list[float], k: float, colour: str) -> None:
@@ -61,7 +64,8 @@ def seeds(found: Sequence[Chart], metric: Metric) -> Figure | None:
         x = [place - 0.12 + 0.4 * ((0.618034 * j) % 1 - 0.5) for j in range(len(values))]
         axis.plot(x, [metric.scale * v for v in values], mark, color=colour, ms=4.5, alpha=0.55, mew=0)
         _whisker(axis, place + 0.25, one["values"][metric.key]["mean"], metric.scale, colour)
-    axis.set_xticks(range(len(own)), [_short(one["label"], 18) for _, one in own], rotation=25 if len(own) > 4 else 0)
+    turned = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if len(own) > 4 else {}
+    axis.set_xticks(range(len(own)), [_short(one["label"], 18) for _, one in own], **turned)
     axis.set(ylabel=_axis(metric))
     return figure
 
@@ -76,7 +80,7 @@ def curves(found: Sequence[Chart]) -> Figure | None:
     own = [(i, one) for i, one in enumerate(found) if one["curve"]]
     if not own:
         return None
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    figure = Figure(figsize=(9.5, 4.5), layout="constrained")
     axis = figure.subplots()
     for i, one in own:
         (colour, mark, dash), c = _style(i), one["curve"]
@@ -90,12 +94,14 @@ def curves(found: Sequence[Chart]) -> Figure | None:
         axis.fill_between([c["x"][j] for j in band], low, high, color=colour, alpha=0.16, lw=0)
         mean = [100 * v for v in c["mean"]]
         axis.plot(c["x"], mean, dash, color=colour, marker=mark, ms=4, lw=1.8, label=_short(one["label"]))
-    positive = all(v is None or v > 0 for _, one in own for values in one["curve"]["seeds"].values() for v in values)
-    axis.set(xlabel="epoch", ylabel="error (%)", yscale="log" if positive else "linear")
+    errors = [v for _, one in own for values in one["curve"]["seeds"].values() for v in values if v is not None]
+    least, most = 100 * min(errors), 100 * max(errors)
+    axis.set(xlabel="epoch", ylabel="error (%)", yscale="log" if least > 0 else "linear")
+    axis.set_ylim(*((least / 1.1, most * 1.1) if least > 0 else (0, most * 1.05 or 1)))  # intervals may end beyond
     for formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
         formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.grid(alpha=0.3, which="both")
-    axis.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside right upper")
     return figure
 
 
@@ -106,7 +112,7 @@ def cost(found: Sequence[Chart], metric: Metric) -> Figure | None:
     kinds = [key for key in names if any(one["costs"][key] for _, one in own)]
     if not kinds:
         return None
-    figure = Figure(figsize=(5 * len(kinds), 4), layout="constrained")
+    figure = Figure(figsize=(5 * len(kinds) + 2, 4), layout="constrained")
     for axis, key in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         for i, one in own:
             colour, mark, _ = _style(i)
@@ -116,7 +122,10 @@ def cost(found: Sequence[Chart], metric: Metric) -> Figure | None:
                 axis.plot([one["costs"][key]], [metric.scale * mean[0]], mark, color=colour, label=_short(one["label"]))
         axis.set(xlabel=names[key], ylabel=_axis(metric))
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=8)
+    handles = {
+        label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside right upper")
     return figure
 
 
@@ -178,7 +187,7 @@ def pairs(table: Table, metric: Metric) -> Figure | None:
     figure = Figure(figsize=(side, 0.75 * side), layout="constrained")
     axis = figure.subplots()
     shades = {"better": "#bfe0f7", "worse": "#fbd0ac"}
-    marks = {"better": "▲ ", "worse": "▼ ", "weak": "≈ ", "few": "? "}
+    marks = {"better": "▲ ", "worse": "▼ ", "real": "≠ ", "weak": "≈ ", "few": "? "}
     for i, row in enumerate(table.rows):
         for j, value in enumerate(row[1:]):
             shade = shades.get(value.mark, "#f1f1f1")
@@ -207,16 +216,16 @@ def save(figure: Figure, path: Path) -> None:
 def draw(section: Section, folder: Path) -> list[Path]:
     """All figures of a data set, under the metric that it is judged by."""
     found, (metric, matrix) = section.charts[:MOST], (section.panels[0].metric, section.panels[0].matrix)
-    makers: dict[str, Callable[[], Figure | None]] = {
-        "pairs": lambda: pairs(matrix, metric) if matrix else None,
-        "seeds": lambda: seeds(found, metric),
-        "curves": lambda: curves(found),
-        "cost": lambda: cost(found, metric),
-        "confusion": lambda: confusion(found),
-        "pose": lambda: pose(found),
-    }
+    makers: list[Callable[[], Figure | None]] = [
+        lambda: pairs(matrix, metric) if matrix else None,
+        lambda: seeds(found, metric),
+        lambda: curves(found),
+        lambda: cost(found, metric),
+        lambda: confusion(found),
+        lambda: pose(found),
+    ]
     paths = []
-    for name, make in makers.items():
+    for name, make in zip(NAMES, makers, strict=True):
         if figure := make():
             path = folder / file_name(section.name, name)
             save(figure, path)

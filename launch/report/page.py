@@ -24,7 +24,10 @@ class _Pictures:
 
     def of(self, picture: Picture) -> str:
         """As the page's own; "" where it is to be linked."""
-        content = picture.path.read_bytes()
+        try:
+            content = picture.path.read_bytes()
+        except OSError:
+            return ""
         if len(content) > self.left:
             return ""
         self.left -= len(content)
@@ -54,8 +57,8 @@ def page(comparison: Comparison, sections: Sequence[Section]) -> str:
         sections=sections,
         source=_Pictures().of,
         data=_data(sections),
-        style=(ASSETS / "page.css").read_text(),
-        script="".join((ASSETS / name).read_text() for name in ("draw.js", "charts.js", "page.js")),
+        style=(ASSETS / "page.css").read_text(encoding="utf-8"),
+        script="".join((ASSETS / name).read_text(encoding="utf-8") for name in ("draw.js", "charts.js", "page.js")),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         seeds=sum(len(cell.rows) for cell in comparison.cells),
         few=FEWEST_PAIRS,

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from launch.report.data import Cell
+from launch.report.data import Cell, is_number
 from launch.report.stats import half_width, summary
 from launch.report.tables import Table, Value
 from stn.config import RECIPES, build_config, normalise, overlay, read_yaml, signature
@@ -94,7 +94,8 @@ def _known() -> dict[str, list[tuple[Figure, str]]]:
 def _evaluated(cell: Cell, epochs: set[str | int]) -> dict[str | int, list[float]]:
     """Accuracies of the seeds that have finished, at these epochs."""
     rows = [row for of_seed in cell.metrics["eval"].values() for row in of_seed] if epochs else []
-    return {epoch: [row["test_acc"] for row in rows if row.get("epoch") == epoch] for epoch in epochs}
+    known = [row for row in rows if is_number(row.get("test_acc"))]
+    return {epoch: [row["test_acc"] for row in known if row.get("epoch") == epoch] for epoch in epochs}
 
 
 def beside(cell: Cell) -> list[Beside]:

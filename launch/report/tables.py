@@ -67,7 +67,7 @@ class Value(NamedTuple):
     """What it is sorted by; None: nothing is known."""
     link: str = ""
     mark: str = ""
-    """better, worse: significant; weak: not; few: nothing is claimed."""
+    """better, worse, real (neither is better): significant; weak: not; few: nothing is claimed."""
     more: str = ""
     """What to say to who asks."""
 
@@ -193,7 +193,7 @@ def comparisons(pairs: Sequence[Pair], metric: Metric) -> Table:
 
 
 def matrix(cells: Sequence[Cell], pairs: Sequence[Pair], metric: Metric) -> Table:
-    """Row against column: by how much the row's architecture is better, and whether that is real."""
+    """Row against column: the mean difference, and whether it is real."""
     fields: dict[tuple[int, int], Value] = {}
     better = -1.0 if metric.higher is False else 1.0
     for pair in pairs:
@@ -203,7 +203,9 @@ def matrix(cells: Sequence[Cell], pairs: Sequence[Pair], metric: Metric) -> Tabl
                 fields[id(row), id(column)] = Value("no pairs", mark="few")
                 continue
             mean = sign * found.difference.mean
-            mark = pair.mark if pair.mark != "real" else ("better" if better * mean > 0 else "worse")
+            mark = pair.mark
+            if mark == "real" and metric.higher is not None:
+                mark = "better" if better * mean > 0 else "worse"
             ends = sorted(sign * end for end in (found.difference.low, found.difference.high) if end is not None)
             between = f", 95 % interval {metric.text(ends[0], '+')} to {metric.text(ends[1], '+')}" if ends else ""
             effect = "" if found.effect is None else f", d_z {sign * found.effect:.2f}"
