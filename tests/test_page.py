@@ -183,6 +183,13 @@ def test_charts_are_used_by_keyboard(kind: str, small: Path, opened) -> None:
         page.keyboard.press("ArrowRight")
         said.append(page.locator("#tip").inner_text())
     assert len(set(said)) == 3
+    for key, other in (("Home", said[0]), ("PageDown", None), ("Home", said[0]), ("ArrowLeft", None), ("End", None)):
+        before = page.locator("#tip").inner_text()
+        page.keyboard.press(key)
+        now = page.locator("#tip").inner_text()
+        assert now == (before if key == "End" else other or now)  # left of the first is the last
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#tip").inner_text() == said[0]
     page.keyboard.press("Escape")
     assert page.locator("#tip").is_hidden()
 
@@ -205,6 +212,29 @@ def test_it_is_accessible_and_fits(width: int, scheme: str, small: Path, opened)
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.click("#theme")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
+
+
+def test_wide_intervals_stay_in_the_plot(small: Path, opened, tmp_path: Path) -> None:
+    """Two seeds: 12.7 standard errors, far beyond the curves."""
+    comparison = load([str(small.parent.parent)])
+    for cell in comparison.cells:
+        cell.rows = {seed: row for seed, row in cell.rows.items() if seed < 2}
+    build.write(comparison, tmp_path)
+    page = opened(tmp_path / "index.html")
+    bands = page.locator('[data-chart="curves"]:visible svg > polygon[fill-opacity="0.16"]')
+    assert bands.count() == 3
+    for band in bands.all():
+        clip = page.locator(str(band.get_attribute("clip-path"))[4:-1] + " rect")
+        assert float(str(clip.get_attribute("height"))) < 300
+
+
+def test_printing_is_light_and_the_page_dark_again(small: Path, opened) -> None:
+    page = opened(small, color_scheme="dark")
+    said = "document.documentElement.dataset.theme"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(said) == "light"
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(said) == "dark"
 
 
 NAMES = [
