@@ -233,6 +233,9 @@ def test_printing_is_light_and_the_page_dark_again(small: Path, opened) -> None:
     said = "document.documentElement.dataset.theme"
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.evaluate(said) == "light"
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 within Chromium's margins
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate(said) == "dark"
 

@@ -195,6 +195,8 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
         "lengths of training (steps)",
         "batch sizes",
     ]
+    cells[0].config = cells[0].config.model_copy(update={"data": batches.model_copy(update={"validation": 100})})
+    assert "different numbers of images for validation are compared: 0, 100" in data.warnings(cells)
 
 
 @pytest.mark.parametrize("case", ["empty", "one seed", "all failed", "no figure", "damaged"])

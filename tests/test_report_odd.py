@@ -5,9 +5,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import test_report
 
-from launch.report import build, figures, markdown, page, sections, tables
+from launch.report import build, charts, figures, markdown, page, sections, tables
 from launch.report.data import load
 from launch.sweep import Plan
 from stn.files import read_rows
@@ -70,6 +71,18 @@ def test_whatever_is_in_the_rows_there_is_a_report(plan: Plan, tmp_path: Path) -
         assert "stn_slx" in markdown.markdown(comparison, found, tmp_path)
         for make in (figures.curves, figures.confusion, figures.pose):
             make(found[0].charts)
+
+
+def test_poses_that_are_drawn_are_of_all_images_and_both_directions(plan: Plan) -> None:
+    """A shift has x and y one after the other: every second of them would be x alone."""
+    cell = load([str(plan.experiment)]).cells[0]
+    both = [[x, 1000 + x] for x in range(200)]
+    cell.metrics["pose"] = {seed: [{"shift": {"applied": both, "predicted": both}}] for seed in range(10)}
+    found = charts.pose(cell)
+    assert found is not None
+    assert len(found["points"]) == charts.MOST_POINTS
+    assert sum(a >= 1000 for a, _ in found["points"]) == pytest.approx(200, abs=50)
+    assert len({a for a, _ in found["points"]}) > 200
 
 
 def test_half_a_character_is_written_as_something(plan: Plan) -> None:

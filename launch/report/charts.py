@@ -85,9 +85,9 @@ def pose(cell: Cell) -> Chart | None:
     points = [pair for row in last for pair in _pairs(row, kind)]
     if not points:
         return None
-    every = -(-len(points) // MOST_POINTS)
+    some = sorted(np.random.default_rng(0).permutation(len(points))[:MOST_POINTS])  # steps would be of the same images
     slope, intercept = _line(cell)
-    return {"unit": UNITS[kind], "points": points[:: max(1, every)], "slope": slope, "intercept": intercept}
+    return {"unit": UNITS[kind], "points": [points[i] for i in some], "slope": slope, "intercept": intercept}
 
 
 def _pairs(row: Row, kind: str) -> list[list[float]]:

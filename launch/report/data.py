@@ -230,6 +230,7 @@ def warnings(cells: list[Cell]) -> list[str]:
         ("numbers of processes", lambda cell: [row.get("world_size") for row in cell.rows.values()]),
         ("lengths of training (steps)", lambda cell: [row.get("steps") for row in cell.rows.values()]),
         ("batch sizes", lambda cell: [cell.config.data.batch_size]),
+        ("numbers of images for validation", lambda cell: [cell.config.data.validation]),
     ):
         found = {str(value) for cell in cells for value in values(cell)}
         if len(found) > 1:

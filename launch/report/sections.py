@@ -61,12 +61,14 @@ class Section:
         return [panel.metric for panel in self.panels]
 
 
-def _without(cells: list[Cell], key: str) -> list[str]:
+def _without(cells: list[Cell], metric: Metric) -> list[str]:
     said = [f"{cell.label}: seeds {format_seeds(cell.missing)} are missing" for cell in cells if cell.missing]
     for cell in cells:
         said += [f"{cell.label}: seed {seed} failed: {reason}" for seed, reason in sorted(cell.failed.items())]
-        if unknown := sorted(set(cell.rows) - set(cell.values(key))):
-            said.append(f"{cell.label}: seeds {format_seeds(unknown)} have finished without a figure")
+        if unknown := sorted(set(cell.rows) - set(cell.values(metric.key))):
+            said.append(
+                f"{cell.label}: seeds {format_seeds(unknown)} have finished without a figure for: {metric.title}"
+            )
     return said
 
 
@@ -98,7 +100,7 @@ def sections(comparison: Comparison, out: Path) -> list[Section]:
         cells = list(members)
         metrics = tables.metrics_of(cells)
         panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
-        drawn, without = charts.of(cells, metrics), _without(cells, metrics[0].key)
+        drawn, without = charts.of(cells, metrics), _without(cells, metrics[0])
         known = published.table(cells)
         found.append(Section(name, cells, panels, drawn, warnings(cells), without, known, _pictures(cells, out)))
     return found

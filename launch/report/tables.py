@@ -114,7 +114,7 @@ def architectures(cells: Sequence[Cell], metric: Metric, out: Path | None = None
     unit = f" {metric.unit}".rstrip()
     ends = ("best seed", "worst seed") if metric.higher is not None else ("most", "least")
     headings = ["architecture", "n", f"mean{unit}", "SD", "95 % interval", "median", *ends]
-    headings += ["parameters", "images/s", "s", "seeds at once", "missing", "failed"]
+    headings += ["parameters", "images/s", "time s", "seeds at once", "missing", "failed"]
     rows = []
     for cell in cells:
         values = list(cell.values(metric.key).values())
