@@ -165,6 +165,8 @@ def test_the_report_has_a_table_where_there_is_something_to_compare(tmp_path: Pa
     row = "| manuelrames, convolution, last epoch | stn_c0 | % accuracy | 98.86 (n = 5) | 99.04 | 0.06 | 5 | +0.18 |"
     assert f"{row} no (± 0.11) |" in render(found)
     assert render(found).count("manuelrames, convolution, last epoch") == 1
+    (last,) = (row for row in found.rows if row[0].text == "manuelrames, convolution, last epoch")
+    assert [value.sort for value in last][3:8] == pytest.approx([98.86, 99.04, 0.06, 5, 0.18], abs=0.01)
     assert published.table(cells[1:]) is None
 
 

@@ -128,5 +128,7 @@ def table(cells: Iterable[Cell]) -> Table | None:
                 verdict = f"{'yes' if found.agrees else 'no'} (± {found.half:.2f})"
             ours = ["-" if x is None else f"{x:.2f}" for x in (found.mean, found.sd)]
             words = [found.figure.system, cell.label, f"% {found.figure.unit}", str(found.figure), *ours, str(found.n)]
-            rows.append([Value(word, word) for word in [*words, f"{found.difference:+.2f}", verdict]])
+            words += [f"{found.difference:+.2f}", verdict]
+            numbers = [float(found.figure.value), found.mean, found.sd, found.n, found.difference]
+            rows.append([Value(*both) for both in zip(words, [*words[:3], *numbers, verdict], strict=True)])
     return Table([*headings, "within the 95 % interval"], rows) if rows else None
