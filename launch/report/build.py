@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from launch.report import figures, markdown, page
-from launch.report.data import Comparison
+from launch.report.cells import Comparison
 from launch.report.sections import sections
 from stn.files import write_atomic
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from launch.report.data import Cell, is_number
+from launch.report.cells import Cell, is_number
 from launch.report.stats import summary
 from launch.report.tables import UNITS, Metric
 from stn.rundir import Row

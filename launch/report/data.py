@@ -1,100 +1,15 @@
-"""What a report is about: cells of architecture x data set x setting with their seeds, read from run directories.
+"""Reads what a report is about from run directories and manifests. Must not know how it is shown."""
 
-Must not know how it is shown.
-"""
-
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
 
 from launch.collect import find_runs
+from launch.report.cells import Cell, Comparison, tell_apart
 from launch.sweep import load_plan
 from stn.config import build_config, format_seeds, parse_seeds, read_yaml
-from stn.files import parse_rows, read_json, read_rows, read_text
-from stn.rundir import Row, RunDir
-from stn.schema import Config
-
-_OF_METRICS = ("eval", "pose")
-"""Kinds of rows of metrics.jsonl that a report draws."""
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """One whose square is a number as well; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e100
-
-
-@dataclass
-class Cell:
-    """One experiment: everything but the seed is the same."""
-
-    sig: str
-    config: Config
-    folder: Path
-    """Of the experiment: its run directories lie below."""
-    runs: list[RunDir] = field(default_factory=list)
-    rows: dict[int, Row] = field(default_factory=dict)
-    """Seeds that have finished."""
-    failed: dict[int, str] = field(default_factory=dict)
-    """Seeds that have failed, with the reason."""
-    missing: list[int] = field(default_factory=list)
-    """Seeds that were asked for and have no result."""
-    setting: str = ""
-    """What tells it from other cells of its architecture and data set."""
-
-    @property
-    def arch(self) -> str:
-        return self.config.arch.name
-
-    @property
-    def dataset(self) -> str:
-        return self.config.data.name
-
-    @property
-    def label(self) -> str:
-        return f"{self.arch} {self.setting}".strip()
-
-    def values(self, metric: str) -> dict[int, float]:
-        """A figure of the finished seeds; seeds without it are left out."""
-        found = ((seed, row.get(metric)) for seed, row in sorted(self.rows.items()))
-        return {seed: value for seed, value in found if is_number(value)}
-
-    @cached_property
-    def environments(self) -> list[dict[str, Any]]:
-        return [read_json(run.env) for run in self.runs]
-
-    @cached_property
-    def metrics(self) -> dict[str, dict[int, list[Row]]]:
-        """Evaluations and poses of finished seeds, by kind and seed, in the order of training."""
-        found: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _OF_METRICS}
-        for run in self.runs:
-            own: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _OF_METRICS}
-            for row in _drawn(run):
-                if isinstance(row.get("seed"), int) and row["seed"] in self.rows:
-                    own[row["kind"]].setdefault(row["seed"], []).append(row)
-            found = {kind: own[kind] | found[kind] for kind in _OF_METRICS}  # of a seed in two of them, the first
-        return found
-
-
-@dataclass
-class Comparison:
-    """All that a report is about."""
-
-    name: str
-    cells: list[Cell]
-    """In the order of data set and architecture."""
-    notes: list[str]
-    """What could not be read."""
-
-
-def _drawn(run: RunDir) -> Iterator[Row]:
-    """Most lines of metrics.jsonl are of other kinds, and are not worth parsing."""
-    for line in read_text(run.metrics).splitlines():
-        if any(f'"{kind}"' in line[:40] for kind in _OF_METRICS):
-            yield from (row for row in parse_rows([line]) if row.get("kind") in _OF_METRICS)
+from stn.files import read_rows, read_text
+from stn.rundir import RunDir
 
 
 def _asked_for(folder: Path) -> Iterator[tuple[str, Path, set[int]]]:
@@ -120,27 +35,6 @@ def _own_seeds(run: RunDir) -> set[int]:
     with suppress(ValueError):
         return set(parse_seeds(run.path.name))
     return set()
-
-
-def _flat(config: Config) -> dict[str, Any]:
-    sections = config.model_dump(mode="json", exclude={"log", "checkpoint"})
-    return {f"{s}.{k}": v for s, keys in sections.items() for k, v in keys.items() if k not in ("seeds", "root")}
-
-
-def _settings(cells: list[Cell]) -> None:
-    """Tell cells of the same architecture and data set apart by what differs between them."""
-    groups: dict[tuple[str, str], list[tuple[Cell, dict[str, Any]]]] = {}
-    for cell in cells:
-        groups.setdefault((cell.arch, cell.dataset), []).append((cell, _flat(cell.config)))
-    for members in groups.values():
-        for cell, own in members:
-            others = [flat for _, flat in members]
-            cell.setting = " ".join(f"{k}={v}" for k, v in own.items() if any(flat.get(k) != v for flat in others))
-        for name in (lambda cell: cell.folder.parent.name, lambda cell: cell.folder):  # one experiment in two sweeps
-            labels = Counter(cell.label for cell, _ in members)
-            for cell, _ in members:
-                if labels[cell.label] > 1:
-                    cell.setting = f"{cell.setting} ({name(cell)})".strip()
 
 
 class _Reader:
@@ -203,38 +97,13 @@ def load(paths: Iterable[str]) -> Comparison:
     reader = _Reader()
     folders = [Path(path).resolve() for path in paths]
     runs = find_runs(map(str, folders))
-    for folder in dict.fromkeys([*folders, *(run.path.parent.parent for run in runs)]):
+    sweeps = [found.parent.parent for folder in folders for found in folder.glob("*/sweep/manifest.jsonl")]
+    for folder in dict.fromkeys([*folders, *sweeps, *(run.path.parent.parent for run in runs)]):
         reader.plan(folder, folders)
     for run in runs:
         reader.run(run)
     for key, cell in reader.cells.items():
         cell.missing = sorted(reader.asked[key] - set(cell.rows) - set(cell.failed))
     cells = sorted(reader.cells.values(), key=lambda cell: (cell.dataset, cell.arch, cell.sig))
-    _settings(cells)
+    tell_apart(cells)
     return Comparison(", ".join(dict.fromkeys(path.name for path in folders)), cells, reader.notes)
-
-
-def _torch(env: dict[str, Any]) -> object:
-    packages = env.get("packages")
-    return packages.get("torch") if isinstance(packages, dict) else None
-
-
-def warnings(cells: list[Cell]) -> list[str]:
-    """What differs between cells of one data set that are compared, and should not."""
-    said = []
-    for what, values in (
-        ("commits", lambda cell: [str(env.get("commit"))[:12] for env in cell.environments]),
-        ("devices", lambda cell: [env.get("device_name") or env.get("device") for env in cell.environments]),
-        ("versions of torch", lambda cell: [_torch(env) for env in cell.environments]),
-        ("precisions", lambda cell: [cell.config.train.precision]),
-        ("numbers of processes", lambda cell: [row.get("world_size") for row in cell.rows.values()]),
-        ("lengths of training (steps)", lambda cell: [row.get("steps") for row in cell.rows.values()]),
-        ("batch sizes", lambda cell: [cell.config.data.batch_size]),
-        ("numbers of images for validation", lambda cell: [cell.config.data.validation]),
-    ):
-        found = {str(value) for cell in cells for value in values(cell)}
-        if len(found) > 1:
-            said.append(f"different {what} are compared: {', '.join(sorted(found))}")
-    if any(env.get("dirty") for cell in cells for env in cell.environments):
-        said.append("some runs were started with uncommitted changes")
-    return said

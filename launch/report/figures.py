@@ -197,7 +197,7 @@ def pairs(table: Table, metric: Metric) -> Figure | None:
     axis.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
     axis.set_xticks(range(n), labels, rotation=30, ha="right", fontsize=8)
     axis.set_yticks(range(n), labels, fontsize=8)
-    axis.set_title(f"{metric.title}: row - column{' (points)' if metric.unit else ''}", fontsize=9)
+    axis.set_title(f"{metric.title}: row - column{metric.difference}", fontsize=9)
     return figure
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from launch.report import tables
-from launch.report.data import Cell, Comparison
+from launch.report.cells import Cell, Comparison
 from launch.report.sections import Section
 from launch.report.tables import Metric, Table, Value
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from launch.report.data import Comparison
+from launch.report.cells import Comparison
 from launch.report.sections import Picture, Section
 from launch.report.stats import FEWEST_PAIRS
 

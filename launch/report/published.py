@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from launch.report.data import Cell, is_number
+from launch.report.cells import Cell, is_number
 from launch.report.stats import half_width, summary
 from launch.report.tables import Table, Value
 from stn.config import RECIPES, build_config, normalise, overlay, read_yaml, signature

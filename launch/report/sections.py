@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launch.report import charts, published, tables
+from launch.report.cells import Cell, Comparison, differences
 from launch.report.charts import Chart
-from launch.report.data import Cell, Comparison, warnings
 from launch.report.tables import Metric, Table
 from stn.config import format_seeds
 
@@ -102,5 +102,5 @@ def sections(comparison: Comparison, out: Path) -> list[Section]:
         panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
         drawn, without = charts.of(cells, metrics), _without(cells, metrics[0])
         known = published.table(cells)
-        found.append(Section(name, cells, panels, drawn, warnings(cells), without, known, _pictures(cells, out)))
+        found.append(Section(name, cells, panels, drawn, differences(cells), without, known, _pictures(cells, out)))
     return found

@@ -124,7 +124,7 @@ class Pairing:
     effect: float | None
     """d_z: mean difference over the standard deviation of differences; None where that is 0 or unknown."""
     seeds: int | None
-    """Seeds for 80 % power, were the effect what it seems."""
+    """Seeds for 80 % power, were the effect what it seems; no fewer than a claim takes."""
 
 
 def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Pairing:
@@ -137,4 +137,5 @@ def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Pairing:
     largest = max(abs(values[seed]) for values in (first, second) for seed in shared)
     effect = found.mean / found.sd if found.sd and found.sd > 1e-12 * largest else None  # else rounding is all of it
     p = sign_flip_p(differences) if len(shared) >= FEWEST_PAIRS else None
-    return Pairing(len(shared), found, p, effect, seeds_needed(effect) if effect else None)
+    needed = seeds_needed(effect) if effect else None
+    return Pairing(len(shared), found, p, effect, needed and max(needed, FEWEST_PAIRS))

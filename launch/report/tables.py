@@ -4,12 +4,13 @@ import itertools
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from launch.report.data import Cell
+from launch.report.cells import Cell
 from launch.report.stats import ALPHA, FEWEST_PAIRS, Pairing, Summary, compare, holm, summary
+from stn.resolve import build_dataset
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Metric:
 
     def text(self, value: float | None, sign: str = "") -> str:
         return "-" if value is None else f"{self.scale * value:{sign}.{self.digits}f}"
+
+    @property
+    def difference(self) -> str:
+        """The unit of a difference, in a heading."""
+        return {"%": " in points", "": ""}.get(self.unit, f" in {self.unit}")
 
     @property
     def is_accuracy(self) -> bool:
@@ -79,7 +85,10 @@ class Table(NamedTuple):
 
 def metrics_of(cells: Sequence[Cell]) -> list[Metric]:
     """What at least one seed has; the first of all where none has any."""
-    return [metric for metric in METRICS if any(cell.values(metric.key) for cell in cells)] or [METRICS[0]]
+    found = [metric for metric in METRICS if any(cell.values(metric.key) for cell in cells)] or [METRICS[0]]
+    pose = build_dataset(cells[0].dataset).pose
+    unit = UNITS["shift" if pose[0] == "x" else pose[0]] if pose and pose[0] in ("x", *UNITS) else ""
+    return [replace(metric, unit=unit) if metric.key == "pose_spread" else metric for metric in found]
 
 
 def few(cells: Sequence[Cell]) -> bool:
@@ -177,7 +186,7 @@ def claim(p: float | None) -> str:
 
 def comparisons(pairs: Sequence[Pair], metric: Metric) -> Table:
     """A line for each two architectures."""
-    headings = ["second - first", "pairs", f"difference {metric.unit and 'in points'}".rstrip(), "95 % interval"]
+    headings = ["second - first", "pairs", f"difference{metric.difference}", "95 % interval"]
     headings += ["p (sign flips, Holm)", "d_z", "seeds for 80 % power"]
     rows = []
     for a, b, found, p in pairs:

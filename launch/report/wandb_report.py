@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from launch.report.data import Cell
+from launch.report.cells import Cell
 from launch.report.wandb_spec import build, digest, library, picture_run, projects, title
 from launch.wandb_client import UPLOAD, Server, scratch
 from stn.files import read_json, write_atomic

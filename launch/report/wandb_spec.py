@@ -10,8 +10,8 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from launch.report import data, markdown, tables
-from launch.report.data import Cell
+from launch.report import markdown, tables
+from launch.report.cells import Cell, differences
 from stn.wandb_run import group
 
 LONGEST = 128
@@ -69,7 +69,7 @@ def _tables(cells: list[Cell]) -> str:
     """What the local report says of a data set."""
     metric = tables.metrics_of(cells)[0]
     parts = [f"{metric.title}, over seeds:", markdown.architectures(cells, metric)]
-    parts += [f"**Warning:** {markdown.text(text)}." for text in data.warnings(cells)]
+    parts += [f"**Warning:** {markdown.text(text)}." for text in differences(cells)]
     missing, failed = sum(len(cell.missing) for cell in cells), sum(len(cell.failed) for cell in cells)
     parts += [f"Seeds that are missing: {missing}; that have failed: {failed}."] if missing or failed else []
     parts += ["Pairs of seeds:", markdown.comparisons(cells, metric)] if len(cells) > 1 else []

@@ -1,114 +1,27 @@
-"use strict";
-// Charts as SVG from plain numbers. A chart returns its points, [x, y, what to say], for pointer and keyboard.
-
-const SVG = "http://www.w3.org/2000/svg";
-const HEIGHT = 330;
-const PAD = { left: 62, right: 14, top: 10, bottom: 42 };
-const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
-
-const colour = (i) => `var(--c${i % 8})`;
-const dash = (i) => DASHES[Math.floor(i / 8) % DASHES.length];
-
-function node(name, attributes, parent, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  if (parent) parent.append(made);
-  return made;
-}
-
-function number(value) {
-  if (value === null || value === undefined) return "-";
-  const size = Math.abs(value);
-  if (size >= 1e6) return `${+(value / 1e6).toPrecision(3)} M`;
-  if (size >= 1e4) return `${+(value / 1e3).toPrecision(3)} k`;
-  return String(+value.toPrecision(4));
-}
-
-// An architecture is told by its colour and by the shape of its points.
-function mark(shape, x, y, r, attributes, parent) {
-  const corners = [null, [-1, -1, 1, -1, 1, 1, -1, 1], [0, -1.2, 1.1, 0.9, -1.1, 0.9], [0, -1.3, 1.3, 0, 0, 1.3, -1.3, 0], [0, 1.2, 1.1, -0.9, -1.1, -0.9]];
-  const found = corners[shape % corners.length];
-  if (!found) return node("circle", { cx: x, cy: y, r, ...attributes }, parent);
-  const points = found.map((c, i) => (i % 2 ? y : x) + c * r).join(" ");
-  return node("polygon", { points, ...attributes }, parent);
-}
-
-function ticks(low, high, log) {
-  if (log) {
-    const found = [];
-    for (let k = Math.floor(Math.log10(low)); k <= Math.ceil(Math.log10(high)); k++)
-      for (const m of [1, 2, 5]) found.push(m * 10 ** k);
-    const within = found.filter((v) => v >= low * 0.999 && v <= high * 1.001);
-    if (within.length >= 2 && within.length <= 9) return within;
-    if (within.length > 9) return within.filter((v) => /^1/.test(v.toExponential()));
-  }
-  const rough = (high - low) / 5 || 1;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough);
-  const found = [];
-  for (let v = Math.ceil(low / step) * step; v <= high + step / 1e6; v += step) found.push(+v.toPrecision(12));
-  return found;
-}
-
-function scale(values, from, to, log) {
-  const finite = values.filter((v) => v !== null && Number.isFinite(v) && (!log || v > 0));
-  let low = Math.min(...spread(finite)[0]), high = Math.max(...spread(finite)[1]);
-  if (low === high) [low, high] = log ? [low / 1.5, high * 1.5] : [low - (Math.abs(low) * 0.1 || 1), high + (Math.abs(high) * 0.1 || 1)];
-  const f = log ? Math.log10 : (v) => v;
-  const margin = 0.04 * (f(high) - f(low));
-  const [a, b] = [f(low) - margin, f(high) + margin];
-  const place = (v) => from + ((f(log ? Math.max(v, low / 2) : v) - a) / (b - a)) * (to - from);
-  place.ticks = ticks(low, high, log);
-  return place;
-}
-
-// Math.min of very many arguments overflows the stack.
-function spread(values) {
-  if (!values.length) return [[0], [1]];
-  let low = Infinity, high = -Infinity;
-  for (const v of values) { if (v < low) low = v; if (v > high) high = v; }
-  return [[low], [high]];
-}
-
-function frame(canvas, xs, ys, names, { logX = false, logY = false, xTicks = null } = {}) {
-  const width = Math.max(280, canvas.clientWidth);
-  const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, "aria-hidden": "true" }, canvas);
-  const clip = `plot-${canvas.closest("figure").dataset.chart}`;
-  node("rect", { x: PAD.left, y: 0, width: width - PAD.left - PAD.right, height: HEIGHT - PAD.bottom }, node("clipPath", { id: clip }, svg));
-  const x = scale(xs, PAD.left, width - PAD.right, logX), y = scale(ys, HEIGHT - PAD.bottom, PAD.top, logY);
-  for (const v of y.ticks) {
-    node("line", { x1: PAD.left, x2: width - PAD.right, y1: y(v), y2: y(v), class: "grid" }, svg);
-    node("text", { x: PAD.left - 6, y: y(v) + 4, "text-anchor": "end" }, svg, number(v));
-  }
-  const every = Math.ceil(x.ticks.length / (width / 75));
-  if (!xTicks) x.ticks.filter((_, i) => i % every === 0).forEach((v) => node("text", { x: x(v), y: HEIGHT - PAD.bottom + 17, "text-anchor": "middle" }, svg, number(v)));
-  node("text", { x: (PAD.left + width - PAD.right) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, svg, names[0]);
-  node("text", { transform: `translate(13 ${(HEIGHT - PAD.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, svg, names[1]);
-  return { svg, x, y, width, inside: { "clip-path": `url(#${clip})` } };
-}
-
-function whisker(svg, x, y, ends, i) {
-  const [mean, low, high] = ends;
-  if (low !== null) node("line", { x1: x, x2: x, y1: y(low), y2: y(high), stroke: colour(i), "stroke-width": 2.5 }, svg);
-  node("line", { x1: x - 9, x2: x + 9, y1: y(mean), y2: y(mean), stroke: colour(i), "stroke-width": 3 }, svg);
-}
-
-const percent = (v) => `${(100 * v).toFixed(2)} %`;
-const shown = (metric, v) => (v === null ? "-" : metric.error || metric.unit === "%" ? percent(v) : number(v));
-const axisName = (metric) => (metric.error ? metric.title.replace(/accuracy/, "error") : metric.title) + (metric.unit === "%" ? " (%)" : "");
-const factor = (metric) => metric.scale;
+// A chart draws cells, { cell, i }, and returns its points, [x, y, what to say], for pointer and keyboard.
 
 const CHARTS = {
   seeds(canvas, cells, metric) {
     const own = cells.filter(({ cell }) => cell.values[metric.key] && cell.values[metric.key].mean[0] !== null);
     if (!own.length) return null;
-    const k = factor(metric), all = own.flatMap(({ cell }) => [...Object.values(cell.values[metric.key].seeds), ...cell.values[metric.key].mean]);
-    const f = frame(canvas, [0, own.length], all.map((v) => v === null ? null : k * v), ["", axisName(metric)], { xTicks: [] });
-    const step = (f.width - PAD.left - PAD.right) / own.length, points = [];
+    const k = factor(metric),
+      all = own.flatMap(({ cell }) => [
+        ...Object.values(cell.values[metric.key].seeds),
+        ...cell.values[metric.key].mean,
+      ]);
+    const f = frame(
+      canvas,
+      [0, own.length],
+      all.map((v) => (v === null ? null : k * v)),
+      ["", axisName(metric)],
+      { xTicks: [] },
+    );
+    const step = (f.width - PAD.left - PAD.right) / own.length,
+      points = [];
     const y = (v) => f.y(k * v);
     own.forEach(({ cell, i }, place) => {
-      const { seeds, mean } = cell.values[metric.key], middle = PAD.left + step * (place + 0.5);
+      const { seeds, mean } = cell.values[metric.key],
+        middle = PAD.left + step * (place + 0.5);
       Object.entries(seeds).forEach(([seed, v], j) => {
         const x = middle + Math.min(26, step / 3) * (((j * 0.618034) % 1) - 0.5) * 1.6 - Math.min(12, step / 5);
         mark(i, x, y(v), 3.4, { fill: colour(i), "fill-opacity": 0.55 }, f.svg);
@@ -117,7 +30,8 @@ const CHARTS = {
       whisker(f.svg, middle + Math.min(30, step / 3), y, mean, i);
       const room = Math.max(4, Math.floor(step / 7));
       const half = room >> 1; // settings differ at the end
-      const name = cell.label.length > room ? `${cell.label.slice(0, room - half - 1)}…${cell.label.slice(-half)}` : cell.label;
+      const name =
+        cell.label.length > room ? `${cell.label.slice(0, room - half - 1)}…${cell.label.slice(-half)}` : cell.label;
       if (step > 40) node("text", { x: middle, y: HEIGHT - PAD.bottom + 17, "text-anchor": "middle" }, f.svg, name);
     });
     return { points, svg: f.svg };
@@ -126,35 +40,91 @@ const CHARTS = {
   curves(canvas, cells) {
     const own = cells.filter(({ cell }) => cell.curve);
     if (!own.length) return null;
-    const ys = own.flatMap(({ cell }) => Object.values(cell.curve.seeds).flat()).map((v) => v === null ? null : 100 * v);
+    const ys = own
+      .flatMap(({ cell }) => Object.values(cell.curve.seeds).flat())
+      .map((v) => (v === null ? null : 100 * v));
     const logY = spread(ys.filter((v) => v !== null))[0][0] > 0;
-    const f = frame(canvas, own.flatMap(({ cell }) => cell.curve.x), ys, ["epoch", logY ? "error (%, log)" : "error (%)"], { logY });
-    const path = (xs, values) => xs.map((x, j) => (values[j] === null ? "" : `${f.x(x).toFixed(1)},${f.y(100 * values[j]).toFixed(1)}`)).filter(Boolean).join(" ");
+    const f = frame(
+      canvas,
+      own.flatMap(({ cell }) => cell.curve.x),
+      ys,
+      ["epoch", logY ? "error (%, log)" : "error (%)"],
+      { logY },
+    );
+    const path = (xs, values) =>
+      xs
+        .map((x, j) => (values[j] === null ? "" : `${f.x(x).toFixed(1)},${f.y(100 * values[j]).toFixed(1)}`))
+        .filter(Boolean)
+        .join(" ");
     const points = [];
     for (const { cell, i } of own) {
-      const c = cell.curve, thin = { fill: "none", stroke: colour(i), "stroke-width": 0.7, "stroke-opacity": Math.max(0.12, 0.6 - Object.keys(c.seeds).length / 120) };
+      const c = cell.curve,
+        thin = {
+          fill: "none",
+          stroke: colour(i),
+          "stroke-width": 0.7,
+          "stroke-opacity": Math.max(0.12, 0.6 - Object.keys(c.seeds).length / 120),
+        };
       for (const [seed, values] of Object.entries(c.seeds)) {
         node("polyline", { points: path(c.x, values), ...thin }, f.svg);
-        values.forEach((v, j) => v !== null && points.push([f.x(c.x[j]), f.y(100 * v), `${cell.label}, seed ${seed}, epoch ${number(c.x[j])}: ${percent(v)} error`]));
+        values.forEach(
+          (v, j) =>
+            v !== null &&
+            points.push([
+              f.x(c.x[j]),
+              f.y(100 * v),
+              `${cell.label}, seed ${seed}, epoch ${number(c.x[j])}: ${percent(v)} error`,
+            ]),
+        );
       }
       const band = c.x.map((_, j) => j).filter((j) => c.low[j] !== null);
       const edge = [...band.map((j) => [j, c.high[j]]), ...band.reverse().map((j) => [j, c.low[j]])];
-      node("polygon", { points: edge.map(([j, v]) => `${f.x(c.x[j]).toFixed(1)},${f.y(100 * v).toFixed(1)}`).join(" "), fill: colour(i), "fill-opacity": 0.16, ...f.inside }, f.svg);
+      node(
+        "polygon",
+        {
+          points: edge.map(([j, v]) => `${f.x(c.x[j]).toFixed(1)},${f.y(100 * v).toFixed(1)}`).join(" "),
+          fill: colour(i),
+          "fill-opacity": 0.16,
+          ...f.inside,
+        },
+        f.svg,
+      );
     }
     for (const { cell, i } of own) {
-      node("polyline", { points: path(cell.curve.x, cell.curve.mean), fill: "none", stroke: colour(i), "stroke-width": 2.4, "stroke-dasharray": dash(i) }, f.svg);
-      cell.curve.x.forEach((x, j) => mark(i, f.x(x), f.y(100 * cell.curve.mean[j]), cell.curve.x.length > 25 ? 1.5 : 3, { fill: colour(i) }, f.svg));
+      node(
+        "polyline",
+        {
+          points: path(cell.curve.x, cell.curve.mean),
+          fill: "none",
+          stroke: colour(i),
+          "stroke-width": 2.4,
+          "stroke-dasharray": dash(i),
+        },
+        f.svg,
+      );
+      cell.curve.x.forEach((x, j) =>
+        mark(i, f.x(x), f.y(100 * cell.curve.mean[j]), cell.curve.x.length > 25 ? 1.5 : 3, { fill: colour(i) }, f.svg),
+      );
     }
     return { points, svg: f.svg };
   },
 
   cost(canvas, cells, metric, of) {
-    const own = cells.filter(({ cell }) => cell.costs[of] && cell.values[metric.key] && cell.values[metric.key].mean[0] !== null);
+    const own = cells.filter(
+      ({ cell }) => cell.costs[of] && cell.values[metric.key] && cell.values[metric.key].mean[0] !== null,
+    );
     if (!own.length) return null;
-    const k = factor(metric), name = { params: "parameters", seconds: "seconds of a seed", images_per_s: "images/s" }[of];
-    const f = frame(canvas, own.map(({ cell }) => cell.costs[of]), own.flatMap(({ cell }) => cell.values[metric.key].mean).map((v) => v === null ? null : k * v), [name, axisName(metric)]);
+    const k = factor(metric),
+      name = { params: "parameters", seconds: "seconds of a seed", images_per_s: "images/s" }[of];
+    const f = frame(
+      canvas,
+      own.map(({ cell }) => cell.costs[of]),
+      own.flatMap(({ cell }) => cell.values[metric.key].mean).map((v) => (v === null ? null : k * v)),
+      [name, axisName(metric)],
+    );
     const points = own.map(({ cell, i }) => {
-      const x = f.x(cell.costs[of]), mean = cell.values[metric.key].mean;
+      const x = f.x(cell.costs[of]),
+        mean = cell.values[metric.key].mean;
       whisker(f.svg, x, (v) => f.y(k * v), mean, i);
       mark(i, x, f.y(k * mean[0]), 5, { fill: colour(i) }, f.svg);
       return [x, f.y(k * mean[0]), `${cell.label}: ${shown(metric, mean[0])}, ${number(cell.costs[of])} ${name}`];
@@ -165,40 +135,89 @@ const CHARTS = {
   confusion(canvas, cells, metric, of) {
     const found = cells.find(({ cell }) => cell.label === of && cell.confusion);
     if (!found) return null;
-    const { mean, least, most, n } = found.cell.confusion, K = mean.length, width = Math.max(280, canvas.clientWidth), side = Math.min(HEIGHT - 50, width - 60) / K;
-    const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, "aria-hidden": "true" }, canvas), points = [];
+    const { mean, least, most, n } = found.cell.confusion,
+      K = mean.length,
+      width = Math.max(280, canvas.clientWidth),
+      side = Math.min(HEIGHT - 50, width - 60) / K;
+    const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, "aria-hidden": "true" }, canvas),
+      points = [];
     mean.forEach((line, i) => {
       const total = line.reduce((a, b) => a + b, 0) || 1;
       node("text", { x: 44, y: (i + 0.5) * side + 4, "text-anchor": "end" }, svg, i);
       node("text", { x: 50 + (i + 0.5) * side, y: K * side + 15, "text-anchor": "middle" }, svg, i);
       line.forEach((v, j) => {
         const share = v / total;
-        node("rect", { x: 50 + j * side, y: i * side, width: side * 0.96, height: side * 0.96, fill: "var(--c0)", "fill-opacity": share > 0 ? 0.08 + 0.92 * share ** 0.4 : 0.02 }, svg);
+        node(
+          "rect",
+          {
+            x: 50 + j * side,
+            y: i * side,
+            width: side * 0.96,
+            height: side * 0.96,
+            fill: "var(--c0)",
+            "fill-opacity": share > 0 ? 0.08 + 0.92 * share ** 0.4 : 0.02,
+          },
+          svg,
+        );
         const percentage = share > 0 && 100 * share < 10 ? (100 * share).toFixed(1) : (100 * share).toFixed(0);
-        if (v > 0 && side > 21) node("text", { x: 50 + (j + 0.5) * side - 0.5, y: (i + 0.5) * side + 4, "text-anchor": "middle", "font-size": Math.min(11, side / 2.6), style: share ** 0.4 > 0.5 ? "fill: var(--paper)" : "" }, svg, percentage);
-        points.push([50 + (j + 0.5) * side, (i + 0.5) * side, `true ${i}, answered ${j}: ${number(v)} images, ${least[i][j]} to ${most[i][j]} over ${n} seed${n === 1 ? "" : "s"} (${(100 * share).toFixed(2)} %)`]);
+        if (v > 0 && side > 21)
+          node(
+            "text",
+            {
+              x: 50 + (j + 0.5) * side - 0.5,
+              y: (i + 0.5) * side + 4,
+              "text-anchor": "middle",
+              "font-size": Math.min(11, side / 2.6),
+              style: share ** 0.4 > 0.5 ? "fill: var(--paper)" : "",
+            },
+            svg,
+            percentage,
+          );
+        points.push([
+          50 + (j + 0.5) * side,
+          (i + 0.5) * side,
+          `true ${i}, answered ${j}: ${number(v)} images, ${least[i][j]} to ${most[i][j]} over ${n} seed${n === 1 ? "" : "s"} (${(100 * share).toFixed(2)} %)`,
+        ]);
       });
     });
-    node("text", { x: 50 + (K * side) / 2, y: K * side + 32, "text-anchor": "middle" }, svg, "answer, in % of the class");
-    node("text", { transform: `translate(16 ${(K * side) / 2}) rotate(-90)`, "text-anchor": "middle" }, svg, "true class");
+    node(
+      "text",
+      { x: 50 + (K * side) / 2, y: K * side + 32, "text-anchor": "middle" },
+      svg,
+      "answer, in % of the class",
+    );
+    node(
+      "text",
+      { transform: `translate(16 ${(K * side) / 2}) rotate(-90)`, "text-anchor": "middle" },
+      svg,
+      "true class",
+    );
     return { points, svg };
   },
 
   pose(canvas, cells, metric, of) {
     const found = cells.find(({ cell }) => cell.label === of && cell.pose);
     if (!found) return null;
-    const { unit, points: pairs, slope, intercept } = found.cell.pose, all = pairs.flat();
-    const f = frame(canvas, all, all, [`applied (${unit})`, `predicted (${unit})`]), i = found.i;
+    const { unit, points: pairs, slope, intercept } = found.cell.pose,
+      all = pairs.flat();
+    const f = frame(canvas, all, all, [`applied (${unit})`, `predicted (${unit})`]),
+      i = found.i;
     const points = pairs.map(([a, b]) => {
       mark(i, f.x(a), f.y(b), 2.6, { fill: colour(i), "fill-opacity": 0.45 }, f.svg);
       return [f.x(a), f.y(b), `applied ${number(a)}, predicted ${number(b)} (${unit})`];
     });
     const [[low], [high]] = spread(all);
-    const line = (a, b, attributes) => node("line", { x1: f.x(low), y1: f.y(a + b * low), x2: f.x(high), y2: f.y(a + b * high), ...attributes }, f.svg);
+    const line = (a, b, attributes) =>
+      node("line", { x1: f.x(low), y1: f.y(a + b * low), x2: f.x(high), y2: f.y(a + b * high), ...attributes }, f.svg);
     line(0, 1, { stroke: "var(--soft)", "stroke-dasharray": "5 4", "stroke-width": 1.5 });
     if (slope !== null && intercept !== null) {
       line(intercept, slope, { stroke: "var(--ink)", "stroke-width": 1.8 });
-      node("text", { x: PAD.left + 8, y: PAD.top + 14 }, f.svg, `y = ${slope.toFixed(2)} x ${intercept < 0 ? "-" : "+"} ${Math.abs(intercept).toFixed(1)}`);
+      node(
+        "text",
+        { x: PAD.left + 8, y: PAD.top + 14 },
+        f.svg,
+        `y = ${slope.toFixed(2)} x ${intercept < 0 ? "-" : "+"} ${Math.abs(intercept).toFixed(1)}`,
+      );
     }
     return { points, svg: f.svg };
   },

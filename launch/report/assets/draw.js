@@ -88,6 +88,12 @@ function spread(values) {
 function frame(canvas, xs, ys, names, { logX = false, logY = false, xTicks = null } = {}) {
   const width = Math.max(280, canvas.clientWidth);
   const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, "aria-hidden": "true" }, canvas);
+  const clip = `plot-${canvas.closest("figure").dataset.chart}`;
+  node(
+    "rect",
+    { x: PAD.left, y: 0, width: width - PAD.left - PAD.right, height: HEIGHT - PAD.bottom },
+    node("clipPath", { id: clip }, svg),
+  );
   const x = scale(xs, PAD.left, width - PAD.right, logX),
     y = scale(ys, HEIGHT - PAD.bottom, PAD.top, logY);
   for (const v of y.ticks) {
@@ -106,7 +112,7 @@ function frame(canvas, xs, ys, names, { logX = false, logY = false, xTicks = nul
     svg,
     names[1],
   );
-  return { svg, x, y, width };
+  return { svg, x, y, width, inside: { "clip-path": `url(#${clip})` } };
 }
 
 function whisker(svg, x, y, ends, i) {
@@ -119,5 +125,5 @@ function whisker(svg, x, y, ends, i) {
 const percent = (v) => `${(100 * v).toFixed(2)} %`;
 const shown = (metric, v) => (v === null ? "-" : metric.error || metric.unit === "%" ? percent(v) : number(v));
 const axisName = (metric) =>
-  (metric.error ? metric.title.replace(/accuracy/, "error") : metric.title) + (metric.unit === "%" ? " (%)" : "");
+  (metric.error ? metric.title.replace(/accuracy/, "error") : metric.title) + (metric.unit && ` (${metric.unit})`);
 const factor = (metric) => metric.scale;

@@ -26,27 +26,45 @@ function follow(canvas, { points, svg }) {
   const order = points.map((_, i) => i).sort((a, b) => points[a][0] - points[b][0] || points[a][1] - points[b][1]);
   const show = (i) => {
     at = i;
-    const box = svg.getBoundingClientRect(), [x, y, text] = points[i], ratio = box.width / svg.viewBox.baseVal.width;
+    const box = svg.getBoundingClientRect(),
+      [x, y, text] = points[i],
+      ratio = box.width / svg.viewBox.baseVal.width;
     ring.setAttribute("cx", x);
     ring.setAttribute("cy", y);
     ring.setAttribute("visibility", "visible");
     say(text, box.left + x * ratio, box.top + y * ratio);
   };
-  const leave = () => { ring.setAttribute("visibility", "hidden"); say(""); };
+  const leave = () => {
+    ring.setAttribute("visibility", "hidden");
+    say("");
+  };
   canvas.onpointermove = canvas.onpointerdown = (event) => {
-    const box = svg.getBoundingClientRect(), ratio = svg.viewBox.baseVal.width / box.width;
+    const box = svg.getBoundingClientRect(),
+      ratio = svg.viewBox.baseVal.width / box.width;
     const [x, y] = [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio];
-    let best = -1, least = 900;
-    points.forEach(([a, b], i) => { const d = (a - x) ** 2 + (b - y) ** 2; if (d < least) [best, least] = [i, d]; });
+    let best = -1,
+      least = 900;
+    points.forEach(([a, b], i) => {
+      const d = (a - x) ** 2 + (b - y) ** 2;
+      if (d < least) [best, least] = [i, d];
+    });
     best < 0 ? leave() : show(best);
   };
   canvas.onpointerleave = canvas.onblur = leave;
   canvas.onkeydown = (event) => {
-    const last = order.length - 1, place = order.indexOf(at), page = Math.ceil(order.length / 20);
+    const last = order.length - 1,
+      place = order.indexOf(at),
+      page = Math.ceil(order.length / 20);
     if (event.key === "Escape") leave();
     const to = {
-      ArrowRight: place + 1, ArrowDown: place + 1, ArrowLeft: place - 1, ArrowUp: place - 1, Home: 0, End: last,
-      PageDown: Math.min(last, place + page), PageUp: Math.max(0, place - page),
+      ArrowRight: place + 1,
+      ArrowDown: place + 1,
+      ArrowLeft: place - 1,
+      ArrowUp: place - 1,
+      Home: 0,
+      End: last,
+      PageDown: Math.min(last, place + page),
+      PageUp: Math.max(0, place - page),
     }[event.key];
     if (to === undefined || last < 0) return;
     event.preventDefault();
@@ -58,8 +76,13 @@ function legend(cells) {
   const list = document.createElement("ul");
   list.className = "legend";
   for (const { cell, i } of cells) {
-    const item = document.createElement("li"), svg = node("svg", { viewBox: "0 0 26 12", "aria-hidden": "true" }, item);
-    node("line", { x1: 0, x2: 26, y1: 6, y2: 6, stroke: colour(i), "stroke-width": 2, "stroke-dasharray": dash(i) }, svg);
+    const item = document.createElement("li"),
+      svg = node("svg", { viewBox: "0 0 26 12", "aria-hidden": "true" }, item);
+    node(
+      "line",
+      { x1: 0, x2: 26, y1: 6, y2: 6, stroke: colour(i), "stroke-width": 2, "stroke-dasharray": dash(i) },
+      svg,
+    );
     mark(i, 13, 6, 4, { fill: colour(i) }, svg);
     item.append(cell.label);
     list.append(item);
@@ -83,7 +106,9 @@ function choice(figure, options) {
 }
 
 function drawOne(figure) {
-  const kind = figure.dataset.chart, canvas = figure.querySelector(".canvas"), found = current();
+  const kind = figure.dataset.chart,
+    canvas = figure.querySelector(".canvas"),
+    found = current();
   const cells = found.cells.map((cell, i) => ({ cell, i })).filter(({ cell }) => matches(cell.label));
   const of = found.metrics.find((one) => one.key === metric.value);
   canvas.replaceChildren();
@@ -93,10 +118,15 @@ function drawOne(figure) {
   if (kind === "cost") chosen = choice(figure, COSTS);
   if (kind === "confusion" || kind === "pose") {
     const able = cells.filter(({ cell }) => cell[kind]);
-    chosen = able.length ? choice(figure, Object.fromEntries(able.map(({ cell }) => [cell.label, cell.label]))) : undefined;
+    chosen = able.length
+      ? choice(figure, Object.fromEntries(able.map(({ cell }) => [cell.label, cell.label])))
+      : undefined;
   }
   const drawn = of || kind !== "seeds" ? CHARTS[kind](canvas, cells, of ?? {}, chosen) : null;
-  if (!drawn) { figure.hidden = true; return; }
+  if (!drawn) {
+    figure.hidden = true;
+    return;
+  }
   if (["seeds", "curves", "cost"].includes(kind)) canvas.after(legend(cells));
   follow(canvas, drawn);
 }
@@ -104,7 +134,9 @@ function drawOne(figure) {
 // ---- tables
 
 function sortBy(button) {
-  const heading = button.closest("th"), body = heading.closest("table").tBodies[0], column = heading.cellIndex;
+  const heading = button.closest("th"),
+    body = heading.closest("table").tBodies[0],
+    column = heading.cellIndex;
   const up = heading.getAttribute("aria-sort") !== "ascending";
   $("th", heading.parentElement).forEach((each) => each.removeAttribute("aria-sort"));
   heading.setAttribute("aria-sort", up ? "ascending" : "descending");
@@ -126,7 +158,9 @@ function show() {
   $("section[data-dataset]").forEach((section, i) => {
     section.hidden = i !== dataset.selectedIndex;
     if (section.hidden) return;
-    $(".panel", section).forEach((panel, j) => (panel.hidden = found.metrics.length ? panel.dataset.metric !== metric.value : j > 0));
+    $(".panel", section).forEach(
+      (panel, j) => (panel.hidden = found.metrics.length ? panel.dataset.metric !== metric.value : j > 0),
+    );
     $("[data-about]", section).forEach((each) => (each.hidden = !matches(each.dataset.about)));
     $(".chart", section).forEach(drawOne);
   });
@@ -134,7 +168,8 @@ function show() {
 }
 
 function chooseDataset() {
-  const before = metric.value, metrics = current()?.metrics ?? [];
+  const before = metric.value,
+    metrics = current()?.metrics ?? [];
   metric.replaceChildren(...metrics.map(({ key, title }) => new Option(title, key)));
   if (metrics.some(({ key }) => key === before)) metric.value = before;
   show();
@@ -147,14 +182,23 @@ function theme(name) {
 const dark = matchMedia("(prefers-color-scheme: dark)");
 theme(dark.matches ? "dark" : "light");
 dark.onchange = () => theme(dark.matches ? "dark" : "light");
-document.getElementById("theme").onclick = () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+document.getElementById("theme").onclick = () =>
+  theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
 dataset.onchange = chooseDataset;
 metric.onchange = show;
 filter.oninput = show;
 $("thead button").forEach((button) => (button.onclick = () => sortBy(button)));
 let width = innerWidth;
-window.onresize = () => { if (innerWidth !== width) { width = innerWidth; show(); } };
+window.onresize = () => {
+  if (innerWidth !== width) {
+    width = innerWidth;
+    show();
+  }
+};
 let before;
-window.onbeforeprint = () => { before = document.documentElement.dataset.theme; theme("light"); };
+window.onbeforeprint = () => {
+  before = document.documentElement.dataset.theme;
+  theme("light");
+};
 window.onafterprint = () => theme(before);
 chooseDataset();
