@@ -83,11 +83,19 @@ class Table(NamedTuple):
     rows: list[list[Value]]
 
 
+def _pose_unit(dataset: str) -> str:
+    """Of the first kind of pose that a data set has."""
+    try:
+        first = [*build_dataset(dataset).pose, ""][0]
+    except ValueError:  # it is no longer there
+        return ""
+    return UNITS.get("shift" if first == "x" else first, "")
+
+
 def metrics_of(cells: Sequence[Cell]) -> list[Metric]:
     """What at least one seed has; the first of all where none has any."""
     found = [metric for metric in METRICS if any(cell.values(metric.key) for cell in cells)] or [METRICS[0]]
-    pose = build_dataset(cells[0].dataset).pose
-    unit = UNITS["shift" if pose[0] == "x" else pose[0]] if pose and pose[0] in ("x", *UNITS) else ""
+    unit = _pose_unit(cells[0].dataset)
     return [replace(metric, unit=unit) if metric.key == "pose_spread" else metric for metric in found]
 
 
