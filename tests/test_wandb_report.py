@@ -23,7 +23,7 @@ from launch.report.wandb_spec import build, title
 from stn.rundir import RunDir
 from stn.wandb_run import describe, run_id, values
 
-EXTRA = "--wandb needs one more package: pip install 'stn-harness[wandb-report]'"
+EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'"
 server = test_wandb_sync.server
 
 

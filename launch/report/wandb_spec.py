@@ -41,7 +41,7 @@ def library() -> Any:
             from wandb_workspaces.expr import filters_tree_to_v2  # noqa: F401 (older ones keep filters otherwise)
             from wandb_workspaces.reports import v2
     except ImportError:
-        raise ValueError("--wandb needs one more package: pip install 'stn-harness[wandb-report]'") from None
+        raise ValueError("--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'") from None
     return v2
 
 
