@@ -12,6 +12,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -117,7 +118,9 @@ def in_queue(plan: Plan, release: bool) -> set[str]:
 
 def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> Iterator[str]:
     """Submit arrays of jobs and the report after them; lines that say what has been done so far."""
-    size = len(jobs) if dry and not shutil.which("scontrol") else min(len(jobs), largest_array())
+    size = len(jobs)
+    with suppress(NoSlurm) if dry else nullcontext():
+        size = min(size, largest_array())
     parts = [jobs[i : i + size] for i in range(0, len(jobs), size)]
     folder = plan.folder / "slurm" / f"{len(list(plan.folder.glob('slurm/*'))) + 1:03d}"
     if dry:

@@ -372,6 +372,18 @@ def test_without_slurm_one_line_says_so_and_a_dry_run_shows_the_script(tmp_path:
     assert not (tmp_path / "other").exists()
 
 
+def test_a_controller_that_does_not_answer_hides_no_script(tmp_path: Path) -> None:
+    path, programs = write(tmp_path, TWO), tmp_path / "bin"
+    programs.mkdir()
+    (programs / "scontrol").write_text("#!/bin/sh\necho 'scontrol: error: no controller' >&2\nexit 1\n")
+    (programs / "scontrol").chmod(0o755)
+    away = {"PATH": f"{programs}:/usr/bin:/bin"}
+    asked = launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "runs", **away)
+    assert (asked.returncode, asked.stderr.strip()) == (2, "error: scontrol: error: no controller")
+    shown = launch("sweep", path, "--on", "slurm", "--dry-run", "--runs", tmp_path / "other", **away)
+    assert (shown.returncode, "#SBATCH --array=0-" in shown.stdout) == (0, True)
+
+
 FAKE = """#!{python}
 import os, pathlib, sys
 log = pathlib.Path(os.environ["FAKE"])
