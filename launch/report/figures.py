@@ -164,8 +164,9 @@ def confusion(found: Sequence[Chart]) -> Figure | None:
 
 
 def pose(found: Sequence[Chart]) -> Figure | None:
-    """Predicted against applied pose."""
+    """Predicted against applied pose, on the same axes."""
     tiles = _tiles(found, "pose")
+    reach = 1.05 * max((abs(y) for _, one, _ in tiles for _, y in one["pose"]["points"]), default=1.0) or 1.0
     for axis, one, i in tiles:
         unit, points = one["pose"]["unit"], one["pose"]["points"]
         axis.plot(*zip(*points, strict=True), _style(i)[1], color=_style(i)[0], ms=3, alpha=0.4, mew=0)
@@ -174,7 +175,7 @@ def pose(found: Sequence[Chart]) -> Figure | None:
         if slope is not None and intercept is not None:
             axis.axline((0, intercept), slope=slope, color="0.1", lw=1.2)
             axis.set_title(f"{axis.get_title()}\ny = {slope:.2f} x {intercept:+.1f}", fontsize=9)
-        axis.set(xlabel=f"applied ({unit})", ylabel=f"predicted ({unit})")
+        axis.set(xlabel=f"applied ({unit})", ylabel=f"predicted ({unit})", ylim=(-reach, reach))
     return tiles[0][0].figure if tiles else None  # type: ignore[return-value]
 
 
