@@ -1,6 +1,5 @@
 """Cells of architecture x data set x setting, and what differs between them. Must not know how they are shown."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -35,6 +34,8 @@ class Cell:
     """Seeds that have failed, with the reason."""
     missing: list[int] = field(default_factory=list)
     """Seeds that were asked for and have no result."""
+    planned: str = ""
+    """What its sweep calls it, beside architecture and data set."""
     setting: str = ""
     """What tells it from other cells of its architecture and data set."""
 
@@ -96,19 +97,30 @@ def _flat(config: Config) -> dict[str, Any]:
 
 
 def tell_apart(cells: list[Cell]) -> None:
-    """Tell cells of the same architecture and data set apart by what differs between them."""
-    groups: dict[tuple[str, str], list[tuple[Cell, dict[str, Any]]]] = {}
+    """Name what differs between cells of the same architecture and data set, in as few words as do it."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((cell.arch, cell.dataset), []).append((cell, _flat(cell.config)))
+        groups.setdefault((cell.arch, cell.dataset), []).append(cell)
     for members in groups.values():
-        for cell, own in members:
-            others = [flat for _, flat in members]
-            cell.setting = " ".join(f"{k}={v}" for k, v in own.items() if any(flat.get(k) != v for flat in others))
-        for name in (lambda cell: cell.folder.parent.name, lambda cell: cell.folder):  # one experiment in two sweeps
-            labels = Counter(cell.label for cell, _ in members)
-            for cell, _ in members:
-                if labels[cell.label] > 1:
-                    cell.setting = f"{cell.setting} ({name(cell)})".strip()
+        for cell, setting in zip(members, _settings(members), strict=True):
+            cell.setting = setting
+
+
+def _settings(cells: list[Cell]) -> list[str]:
+    if len(cells) == 1:
+        return [""]
+    flats = [_flat(cell.config) for cell in cells]
+    options = [" ".join(f"{k}={v}" for k, v in own.items() if any(f.get(k) != v for f in flats)) for own in flats]
+    names, folders = [cell.folder.parent.name for cell in cells], [cell.folder for cell in cells]
+    for found in (
+        [cell.planned for cell in cells],
+        [f"({name})" for name in names],
+        options,
+        [f"{option} ({name})".strip() for option, name in zip(options, names, strict=True)],
+    ):
+        if len(set(found)) == len(cells):
+            return found
+    return [f"{option} ({folder})".strip() for option, folder in zip(options, folders, strict=True)]
 
 
 def _torch(env: dict[str, Any]) -> object:

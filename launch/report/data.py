@@ -6,18 +6,18 @@ from pathlib import Path
 
 from launch.collect import find_runs
 from launch.report.cells import Cell, Comparison, tell_apart
-from launch.sweep import load_plan
+from launch.sweep import Job, load_plan
 from stn.config import build_config, format_seeds, parse_seeds, read_yaml
 from stn.files import read_rows, read_text
 from stn.rundir import RunDir
 
 
-def _asked_for(folder: Path) -> Iterator[tuple[str, Path, set[int]]]:
-    """Experiments of a sweep by its manifest: signature, configuration, seeds."""
+def _asked_for(folder: Path) -> Iterator[tuple[Job, Path]]:
+    """Jobs of a sweep by its manifest, with their configuration."""
     if (folder / "sweep" / "manifest.jsonl").is_file():
         plan = load_plan(folder / "sweep")
         for job in plan.jobs:
-            yield job.sig, plan.cell_file(job), set(parse_seeds(job.seeds))
+            yield job, plan.cell_file(job)
 
 
 def _unreadable(run: RunDir) -> OSError | None:
@@ -59,13 +59,15 @@ class _Reader:
     def plan(self, folder: Path, below: list[Path]) -> None:
         """The experiments of a sweep, those below these paths."""
         try:
-            jobs = [job for job in _asked_for(folder) if any((folder / job[0]).is_relative_to(path) for path in below)]
+            jobs = list(_asked_for(folder))
         except (ValueError, OSError) as error:
             self.notes.append(f"{error}: which seeds are missing is not known")
             return
-        for sig, config, seeds in jobs:
-            if self.cell(folder, sig, config):
-                self.asked.setdefault((folder, sig), set()).update(seeds)
+        for job, config in jobs:
+            wanted = any((folder / job.sig).is_relative_to(path) for path in below)
+            if wanted and (cell := self.cell(folder, job.sig, config)):
+                cell.planned = job.setting
+                self.asked.setdefault((folder, job.sig), set()).update(parse_seeds(job.seeds))
 
     def run(self, run: RunDir) -> None:
         folder, sig = run.path.parent.parent, run.path.parent.name
@@ -104,6 +106,6 @@ def load(paths: Iterable[str]) -> Comparison:
         reader.run(run)
     for key, cell in reader.cells.items():
         cell.missing = sorted(reader.asked[key] - set(cell.rows) - set(cell.failed))
-    cells = sorted(reader.cells.values(), key=lambda cell: (cell.dataset, cell.arch, cell.sig))
-    tell_apart(cells)
+    tell_apart(list(reader.cells.values()))
+    cells = sorted(reader.cells.values(), key=lambda cell: (cell.dataset, cell.arch, cell.setting))
     return Comparison(", ".join(dict.fromkeys(path.name for path in folders)), cells, reader.notes)

@@ -201,4 +201,9 @@ window.onbeforeprint = () => {
   theme("light");
 };
 window.onafterprint = () => theme(before);
+// The first that has something to show.
+dataset.selectedIndex = Math.max(
+  0,
+  DATA.findIndex(({ cells }) => cells.some(({ values }) => Object.values(values).some(({ mean }) => mean[0] !== null))),
+);
 chooseDataset();
