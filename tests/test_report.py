@@ -88,6 +88,17 @@ def test_a_matrix_has_both_signs_and_knows_what_is_better(plan: Plan) -> None:
         assert upper.text[1:] == lower.text[1:]
 
 
+def test_what_may_be_chance_is_not_called_better(plan: Plan) -> None:
+    cells = load([str(plan.experiment)]).cells
+    for seed, row in cells[1].rows.items():
+        row["test_acc"] = cells[0].rows[seed]["test_acc"] + 0.01 * (-1) ** seed + 0.001
+    (pair,) = tables.pairings(cells, tables.METRICS[0])
+    assert pair.p is not None
+    assert pair.p > 0.05
+    (_, _, upper), (_, lower, _) = tables.matrix(cells, [pair], tables.METRICS[0]).rows
+    assert (upper.mark, lower.mark) == ("weak", "weak")
+
+
 def test_what_so_many_pairs_on_so_few_seeds_cannot_show_is_said(plan: Plan) -> None:
     """Six pairs of seeds: no p below 2/64, so that two comparisons are already too many."""
     cells = load([str(plan.experiment)]).cells
@@ -119,15 +130,15 @@ def test_a_curve_is_of_evaluations_and_keeps_its_end(plan: Plan) -> None:
     cell = load([str(plan.experiment)]).cells[0]
     run = cell.runs[0]
     lines = [{"kind": "train", "seed": 0, "step": 1, "epoch": 0.5, "loss": 9.0}]
-    for epoch in range(1, 102):
+    for epoch in range(1, 103):
         lines += [{"kind": "eval", "seed": s, "step": epoch, "epoch": epoch, "test_acc": epoch / 200} for s in (0, 1)]
     lines += [{"kind": "eval", "seed": 99, "step": 1, "epoch": 1, "test_acc": 1.0}]
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "eval", "se')
     found = charts.curve(cell)
     assert found is not None
-    assert (list(found["seeds"]), found["x"][0], found["x"][-1]) == (["0", "1"], 1, 101)
+    assert (list(found["seeds"]), found["x"][0], found["x"][-1]) == (["0", "1"], 2, 102)
     assert len(found["x"]) == 51
-    assert found["seeds"]["0"][-1] == pytest.approx(1 - 101 / 200)
+    assert found["seeds"]["0"][-1] == pytest.approx(1 - 102 / 200)
     assert (found["mean"][-1], found["low"][-1]) == (found["seeds"]["0"][-1], found["seeds"]["0"][-1])
 
 
