@@ -241,7 +241,7 @@ def test_printing_is_light_and_the_page_dark_again(small: Path, opened) -> None:
 
 
 NAMES = [
-    "<script>hacked = 1</script>",
+    "</script><script>hacked = 1</script>",
     "\"><img src=x onerror='hacked = 1'>",
     "x" * 300,
     "перенос сдвиг 変換",
