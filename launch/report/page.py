@@ -45,7 +45,7 @@ def _data(sections: Sequence[Section]) -> str:
         for section in sections
     ]
     text = json.dumps(found, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return text.replace("<", "\\u003c")
 
 
 def page(comparison: Comparison, sections: Sequence[Section]) -> str:
