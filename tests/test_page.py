@@ -133,6 +133,10 @@ def test_tables_sort_and_filter(small: Path, opened) -> None:
     page.keyboard.press("Enter")
     assert [float(text) for text in column(page, 3)] == sorted(means, reverse=True)
     assert button.locator("xpath=..").get_attribute("aria-sort") == "descending"
+    page.evaluate("""document.querySelectorAll('.panel:not([hidden]) .architectures tbody tr').forEach((row, i) => {
+        row.cells[2].dataset.sort = [9, 10, -2][i]; row.cells[2].textContent = [9, 10, -2][i]; })""")
+    page.locator(".architectures:visible thead button", has_text="mean").click()
+    assert column(page, 3) == ["-2", "9", "10"], "by number"
     page.fill("#filter", "C0")
     assert column(page, 1) == ["stn_c0"]
     assert page.locator('[data-chart="curves"]:visible .legend li').all_inner_texts() == ["stn_c0"]

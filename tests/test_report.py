@@ -109,8 +109,9 @@ def test_what_so_many_pairs_on_so_few_seeds_cannot_show_is_said(plan: Plan) -> N
 
 def test_every_seed_of_a_sweep_that_has_begun_nowhere_is_missing(tmp_path: Path) -> None:
     plan = saved(tmp_path, TWO | {"seeds": "0-3"})
-    cells = load([str(plan.experiment)]).cells
-    assert [(cell.arch, cell.missing) for cell in cells] == [("cnn", [0, 1, 2, 3]), ("stn_slx", [0, 1, 2, 3])]
+    for path in (plan.experiment, plan.experiment.parent):
+        cells = load([str(path)]).cells
+        assert [(cell.arch, cell.missing) for cell in cells] == [("cnn", [0, 1, 2, 3]), ("stn_slx", [0, 1, 2, 3])]
 
 
 def test_what_cannot_be_read_is_said(plan: Plan) -> None:

@@ -84,6 +84,8 @@ def test_pairs_are_of_shared_seeds_and_few_claim_nothing() -> None:
     assert found.p == 2 / 64
     assert found.effect == pytest.approx(1.5 / np.std([1, 2] * 3, ddof=1))
     assert compare(first, dict.fromkeys(range(5), 9.0)).p is None
+    clear = compare(first, {seed: value + 50 + seed % 2 for seed, value in first.items()})
+    assert clear.seeds == 6, "fewer would claim nothing"
     assert compare(first, {}).difference is None
     same = compare(first, first)
     assert (same.p, same.effect, same.seeds) == (1.0, None, None)
