@@ -16,14 +16,12 @@ from matplotlib.ticker import FuncFormatter
 from launch.report.charts import Chart
 from launch.report.markdown import file_name
 from launch.report.sections import Section
-from launch.report.tables import Metric, Table
+from launch.report.tables import MOST_IN_MATRIX, Metric, Table
 from stn.files import write_atomic
 
 COLOURS = ("#0072b2", "#d55e00", "#007a59", "#a8457f", "#9a6a00", "#5a5a5a", "#7a3e9d", "#2b7fae")
 """After Okabe and Ito; shapes and dashes tell architectures apart as well."""
 MARKS, DASHES = "os^Dv", ("-", "--", ":", "-.")
-MOST = 30
-"""Architectures of a figure; the page shows the others."""
 
 NAMES = ("pairs", "seeds", "curves", "cost", "confusion", "pose")
 """Of files, behind that of the data set."""
@@ -66,13 +64,8 @@ def seeds(found: Sequence[Chart], metric: Metric) -> Figure | None:
         _whisker(axis, place + 0.25, one["values"][metric.key]["mean"], metric.scale, colour)
     turned = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if len(own) > 4 else {}
     axis.set_xticks(range(len(own)), [_short(one["label"], 18) for _, one in own], **turned)
-    axis.set(ylabel=_axis(metric))
+    axis.set(ylabel=metric.axis)
     return figure
-
-
-def _axis(metric: Metric) -> str:
-    title = metric.title.replace("accuracy", "error") if metric.is_accuracy else metric.title
-    return f"{title} ({metric.unit})" if metric.unit else title
 
 
 def curves(found: Sequence[Chart]) -> Figure | None:
@@ -120,7 +113,7 @@ def cost(found: Sequence[Chart], metric: Metric) -> Figure | None:
                 mean = one["values"][metric.key]["mean"]
                 _whisker(axis, one["costs"][key], mean, metric.scale, colour)
                 axis.plot([one["costs"][key]], [metric.scale * mean[0]], mark, color=colour, label=_short(one["label"]))
-        axis.set(xlabel=names[key], ylabel=_axis(metric))
+        axis.set(xlabel=names[key], ylabel=metric.axis)
         axis.grid(alpha=0.3)
     handles = {
         label: handle for axis in figure.axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
@@ -216,7 +209,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def draw(section: Section, folder: Path) -> list[Path]:
     """All figures of a data set, under the metric that it is judged by."""
-    found, (metric, matrix) = section.charts[:MOST], (section.panels[0].metric, section.panels[0].matrix)
+    found, (metric, matrix) = section.charts[:MOST_IN_MATRIX], (section.panels[0].metric, section.panels[0].matrix)
     makers: list[Callable[[], Figure | None]] = [
         lambda: pairs(matrix, metric) if matrix else None,
         lambda: seeds(found, metric),

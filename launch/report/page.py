@@ -39,7 +39,9 @@ def _data(sections: Sequence[Section]) -> str:
     found = [
         {
             "name": section.name,
-            "metrics": [vars(metric) | {"error": metric.is_accuracy} for metric in section.metrics],
+            "metrics": [
+                vars(metric) | {"error": metric.is_accuracy, "axis": metric.axis} for metric in section.metrics
+            ],
             "cells": section.charts,
         }
         for section in sections

@@ -34,6 +34,12 @@ class Metric:
         return {"%": " in points", "": ""}.get(self.unit, f" in {self.unit}")
 
     @property
+    def axis(self) -> str:
+        """What a chart's axis is called."""
+        title = self.title.replace("accuracy", "error") if self.is_accuracy else self.title
+        return f"{title} ({self.unit})" if self.unit else title
+
+    @property
     def is_accuracy(self) -> bool:
         """Charts show 1 - accuracy."""
         return self.key.endswith("_acc")
@@ -59,8 +65,6 @@ METRICS: tuple[Metric, ...] = (
 UNITS: dict[str, str] = {"degrees": "degrees", "shift": "pixels", "log2_area": "log2 of the area"}
 MOST_PAIRS = 300
 """Of one data set, for which all metrics are compared; above, the first metric alone."""
-
-
 MOST_IN_MATRIX = 30
 """Architectures; of more there is the table of pairs alone."""
 

@@ -4,7 +4,7 @@ const CHARTS = {
   seeds(canvas, cells, metric) {
     const own = cells.filter(({ cell }) => cell.values[metric.key] && cell.values[metric.key].mean[0] !== null);
     if (!own.length) return null;
-    const k = factor(metric),
+    const k = metric.scale,
       all = own.flatMap(({ cell }) => [
         ...Object.values(cell.values[metric.key].seeds),
         ...cell.values[metric.key].mean,
@@ -13,7 +13,7 @@ const CHARTS = {
       canvas,
       [0, own.length],
       all.map((v) => (v === null ? null : k * v)),
-      ["", axisName(metric)],
+      ["", metric.axis],
       { xTicks: [] },
     );
     const step = (f.width - PAD.left - PAD.right) / own.length,
@@ -114,13 +114,13 @@ const CHARTS = {
       ({ cell }) => cell.costs[of] && cell.values[metric.key] && cell.values[metric.key].mean[0] !== null,
     );
     if (!own.length) return null;
-    const k = factor(metric),
+    const k = metric.scale,
       name = { params: "parameters", seconds: "seconds of a seed", images_per_s: "images/s" }[of];
     const f = frame(
       canvas,
       own.map(({ cell }) => cell.costs[of]),
       own.flatMap(({ cell }) => cell.values[metric.key].mean).map((v) => (v === null ? null : k * v)),
-      [name, axisName(metric)],
+      [name, metric.axis],
     );
     const points = own.map(({ cell, i }) => {
       const x = f.x(cell.costs[of]),

@@ -124,6 +124,3 @@ function whisker(svg, x, y, ends, i) {
 
 const percent = (v) => `${(100 * v).toFixed(2)} %`;
 const shown = (metric, v) => (v === null ? "-" : metric.error || metric.unit === "%" ? percent(v) : number(v));
-const axisName = (metric) =>
-  (metric.error ? metric.title.replace(/accuracy/, "error") : metric.title) + (metric.unit && ` (${metric.unit})`);
-const factor = (metric) => metric.scale;
