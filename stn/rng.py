@@ -14,13 +14,15 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MULTIPLY_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MULTIPLY_2 = -7723592293110705685  # 0x94D049BB133111EB
+_CACHED = 2**17
+"""Numbers that a CPU's core mixes 8 to 16 times faster than it would those of a whole batch of feature maps."""
 
 
 def _mix(z: Tensor) -> Tensor:
-    """The finaliser of splitmix64; torch shifts int64 arithmetically, so the sign is masked off."""
-    z = (z ^ ((z >> 30) & 0x3FFFFFFFF)) * _MULTIPLY_1
-    z = (z ^ ((z >> 27) & 0x1FFFFFFFFF)) * _MULTIPLY_2
-    return z ^ ((z >> 31) & 0x1FFFFFFFF)
+    """The finaliser of splitmix64, in place; torch shifts int64 arithmetically, so the sign is masked off."""
+    z.bitwise_xor_((z >> 30).bitwise_and_(0x3FFFFFFFF)).mul_(_MULTIPLY_1)
+    z.bitwise_xor_((z >> 27).bitwise_and_(0x1FFFFFFFFF)).mul_(_MULTIPLY_2)
+    return z.bitwise_xor_((z >> 31).bitwise_and_(0x1FFFFFFFF))
 
 
 def _mix_int(z: int) -> int:
@@ -57,10 +59,12 @@ class Draws:
         self._drawn += n
         return _mix(self._state.unsqueeze(-1) + counter * _GOLDEN)
 
-    def chance(self, index: Tensor, p: float) -> Tensor:
-        """True with probability p for each number of the stream that the index names."""
+    def chance(self, row_B: Tensor, n: int, p: float) -> Tensor:
+        """True with probability p for numbers row * n to row * n + n - 1 of each stream, [..., B, n]."""
         below = min(round(p * 2**64), 2**64 - 1) - 2**63
-        return _mix(self._state + (index + 1) * _GOLDEN) < below
+        state = self._state + torch.arange(1, n + 1, device=row_B.device) * _GOLDEN
+        part = max(1, _CACHED // state.numel()) if row_B.device.type == "cpu" else len(row_B)
+        return torch.cat([_mix(state + row.unsqueeze(-1) * n * _GOLDEN) < below for row in row_B.split(part)], -2)
 
     def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """The next n float32 numbers of each row in [low, high)."""

@@ -44,8 +44,18 @@ def test_neighbouring_seeds_have_nothing_in_common() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
 def test_chance(p: float) -> None:
-    share = Draws(5).chance(torch.arange(100_000), p).double().mean()
+    share = Draws(5).chance(torch.arange(100), 1000, p).double().mean()
     assert abs(share - p) < 0.006
+
+
+def test_chance_names_numbers_of_the_stream_however_many_are_mixed_at_once() -> None:
+    rows, n = 300, 1000  # more than are mixed at once
+    seeds = torch.tensor([5, 6]).view(-1, 1, 1)
+    number = Draws(seeds, 3).bits(rows * n).view(2, rows, n)
+    below = round(0.3 * 2**64) - 2**63
+    assert torch.equal(Draws(seeds, 3).chance(torch.arange(rows), n, 0.3), number < below)
+    some = torch.tensor([7, 250, 3])
+    assert torch.equal(Draws(6, 3).chance(some, n, 0.3), number[1, some] < below)
 
 
 def test_normal_is_normal_and_goes_on() -> None:

@@ -178,12 +178,14 @@ class SeedOps(TorchFunctionMode):
         assert rest == 0, "dropout over a dimension that is not made of whole rows"
         self.calls += 1
         n = each * shape.numel()
-        index_Bn = self.row_B.unsqueeze(-1) * n + torch.arange(n, device=x.device)
         stacked = isinstance(x, Stacked)
         seed = self.seed_S.view(-1, 1, 1) if stacked else self.seed_S[0]
-        drop = Draws(seed, Site.DROPOUT, self.calls, self.step, device=x.device).chance(index_Bn, p)
-        keep = drop.logical_not_().to(x.dtype).mul_(1 / (1 - p))
-        return Stacked(keep.view(-1, len(x), *shape)) if stacked else keep.view(len(x), *shape)
+        drop = Draws(seed, Site.DROPOUT, self.calls, self.step, device=x.device).chance(self.row_B, n, p)
+        keep = drop.logical_not_().view(*drop.shape[:-2], len(x), *shape)
+        if shape == x.shape[1:]:  # in memory as x is, channels last or not: mixed, they multiply half as fast
+            keep = torch.empty_like(every_of(x), dtype=torch.bool).copy_(keep)
+        keep = keep.to(x.dtype).mul_(1 / (1 - p))
+        return Stacked(keep) if stacked else keep
 
     @contextmanager
     def torchs_generator(self, s: int) -> Iterator[None]:
