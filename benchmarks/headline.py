@@ -57,12 +57,13 @@ def train(net: str, arguments: argparse.Namespace, sizes: dict[str, int], runs: 
         python += ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu2.yaml"]
         python += ["--num_processes", str(arguments.processes)]
     steps = sizes["steps"]
-    words = f"train.py --config {RECIPE.relative_to(ROOT)} --arch {net} --seeds {arguments.seeds} --steps {steps}"
-    words += f" --eval.every {steps}steps --checkpoint.every {steps}steps --log.every {max(1, steps // 5)}steps"
-    words += f" --limit-test {sizes['test']} --log.wandb disabled --log.no-pictures"
-    milestone = ["--optim.milestones", f"{sizes['milestone']} steps", "--runs", str(runs), "--name", f"{net}-mnist_r"]
+    words = f"train.py --config {RECIPE.relative_to(ROOT)} --arch {net} --seeds {arguments.seeds}"
+    words += f" --fraction {arguments.fraction} --eval.every 70000steps --checkpoint.every {steps}steps"
+    words += f" --log.every {max(1, steps // 5)}steps --limit-test {sizes['test']}"
+    words += " --log.no-pictures --log.wandb disabled"
+    where = ["--runs", str(runs), "--name", f"{net}-mnist_r"]
     start, before = time.perf_counter(), others_s()
-    done = subprocess.run([*python, *words.split(), *milestone], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([*python, *words.split(), *where], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(
             (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
@@ -117,7 +118,6 @@ def main() -> int:
     sizes = {
         "steps": max(1, round(part * whole)),
         "batch": recipe.data.batch_size,
-        "milestone": round(part * steps_of(recipe.optim.milestones[0], 1)),
         "test": min(TEST_IMAGES, max(10_000, round(part * tested))),
     }
     record = machine(gpu) | {"processes": arguments.processes, "whole_steps": whole, **sizes, "networks": {}}

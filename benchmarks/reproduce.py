@@ -11,7 +11,6 @@ difference lies within it. Published figures are those of launch/report/publishe
 
 import argparse
 import json
-import statistics
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,8 +19,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from launch.report.published import Figure, figures, science
-from launch.report.stats import half_width
-from stn.config import find_recipe, load_yaml
+from launch.report.stats import half_width, summary
+from stn.config import load_yaml
 from stn.files import read_rows, write_atomic
 from stn.resolve import resolve
 from stn.rundir import Row, RunDir
@@ -41,13 +40,30 @@ _KEPT = [
 # fmt: on
 
 
-def _recipe(config: Config) -> Config:
-    """The recipe that a run was started from, with what a table may differ in: architecture and length."""
-    recipe = load_yaml(find_recipe(str(config.log.name)))
-    optim = recipe.optim.model_copy(update={"milestones": config.optim.milestones})
-    train = config.train if recipe.train.steps else recipe.train  # a schedule in steps may be cut short
-    arch = recipe.arch.model_copy(update={"name": config.arch.name})
-    return recipe.model_copy(update={"optim": optim, "train": train, "arch": arch})
+def _recipe(config: Config) -> tuple[str, dict[str, Any] | None]:
+    """Of which recipe a run is, or part of one, in whatever precision; and what a published figure lays over it."""
+    named = CONFIGS / f"{config.log.name}.yaml"
+    known = [(str(config.log.name), None, load_yaml(named))] if named.is_file() else []
+    known += [(figure.recipe, figure.options, figure.config()) for figure in figures()]
+    parts = []
+    for name, options, whole in known:
+        if whole.data.name == config.data.name:
+            part = config.train.steps / resolve(whole).train.steps  # type: ignore[operator]
+            update = {"fraction": min(part, 1.0), "precision": config.train.precision}
+            same = whole.model_copy(update={"train": whole.train.model_copy(update=update)})
+            if science(resolve(same)) == science(resolve(config)):
+                parts.append((part, name, options))
+    if not parts:
+        raise SystemExit(f"error: {config.log.name} is not a run of a recipe in configs/ as it is today")
+    _, name, options = max(parts, key=lambda found: found[0])
+    return name, options
+
+
+def _which(row: Row) -> tuple:
+    """What a row is of: a newer one takes its place."""
+    options = row.get("options") or {}
+    laid = " ".join(f"{key}={value}" for section in options.values() for key, value in section.items())
+    return row["arch"], row["net"], laid, row["seed"]
 
 
 def collect(path: str) -> Path:
@@ -58,57 +74,58 @@ def collect(path: str) -> Path:
     env = json.loads(run.env.read_text())
     date = datetime.fromtimestamp(run.read_status()["time"], UTC).date().isoformat()
     evals = [row for row in read_rows(run.metrics) if row["kind"] == "eval"]
-    config = load_yaml(run.config)
+    recipe, options = _recipe(load_yaml(run.config))
     rows = []
     for row in read_rows(run.results):
         curve = {f"{e['epoch']:g}": round(e["test_acc"], 6) for e in evals if e["seed"] == row["seed"]}
-        kept = {key: row[key] for key in _KEPT if key in row}
+        kept = {key: row[key] for key in _KEPT if key in row} | {"options": options}
         facts = {"date": date, "commit": env["commit"], "torch": env["packages"]["torch"], "device": env["device"]}
         rows.append(kept | facts | {"evaluations": curve})
-    if science(resolve(config)) != science(resolve(_recipe(config))):
-        raise SystemExit(f"error: {path} is not a run of configs/{config.log.name}.yaml as it is today")
-    out = ROWS / f"{config.log.name}.jsonl"
-    own = {(row["arch"], row["seed"]) for row in rows}
-    rows += [row for row in read_rows(out) if (row["arch"], row["seed"]) not in own]
-    rows.sort(key=lambda row: (row["arch"], row["seed"]))
+    out = ROWS / f"{recipe}.jsonl"
+    own = list(map(_which, rows))
+    rows += [row for row in read_rows(out) if _which(row) not in own]
+    rows.sort(key=_which)
     write_atomic(out, "".join(json.dumps(row) + "\n" for row in rows))
     return out
 
 
-def values(figure: Figure) -> tuple[list[float], float]:
-    """Ours in per cent, a number for each seed, and the share of the published schedule."""
+def rows_of(figure: Figure) -> list[Row]:
+    """The finished seeds that may stand beside a published figure."""
     rows = [row for row in read_rows(ROWS / f"{figure.recipe}.jsonl") if row["status"] == "finished"]
     own = {key: value for key in ("arch", "net") if (value := getattr(figure, key))}
-    # What else a figure may lay over its recipe is refused by ``collect``.
-    rows = [row for row in rows if own.items() <= row.items() and not figure.options]
-    key = {"last": "test_acc", "best": "best_test_acc"}.get(str(figure.at))
-    found = [row[key] if key else row["evaluations"][str(figure.at)] for row in rows]
-    return [figure.ours(accuracy) for accuracy in found], share(rows, figure.recipe)
+    rows = [row for row in rows if own.items() <= row.items() and row.get("options") == figure.options]
+    return [row for row in rows if figure.at in ("last", "best") or str(figure.at) in row["evaluations"]]
 
 
-def share(rows: list[Row], recipe: str) -> float:
+def length(rows: list[Row], recipe: str) -> float:
     """How much of a recipe's schedule the shortest of its runs had."""
     whole = load_yaml(CONFIGS / f"{recipe}.yaml").train
-    shares = [row["steps"] / whole.steps if whole.steps else row["epochs"] / (whole.epochs or 1) for row in rows]
-    return min(shares, default=0.0)
+    return min(row["steps"] / whole.steps if whole.steps else row["epochs"] / (whole.epochs or 1) for row in rows)
+
+
+def _reduced(rows: list[Row]) -> list[str]:
+    """Precisions other than the usual one."""
+    return sorted({row.get("precision", "fp32") for row in rows} - {"fp32"})
 
 
 def line(figure: Figure) -> str:
-    ours, share = values(figure)
-    n = len(ours)
+    rows = rows_of(figure)
     cells: list[Any] = [figure.system, figure.unit, figure]
-    if not ours:
+    if not rows:
         return _row([*cells, "not run", "", "", "", ""])
-    mean = statistics.mean(ours)
-    difference = mean - float(figure.value)
-    full = f"{share:.3g}" if share < 1 else "whole"
-    if n == 1:
-        return _row([*cells, f"{mean:.2f}", "1", full, f"{difference:+.2f}", "one run says nothing"])
-    sd = statistics.stdev(ours)
-    half = half_width(sd, n, figure.n or 1)
+    key = {"last": "test_acc", "best": "best_test_acc"}.get(str(figure.at))
+    found = [row[key] if key else row["evaluations"][str(figure.at)] for row in rows]
+    ours = summary([figure.ours(accuracy) for accuracy in found])
+    difference = ours.mean - float(figure.value)
+    share = length(rows, figure.recipe)
+    schedule = [f"{share:.3g}" if share < 1 else "whole", *_reduced(rows)]
+    cells.append(f"{ours.mean:.2f}" if ours.sd is None else f"{ours.mean:.2f} ({ours.sd:.2f})")
+    cells += [ours.n, ", ".join(schedule), f"{difference:+.2f}"]
+    if ours.sd is None:
+        return _row([*cells, "one run says nothing"])
+    half = half_width(ours.sd, ours.n, figure.n or 1)
     agrees = "yes" if abs(difference) <= half else "**no**"
-    verdict = f"{agrees} (± {half:.2f})" if share == 1 else f"shorter schedule (± {half:.2f})"
-    return _row([*cells, f"{mean:.2f} ({sd:.2f})", n, full, f"{difference:+.2f}", verdict])
+    return _row([*cells, f"{agrees if share == 1 else 'shorter schedule'} (± {half:.2f})"])
 
 
 def _row(cells: list[Any]) -> str:
@@ -134,7 +151,7 @@ def table() -> str:
     lines += [line(figure) for figure in listed if not any(figure.recipe in some for some in TOGETHER.values())]
     for title, recipes in TOGETHER.items():
         group = [figure for figure in listed if figure.recipe in recipes]
-        if any(values(figure)[0] for figure in group):
+        if any(map(rows_of, group)):
             lines += map(line, group)
         else:
             shown = group[-1]._replace(value=" / ".join(figure.value for figure in group))
@@ -142,24 +159,37 @@ def table() -> str:
     return "\n".join(lines)
 
 
-SPREADS = {"stn_c0": 23.2, "stn_cx": 47.2, "stn_dlx": 26.8, "stn_slx": 18.7}
-"""Of the final pose on R in degrees, as published."""
+SPREADS = {
+    "r": ("degrees", {"stn_c0": "23.2", "stn_cx": "47.2", "stn_dlx": "26.8", "stn_slx": "18.7"}),
+    "t": ("pixels", {"stn_c0": "1.16", "stn_cx": "1.15", "stn_dlx": "1.08", "stn_slx": "1.32"}),
+    "s": ("log2 of the area", {"stn_c0": ".319", "stn_cx": ".508", "stn_dlx": ".291", "stn_slx": ".330"}),
+}
+"""Of the final pose by Finnveden et al., on rotated, translated and scaled MNIST."""
 _POSE = ("pose_spread", "pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "bypass_acc")
 
 
 def poses() -> str:
-    """What the transformers of the R column do, mean (SD) over seeds."""
-    heads = ["R", "n", "steps (of 70 000)", "spread published", "spread"]
+    """What their transformers do, mean (SD) over seeds."""
+    heads = ["data", "network", "n", "steps (of 70 000)", "spread published", "spread"]
     heads += [key.removeprefix("pose_").replace("_", " ") for key in _POSE[1:]]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for arch, spread in SPREADS.items():
-        rows = [row for row in read_rows(ROWS / "finnveden_r.jsonl") if row["arch"] == arch]
-        rows = [row for row in rows if row["status"] == "finished"]
-        columns = [[row[key] for row in rows if row[key] is not None] for key in _POSE]
-        cells = [f"{statistics.mean(c):.3g} ({statistics.stdev(c):.2g})" if len(c) > 1 else "" for c in columns]
-        steps = f"{rows[0]['steps']:,}" if rows else ""
-        lines.append(f"| {arch} | {len(rows) or 'not run'} | {steps} | {spread} | {' | '.join(cells)} |")
+    for letter, (unit, spreads) in SPREADS.items():
+        known = read_rows(ROWS / f"finnveden_{letter}.jsonl")
+        for arch, spread in spreads.items():
+            rows = [row for row in known if row["arch"] == arch and row["status"] == "finished"]
+            columns = [[row[key] for row in rows if row[key] is not None] for key in _POSE]
+            cells = [_spread(column) for column in columns]
+            steps = f"{rows[0]['steps']:,}" if rows else ""
+            name = f"{letter.upper()} ({unit})"
+            lines.append(_row([name, arch, len(rows) or "not run", steps, spread, *cells]))
     return "\n".join(lines)
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    found = summary(values)
+    return f"{found.mean:.3g}" if found.sd is None else f"{found.mean:.3g} ({found.sd:.2g})"
 
 
 def header(text: str, recipe: str) -> str:
@@ -167,22 +197,26 @@ def header(text: str, recipe: str) -> str:
     rows = [row for row in read_rows(ROWS / f"{recipe}.jsonl") if row["status"] == "finished"]
     if not rows:
         return text
-    said = []
-    for arch in dict.fromkeys(row["arch"] for row in rows):
-        own = [row for row in rows if row["arch"] == arch]
+    said, kinds = [], list(dict.fromkeys(_which(row)[:-1] for row in rows))
+    for kind in kinds:
+        own = [row for row in rows if _which(row)[:-1] == kind]
+        label = " ".join(
+            part for part in _which(own[0])[: 1 if len(kinds) == len({k[0] for k in kinds}) else 3] if part
+        )
         figures = []
         for name, key in (("last epoch", "test_acc"), ("best evaluation on the test set", "best_test_acc")):
-            values = [100 * row[key] for row in own]
-            spread = f" (SD {statistics.stdev(values):.2f})" if len(values) > 1 else ""
-            figures.append(f"{name} {statistics.mean(values):.2f} %{spread}")
+            found = summary([100 * row[key] for row in own])
+            spread = "" if found.sd is None else f" (SD {found.sd:.2f})"
+            figures.append(f"{name} {found.mean:.2f} %{spread}")
         dates = " to ".join(sorted({min(row["date"] for row in own), max(row["date"] for row in own)}))
-        steps = f", {own[0]['steps']} steps" * (share(own, recipe) < 1)
-        said.append(f"{arch}: {', '.join(figures)}; n = {len(own)}{steps}, {dates}")
+        steps = f", {own[0]['steps']} steps" * (length(own, recipe) < 1)
+        half = "".join(f", {precision}" for precision in _reduced(own))
+        said.append(f"{label}: {', '.join(figures)}; n = {len(own)}{steps}{half}, {dates}")
     lines = text.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("# ours"))
     last = next(i for i in range(first, len(lines)) if not lines[i].startswith("#"))
     made = [f"# {'ours' if i == 0 else '':10s} {line}" for i, line in enumerate(said)]
-    if len(said) == 1 and share(rows, recipe) == 1:
+    if len(said) == 1 and length(rows, recipe) == 1:
         took = f"{rows[0]['wall_s'] / 60:.0f} min for {rows[0]['fused']} seeds in one process on {rows[0]['device']}"
         lines = [f"# time       {took}" if line.startswith("# time") else line for line in lines]
     return "\n".join([*lines[:first], *made, *lines[last:]]) + "\n"

@@ -178,7 +178,10 @@ def check(config: Config) -> None:
 _NOT_SCIENCE = {
     "data": {"root"},
     "optim": {"accumulate"},
-    "train": {"seeds", "epochs", "compile", "cuda_graph", "parallel", "fuse", "processes", "threads", "time_limit"},
+    "train": {
+        *("seeds", "epochs", "fraction", "compile", "cuda_graph", "parallel"),
+        *("fuse", "processes", "threads", "time_limit"),
+    },
     "eval": {"batch_size"},
 }
 

@@ -44,17 +44,23 @@ def _arch(arch: Arch, dataset: Dataset) -> Arch:
 
 
 def _in_steps(config: Config, steps_per_epoch: int) -> dict[str, Any]:
-    """Every duration of every section, in steps."""
+    """Every duration of every section, in steps; those of a schedule are as much shorter as the run."""
+
+    def steps(duration: str, part: float) -> str:
+        whole = steps_of(duration, steps_per_epoch)
+        return f"{round(part * whole) or min(whole, 1)} steps"
+
     is_duration = get_args(Duration)[1]
     sections: dict[str, Any] = {}
     for section in Config.model_fields:
         owner, update = getattr(config, section), {}
+        part = config.train.fraction if section in ("optim", "eval") else 1
         for name, field in type(owner).model_fields.items():
             value = getattr(owner, name)
             if is_duration in field.metadata:
-                update[name] = f"{steps_of(value, steps_per_epoch)} steps"
+                update[name] = steps(value, part)
             elif name == "milestones":
-                update[name] = tuple(f"{steps_of(v, steps_per_epoch)} steps" for v in value)
+                update[name] = tuple(steps(v, part) for v in value)
         sections[section] = owner.model_copy(update=update)
     return sections
 
@@ -66,7 +72,8 @@ def resolve(config: Config) -> Config:
         raise ValueError(f"data.validation {data.validation} leaves nothing of {dataset.train} training images")
     images = min(data.limit_train or dataset.train, dataset.train - data.validation)
     steps_per_epoch = -(-images // data.batch_size)
-    steps = train.steps or max(1, round((train.epochs or DEFAULT_EPOCHS) * steps_per_epoch))
+    whole = train.steps or (train.epochs or DEFAULT_EPOCHS) * steps_per_epoch
+    steps = max(1, round(train.fraction * whole))
     sections = _in_steps(config, steps_per_epoch)
     arch = _arch(config.arch, dataset)
     if data.crop >= min(dataset.shape[1:]):
@@ -97,7 +104,7 @@ def resolve(config: Config) -> Config:
         **sections
         | {
             "arch": arch,
-            "train": train.model_copy(update={"steps": steps, "epochs": None}),
+            "train": train.model_copy(update={"steps": steps, "epochs": None, "fraction": 1.0}),
             "log": sections["log"].model_copy(update={"name": name}),
         }
     )

@@ -129,6 +129,8 @@ class Train(Section):
     """Length in epochs (8 where neither epochs nor steps is given)."""
     steps: Annotated[Positive | None, short("steps")] = None
     """Length in optimiser steps, instead of epochs."""
+    fraction: Annotated[float, Field(gt=0, le=1), short("fraction")] = 1.0
+    """Train this part of the length, with the learning rate's schedule and the evaluations as much closer together."""
     precision: Annotated[Literal["fp32", "bf16", "fp16", "fp64"], short("precision")] = "fp32"
     """bf16 and fp16 are mixed precision; fp16 needs a GPU."""
     tf32: bool = False

@@ -16,6 +16,8 @@ import measure
 import reproduce
 
 from launch.report.published import figures
+from stn.config import build_config, normalise, overlay, read_yaml
+from stn.resolve import resolve
 
 
 def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -124,7 +126,8 @@ def test_the_readmes_tables_are_those_of_the_rows() -> None:
 @pytest.fixture
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(reproduce, "ROWS", tmp_path)
-    line = {"arch": "stn_c0", "sig": "a", "status": "finished", "steps": 28140, "epochs": 30.0}
+    line = {"arch": "stn_c0", "net": "tutorial", "sig": "a", "status": "finished", "steps": 28140, "epochs": 30.0}
+    line["precision"] = "fp32"
     accuracies = [0.9911, 0.9907, 0.9895, 0.9906, 0.9902]
     whole = [line | {"seed": s, "test_acc": a, "best_test_acc": a + 0.001} for s, a in enumerate(accuracies)]
     (tmp_path / "s2_conv.jsonl").write_text("".join(json.dumps(row) + "\n" for row in whole))
@@ -163,6 +166,7 @@ def test_systems_that_share_a_line_part_when_one_has_been_run(rows: Path) -> Non
         "net": "jaderberg_cnn",
         "seed": 0,
         "status": "finished",
+        "precision": "bf16",
         "steps": 150_000,
         "epochs": 640.0,
     }
@@ -170,7 +174,7 @@ def test_systems_that_share_a_line_part_when_one_has_been_run(rows: Path) -> Non
     text = reproduce.table()
     assert together not in text
     assert "| Jaderberg et al., TC, ST-FCN | error | 2.0 (n = 3) | not run |" in text
-    assert "| Jaderberg et al., TC, ST-CNN | error | 1.7 (n = 3) | 1.80 | 1 | whole | +0.10 | one run" in text
+    assert "| Jaderberg et al., TC, ST-CNN | error | 1.7 (n = 3) | 1.80 | 1 | whole, bf16 | +0.10 | one run" in text
     (rows / "icstn.jsonl").write_text(json.dumps(line | {"net": "icstn", "test_acc": 0.98, "steps": 500_000}) + "\n")
     text = reproduce.table()
     assert "| Lin and Lucey, STN | error | 4.944 | not run |" in text
@@ -193,7 +197,7 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(
 ) -> None:
     text = "name: short\nnet: tutorial\nlimit_train: 640\nlimit_test: 100\nepochs: 2\nseeds: 0-1\n"
     (tmp_path / "short.yaml").write_text(text)
-    monkeypatch.setattr("stn.config.RECIPES", tmp_path)
+    monkeypatch.setattr(reproduce, "CONFIGS", tmp_path)
     done = train("--config", tmp_path / "short.yaml", *QUIET, runs=tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     path = only_run(tmp_path / "runs").path
@@ -209,5 +213,20 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(
     with pytest.raises(SystemExit, match="is no run directory with results"):
         reproduce.collect(str(tmp_path / "nothing"))
     (tmp_path / "short.yaml").write_text(f"{text}lr: 0.5\n")
-    with pytest.raises(SystemExit, match="is not a run of configs"):
+    with pytest.raises(SystemExit, match="short is not a run of a recipe"):
         reproduce.collect(str(path))
+
+
+def test_a_run_of_any_name_is_known_by_what_it_is() -> None:
+    def recipe(name: str, *laid: dict) -> tuple:
+        layers = read_yaml(ROOT / "configs" / f"{name}.yaml"), *(normalise(one, "here") for one in laid)
+        return reproduce._recipe(resolve(build_config(overlay(*layers, {"log": {"name": "some_sweep"}}), "here")))
+
+    part = {"fraction": 0.01, "precision": "bf16"}
+    assert recipe("finnveden_r", {"arch": "stn_cx"}, part) == ("finnveden_r", None)
+    assert recipe("icstn", part, {"arch": {"iterations": 2}}) == ("icstn", {"arch": {"iterations": 2}})
+    for other in ({"lr": 0.5}, {"arch": {"transform": "tps"}}, {"steps": 75_000}, {"data": {"limit_train": 1000}}):
+        with pytest.raises(SystemExit, match="some_sweep is not a run of a recipe"):
+            recipe("finnveden_r", other)
+    # Twenty of the fifty epochs of another recipe, too, whose learning rate does not move either.
+    assert recipe("s0_conv") == ("s0_conv", None)

@@ -12,7 +12,7 @@ from stn.checkpoint import Saved
 from stn.config import dump_yaml, format_seeds, load_yaml, parse_seeds, signature, steps_of
 from stn.resolve import resolve
 from stn.rundir import RunDir
-from stn.schema import Arch, Config, Data, Log, Optim, Train
+from stn.schema import Arch, Config, Data, Eval, Log, Optim, Train
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,6 +174,20 @@ def test_signature_is_of_the_resolved_science() -> None:
         sig(train=Train(precision="bf16")),
     ]
     assert len({base, *others}) == 6
+
+
+def test_a_fraction_of_a_run_has_all_of_its_schedule() -> None:
+    schedule = {"schedule": "multistep", "milestones": ("3 epochs", "2814 steps"), "warmup": "469 steps"}
+    tenth = Config(optim=Optim(**schedule), train=Train(epochs=8, fraction=0.1), eval=Eval(every="1 epochs"))
+    shorter = {"milestones": ("141 steps", "281 steps"), "warmup": "47 steps", "step_every": "704 steps"}
+    same = Optim(**schedule | shorter)
+    written_out = Config(optim=same, train=Train(steps=375), eval=Eval(every="47 steps"))
+    found = resolve(tenth)
+    assert found == resolve(written_out)
+    assert found.log.every == "50 steps", "the console is read as before"
+    least = resolve(Config(train=Train(epochs=8, fraction=1e-9)))
+    assert (least.train.steps, least.eval.every, least.optim.warmup) == (1, "1 steps", "0 steps")
+    assert resolve(Config(train=Train(steps=1000, fraction=0.5))).train.steps == 500
 
 
 def test_resolved_configuration_reads_back_to_itself(tmp_path: Path) -> None:
