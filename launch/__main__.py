@@ -199,11 +199,11 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
 
     folders = [_folder(one, runs) for one in paths or [runs]]
     found, out = data.load(folders), out or Path(folders[0]) / "report"
-    build.write(found, out)
+    sections = build.write(found, out)
     seeds = sum(len(cell.rows) for cell in found.cells)
     _say(f"{plural(len(found.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
     if wandb:
-        _say(wandb_report.publish(found.cells, out))
+        _say(wandb_report.publish(sections, out))
     return 0
 
 

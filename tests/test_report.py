@@ -71,8 +71,9 @@ def test_the_csv_has_every_seed(plan: Plan) -> None:
 def test_few_pairs_claim_nothing(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
     cells[1].rows = {seed: row for seed, row in cells[1].rows.items() if seed < 5}
-    assert "too few pairs (under 6)" in markdown.comparisons(cells, tables.METRICS[0])
-    matrix = tables.matrix(cells, tables.pairings(cells, tables.METRICS[0]), tables.METRICS[0])
+    pairs = tables.pairings(cells, tables.METRICS[0])
+    assert "too few pairs (under 6)" in markdown.render(tables.comparisons(pairs, tables.METRICS[0]))
+    matrix = tables.matrix(cells, pairs, tables.METRICS[0])
     assert [value.mark for row in matrix.rows for value in row[1:]] == ["", "few", "few", ""]
 
 

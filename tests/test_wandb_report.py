@@ -16,10 +16,12 @@ from conftest import ROOT, environment
 from test_sweep import TWO, launch, result, saved
 from wandb_server import Kept, WandbServer
 
-from launch.report.cells import Cell
+from launch.report import wandb_report, wandb_spec
+from launch.report.cells import Cell, Comparison
 from launch.report.data import load
-from launch.report.wandb_report import MEMORY, SPEC, publish
-from launch.report.wandb_spec import build, title
+from launch.report.sections import sections
+from launch.report.wandb_report import MEMORY, SPEC
+from launch.report.wandb_spec import title
 from stn.rundir import RunDir
 from stn.wandb_run import describe, run_id, values
 
@@ -34,6 +36,14 @@ def cells_of(tmp_path: Path, grid: dict[str, Any]) -> list[Cell]:
             result(plan, job, seed, 0.9 + 0.01 * i + 0.001 * seed)
         RunDir(plan.experiment / job.sig / job.block).config.write_text(plan.cell_file(job).read_text())
     return load([str(plan.experiment)]).cells
+
+
+def publish(cells: list[Cell], out: Path) -> str:
+    return wandb_report.publish(sections(Comparison("two", cells, []), out), out)
+
+
+def build(cells: list[Cell]) -> dict[str, Any]:
+    return wandb_spec.build(sections(Comparison("two", cells, []), Path("report")))
 
 
 @pytest.fixture
@@ -129,6 +139,7 @@ def test_intervals_are_in_markdown_blocks(cells: list[Cell]) -> None:
     assert "| stn_slx - cnn | 8 |" in first
     assert "Seeds that are missing: 1; that have failed: 1." in first
     assert "Seeds that are missing" not in second
+    assert "](" not in first, "a link to a folder of this machine"
 
 
 def test_settings_of_one_architecture_are_told_apart(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from launch.report import figures, markdown, page
 from launch.report.cells import Comparison
-from launch.report.sections import sections
+from launch.report.sections import Section, sections
 from stn.files import write_atomic
 
 
-def write(comparison: Comparison, out: Path) -> None:
-    """Everything, in place of an older report."""
+def write(comparison: Comparison, out: Path) -> list[Section]:
+    """Everything, in place of an older report; what it says."""
     found = sections(comparison, out)
     made = {path for section in found for path in figures.draw(section, out / "figures")}
     for name in figures.NAMES:  # of an older report; nothing else that lies there
@@ -19,3 +19,4 @@ def write(comparison: Comparison, out: Path) -> None:
     texts = {"index.html": page.page(comparison, found), "report.md": markdown.markdown(comparison, found, out)}
     for name, text in (texts | {"rows.csv": markdown.rows_csv(comparison.cells)}).items():
         write_atomic(out / name, text.encode(errors="replace"))  # half a character, from a damaged row
+    return found

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from launch.report import tables
 from launch.report.cells import Cell, Comparison
 from launch.report.sections import Section
-from launch.report.tables import Metric, Table, Value
+from launch.report.tables import Table, Value
 
 FIELDS: list[str] = ["dataset", "arch", "setting", "sig", "seed", "status", "reason", "test_acc", "best_test_acc"]
 FIELDS += ["best_epoch", "val_acc", "best_val_acc", "test_loss", "macro_f1", "bypass_acc", "pose_spread"]
@@ -29,27 +28,19 @@ def text(raw: object) -> str:
     return re.sub(r"([\\`*{}\[\]|$]|\b_|_\b)", r"\\\1", str(raw)).replace("<", "&lt;").replace("\n", " ")
 
 
-def _field(value: Value) -> str:
+def _field(value: Value, links: bool) -> str:
     """Bold: a real difference for the better; italic: for the worse."""
     found = text(value.text)
-    if value.link:
+    if value.link and links:
         return f"[{found}]({quote(value.link)})"
     around = {"better": "**", "worse": "*"}.get(value.mark, "")
     return f"{around}{found}{around}"
 
 
-def render(table: Table) -> str:
+def render(table: Table, links: bool = True) -> str:
     lines = [[text(heading) for heading in table.headings], ["---"] * len(table.headings)]
-    lines += [[_field(value) for value in row] for row in table.rows]
+    lines += [[_field(value, links) for value in row] for row in table.rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def architectures(cells: list[Cell], metric: Metric) -> str:
-    return render(tables.architectures(cells, metric))
-
-
-def comparisons(cells: list[Cell], metric: Metric) -> str:
-    return render(tables.comparisons(tables.pairings(cells, metric), metric))
 
 
 def _bullets(lines: list[str]) -> list[str]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from launch.report.cells import Cell
-from launch.report.wandb_spec import build, digest, library, picture_run, projects, title
+from launch.report.sections import Section
+from launch.report.wandb_spec import build, cells_of, digest, library, picture_run, projects, title
 from launch.wandb_client import UPLOAD, Server, scratch
 from stn.files import read_json, write_atomic
 from stn.wandb_run import QUIET, run_id
@@ -71,8 +71,11 @@ def _pictures(out: Path) -> dict[str, Path]:
     return {f"figures/{re.sub('[^A-Za-z0-9_.-]', '-', one.stem)}": one for one in sorted(out.glob("figures/*.png"))}
 
 
-def _publish(site: Site, cells: list[Cell], pictures: dict[str, Path], memory: dict[str, Any]) -> tuple[dict, str]:
+def _publish(
+    site: Site, sections: list[Section], pictures: dict[str, Path], memory: dict[str, Any]
+) -> tuple[dict, str]:
     """What to remember of it, and what to say."""
+    cells = cells_of(sections)
     ids = {project: site.project_id(project) for project in projects(cells)}
     home = memory["project"] if memory.get("project") in ids else next(iter(ids))
     run, stamp = picture_run(cells), digest(b"".join(key.encode() + one.read_bytes() for key, one in pictures.items()))
@@ -82,14 +85,15 @@ def _publish(site: Site, cells: list[Cell], pictures: dict[str, Path], memory: d
     there = {known for project in ids for known in site.ask(project, list(first))}
     absent = [f"{cell.label} ({cell.dataset})" for known, cell in first.items() if known not in there]
     old = site.find(home, memory.get("id"), title(cells))
-    made = site.save(old, home, title(cells), build(cells, pictures, home, str(site.entity), ids))
+    made = site.save(old, home, title(cells), build(sections, pictures, home, str(site.entity), ids))
     lines = [f"W&B report {'updated' if old else 'made'}: {made['url']}"]
     lines += [f"W&B does not have the runs of {', '.join(absent)}: python -m launch wandb-sync"] if absent else []
     return made | {"pictures": stamp}, "\n".join(lines)
 
 
-def publish(cells: list[Cell], out: Path) -> str:
+def publish(sections: list[Section], out: Path) -> str:
     """Make or update the report, or write its spec where W&B cannot be reached; what to tell the user."""
+    cells = cells_of(sections)
     if not cells:
         return "no W&B report: there are no run directories"
     library()
@@ -99,9 +103,9 @@ def publish(cells: list[Cell], out: Path) -> str:
         if (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled"):
             raise ConnectionError(f"WANDB_MODE is {mode}")
         with scratch() as folder:
-            known, said = _publish(Site(folder), cells, pictures, read_json(out / MEMORY))
+            known, said = _publish(Site(folder), sections, pictures, read_json(out / MEMORY))
     except OSError as error:
-        about = {"title": title(cells), "project": projects(cells)[0], "spec": build(cells, pictures)}
+        about = {"title": title(cells), "project": projects(cells)[0], "spec": build(sections, pictures)}
         write_atomic(out / SPEC, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
         return f"no W&B report: {error}; the same command publishes it then. What it would say: {out / SPEC}"
     (out / SPEC).unlink(missing_ok=True)

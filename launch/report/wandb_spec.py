@@ -4,14 +4,14 @@ Must not know the network, nor which reports there are.
 """
 
 import hashlib
-import itertools
 import json
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from launch.report import markdown, tables
-from launch.report.cells import Cell, differences
+from launch.report import markdown
+from launch.report.cells import Cell
+from launch.report.sections import Section
 from stn.wandb_run import group
 
 LONGEST = 128
@@ -65,14 +65,14 @@ def picture_run(cells: list[Cell]) -> str:
     return f"pictures-{digest(title(cells).encode())}"
 
 
-def _tables(cells: list[Cell]) -> str:
-    """What the local report says of a data set."""
-    metric = tables.metrics_of(cells)[0]
-    parts = [f"{metric.title}, over seeds:", markdown.architectures(cells, metric)]
-    parts += [f"**Warning:** {markdown.text(text)}." for text in differences(cells)]
+def _tables(section: Section) -> str:
+    """What the local report says of a data set, by what it is judged by."""
+    panel, cells = section.panels[0], section.cells
+    parts = [f"{panel.metric.title}, over seeds:", markdown.render(panel.architectures, links=False)]
+    parts += [f"**Warning:** {markdown.text(text)}." for text in section.warnings]
     missing, failed = sum(len(cell.missing) for cell in cells), sum(len(cell.failed) for cell in cells)
     parts += [f"Seeds that are missing: {missing}; that have failed: {failed}."] if missing or failed else []
-    parts += ["Pairs of seeds:", markdown.comparisons(cells, metric)] if len(cells) > 1 else []
+    parts += ["Pairs of seeds:", markdown.render(panel.comparisons)] if panel.comparisons else []
     return "\n\n".join(parts)
 
 
@@ -112,8 +112,12 @@ def _filters(where: dict[str, Any]) -> dict[str, Any]:
     return expr.filters_tree_to_v2(expr.And(*found).to_model())
 
 
+def cells_of(sections: Iterable[Section]) -> list[Cell]:
+    return [cell for section in sections for cell in section.cells]
+
+
 def build(
-    cells: list[Cell],
+    sections: list[Section],
     pictures: Iterable[str] = (),
     home: str = "",
     entity: str = "",
@@ -121,11 +125,10 @@ def build(
 ) -> dict[str, Any]:
     """The spec, with W&B's ids of projects if they are known; pictures are keys in the run of pictures."""
     wr = library()
-    blocks, sets = [wr.MarkdownBlock(ABOUT)], []
-    for dataset, members in itertools.groupby(cells, key=lambda cell: cell.dataset):
-        own = list(members)
-        runs = _run_sets(dataset, own)
-        blocks += [wr.H1(dataset), wr.MarkdownBlock(_tables(own)), _grid(wr, own, runs)]
+    blocks, sets, cells = [wr.MarkdownBlock(ABOUT)], [], cells_of(sections)
+    for section in sections:
+        runs = _run_sets(section.name, section.cells)
+        blocks += [wr.H1(section.name), wr.MarkdownBlock(_tables(section)), _grid(wr, section.cells, runs)]
         sets += runs
     home = home or projects(cells)[0]
     if pictures:
