@@ -34,8 +34,9 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     try:
         write_file(temporary, content)
         temporary.replace(path)
-    except OSError:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # of a full disk it has none
         raise
     sync_folder(path.parent)
 

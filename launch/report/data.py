@@ -8,7 +8,7 @@ from launch.collect import find_runs
 from launch.report.cells import Cell, Comparison, tell_apart
 from launch.sweep import Job, load_plan
 from stn.config import build_config, format_seeds, parse_seeds, read_yaml
-from stn.files import read_rows, read_text
+from stn.files import parse_rows, read_text
 from stn.rundir import RunDir
 
 
@@ -79,8 +79,8 @@ class _Reader:
             self.notes.append(f"left out: {error}")
             return
         cell.runs.append(run)
-        written = {seed for row in read_rows(run.results) if isinstance(seed := row.get("seed"), int)}
-        if damaged := len(read_text(run.results).splitlines()) - len(written):
+        lines = read_text(run.results).splitlines()
+        if damaged := len(lines) - len({seed for row in parse_rows(lines) if isinstance(seed := row.get("seed"), int)}):
             self.notes.append(f"{run.results}: {damaged} lines are no result of a seed, or repeat one, and left out")
         rows, known = run.rows(), cell.rows.keys() | cell.failed.keys()
         if twice := sorted(rows.keys() & known):
