@@ -1,17 +1,21 @@
-"""What a report costs, over generated run directories: building it, and its size.
+"""What a report costs, over generated run directories: building it, its size, and opening it.
 
     python benchmarks/report.py [--archs 6] [--datasets 3] [--seeds 100] [--repeat 3] [--keep FOLDER] [--json FILE]
 
-Prints the median of --repeat runs of `python -m launch report`, its largest memory, and the page's size.
+Prints the median of --repeat runs of `python -m launch report`, its largest memory, the page's size, and the median
+time until Chromium has loaded it (where there is one; STN_CHROMIUM says where).
 """
 
 import json
+import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +80,23 @@ def generate(folder: Path, archs: int, datasets: int, seeds: int) -> None:
                 run.metrics.write_text("".join(json.dumps(row) + "\n" for _, rows in found for row in rows))
 
 
+def opening(page: Path, repeat: int) -> float | None:
+    """Seconds until a browser without a network has loaded the page; None where there is no browser."""
+    chromium = os.environ.get("STN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not chromium or not find_spec("playwright"):
+        return None
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        browser, found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"]), []
+        for _ in range(repeat):
+            tab = browser.new_context(offline=True).new_page()
+            tab.goto(page.as_uri())
+            found.append(tab.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart") / 1000)
+        browser.close()
+    return statistics.median(found)
+
+
 def main() -> None:
     parser = Parser(__doc__)
     for name, number in (("archs", 6), ("datasets", 3), ("seeds", 100)):
@@ -92,10 +113,12 @@ def main() -> None:
             words = [sys.executable, "-m", "launch", "report", str(folder)]
             subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.perf_counter() - start)
-        size = (folder / "report" / "index.html").stat().st_size / 1e6
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        page = (folder / "report" / "index.html").resolve()
+        size, open_s = page.stat().st_size / 1e6, opening(page, asked.repeat)
     cells = asked.archs * asked.datasets
     figures = {"seconds": round(statistics.median(seconds), 2), "mb": round(memory), "page_mb": round(size, 2)}
+    figures |= {} if open_s is None else {"open_s": round(open_s, 2)}
     console.print(f"{cells} cells, {cells * asked.seeds:,} seeds, {CORES} cores: {figures}")
     save(asked.json, record | {"cells": cells, "seeds": cells * asked.seeds, "figures": figures})
 
