@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from stn.config import parse_seeds
 from stn.files import write_atomic
 from stn.rundir import RunDir
 
@@ -88,6 +89,8 @@ def _load_step(run: RunDir, seed: int, step: int) -> Saved:
 def saved_steps(run: RunDir, seed: int) -> set[int]:
     """The steps that a seed can go on from; none of a save that a kill has cut short, or its block would part."""
     status = run.read_status()
+    if seed not in parse_seeds(status.get("seeds", str(seed))):  # it speaks of another block
+        return set(_steps(run, seed))
     whole = status.get("step", 0 if status.get("state") == "running" else math.inf)
     return {step for step in _steps(run, seed) if step <= whole}
 

@@ -121,6 +121,10 @@ def test_a_save_that_was_cut_short_counts_for_no_seed(run: RunDir) -> None:
     assert checkpoint.saved_steps(run, 0) == set()
     run.write_status("stopped", reason="SIGTERM")
     assert checkpoint.saved_steps(run, 0) == {20, 30}
+    run.write_status("running", step=0, seeds="1-3")
+    assert checkpoint.saved_steps(run, 0) == {20, 30}, "this is said of other seeds"
+    run.write_status("running", step=20, seeds="0,7")
+    assert checkpoint.saved_steps(run, 0) == {20}
 
 
 def test_a_block_resumes_at_a_step_that_every_seed_has(run: RunDir) -> None:
