@@ -75,6 +75,8 @@ class Claim:
         self.lost: str | None = None
         """Why this holder is none any more, as far as it knows."""
         self._beat, self._beaten, self._done = 0, 0.0, threading.Event()
+        self._writing = threading.Lock()
+        """So that no beat is written over what was said on leaving."""
 
     def newest(self) -> tuple[int, dict[str, Any]]:
         """The number that holds and what its holder said last; 0 where nobody ever held."""
@@ -144,11 +146,12 @@ class Claim:
     def _keep(self) -> None:
         while not self._done.wait(LEASE_S / 6):
             try:
-                if not self.held():
-                    return
-                self._beat += 1
-                write_atomic(self.folder / str(self.token), self._text())
-                self._beaten = time.monotonic()
+                with self._writing:
+                    if self._done.is_set() or not self.held():
+                        return
+                    self._beat += 1
+                    write_atomic(self.folder / str(self.token), self._text())
+                    self._beaten = time.monotonic()
             except OSError:
                 if time.monotonic() - self._beaten > LEASE_S:
                     self.lost = "its claim could not be renewed"  # others may think us dead
@@ -158,7 +161,7 @@ class Claim:
         """Leave, so that the next one need not wait."""
         self._done.set()
         atexit.unregister(self.release)
-        with suppress(OSError):
+        with suppress(OSError), self._writing:
             if self.token and self.held():
                 write_atomic(self.folder / str(self.token), self._text(released=True))
         self.token = 0

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -45,6 +46,24 @@ def test_a_silent_holder_of_another_machine_is_waited_for_as_long_as_its_lease(t
     elsewhere(tmp_path, 7)
     assert 0.6 <= taken(tmp_path) < 3
     assert [p.name for p in tmp_path.iterdir()] == ["8"]
+
+
+def test_a_beat_under_way_does_not_undo_that_it_was_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    beating = threading.Event()
+
+    def slow(path: Path, text: str) -> None:
+        if not json.loads(text)["released"]:
+            beating.set()
+            time.sleep(0.3)
+        write_atomic(path, text)
+
+    monkeypatch.setattr(claim, "write_atomic", slow)
+    mine = Claim(tmp_path)
+    mine.take(print, 0.0)
+    assert beating.wait(3)
+    mine.release()
+    time.sleep(0.5)
+    assert mine.newest()[1]["released"]
 
 
 BEATING = """
