@@ -64,7 +64,7 @@ def _show_weights(asked: argparse.Namespace) -> list[Path]:
 def main(arguments: list[str]) -> int:
     asked = _parse(arguments)
     try:
-        paths = _show_run(asked) if asked.run else _show_weights(asked)
+        paths = _show_weights(asked) if asked.run is None else _show_run(asked)
     except (ValueError, OSError) as error:
         fail(error)
     if not any(path.name == "warp.png" for path in paths):

@@ -221,6 +221,7 @@ def test_the_command_draws_again(run: Run, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "nowhere is no run directory"),
+        ([""], "is no run directory"),
         ([], "give either RUN or --weights"),
         (["RUN", "--weights", "x"], "give either RUN or --weights"),
         (["--weights", "x"], "give either RUN or --weights"),
