@@ -41,7 +41,7 @@ from stn.trials import Trial, blocks, build_trials, by_run, describe
 def gradients(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple:
     """Add up the gradients of a batch, in parts if asked; each seed's mean loss and share of hits, [S]."""
     losses, hits = [], []
-    parts = list(batch.parts(config.optim.accumulate))
+    parts = batch.parts(config.optim.accumulate)
     for i, part in enumerate(parts):
         with runtime.sync(forward, last=i == len(parts) - 1):
             logits_SBK, penalty_SB = with_penalty(forward(part.x_SBCHW, clock, part.row_B))

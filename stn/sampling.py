@@ -1,24 +1,18 @@
 """Bilinear sampling whose gradients are the same bits every time, on CUDA as well.
 
-Owns both gradients and the kernel that adds up the image's: many points pull at one pixel, and
-what atomics make of floats depends on who comes first; of integers it does not. Must not know
-where a grid comes from, only that it is finite. B batch, C channel, H W map, N points of one
+Owns both gradients: many points pull at one pixel of the image, and what atomics make of floats
+depends on who comes first; of integers it does not. Must not know where a grid comes from, only
+that it is finite. B batch, C channel, H W map, N points of one
 image's grid, P pixels of one image.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, no_type_check
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-try:
-    import triton
-    import triton.language as tl
-except ImportError:  # not made for every platform; torch adds the same numbers, more slowly
-    triton = None
 
 _PADDING = {"zeros": 0, "border": 1, "reflection": 2}
 """ATen's numbers for them."""
@@ -84,8 +78,7 @@ def _image_gradient(grad_BCHW: Tensor, x_BCHW: Tensor, grid_BHW2: Tensor, paddin
     scale_B = ((bits + 2045 - exponent_B) << 52).view(torch.float64)  # spelt in bits: pow may round
     x_BN, y_BN = _places(grid_BHW2, H, W, padding, align_corners)
     sum_BCP = torch.zeros(B, C, H * W, dtype=torch.int64, device=x_BCHW.device)
-    add = _add_by_kernel if triton is not None and x_BCHW.is_cuda else _add
-    add(sum_BCP, grad_BCN, x_BN, y_BN, scale_B, H, W)
+    _add(sum_BCP, grad_BCN, x_BN, y_BN, scale_B, H, W)
     unit_B = 1 / scale_B + 0 * largest_B  # NaN for an image whose gradient is not finite
     image_BCP = x_BCHW.new_empty(sum_BCP.shape)
     return torch.mul(sum_BCP, unit_B[:, None, None], out=image_BCP).view(B, C, H, W)
@@ -118,31 +111,3 @@ def _add(sum_BCP: Tensor, grad_BCN: Tensor, x_BN: Tensor, y_BN: Tensor, scale_B:
         at_BN = iy_BN.long().clamp(0, H - 1) * W + ix_BN.long().clamp(0, W - 1)
         with _any_order():
             sum_BCP.scatter_add_(2, at_BN.unsqueeze(1).expand_as(value_BCN), value_BCN)
-
-
-if triton is not None:
-
-    def _add_by_kernel(
-        sum_BCP: Tensor, grad_BCN: Tensor, x_BN: Tensor, y_BN: Tensor, scale_B: Tensor, H: int, W: int
-    ) -> None:
-        (B, C, N), block = grad_BCN.shape, 128
-        given = sum_BCP, grad_BCN, x_BN, y_BN, scale_B, C, H, W, N, block
-        _kernel[B, -(-N // block)](*given, enable_fp_fusion=False)  # type: ignore[call-arg]
-
-    @triton.jit
-    @no_type_check  # Triton's language, not Python's
-    def _kernel(sum_BCP, grad_BCN, x_BN, y_BN, scale_B, C, H, W, N, BLOCK: tl.constexpr):
-        """``_add`` bit for bit, on a block of one image's points."""
-        b = tl.program_id(0).to(tl.int64)
-        n = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-        x, y = tl.load(x_BN + b * N + n, n < N, 0.0), tl.load(y_BN + b * N + n, n < N, 0.0)
-        scale = tl.load(scale_B + b)
-        for bc in range(b * C, b * C + C):
-            grad = tl.load(grad_BCN + bc * N + n, n < N, 0.0)
-            for corner in tl.static_range(4):
-                ix, iy = tl.floor(x) + corner % 2, tl.floor(y) + corner // 2
-                inside = (n < N) & (ix >= 0) & (ix < W) & (iy >= 0) & (iy < H)
-                weight = (1 - tl.abs(x - ix)) * (1 - tl.abs(y - iy))
-                value = ((grad * weight).to(tl.float64) * scale).to(tl.int64)
-                at = sum_BCP + bc * H * W + iy.to(tl.int32) * W + ix.to(tl.int32)
-                tl.atomic_add(at, value, inside, sem="relaxed")

@@ -1,21 +1,14 @@
-"""The deterministic sampler against grid_sample, and its kernel against torch."""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""The deterministic sampler against grid_sample."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT
 from torch import Tensor
 
 from stn import sampling
 from stn.sampling import deterministic_sample
 
 PADDINGS = ["zeros", "border", "reflection"]
-needs_triton = pytest.mark.skipif(sampling.triton is None, reason="no Triton on this machine")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 
 
@@ -180,59 +173,6 @@ def test_traces_whole(deterministic: None) -> None:
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
 
 
-INTERPRETED = """
-import sys, warnings
-warnings.simplefilter("ignore")  # of NumPy, about NaN as an integer
-sys.path[:0] = {paths!r}
-import torch
-from stn import sampling
-from test_sampling import PADDINGS, example
-for dtype in (torch.float32, torch.float64):
-    for kind in ("anywhere", "centres"):
-        for padding in range(len(PADDINGS)):
-            for align_corners in (True, False):
-                x, grid, gradient = example(kind, align_corners, dtype)
-                gradient[1, 0, 0, 0] = float("nan")
-                gradient = gradient.repeat(1, 1, 3, 2)  # points for more than one block
-                grid = torch.cat([grid, grid.flip(1), grid + 0.25], 1).repeat(1, 1, 2, 1)
-                results = []
-                for add in (sampling._add, sampling._add_by_kernel):
-                    sampling._add, kept = add, sampling._add
-                    results.append(sampling._image_gradient(gradient, x, grid, padding, align_corners))
-                    sampling._add = kept
-                assert results[0][[0, 2, 3]].abs().sum() > 1
-                assert results[1][1].isnan().all()
-                for a, b in zip(*(result[[0, 2, 3]] for result in results), strict=True):
-                    assert torch.equal(a, b)
-assert "Interpreted" in type(sampling._kernel).__name__
-"""
-
-
-@needs_triton
-def test_kernel_interpreted_equals_torch_bit_for_bit() -> None:
-    script = INTERPRETED.format(paths=[str(Path(__file__).parent), str(ROOT)])
-    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-@needs_triton
-@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
-def test_kernel_compiles_for_hopper_without_a_device(dtype: str) -> None:
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    floats, integers = ("grad_BCN", "x_BN", "y_BN"), ("C", "H", "W", "N")
-    signature = {"sum_BCP": "*i64"} | dict.fromkeys(floats, f"*{dtype}") | {"scale_B": "*fp64"}
-    signature |= dict.fromkeys(integers, "i32") | {"BLOCK": "constexpr"}
-    source = ASTSource(fn=sampling._kernel, signature=signature, constexprs={"BLOCK": 128})
-    ptx = sampling.triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": False}).asm[
-        "ptx"
-    ]
-    assert ptx.count(".relaxed.add.u64") == 4
-    assert "fma" not in ptx
-
-
 @pytest.mark.gpu
 @needs_cuda
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -252,11 +192,8 @@ def test_cuda_equals_the_cpu(padding: str, align_corners: bool, dtype: torch.dty
 
 @pytest.mark.gpu
 @needs_cuda
-@pytest.mark.parametrize("by", ["kernel", "torch"])
 @pytest.mark.parametrize("padding", PADDINGS)
-def test_cuda_repeats_bit_for_bit(padding: str, by: str, deterministic: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    if by == "torch":
-        monkeypatch.setattr(sampling, "triton", None)
+def test_cuda_repeats_bit_for_bit(padding: str, deterministic: None) -> None:
     torch.manual_seed(1)
     shapes = (64, 16, 32, 32), (64, 40, 40, 2), (64, 16, 40, 40)  # many points for each pixel
     given = [torch.randn(shape, device="cuda") for shape in shapes]

@@ -98,10 +98,6 @@ class SpatialTransformer(nn.Module):
         self.bypassed = False
         """Whether nothing is transformed, to see what the classifier does without."""
 
-    def extra_repr(self) -> str:
-        o = self.options
-        return f"{o.transform}, size={self.size}, padding={o.padding}, iterations={o.iterations}"
-
     def _resample(self, x_BCHW: Tensor, whole: object, size: tuple[int, int], finer: int) -> Step:
         o = self.options
         grid_BHW2 = self.family.grid(whole, size, o.align_corners, finer)

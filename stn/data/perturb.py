@@ -16,10 +16,6 @@ from stn.warp import affine_grid
 CROP, CROPS = 6, 6
 
 
-def _matrix(*rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
-
-
 def _cut(draws: Draws, pool: Tensor, rows: int) -> Tensor:
     """Clutter: 6x6 crops at random places of random training images, uint8 [M, crops, 6, 6]."""
     which = draws.integers(CROPS, len(pool))
@@ -92,7 +88,7 @@ def random_affine(
     c, d = -factor * sin, factor * (cos - sin * tan)
     determinant = a * d - b * c
     a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
-    theta = _matrix((a, b, -(a * tx + b * ty)), (c, d, -(c * tx + d * ty)))
+    theta = torch.stack([a, b, -(a * tx + b * ty), c, d, -(c * tx + d * ty)], -1).view(-1, 2, 3)
     grid = affine_grid(theta, (x_MCHW.shape[2], x_MCHW.shape[3]), align_corners=False)
     return F.grid_sample(x_MCHW, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
 

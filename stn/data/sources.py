@@ -65,14 +65,10 @@ def mnist(root: str | None = None) -> Images:
     return Images(train_x.view(-1, 1, 28, 28), train_y.long(), test_x.view(-1, 1, 28, 28), test_y.long())
 
 
-def data_root(root: str | None) -> Path:
-    return Path(root or os.environ.get("STN_DATA") or "data")
-
-
 @lru_cache(maxsize=1)
 def cifar10(root: str | None = None) -> Images:
     """The binary version where it is, else torchvision's layout, else torchvision's download."""
-    folder = data_root(root)
+    folder = Path(root or os.environ.get("STN_DATA") or "data")
     binary = next((f for f in (folder / "cifar-10-batches-bin", folder) if (f / "test_batch.bin").is_file()), None)
     return _cifar10_binary(binary) if binary else _cifar10_torchvision(folder)
 

@@ -29,20 +29,10 @@ class Batch(NamedTuple):
     row_B: Tensor
     """Position in the whole batch: the key of random numbers such as dropout's."""
 
-    def parts(self, n: int) -> Iterator["Batch"]:
+    def parts(self, n: int) -> list["Batch"]:
         """The batch in n parts; weights are of the whole batch, so losses and gradients add up."""
-        if n == 1:
-            yield self
-            return
-        for x, y, w, r in zip(
-            self.x_SBCHW.tensor_split(n, 1),
-            self.y_SB.tensor_split(n, 1),
-            self.weight_B.tensor_split(n),
-            self.row_B.tensor_split(n),
-            strict=True,
-        ):
-            if len(w):
-                yield Batch(x, y, w, r)
+        split = zip(*(each.tensor_split(n, min(each.dim(), 2) - 1) for each in self), strict=True)
+        return [part for part in map(Batch._make, split) if len(part.row_B)]
 
 
 class TestBatch(NamedTuple):

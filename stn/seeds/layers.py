@@ -106,7 +106,7 @@ def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) 
 
 def _sample(input: Tensor, grid: Tensor, mode="bilinear", padding_mode="zeros", align_corners=None) -> Tensor:
     if input.is_cuda and torch.are_deterministic_algorithms_enabled() and input.dim() == 4 and mode == "bilinear":
-        from stn.sampling import deterministic_sample  # imported where it is needed: it compiles a kernel
+        from stn.sampling import deterministic_sample  # imported where it is needed: it registers operators
 
         return deterministic_sample(input, grid, padding_mode, bool(align_corners))
     return F.grid_sample(input, grid, mode, padding_mode, align_corners)
