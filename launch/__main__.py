@@ -11,7 +11,6 @@ import tyro
 from rich.console import Console
 
 from launch import attempt, collect, expand, local, pool, slurm, sweep, wandb_sync
-from launch.collect import Standing
 from launch.pool import plural
 from launch.sweep import Job, Plan
 from launch.table import cells_table, totals
@@ -54,8 +53,7 @@ def start_sweep(
         _tell(change)
         if not dry_run:
             expand.write(change)
-        todo = [one for one in _standing(change.plan, states, on, dry_run) if one.missing]
-        jobs = _prepared(change.plan, todo, dry_run)
+        jobs = _todo(change.plan, states, on, dry_run)
         if dry_run or on == "slurm":
             return _launch(change.plan, jobs, on, max_parallel, dry_run)
     return _launch(change.plan, jobs, on, max_parallel)
@@ -91,17 +89,16 @@ def _tell(change: expand.Change) -> None:
                     _say(f"  {label}: seeds {format_seeds(seeds)}")
 
 
-def _standing(plan: Plan, states: tuple[str, ...], on: str, dry: bool) -> list[Standing]:
-    """Jobs in one of these states that do not wait in Slurm's queue already."""
+def _todo(plan: Plan, states: tuple[str, ...], on: str, dry: bool, again: bool = False) -> list[Job]:
+    """Jobs in one of these states that do not wait in Slurm's queue, with what stood in their way forgotten."""
     queued = slurm.in_queue(plan, release=not dry) if on == "slurm" else set()
-    return [one for one in collect.look(plan) if one.state in states and one.job.id not in queued]
-
-
-def _prepared(plan: Plan, standings: list[Standing], dry: bool) -> list[Job]:
-    """Jobs to be run, with what stood in their way forgotten."""
-    for one in [] if dry else standings:
+    found = [one for one in collect.look(plan) if one.state in states and one.job.id not in queued]
+    found = [one for one in found if again or one.missing]
+    for one in [] if dry else found:
+        if again:
+            collect.forget_failed(one)
         attempt.forgive(plan, one)
-    return [one.job for one in standings]
+    return [one.job for one in found]
 
 
 def _launch(plan: Plan, jobs: list[Job], on: str, most: int | None, dry: bool = False) -> int:
@@ -136,10 +133,7 @@ def retry(
     _check_most(max_parallel)
     plan = sweep.find_plan(sweep_name, runs)
     with nullcontext() if dry_run else _alone(plan.folder):
-        todo = _standing(plan, ("waiting", "stopped", "failed"), on, dry_run)
-        for one in [] if dry_run else todo:
-            collect.forget_failed(one)
-        jobs = _prepared(plan, todo, dry_run)
+        jobs = _todo(plan, ("waiting", "stopped", "failed"), on, dry_run, again=True)
         if dry_run or on == "slurm":
             return _launch(plan, jobs, on, max_parallel, dry_run)
     return _launch(plan, jobs, on, max_parallel)

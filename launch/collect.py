@@ -65,53 +65,33 @@ def write_note(plan: Plan, job: Job, note: dict[str, Any]) -> None:
 # ---- an experiment's run directories
 
 
-class Block(NamedTuple):
-    """A run directory of an experiment."""
-
-    run: RunDir
-    seeds: set[int] | None
-    """None: its name does not tell."""
-    status: Row
+Block = tuple[RunDir, Row]
+"""A run directory with its status."""
 
 
-class Experiment:
-    """The run directories of an experiment that may hold some seeds."""
-
-    def __init__(self, folder: Path, wanted: set[int]) -> None:
-        self.rows: dict[int, Row] = {}
-        self._of: dict[int, list[Block]] = {}
-        self._unnamed: list[Block] = []
-        for path in sorted(folder.glob("*"), reverse=True):  # the first one's row counts
-            try:
-                seeds = set(parse_seeds(path.name))
-            except ValueError:
-                seeds = None
-            if seeds is not None and not seeds & wanted:
-                continue
-            run = RunDir(path)
-            block = Block(run, seeds, run.read_status())
-            self.rows |= run.rows()
-            for seed in seeds or ():
-                self._of.setdefault(seed, []).append(block)
-            if seeds is None:
-                self._unnamed.append(block)
-
-    def near(self, job: Job, own: list[int]) -> list[Block]:
-        """Blocks that may hold a job's seeds, the newest status last."""
-        found = {block.run.path: block for seed in own for block in self._of.get(seed, [])}
-        found |= {block.run.path: block for block in self._unnamed if block.run.path.name == job.block}
-        return sorted(found.values(), key=lambda block: block.status.get("time", 0))
+def _experiment(folder: Path, wanted: set[int]) -> tuple[dict[int, Row], list[Block]]:
+    """Result rows of an experiment, and its run directories that may hold some of these seeds."""
+    rows: dict[int, Row] = {}
+    blocks: list[Block] = []
+    for run in (RunDir(path) for path in sorted(folder.glob("*"), reverse=True) if path.is_dir()):
+        if run.seeds is None or run.seeds & wanted:
+            rows |= run.rows()  # the first one's row counts
+            blocks.append((run, run.read_status()))
+    return rows, blocks
 
 
-def _judge(plan: Plan, job: Job, experiment: Experiment) -> Standing:
-    own = parse_seeds(job.seeds)
-    rows = {seed: experiment.rows[seed] for seed in own if seed in experiment.rows}
-    near = experiment.near(job, own)
-    status = near[-1].status if near else {}
+def _judge(plan: Plan, job: Job, known: dict[int, Row], blocks: list[Block]) -> Standing:
+    own = set(parse_seeds(job.seeds))
+    rows = {seed: known[seed] for seed in sorted(own) if seed in known}
+    near = [
+        (run, said) for run, said in blocks if (run.path.name == job.block if run.seeds is None else run.seeds & own)
+    ]
+    near.sort(key=lambda block: block[1].get("time", 0))
+    status = near[-1][1] if near else {}
     error = None
     if len(rows) == len(own):
         state = "failed" if any(row.get("status") == "failed" for row in rows.values()) else "done"
-    elif any(block.run.claim.is_live() for block in near if block.status.get("state") != "finished"):
+    elif any(run.claim.is_live() for run, said in near if said.get("state") != "finished"):
         state = "running"
     else:
         error = read_note(plan, job).get("error")
@@ -119,7 +99,7 @@ def _judge(plan: Plan, job: Job, experiment: Experiment) -> Standing:
             error = status.get("reason")
         state = "stopped" if near else "waiting"
         state = state if error is None else "failed"
-    return Standing(job, rows, state, [block.run for block in near], status, error)
+    return Standing(job, rows, state, [run for run, _ in near], status, error)
 
 
 def look(plan: Plan, jobs: list[Job] | None = None) -> list[Standing]:
@@ -130,8 +110,8 @@ def look(plan: Plan, jobs: list[Job] | None = None) -> list[Standing]:
     found = {}
     for sig, members in asked.items():
         wanted = {seed for job in members for seed in parse_seeds(job.seeds)}
-        experiment = Experiment(plan.experiment / sig, wanted)
-        found |= {job: _judge(plan, job, experiment) for job in members}
+        known, blocks = _experiment(plan.experiment / sig, wanted)
+        found |= {job: _judge(plan, job, known, blocks) for job in members}
     return [found[job] for job in (plan.jobs if jobs is None else jobs)]
 
 

@@ -8,7 +8,6 @@ import signal
 import time
 from collections import Counter, deque
 from types import FrameType
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.live import Live
@@ -27,10 +26,8 @@ LAST = 6
 ENDS = {"finished": "done", "elsewhere": "left to another process", "died": "killed"}
 
 
-class Worker(NamedTuple):
-    """Devices that one job has for itself."""
-
-    env: dict[str, str]
+Worker = dict[str, str]
+"""Environment that gives one job devices of its own."""
 
 
 def workers(plan: Plan, most: int | None) -> list[Worker]:
@@ -41,9 +38,9 @@ def workers(plan: Plan, most: int | None) -> list[Worker]:
         if len(ids) < sweep.gpus:
             raise ValueError(f"a job of {sweep.name} takes {sweep.gpus} GPUs, this machine has {len(ids)}")
         parts = [ids[i : i + sweep.gpus] for i in range(0, len(ids) - sweep.gpus + 1, sweep.gpus)]
-        found = [Worker({"CUDA_VISIBLE_DEVICES": ",".join(part)}) for part in parts]
+        found = [{"CUDA_VISIBLE_DEVICES": ",".join(part)} for part in parts]
     else:
-        found = [Worker({})] * max(1, cores() // sweep.cpus)
+        found = [{}] * max(1, cores() // sweep.cpus)
     return found[:most]
 
 
@@ -141,7 +138,7 @@ class Pool:
             worker, log = self.free.pop(), self.plan.log(job)
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a") as output:
-                self.running[job] = (Attempt(self.plan, job, output, log, worker.env), worker)
+                self.running[job] = (Attempt(self.plan, job, output, log, worker), worker)
 
     def _ended(self, job: Job, end: str) -> None:
         if end == "died" and self.leaving is None:

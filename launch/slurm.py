@@ -122,7 +122,8 @@ def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> Iterator
     with suppress(NoSlurm) if dry else nullcontext():
         size = min(size, largest_array())
     parts = [jobs[i : i + size] for i in range(0, len(jobs), size)]
-    folder = plan.folder / "slurm" / f"{len(list(plan.folder.glob('slurm/*'))) + 1:03d}"
+    last = max((int(path.name) for path in plan.folder.glob("slurm/[0-9]*") if path.name.isdigit()), default=0)
+    folder = plan.folder / "slurm" / f"{last + 1:03d}"
     if dry:
         yield script(plan, folder / "jobs-0.txt", len(parts[0]), most)
         if len(parts) > 1:

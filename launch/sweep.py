@@ -18,9 +18,8 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from stn.config import RECIPES, parse_seeds, read_mapping
+from stn.config import RECIPES, find_recipe, parse_seeds, read_mapping
 from stn.fields import Positive, Section
-from stn.registry import nearest
 from stn.rundir import block_name
 
 FILES = RECIPES / "sweeps"
@@ -111,10 +110,7 @@ class Plan(NamedTuple):
 
 def find_sweep(text: str) -> Path:
     """A file, or one of configs/sweeps/ with or without its ending."""
-    for path in (Path(text), FILES / text, FILES / f"{text}.yaml"):
-        if path.is_file():
-            return path
-    raise ValueError(f"no sweep '{text}'; {nearest(Path(text).stem, {p.stem for p in FILES.glob('*.yaml')})}")
+    return find_recipe(text, FILES, "sweep")
 
 
 def read_sweep(path: Path) -> Sweep:

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from stn.config import load_yaml
-from stn.rundir import Row, RunDir, read_rows, write_atomic
+from stn.files import read_json, read_rows, write_atomic
+from stn.rundir import Row, RunDir
 from stn.schema import Config
 from stn.wandb_run import KINDS, position, run_id
 
@@ -41,7 +42,8 @@ class Record:
         self.stamp: list[list[int]] | None = [
             [f.stat().st_size, f.stat().st_mtime_ns] for f in (run.metrics, run.results) if f.exists()
         ]
-        known = self._read_marker()
+        known = read_json(self.marker)
+        known = known if known.get("place") == self.place else {}  # not what another server has
         self.done: dict[str, str] = known.get("done", {})
         self.seeds: list[Seed] = []
         if self.config.log.wandb == "disabled" or known.get("stamp") == self.stamp:
@@ -56,13 +58,6 @@ class Record:
             left_behind = result is None and seed in elsewhere  # another block of seeds began it anew
             if not left_behind and (result is None or self.done.get(str(seed)) != result.get("status")):
                 self.seeds.append(Seed(self.config, self.sig, seed, own, result))
-
-    def _read_marker(self) -> dict[str, Any]:
-        try:
-            known = json.loads(self.marker.read_text())
-        except (OSError, ValueError):
-            return {}
-        return known if known.get("place") == self.place else {}  # not what another server has
 
     def mark(self, server: dict[str, Any]) -> bool:
         """Keep what the server has said; whether that is everything."""

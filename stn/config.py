@@ -33,12 +33,12 @@ LENGTHS = {"epochs", "steps"}
 """Keys of train that say the same thing in two units."""
 
 
-def find_recipe(name: str) -> Path:
+def find_recipe(name: str, folder: Path = RECIPES, kind: str = "recipe") -> Path:
     """A file, or one of configs/ with or without its ending."""
-    for path in (Path(name), RECIPES / name, RECIPES / f"{name}.yaml"):
+    for path in (Path(name), folder / name, folder / f"{name}.yaml"):
         if path.is_file():
             return path
-    raise ValueError(f"no recipe '{name}'; {nearest(Path(name).stem, {p.stem for p in RECIPES.glob('*.yaml')})}")
+    raise ValueError(f"no {kind} '{name}'; {nearest(Path(name).stem, {p.stem for p in folder.glob('*.yaml')})}")
 
 
 Sections = dict[str, dict[str, Any]]

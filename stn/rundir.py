@@ -18,10 +18,11 @@ a name that can be made once (.rows/<seed>), then written to results.jsonl.
 import hashlib
 import json
 import os
-import re
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,6 @@ def block_name(seeds: str) -> str:
     return f"{len(parse_seeds(seeds))}-seeds-{hashlib.sha256(seeds.encode()).hexdigest()[:8]}"
 
 
-def _names_seeds(block: str) -> bool:
-    return re.fullmatch(r"[\d,-]+", block) is not None
-
-
 class RunDir:
     """One block of seeds of one experiment."""
 
@@ -62,6 +59,13 @@ class RunDir:
     @classmethod
     def of(cls, runs: str, name: str, sig: str, seeds: list[int]) -> "RunDir":
         return cls(Path(runs) / name / sig / block_name(format_seeds(seeds)))
+
+    @cached_property
+    def seeds(self) -> set[int] | None:
+        """Those in its name; None where that is a hash of them."""
+        with suppress(ValueError):
+            return set(parse_seeds(self.path.name))
+        return None
 
     # ---- who writes
 
@@ -130,7 +134,7 @@ class RunDir:
     def _overlapping(self, seed: int) -> list["RunDir"]:
         """Other blocks of the experiment that may hold a seed: it is in their name, or their name is a hash."""
         blocks = [path for path in self.path.parent.glob("*") if path.is_dir() and path.name != self.path.name]
-        return [RunDir(path) for path in blocks if not _names_seeds(path.name) or seed in parse_seeds(path.name)]
+        return [run for run in map(RunDir, blocks) if run.seeds is None or seed in run.seeds]
 
     # ---- metrics and status
 

@@ -155,6 +155,6 @@ def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7,9")
     monkeypatch.setattr(os, "environ", os.environ | {"ACCELERATE_USE_CPU": ""})
     two = plan_of(tmp_path, SWEEP | {"gpus": 2}).plan
-    assert [worker.env["CUDA_VISIBLE_DEVICES"] for worker in pool.workers(two, None)] == ["2,3", "5,7"]
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in pool.workers(two, None)] == ["2,3", "5,7"]
     with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5"):
         pool.workers(plan_of(tmp_path, SWEEP | {"gpus": 6}).plan, None)

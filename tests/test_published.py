@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 import time
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from launch.report import published
+from launch.report import page, published
 from launch.report.cells import Cell
 from launch.report.data import load
 from launch.report.markdown import render
 from launch.report.published import Beside, beside, figures
+from launch.report.sections import sections as sections_of
 from launch.report.stats import half_width
 from stn.config import RECIPES, build_config, dump_yaml, load_yaml, overlay, read_yaml, signature
 from stn.resolve import resolve
@@ -169,6 +171,10 @@ def test_the_report_has_a_table_where_there_is_something_to_compare(tmp_path: Pa
     (last,) = (row for row in found.rows if row[0].text == "manuelrames, convolution, last epoch")
     assert [value.sort for value in last][3:8] == pytest.approx([98.86, 99.04, 0.06, 5, 0.18], abs=0.01)
     assert published.table(cells[1:]) is None
+    comparison = load([str(tmp_path / "a")])
+    shown = page.page(comparison, sections_of(comparison, tmp_path))
+    about = re.findall(r'data-about="(.*?)"', shown.partition('class="published"')[2].partition("</table>")[0])
+    assert set(about) == {"stn_c0"}, "the page's filter is for architectures"
 
 
 def test_a_thousand_seeds_take_no_time(tmp_path: Path) -> None:

@@ -278,6 +278,17 @@ def test_damaged_files_are_no_traceback(plan: Plan) -> None:
     assert set(after[3:]) == {"stopped"}
 
 
+def test_foreign_files_among_run_directories_are_none(plan: Plan) -> None:
+    before = [(one.state, one.missing) for one in look(plan)]
+    job = plan.jobs[6]
+    folder = plan.experiment / job.sig
+    (folder / "-").mkdir(parents=True)
+    (folder / ".DS_Store").write_text("of a file browser")
+    assert [(one.state, one.missing) for one in look(plan)] == before
+    RunDir(folder / "4-7").add_result({"seed": 4, "status": "finished", "test_acc": 0.5})
+    assert look(plan, [job])[0].missing == [5]
+
+
 def test_rows_of_other_blocks_count(plan: Plan) -> None:
     """Somebody trained seeds 12-15 of the same experiment by hand."""
     job = plan.jobs[6]
@@ -380,8 +391,11 @@ def test_a_controller_that_does_not_answer_hides_no_script(tmp_path: Path) -> No
     away = {"PATH": f"{programs}:/usr/bin:/bin"}
     asked = launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "runs", **away)
     assert (asked.returncode, asked.stderr.strip()) == (2, "error: scontrol: error: no controller")
+    for name in ("003", "old"):
+        (tmp_path / "other" / "two" / "sweep" / "slurm" / name).mkdir(parents=True)
     shown = launch("sweep", path, "--on", "slurm", "--dry-run", "--runs", tmp_path / "other", **away)
     assert (shown.returncode, "#SBATCH --array=0-" in shown.stdout) == (0, True)
+    assert "slurm/004/jobs-0.txt" in shown.stdout, "no submission is written over"
 
 
 FAKE = """#!{python}

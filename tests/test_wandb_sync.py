@@ -258,8 +258,9 @@ def test_another_server_is_not_believed_to_have_it(server: WandbServer, tmp_path
     requests(server)
     assert sync([run], print) == (0, 0, 0)
     assert requests(server) == {"Runs"}
-    marker.write_text("torn")
-    assert sync([run], print) == (0, 0, 0)
+    for damaged in ("torn", "[]", "5"):
+        marker.write_text(damaged)
+        assert sync([run], print) == (0, 0, 0)
 
 
 def test_the_server_goes_away(server: WandbServer, tmp_path: Path) -> None:

@@ -1,40 +1,15 @@
 """Reads what a report is about from run directories and manifests. Must not know how it is shown."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from launch.collect import find_runs
 from launch.report.cells import Cell, Comparison, tell_apart
-from launch.sweep import Job, load_plan
-from stn.config import build_config, format_seeds, parse_seeds, read_yaml
+from launch.sweep import load_plan
+from stn.config import format_seeds, load_yaml, parse_seeds
 from stn.files import parse_rows, read_text
 from stn.rundir import RunDir
-
-
-def _asked_for(folder: Path) -> Iterator[tuple[Job, Path]]:
-    """Jobs of a sweep by its manifest, with their configuration."""
-    if (folder / "sweep" / "manifest.jsonl").is_file():
-        plan = load_plan(folder / "sweep")
-        for job in plan.jobs:
-            yield job, plan.cell_file(job)
-
-
-def _unreadable(run: RunDir) -> OSError | None:
-    for path in (run.results, run.metrics, run.env):
-        try:
-            path.open("rb").close()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            return error
-    return None
-
-
-def _own_seeds(run: RunDir) -> set[int]:
-    with suppress(ValueError):
-        return set(parse_seeds(run.path.name))
-    return set()
 
 
 class _Reader:
@@ -49,7 +24,7 @@ class _Reader:
         """The cell of an experiment; none where its configuration cannot be read, which is noted."""
         if (folder, sig) not in self.cells:
             try:
-                found = build_config(read_yaml(config), config)
+                found = load_yaml(config)
             except (ValueError, OSError) as error:
                 self.notes.append(f"left out: {error}")
                 return None
@@ -59,13 +34,15 @@ class _Reader:
     def plan(self, folder: Path, below: list[Path]) -> None:
         """The experiments of a sweep, those below these paths."""
         try:
-            jobs = list(_asked_for(folder))
+            if not (folder / "sweep" / "manifest.jsonl").is_file():
+                return
+            plan = load_plan(folder / "sweep")
         except (ValueError, OSError) as error:
             self.notes.append(f"{error}: which seeds are missing is not known")
             return
-        for job, config in jobs:
+        for job in plan.jobs:
             wanted = any((folder / job.sig).is_relative_to(path) for path in below)
-            if wanted and (cell := self.cell(folder, job.sig, config)):
+            if wanted and (cell := self.cell(folder, job.sig, plan.cell_file(job))):
                 cell.planned = job.setting
                 self.asked.setdefault((folder, job.sig), set()).update(parse_seeds(job.seeds))
 
@@ -74,8 +51,12 @@ class _Reader:
         cell = self.cell(folder, sig, run.config)
         if cell is None:
             return
-        self.asked.setdefault((folder, sig), set()).update(_own_seeds(run))
-        if error := _unreadable(run):
+        self.asked.setdefault((folder, sig), set()).update(run.seeds or ())
+        try:
+            for path in (run.results, run.metrics, run.env):
+                with suppress(FileNotFoundError):
+                    path.open("rb").close()
+        except OSError as error:
             self.notes.append(f"left out: {error}")
             return
         cell.runs.append(run)

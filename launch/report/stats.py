@@ -59,7 +59,7 @@ def summary(values: Sequence[float]) -> Summary:
 def _signs(n: int) -> list[np.ndarray]:
     """Signs for n pairs, the same for every comparison: drawing them takes longer than all else."""
     rng = np.random.default_rng(0)
-    return [1.0 - 2.0 * rng.integers(0, 2, (DRAWS // 10, n), dtype=np.int8) for _ in range(10)]
+    return [1 - 2 * rng.integers(0, 2, (DRAWS // 10, n), dtype=np.int8) for _ in range(10)]
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:

@@ -108,10 +108,6 @@ def few(cells: Sequence[Cell]) -> bool:
     return len(cells) * (len(cells) - 1) // 2 <= MOST_PAIRS
 
 
-def _number(text: str, value: float | None) -> Value:
-    return Value(text, value)
-
-
 def _interval(metric: Metric, found: Summary, sign: str = "") -> str:
     if found.low is None:
         return "-"
@@ -123,14 +119,12 @@ def _median(cell: Cell, key: str) -> float | None:
     return summary(values).median if values else None
 
 
-def link(cell: Cell, out: Path | None) -> str:
+def link(cell: Cell, out: Path) -> str:
     """The way from the report to the run directories."""
-    if out is None:
-        return ""
     return Path(os.path.relpath(cell.folder, out.resolve())).as_posix()
 
 
-def architectures(cells: Sequence[Cell], metric: Metric, out: Path | None = None) -> Table:
+def architectures(cells: Sequence[Cell], metric: Metric, out: Path) -> Table:
     """What the seeds of each architecture say, with links to their run directories from a folder."""
     unit = f" {metric.unit}".rstrip()
     ends = ("best seed", "worst seed") if metric.higher is not None else ("most", "least")
@@ -139,19 +133,19 @@ def architectures(cells: Sequence[Cell], metric: Metric, out: Path | None = None
     rows = []
     for cell in cells:
         values = list(cell.values(metric.key).values())
-        line = [Value(cell.label, cell.label, link(cell, out)), _number(str(len(values)), len(values))]
+        line = [Value(cell.label, cell.label, link(cell, out)), Value(str(len(values)), len(values))]
         if values:
             found = summary(values)
             high, low = (found.least, found.most) if metric.higher is False else (found.most, found.least)
-            line += [_number(metric.text(found.mean), found.mean), _number(metric.text(found.sd), found.sd)]
-            line += [_number(_interval(metric, found), found.low)]
-            line += [_number(metric.text(value), value) for value in (found.median, high, low)]
+            line += [Value(metric.text(found.mean), found.mean), Value(metric.text(found.sd), found.sd)]
+            line += [Value(_interval(metric, found), found.low)]
+            line += [Value(metric.text(value), value) for value in (found.median, high, low)]
         else:
             line += [Value("-")] * 6
         for key in ("params", "images_per_s", "wall_s", "fused"):
             value = _median(cell, key)
-            line.append(_number("-" if value is None else f"{value:,.0f}", value))
-        line += [_number(str(len(them)), len(them)) for them in (cell.missing, cell.failed)]
+            line.append(Value("-" if value is None else f"{value:,.0f}", value))
+        line += [Value(str(len(them)), len(them)) for them in (cell.missing, cell.failed)]
         rows.append(line)
     return Table(headings, rows)
 
@@ -202,14 +196,14 @@ def comparisons(pairs: Sequence[Pair], metric: Metric) -> Table:
     headings += ["p (sign flips, Holm)", "d_z", "seeds for 80 % power"]
     rows = []
     for a, b, found, p in pairs:
-        line = [Value(f"{b.label} - {a.label}", f"{b.label} - {a.label}"), _number(str(found.n), found.n)]
+        line = [Value(f"{b.label} - {a.label}", f"{b.label} - {a.label}"), Value(str(found.n), found.n)]
         if found.difference is None:
             rows.append([*line, *[Value("-")] * 5])
             continue
         d = found.difference
-        line += [_number(metric.text(d.mean, "+"), d.mean), _number(_interval(metric, d, "+"), d.low)]
-        line += [_number(claim(p), p), _number("-" if found.effect is None else f"{found.effect:.2f}", found.effect)]
-        rows.append([*line, _number(f"{found.seeds:,}" if found.seeds else "-", found.seeds)])
+        line += [Value(metric.text(d.mean, "+"), d.mean), Value(_interval(metric, d, "+"), d.low)]
+        line += [Value(claim(p), p), Value("-" if found.effect is None else f"{found.effect:.2f}", found.effect)]
+        rows.append([*line, Value(f"{found.seeds:,}" if found.seeds else "-", found.seeds)])
     return Table(headings, rows)
 
 
