@@ -62,9 +62,10 @@ class Draws:
     def chance(self, row_B: Tensor, n: int, p: float) -> Tensor:
         """True with probability p for numbers row * n to row * n + n - 1 of each stream, [..., B, n]."""
         below = min(round(p * 2**64), 2**64 - 1) - 2**63
-        state = self._state + torch.arange(1, n + 1, device=row_B.device) * _GOLDEN
-        part = max(1, _CACHED // state.numel()) if row_B.device.type == "cpu" else len(row_B)
-        return torch.cat([_mix(state + row.unsqueeze(-1) * n * _GOLDEN) < below for row in row_B.split(part)], -2)
+        place_n = torch.arange(1, n + 1, device=row_B.device)
+        part = max(1, _CACHED // (n * self._state.numel())) if row_B.device.type == "cpu" else len(row_B)
+        places = [row.unsqueeze(-1) * n + place_n for row in row_B.split(part)]
+        return torch.cat([_mix(self._state + place_Bn * _GOLDEN) < below for place_Bn in places], -2)
 
     def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """The next n float32 numbers of each row in [low, high)."""
