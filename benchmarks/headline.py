@@ -56,9 +56,9 @@ def train(net: str, arguments: argparse.Namespace, sizes: dict[str, int], runs: 
     if arguments.processes > 1:
         python += ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu2.yaml"]
         python += ["--num_processes", str(arguments.processes)]
-    steps = sizes["steps"]
+    steps, whole = sizes["steps"], load_yaml(RECIPE).train.steps
     words = f"train.py --config {RECIPE.relative_to(ROOT)} --arch {net} --seeds {arguments.seeds}"
-    words += f" --fraction {arguments.fraction} --eval.every 70000steps --checkpoint.every {steps}steps"
+    words += f" --fraction {arguments.fraction} --eval.every {whole}steps --checkpoint.every {steps}steps"
     words += f" --log.every {max(1, steps // 5)}steps --limit-test {sizes['test']}"
     words += " --log.no-pictures --log.wandb disabled"
     where = ["--runs", str(runs), "--name", f"{net}-mnist_r"]

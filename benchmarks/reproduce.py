@@ -198,11 +198,10 @@ def header(text: str, recipe: str) -> str:
     if not rows:
         return text
     said, kinds = [], list(dict.fromkeys(_which(row)[:-1] for row in rows))
+    several = len(kinds) > len({arch for arch, *_ in kinds})  # networks or options of one architecture
     for kind in kinds:
         own = [row for row in rows if _which(row)[:-1] == kind]
-        label = " ".join(
-            part for part in _which(own[0])[: 1 if len(kinds) == len({k[0] for k in kinds}) else 3] if part
-        )
+        label = " ".join(filter(None, kind if several else kind[:1]))
         figures = []
         for name, key in (("last epoch", "test_acc"), ("best evaluation on the test set", "best_test_acc")):
             found = summary([100 * row[key] for row in own])
