@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from launch.wandb_record import Seed
-from stn.wandb_run import SeedRun, logged_in
+from stn.wandb_run import SeedRun, bound_exit, logged_in
 
 PAGE = 50
 """Runs that the server is asked for at once."""
@@ -38,6 +38,7 @@ class Server:
         if not logged_in(wandb):
             raise PermissionError("not logged in to W&B: run `wandb login` on this machine first")
         self.wandb, self.folder = wandb, folder
+        bound_exit()
         with self._or_one_line():
             self.api = wandb.Api(timeout=TIMEOUT_S)
             self.entity = self.api.settings["entity"] or self.api.default_entity

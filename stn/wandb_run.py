@@ -7,8 +7,13 @@ Must not know where rows come from, nor torch.
 import hashlib
 import netrc
 import re
+import threading
+import time
+from functools import cache
 from typing import Any
 from urllib.parse import urlparse
+
+import psutil
 
 from stn.rundir import Row
 from stn.schema import Config
@@ -16,6 +21,7 @@ from stn.schema import Config
 KINDS = ("train", "eval")
 """What is sent, in the order in which it is logged at a step; transforms (kinds "warp", "pose") stay in the record."""
 QUIET = {"silent": True, "console": "off", "init_timeout": 20, "finish_timeout": 60}
+EXIT_S = 60.0
 
 
 def logged_in(wandb: Any) -> bool:
@@ -27,6 +33,23 @@ def logged_in(wandb: Any) -> bool:
         return netrc.netrc().authenticators(urlparse(settings.base_url).hostname or "") is not None
     except (OSError, netrc.NetrcParseError):
         return False
+
+
+@cache
+def bound_exit() -> None:
+    """At its end Python waits for W&B's own process, which has been seen to stay for ever (0.31, no server): end that.
+
+    What did not get through is in the record, and is sent the next time.
+    """
+
+    def watch() -> None:
+        threading.main_thread().join()
+        time.sleep(EXIT_S)
+        for child in psutil.Process().children():
+            if child.name().startswith("wandb"):
+                child.kill()
+
+    threading.Thread(target=watch, name="bound-exit", daemon=True).start()
 
 
 def _plain(name: str | None) -> str:
@@ -94,6 +117,7 @@ class SeedRun:
     ) -> None:
         about = describe(config, sig, seed)
         tags = about.pop("tags")
+        bound_exit()
         self.run = wandb.init(
             **about,
             dir=folder,

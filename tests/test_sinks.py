@@ -1,13 +1,17 @@
 """What a person and W&B see; a sink that dies does not harm the run."""
 
+import contextlib
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
-from conftest import only_run, train
+from conftest import ROOT, environment, only_run, train
 
 from stn import log as log_module
 from stn import wandb_run
@@ -253,3 +257,29 @@ def test_wandb_offline_and_a_server_that_does_not_answer(tmp_path: Path) -> None
     assert "W&B is not reachable, logging offline" in done.stdout
     assert all(row["status"] == "finished" for row in only_run(tmp_path / "dead").results().values())
     assert json.loads((only_run(tmp_path / "dead").path / "status.json").read_text())["state"] == "finished"
+
+
+ENDING = """
+import os, signal, sys, psutil, wandb
+from stn import wandb_run
+wandb_run.EXIT_S = 1.0
+wandb_run.bound_exit()
+wandb.init(mode="offline", dir=sys.argv[1], settings=wandb.Settings(**wandb_run.QUIET)).finish()
+core = [child for child in psutil.Process().children() if "wandb" in child.name()]
+os.kill(core[0].pid, signal.SIGSTOP)
+print(core[0].pid)
+"""
+
+
+@pytest.mark.slow
+def test_a_wandb_process_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", ENDING, str(tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        core = psutil.Process(int(process.stdout.readline()))
+        try:
+            assert process.wait(60) == 0
+            core.wait(10)
+        finally:
+            for left in (core, process):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.kill()
