@@ -4,7 +4,6 @@ import torch
 from rich.table import Table
 from rich.text import Text
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from stn import registry
 from stn.archs import build_model
@@ -36,6 +35,8 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str
     multiply-add of a convolution or a linear layer, forward, in a batch of one image: a CoordConv
     counts as a convolution over all its channels. Grids and sampling are not counted.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # imported when it is used: half a second
+
     rows: list[tuple[str, str, str, int, int]] = []
     seen: set[int] = set()
     counter, before = FlopCounterMode(display=False), 0

@@ -4,6 +4,7 @@ Must not know about processes or the data.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +36,14 @@ class SeedOptimiser(torch.optim.Optimizer):
         self._lr, self._decay = self._spread(lr), self._spread(decay)
         names = ("exp_avg", "exp_avg_sq") if first.name == "adamw" else ("momentum_buffer",) * bool(first.momentum)
         self.running = {name: torch.zeros_like(flat) for name in names}
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As zero_grad, without torch's compiler, which torch's own ones import: two seconds of every start."""
+        self.param_groups.append(param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for p in self.seeds.stacked.values():
+            p.grad = None
 
     def _spread(self, values: dict[str, list[float]]) -> Tensor | float:
         """A value per parameter and seed as one per element; as a number where all are equal."""

@@ -32,10 +32,31 @@ def test_mnist_is_whole() -> None:
     assert abs(images.train_x.double().mean() / 255 - 0.1307) < 1e-4
 
 
+def packed_mnist(tmp_path: Path) -> Path:
+    shipped = Path(sources.__file__).parent / "mnist_xz"
+    return shutil.copytree(shipped, tmp_path / "mnist_xz", ignore=shutil.ignore_patterns("*-ubyte"))
+
+
+def test_mnist_is_unpacked_once_and_what_is_kept_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, unpacked = "t10k-labels-idx1-ubyte", []
+    packed, sha256 = packed_mnist(tmp_path) / f"{name}.xz", sources._MNIST[name]
+    decompress = lzma.decompress
+    monkeypatch.setattr(sources.lzma, "decompress", lambda content: unpacked.append(1) or decompress(content))
+    first = sources._unpacked(packed, sha256)
+    assert sources._unpacked(packed, sha256) == first
+    assert (len(first), len(unpacked)) == (10_008, 1)
+    packed.with_suffix("").write_bytes(bytes(10_008))  # damaged: made anew
+    assert sources._unpacked(packed, sha256) == first
+    assert packed.with_suffix("").read_bytes() == first
+    packed.with_suffix("").unlink()
+    monkeypatch.setattr(sources, "write_atomic", lambda path, content: (_ for _ in ()).throw(PermissionError(path)))
+    assert sources._unpacked(packed, sha256) == first
+    assert len(unpacked) == 3
+
+
 @pytest.mark.parametrize("damage", ["flipped bit", "truncated", "other contents"])
 def test_damaged_mnist_is_refused(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "mnist_xz"
-    shutil.copytree(Path(sources.__file__).parent / "mnist_xz", folder)
+    folder = packed_mnist(tmp_path)
     labels = folder / "t10k-labels-idx1-ubyte.xz"
     content = bytearray(labels.read_bytes())
     if damage == "flipped bit":

@@ -328,15 +328,15 @@ def test_killed_at_random_and_restarted_in_other_blocks(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fused_and_alone_reach_the_same_accuracies_in_single_precision(tmp_path: Path) -> None:
-    words = ("--seeds", "0-19", "--arch", "stn_c0", "--net", "tutorial", "--epochs", 6, "--limit-train", 2560,
-             "--limit-test", 2000, "--eval.every", "6 epochs", *QUIET)  # fmt: skip
+    words = ("--seeds", "0-19", "--arch", "stn_c0", "--net", "tutorial", "--epochs", 3, "--limit-train", 2560,
+             "--limit-test", 2000, "--eval.every", "3 epochs", *QUIET)  # fmt: skip
     accuracy = {}
     for size in (1, 5):
         assert train(*words, "--fuse", size, runs=tmp_path / str(size)).returncode == 0
         rows = only_run(tmp_path / str(size)).results()
         assert {row["fused"] for row in rows.values()} == {size}
         accuracy[size] = [rows[s]["test_acc"] for s in range(20)]
-    assert min(accuracy[1]) > 0.6
+    assert min(accuracy[1]) > 0.5
     assert accuracy[1] != accuracy[5], "not single precision"
     assert ks_2samp(accuracy[1], accuracy[5]).pvalue > 0.01
     assert ttest_rel(accuracy[1], accuracy[5]).pvalue > 0.01

@@ -8,6 +8,7 @@ import hashlib
 import lzma
 import os
 import socket
+from contextlib import suppress
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from stn.files import write_atomic
 
 
 class Images(NamedTuple):
@@ -48,19 +51,29 @@ def _verified(name: str, content: bytes, sha256: str) -> bytearray:
     return bytearray(content)  # writable, as torch.frombuffer wants it
 
 
+def _unpacked(packed: Path, sha256: str) -> bytearray:
+    """The content of an .xz; it is kept beside it, as Python keeps what it compiles: unpacking takes a second."""
+    plain = packed.with_suffix("")
+    with suppress(OSError, ValueError):
+        return _verified(plain.name, plain.read_bytes(), sha256)
+    try:
+        content = lzma.decompress(packed.read_bytes())
+    except lzma.LZMAError:
+        content = b""
+    verified = _verified(packed.name, content, sha256)
+    with suppress(OSError):
+        write_atomic(plain, content)
+    return verified
+
+
 @lru_cache(maxsize=1)
 def mnist(root: str | None = None) -> Images:
     """The four idx files that ship with the package; root is not needed."""
-    folder = resources.files("stn.data") / "mnist_xz"
+    folder = Path(str(resources.files("stn.data") / "mnist_xz"))
     parts = []
     for name, sha256 in _MNIST.items():
-        packed = (folder / f"{name}.xz").read_bytes()
-        try:
-            content = lzma.decompress(packed)
-        except lzma.LZMAError:
-            content = b""
         header = 16 if "images" in name else 8
-        parts.append(torch.frombuffer(_verified(f"{name}.xz", content, sha256), dtype=torch.uint8, offset=header))
+        parts.append(torch.frombuffer(_unpacked(folder / f"{name}.xz", sha256), dtype=torch.uint8, offset=header))
     train_x, train_y, test_x, test_y = parts
     return Images(train_x.view(-1, 1, 28, 28), train_y.long(), test_x.view(-1, 1, 28, 28), test_y.long())
 
