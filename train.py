@@ -111,9 +111,9 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
                 meter.tick(training=True)
                 scores = evaluate(model, stream, config.eval.batch_size, runtime)
                 log.rows(meter.eval_rows(step, epoch, scores))
-                if runtime.writes:
-                    log.rows(snapshots(model, stream, step, meter.failed), sinks=False)
                 meter.tick(training=False)
+            if runtime.writes and (due(config.eval.every, step, steps) or step == steps // 2):
+                log.rows(snapshots(model, stream, step, meter.failed), sinks=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
                 progress.save(step, config.checkpoint.keep)
 

@@ -198,25 +198,29 @@ def header(text: str, recipe: str) -> str:
     if not rows:
         return text
     said, kinds = [], list(dict.fromkeys(_which(row)[:-1] for row in rows))
-    several = len(kinds) > len({arch for arch, *_ in kinds})  # networks or options of one architecture
+    usual = resolve(load_yaml(CONFIGS / f"{recipe}.yaml")).arch.net
+    units = {figure.unit for figure in figures() if figure.recipe == recipe}
+    unit = units.pop() if len(units) == 1 else "accuracy"
     for kind in kinds:
         own = [row for row in rows if _which(row)[:-1] == kind]
-        label = " ".join(filter(None, kind if several else kind[:1]))
-        figures = []
+        arch, net, laid = kind
+        label = " ".join(filter(None, (arch, net if net != usual else "", laid)))
+        said_of = []
         for name, key in (("last epoch", "test_acc"), ("best evaluation on the test set", "best_test_acc")):
-            found = summary([100 * row[key] for row in own])
+            found = summary([100 * (row[key] if unit == "accuracy" else 1 - row[key]) for row in own])
             spread = "" if found.sd is None else f" (SD {found.sd:.2f})"
-            figures.append(f"{name} {found.mean:.2f} %{spread}")
+            said_of.append(f"{name} {found.mean:.2f} %{spread}")
         dates = " to ".join(sorted({min(row["date"] for row in own), max(row["date"] for row in own)}))
         steps = f", {own[0]['steps']} steps" * (length(own, recipe) < 1)
         half = "".join(f", {precision}" for precision in _reduced(own))
-        said.append(f"{label}: {', '.join(figures)}; n = {len(own)}{steps}{half}, {dates}")
+        said.append(f"{label}, {unit}: {', '.join(said_of)}; n = {len(own)}{steps}{half}, {dates}")
     lines = text.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("# ours"))
     last = next(i for i in range(first, len(lines)) if not lines[i].startswith("#"))
     made = [f"# {'ours' if i == 0 else '':10s} {line}" for i, line in enumerate(said)]
     if len(said) == 1 and length(rows, recipe) == 1:
-        took = f"{rows[0]['wall_s'] / 60:.0f} min for {rows[0]['fused']} seeds in one process on {rows[0]['device']}"
+        seeds = f"{rows[0]['fused']} seeds" if rows[0]["fused"] > 1 else "a seed"
+        took = f"{rows[0]['wall_s'] / 60:.0f} min for {seeds} in one process on {rows[0]['device']}"
         lines = [f"# time       {took}" if line.startswith("# time") else line for line in lines]
     return "\n".join([*lines[:first], *made, *lines[last:]]) + "\n"
 

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple, NoReturn
 
 import tyro
 
-from stn.config import LENGTHS, build_config, check, overlay, read_yaml
+from stn.config import LENGTHS, Sections, build_config, check, overlay, read_yaml
 from stn.schema import Config
 
 _SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")
@@ -41,9 +41,14 @@ def fail(message: object, code: int = 2, everywhere: bool = False) -> NoReturn:
     raise SystemExit(code)
 
 
+def _given(arguments: list[str], *flags: str) -> list[str]:
+    """The values of a flag, as --flag VALUE or --flag=VALUE."""
+    values = [a.partition("=")[2] for a in arguments if a.partition("=")[0] in flags and "=" in a]
+    return values + [b for a, b in pairwise(arguments) if a in flags]
+
+
 def _config_file(arguments: list[str]) -> str | None:
-    files = [a.partition("=")[2] for a in arguments if a.startswith("--config=")]
-    files += [b for a, b in pairwise(arguments) if a == "--config"]
+    files = _given(arguments, "--config")
     if len(files) > 1:
         raise ValueError("give --config once")
     if files == [""]:
@@ -73,7 +78,9 @@ def _parse_one(arguments: list[str]) -> Command:
     path = _config_file(arguments)
     flags = {argument.partition("=")[0] for argument in arguments}
     lengths = {key: None for key in LENGTHS if flags & {f"--{key}", f"--train.{key}"}}  # tyro fills in which
-    base = build_config(overlay(read_yaml(path) if path else {}, {"train": lengths}), path or "command line")
+    archs: list[Sections] = [{"arch": {"name": name}} for name in _given(arguments, "--arch", "--arch.name")]
+    layers = overlay(read_yaml(path) if path else {}, {"train": lengths}, *archs)
+    base = build_config(layers, path or "command line")
     command = tyro.cli(
         Command,
         args=arguments,

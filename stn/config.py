@@ -11,9 +11,11 @@ from typing import Any
 
 import yaml
 
+from stn import registry
 from stn.registry import nearest
 from stn.schema import Config
 
+registry.expect("stn.archs")
 RECIPES = Path(__file__).parent.parent / "configs"
 
 
@@ -65,10 +67,24 @@ def normalise(given: dict, where: str | Path) -> Sections:
     return values
 
 
+def _without_what_it_has_not(values: Sections, arch: str) -> Sections:
+    """For a baseline under another network's recipe: no options that only others have."""
+    known = {"name", "net", *registry.options("arch", arch)}
+    kept = values | {"arch": {key: value for key, value in values.get("arch", {}).items() if key in known}}
+    if "iterations" not in known:
+        kept["optim"] = {k: v for k, v in values.get("optim", {}).items() if k != "loc_lr_multiplier"}
+    return kept
+
+
 def overlay(*layers: Sections) -> Sections:
-    """Later layers win key by key; one that gives a length, in epochs or in steps, replaces the lengths below it."""
+    """Later layers win key by key; one that gives a length, in epochs or in steps, replaces the lengths below it.
+
+    One that names an architecture leaves out what is said below of options that this one does not have.
+    """
     values: Sections = {}
     for layer in layers:
+        if (arch := layer.get("arch", {}).get("name")) in registry.names("arch"):
+            values = _without_what_it_has_not(values, arch)
         if LENGTHS & layer.get("train", {}).keys():
             values["train"] = {key: value for key, value in values.get("train", {}).items() if key not in LENGTHS}
         for section, keys in layer.items():

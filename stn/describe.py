@@ -61,7 +61,7 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str
             hooks.append(module.register_forward_hook(hook))
     model.eval()
     with torch.no_grad(), counter:
-        model(torch.zeros(1, *shape))
+        model(torch.zeros(1, *shape, dtype=next(model.parameters()).dtype))
     for handle in hooks:
         handle.remove()
     return rows

@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -89,12 +90,19 @@ def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
     run = RunDir(path)
     if not run.config.is_file() or not run.results.is_file():
         raise ValueError(f"{path} is no run directory with results: it needs config.yaml and results.jsonl")
-    return run, _alone(load_yaml(run.config)), [row for row in read_rows(run.results) if row["status"] == "finished"]
+    rows = [row for row in read_rows(run.results) if row.get("status") == "finished"]
+    if not rows:
+        raise ValueError(f"{path} has no finished seed")
+    return run, _here(load_yaml(run.config)), rows
 
 
-def _alone(config: Config) -> Config:
-    """For one process, whatever it was trained with."""
-    return config.model_copy(update={"train": config.train.model_copy(update={"processes": None, "parallel": "auto"})})
+def _here(config: Config) -> Config:
+    """For one process, whatever it was trained with, and with data where this machine has them."""
+    root = config.data.root if config.data.root and Path(config.data.root).is_dir() else None
+    data, train = {"root": root}, {"processes": None, "parallel": "auto"}
+    return config.model_copy(
+        update={"data": config.data.model_copy(update=data), "train": config.train.model_copy(update=train)}
+    )
 
 
 def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runtime) -> dict[str, Any]:
@@ -131,7 +139,7 @@ def evaluate_weights(path: str, recipe: str, given: dict[str, Any]) -> int:
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
     fields: dict[str, Any] = config.data.model_dump() | given | {"validation": 0}
     data = Data(**fields)
-    config = _alone(resolve(config.model_copy(update={"data": data})))
+    config = _here(resolve(config.model_copy(update={"data": data})))
     dataset = build_dataset(data.name)
     weights = fit(weights, build_model(config.arch, dataset.shape, dataset.classes))
     found = _score(config, 0, weights, Runtime(config, 1))
@@ -162,5 +170,5 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         fail(error)

@@ -5,7 +5,6 @@ batch size; TorchScript and ONNX are made from that. B batch, C channel, H, W.
 """
 
 import argparse
-import json
 import logging
 import tempfile
 import warnings
@@ -29,6 +28,7 @@ from stn.data.datasets import Dataset
 from stn.data.stream import Stream
 from stn.describe import mflop
 from stn.evaluate import open_run
+from stn.files import read_json
 from stn.log import say
 from stn.resolve import build_dataset
 from stn.rundir import Row
@@ -51,7 +51,7 @@ CARD = """# {name} on {data}
 import torch
 
 model = torch.jit.load("model.ts")
-images = torch.rand(5, {shape})  # pixels from 0 to 1
+images = torch.rand(5, {shape}{dtype})  # pixels from 0 to 1
 mean, std = torch.tensor({mean}).view(-1, 1, 1), torch.tensor({std}).view(-1, 1, 1)
 logits = model((images - mean) / std)
 ```
@@ -66,7 +66,7 @@ from stn.resolve import build_dataset
 
 config = load_yaml("config.yaml")
 dataset = build_dataset(config.data.name)
-network = build_model(config.arch, dataset.shape, dataset.classes).eval()
+network = build_model(config.arch, dataset.shape, dataset.classes).eval(){double}
 network.load_state_dict(load_file("model.safetensors"))
 ```
 """
@@ -80,6 +80,7 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
     else:
         accuracy = f"{row['test_acc']:.2%} of {row['test_count']:,} test images"
     mean, std = dataset.test_figures or (dataset.mean, dataset.std)  # what the accuracy was measured with
+    double = config.train.precision == "fp64"
     facts = {
         "architecture": f"`{arch.name}`: {registry.names('arch')[arch.name]}",
         "net": f"`{arch.net}`: {registry.names('net')[arch.net or '']}",
@@ -101,6 +102,8 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
         classes=dataset.classes,
         mean=list(mean),
         std=list(std),
+        dtype=", dtype=torch.float64" * double,
+        double=".double()" * double,
     )
 
 
@@ -152,15 +155,15 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
         raise ValueError("--onnx needs two more packages: pip install onnx onnxscript")
     run, config, rows = open_run(path)
     found = {row["seed"]: row for row in rows}
-    if not found or (seed is not None and seed not in found):
-        raise ValueError(f"{path} has no finished seed{'' if seed is None else f' {seed}'}; finished: {sorted(found)}")
+    if seed is not None and seed not in found:
+        raise ValueError(f"{path} has no finished seed {seed}; finished: {sorted(found)}")
     row = found[min(found) if seed is None else seed]
     dataset = build_dataset(config.data.name)
-    network = build_model(config.arch, dataset.shape, dataset.classes).eval()
+    dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
+    network = build_model(config.arch, dataset.shape, dataset.classes).eval().to(dtype)
     network.load_state_dict(fit(load_final(run, row["seed"]), network))
-    stream = Stream(config.data, dataset, [row["seed"]])
+    stream = Stream(config.data, dataset, [row["seed"]], dtype=dtype)
     x_BCHW = stream.test_images(torch.arange(min(IMAGES, stream.test_count))).x_BCHW
-    env = json.loads(run.env.read_text()) if run.env.is_file() else {}
     few_BCHW = x_BCHW[:1].expand(3, -1, -1, -1)  # torch takes a batch of 0 or 1 for a constant
     program = capture(network, few_BCHW)
     out.mkdir(parents=True, exist_ok=True)
@@ -169,7 +172,7 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
         weights = {name: x.contiguous().clone() for name, x in network.state_dict().items()}
         (folder / "model.safetensors").write_bytes(save(weights))
         (folder / "config.yaml").write_bytes(run.config.read_bytes())
-        (folder / "card.md").write_text(card(config, row, env, network, dataset), encoding="utf-8")
+        (folder / "card.md").write_text(card(config, row, read_json(run.env), network, dataset), encoding="utf-8")
         write_torchscript(program, few_BCHW, folder / "model.ts")
         if onnx:
             write_onnx(program, folder / "model.onnx")

@@ -181,7 +181,8 @@ def measure(model: nn.Module, stream: Stream, batch_size: int) -> tuple[dict[str
     of a perturbed image and of the same image as it was before, each through the transformer; the
     correlation of the two over the first 10,000 test images, places and channels, after each place's
     mean over images is taken off. 1: the transformer undoes the perturbation for the classifier;
-    0: the maps say nothing of which image it was.
+    0: the maps say nothing of which image it was. Clutter (T, S) is in one of the two images only:
+    1 is out of reach there, and values are comparable within a data set.
     """
     if not isinstance(model, Transformed):
         return {}, {}

@@ -14,8 +14,6 @@ from stn.schema import Arch, Config
 
 DEFAULT_EPOCHS = 8.0
 
-registry.expect("stn.archs")
-
 
 def build_dataset(name: str) -> Dataset:
     return registry.find("dataset", name)()

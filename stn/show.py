@@ -8,10 +8,9 @@ from typing import NoReturn
 from stn import pictures
 from stn.cli import fail
 from stn.config import find_recipe, load_yaml
-from stn.files import read_rows
+from stn.evaluate import open_run
 from stn.log import say
 from stn.resolve import resolve
-from stn.rundir import RunDir
 from stn.weights import fit, load_plain
 
 
@@ -45,12 +44,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _show_run(asked: argparse.Namespace) -> list[Path]:
-    run = RunDir(asked.run)
-    if not run.config.is_file():
-        raise ValueError(f"{asked.run} is no run directory: it has no config.yaml")
-    if not any(row["status"] == "finished" for row in read_rows(run.results)):
-        raise ValueError(f"{asked.run} has no finished seed")
-    return pictures.of_run(load_yaml(run.config), run, asked.out or run.pictures, asked.seed, asked.images, asked.gif)
+    run, config, _ = open_run(asked.run)
+    return pictures.of_run(config, run, asked.out or run.pictures, asked.seed, asked.images, asked.gif)
 
 
 def _show_weights(asked: argparse.Namespace) -> list[Path]:

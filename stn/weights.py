@@ -5,6 +5,8 @@ Must not know what a run directory is.
 
 import pickle
 import re
+from collections.abc import Iterator
+from difflib import SequenceMatcher
 from itertools import zip_longest
 from pathlib import Path
 
@@ -65,6 +67,14 @@ def _reorder(given: Tensors, own: Tensors) -> Tensors:
     return {name: given[name] for name in (f"{layer}.{leaf}".removeprefix(".") for layer, leaf in names)}
 
 
+def _side_by_side(theirs: list, ours: list, nothing: tuple) -> Iterator[tuple]:
+    """What differs of two lists in order, so that one that is missing does not shift the others."""
+    matcher = SequenceMatcher(None, [leaf for leaf, _ in theirs], [leaf for leaf, _ in ours], autojunk=False)
+    for kind, i, j, k, n in matcher.get_opcodes():
+        if kind != "equal":
+            yield from zip_longest(theirs[i:j], ours[k:n], fillvalue=nothing)
+
+
 def fit(tensors: Tensors, network: nn.Module) -> Tensors:
     """The tensors under the network's own names; matched by name, else in the order of registration."""
     own = network.state_dict()
@@ -76,7 +86,7 @@ def fit(tensors: Tensors, network: nn.Module) -> Tensors:
     if theirs.keys() & ours.keys():  # ours, if not all
         pairs = [(theirs.get(name, nothing), ours.get(name, nothing)) for name in ours | theirs]
     else:
-        pairs = list(zip_longest(theirs.values(), ours.values(), fillvalue=nothing))
+        pairs = list(_side_by_side(list(theirs.values()), list(ours.values()), nothing))
     wrong = [f"{a[1]} for {b[1]}" for a, b in pairs if a[0] != b[0]]
     if wrong:
         more = f" and {len(wrong) - 5} more" * (len(wrong) > 5)

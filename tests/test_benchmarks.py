@@ -186,10 +186,21 @@ def test_a_recipes_header_says_what_its_rows_say(rows: Path) -> None:
     facts = '"date": "2026-11-20", "wall_s": 2221.6, "fused": 5, "device": "cpu"'
     path.write_text(path.read_text().replace('"seed"', f'{facts}, "seed"'))
     text = "# title\n# time       not run\n# ours       not run\n#            at all\narch: cnn\n"
-    ours = "stn_c0: last epoch 99.04 % (SD 0.06), best evaluation on the test set 99.14 % (SD 0.06); n = 5, 2026-11-20"
+    ours = "stn_c0, accuracy: last epoch 99.04 % (SD 0.06), best evaluation on the test set 99.14 % (SD 0.06); n = 5"
     time = "37 min for 5 seeds in one process on cpu"
-    assert reproduce.header(text, "s2_conv") == f"# title\n# time       {time}\n# ours       {ours}\narch: cnn\n"
+    assert (
+        reproduce.header(text, "s2_conv")
+        == f"# title\n# time       {time}\n# ours       {ours}, 2026-11-20\narch: cnn\n"
+    )
     assert reproduce.header(text, "s2_coord") == text
+
+
+def test_a_header_names_a_network_that_is_not_the_recipes_and_errors_beside_published_errors(rows: Path) -> None:
+    row = {"arch": "cnn", "net": "jaderberg_fcn", "seed": 0, "status": "finished", "test_acc": 0.75, "steps": 1500}
+    facts = {"best_test_acc": 0.76, "date": "2026-11-21", "wall_s": 1.0, "fused": 1, "device": "cpu", "options": None}
+    (rows / "jaderberg_r.jsonl").write_text(json.dumps(row | facts) + "\n")
+    said = "cnn jaderberg_fcn, error: last epoch 25.00 %, best evaluation on the test set 24.00 %; n = 1, 1500 steps"
+    assert said in reproduce.header("# title\n# ours       not run\narch: cnn\n", "jaderberg_r")
 
 
 def test_rows_are_collected_from_run_directories_and_replace_their_own(

@@ -55,6 +55,19 @@ def test_command_line_overrides_yaml(tmp_path: Path) -> None:
     assert (only_called.train.epochs, only_called.train.steps, only_called.log.name) == (None, 70, "epochs")
 
 
+@pytest.mark.parametrize("words", [["--arch", "cnn"], ["--arch=cnn"], ["--arch.name", "cnn"]])
+def test_a_baseline_leaves_out_what_a_recipe_says_of_transformers(words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("arch: {name: stn_slx, net: tutorial, padding: zeros}\noptim: {lr: 0.5, loc_lr_multiplier: 0.1}\n")
+    (baseline,) = map(resolve, cli.parse(["--config", str(path), *words]).configs)
+    assert (baseline.arch.name, baseline.arch.net, baseline.arch.padding) == ("cnn", "tutorial", None)
+    assert (baseline.optim.lr, baseline.optim.loc_lr_multiplier) == (0.5, 1.0)
+    (other,) = map(resolve, cli.parse(["--config", str(path), "--arch", "stn_c0"]).configs)
+    assert (other.arch.padding, other.optim.loc_lr_multiplier) == ("zeros", 0.1)
+    with pytest.raises(ValueError, match="cnn has no option 'padding'"):
+        resolve(cli.parse(["--config", str(path), *words, "--arch.padding", "zeros"]).configs[0])
+
+
 def test_overlays_win_key_by_key_and_replace_the_length() -> None:
     base = normalise({"lr": 0.1, "optim": {"name": "sgd"}, "steps": 70, "train": {"seeds": "0-3"}}, "base")
     over = normalise({"optim": {"lr": 0.5}, "epochs": 2}, "sweep")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUIET, ROOT, environment, exit_code_here, only_run, train
+from conftest import CIFAR, QUIET, ROOT, environment, exit_code_here, needs_cifar, only_run, train
 from safetensors.torch import load_file
 from test_archs import make
 from torch import nn
 
-from stn import export, warp
+from stn import checkpoint, export, warp
 from stn.archs import stages
 from stn.describe import layers, mflop
 from stn.transforms import Linear
@@ -192,7 +192,7 @@ def test_bad_input_is_one_message(
     (tmp_path / "file").touch()
     for arguments, message in (
         ((tmp_path / "none",), "is no run directory"),
-        ((unfinished,), "has no finished seed; finished: []"),
+        ((unfinished,), "has no finished seed"),
         ((run, "--seed", 4), "has no finished seed 4; finished: [3, 5]"),
         ((run, "--out", tmp_path / "file"), "File exists"),
     ):
@@ -213,3 +213,31 @@ def test_the_card_of_a_validation_run_says_what_was_held_out(tmp_path: Path) -> 
     path = only_run(tmp_path).path
     export.export_run(str(path), None, tmp_path / "out", onnx=False)
     assert "of 500 held-out training images" in (tmp_path / "out" / "card.md").read_text()
+
+
+def test_a_run_in_double_precision_is_exported_in_double(tmp_path: Path) -> None:
+    words = ("--arch", "stn_c0", "--limit-train", 320, "--limit-test", 100, "--steps", 2, "--precision", "fp64", *QUIET)
+    assert train(*words, runs=tmp_path).returncode == 0
+    run = only_run(tmp_path)
+    (run.path / "env.json").write_text("{damaged")
+    export.export_run(str(run.path), None, tmp_path / "out", onnx=False)
+    assert checkpoint.digest(load_file(tmp_path / "out" / "model.safetensors")) == run.results()[0]["weights_sha256"]
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert "| commit | not known |" in card
+    code = "\n".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL))
+    code += "\nx = (images - mean) / std\nassert x.dtype == torch.float64\nassert torch.equal(network(x), logits)"
+    words = [sys.executable, "-c", code]
+    env = environment(PYTHONPATH=str(ROOT))
+    told = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path / "out", env=env, check=False)
+    assert told.returncode == 0, told.stderr
+
+
+@needs_cifar
+def test_a_run_that_was_moved_finds_its_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").symlink_to(CIFAR)
+    words = ("--arch", "cnn", "--dataset", "cifar10", "--limit-train", 320, "--limit-test", 100, "--steps", 2, *QUIET)
+    assert train(*words, "--data-root", tmp_path / "there", runs=tmp_path).returncode == 0
+    (tmp_path / "there").unlink()
+    monkeypatch.setenv("STN_DATA", str(CIFAR))
+    export.export_run(str(only_run(tmp_path).path), None, tmp_path / "out", onnx=False)
+    assert (tmp_path / "out" / "model.ts").is_file()

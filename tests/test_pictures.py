@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, Run, environment, only_run, train
+from conftest import CIFAR, ROOT, Run, environment, needs_cifar, only_run, train
 from PIL import Image
 
 from stn import pictures, pose, show
@@ -59,7 +59,8 @@ def test_a_run_ends_with_its_pictures(run: Run) -> None:
     names = ("curves", "confusion", "warp", "object", "iterations", "region", "pose")
     assert drawn == {f"{name}.png" for name in names} | {"warp.gif"}
     rows = [row for row in run.rows() if row["kind"] == "warp" and row["seed"] == 0]
-    assert frames(run.path / "pictures" / "warp.gif") == len(rows) == 4
+    assert [row["step"] for row in rows] == [0, 4, 6, 8, 12]  # the start, each evaluation, the middle
+    assert frames(run.path / "pictures" / "warp.gif") == len(rows)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,18 @@ def test_an_object_is_one_test_image_under_its_perturbations() -> None:
     assert titles == [f"{degrees:.0f}°" for degrees in batch.pose_BP[order, 0].tolist()]
 
 
+@needs_cifar
+@torch.no_grad()
+@pytest.mark.parametrize("dataset", ["cifar10_r", "cifar10_a"])
+def test_an_object_of_a_single_fixed_perturbation_has_further_ones(dataset: str, monkeypatch) -> None:
+    monkeypatch.setenv("STN_DATA", str(CIFAR))
+    s = subject("stn_c0", dataset, net="lenet")
+    titles = [axis.get_title() for axis in warps.objects(s).axes[:10]]
+    pose_N = s.stream.test_images(torch.arange(10) * 10_000).pose_BP[:, 0]
+    assert titles == [f"{degrees:.0f}°" for degrees in pose_N.sort().values.tolist()]
+    assert -30 <= min(pose_N) < max(pose_N) <= 30
+
+
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("arch", "options", "titles"),
@@ -247,6 +260,7 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, run: Run, cap
 
 def test_an_unfinished_run_is_not_drawn(run: Run, capsys, tmp_path: Path) -> None:
     shutil.copy(run.path / "config.yaml", tmp_path)
+    (tmp_path / "results.jsonl").write_text('{"seed": 0}\n{"seed": 1, "status": "failed"}\n')
     with pytest.raises(SystemExit) as left:
         show.main([str(tmp_path)])
     assert left.value.code == 2

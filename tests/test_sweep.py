@@ -85,6 +85,12 @@ def test_recipes_are_a_dimension_and_a_length_replaces_theirs(tmp_path: Path) ->
     assert {c.config.train.steps for c in change.cells} == {235}
 
 
+def test_a_baseline_joins_a_sweep_of_transformers(tmp_path: Path) -> None:
+    given = {"recipe": "s2_conv", "base": {"arch.iterations": 2}, "grid": {"arch": ["cnn", "stn_c0"]}, "seeds": "0"}
+    cnn, st = [cell.config.arch for cell in plan_of(tmp_path, given).cells]
+    assert (cnn.padding, cnn.iterations, st.padding, st.iterations) == (None, None, "border", 2)
+
+
 def test_sections_can_be_values(tmp_path: Path) -> None:
     grid = {"arch": [{"name": "stn_cx", "depth": 2}, {"name": "stn_slx", "depth": 1}]}
     change = plan_of(tmp_path, TWO | {"grid": grid})
@@ -119,7 +125,7 @@ def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
         ({"base": {"seeds": "0-3"}}, "'seeds' is not for base or grid"),
         ({"base": {"epochs": 0}}, "epochs: input should be greater than 0"),
         ({"base": {"optim.momentum": 0.9}}, "optim.name adamw takes no momentum"),
-        ({"base": {"arch.depth": 2}}, "cnn has no option 'depth'"),
+        ({"grid": {"arch": ["cnn", "stn_cx"], "arch.depth": [1]}}, "cnn has no option 'depth'"),
         ({"exclude": [{"arch": "stn_cx"}]}, "exclude {'arch': 'stn_cx'} is true of no combination"),
         ({"exclude": [{"dataset": "mnist"}]}, "everything is excluded"),
         ({"time": "1:30:00"}, "such as '90 minutes'"),

@@ -1,5 +1,6 @@
 """Weights that somebody else has saved: read without executing them, fitted, evaluated."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def test_another_network_is_refused_with_names_and_shapes() -> None:
         fit(state, make("stn_c0"))
     with pytest.raises(ValueError, match=r"nothing for stages.2.1.bias \[10\]"):
         fit({name: x for name, x in ours().state_dict().items() if name != "stages.2.1.bias"}, ours())
+    with pytest.raises(ValueError, match=r"network: nothing for stages\.2\.1\.bias \[10\]$"):
+        fit({name: x for name, x in state.items() if name != "fc2.bias"}, ours())
     with pytest.raises(ValueError, match=r"extra.weight \[1\] for nothing"):
         fit(state | {"extra.weight": torch.zeros(1)}, ours())
     state = ours().state_dict()
@@ -174,6 +177,8 @@ def test_evaluate_prints_what_the_network_scores(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["NO RIGHT"], "Permission denied"),
+        (["UNFINISHED"], "has no finished seed"),
         ([], "give either RUN, or --weights and --recipe"),
         (["--weights", "w.pt"], "give either RUN, or --weights and --recipe"),
         (["runs/x", "--recipe", "finnveden_r"], "give either RUN, or --weights and --recipe"),
@@ -191,7 +196,17 @@ def test_bad_commands_are_one_message_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     torch.save(Theirs().state_dict(), tmp_path / "theirs.pt")
-    arguments = [str(tmp_path / "theirs.pt") if a == "W" else a for a in arguments]
+    (tmp_path / "unfinished").mkdir()
+    (tmp_path / "unfinished" / "config.yaml").write_text("arch: cnn\n")
+    (tmp_path / "unfinished" / "results.jsonl").write_text('{"seed": 0}\n{"seed": 1, "status": "failed"}\n')
+    places = {"W": tmp_path / "theirs.pt", "UNFINISHED": tmp_path / "unfinished", "NO RIGHT": tmp_path / "unfinished"}
+    if "NO RIGHT" in arguments:
+
+        def refuse(path: Path) -> list:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        monkeypatch.setattr("stn.files.read_rows", refuse)
+    arguments = [str(places.get(a, a)) for a in arguments]
     assert exit_code_here("stn/evaluate.py", *arguments, monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -183,7 +183,7 @@ def lenet(wiring: str, classes: int) -> Net:
 
 @register("net")
 def dilated(wiring: str, classes: int) -> Net:
-    """Sixteen depthwise, dilated and grouped convolutions for 32x32 colour images (rajy4683)."""
+    """Fourteen depthwise, dilated and grouped convolutions for 32x32 colour images (rajy4683)."""
 
     def near(width: int, **how: int) -> Maker:
         return block(width, 3, 0.1, **({"padding": 1} | how))

@@ -18,6 +18,8 @@ from stn.warp import affine_grid, sample
 
 _POINTS = 3_000
 _OBJECTS = 3
+_PERTURBATIONS = 10
+"""Of an object: those of the test set, and further ones where that has fewer."""
 _ROTATIONS = torch.linspace(-60, 60, 11)
 _POSES = {
     "degrees": ("rotation (degrees)", "{:.0f}°"),
@@ -58,11 +60,11 @@ def objects(s: Subject) -> Figure:
     labels = s.stream.test_images(torch.tensor(s.numbers)).y_B.tolist()
     first = {label: number for number, label in reversed(list(zip(s.numbers, labels, strict=True)))}
     count = s.stream.data.validation or dataset.test
-    kind = ("shift" if dataset.pose[0] == "x" else dataset.pose[0]) if dataset.replicas > 1 else "degrees"
+    kind = ("shift" if dataset.pose[0] == "x" else dataset.pose[0]) if dataset.perturb else "degrees"
     unit, wording = _POSES.get(kind, ("", ""))
     for number in sorted(first.values(), key=s.numbers.index)[:_OBJECTS]:
-        if dataset.replicas > 1:
-            batch = s.stream.test_images(torch.arange(dataset.replicas) * count + number)
+        if dataset.perturb:
+            batch = s.stream.test_images(torch.arange(_PERTURBATIONS) * count + number)
             order = batch.pose_BP[:, 0].argsort()
             x_BCHW, applied = batch.x_BCHW[order], batch.pose_BP[order]
         else:
