@@ -67,7 +67,7 @@ def normalise(given: dict, where: str | Path) -> Sections:
     return values
 
 
-def _without_what_it_has_not(values: Sections, arch: str) -> Sections:
+def _fitting(values: Sections, arch: str) -> Sections:
     """For a baseline under another network's recipe: no options that only others have."""
     known = {"name", "net", *registry.options("arch", arch)}
     kept = values | {"arch": {key: value for key, value in values.get("arch", {}).items() if key in known}}
@@ -84,7 +84,7 @@ def overlay(*layers: Sections) -> Sections:
     values: Sections = {}
     for layer in layers:
         if (arch := layer.get("arch", {}).get("name")) in registry.names("arch"):
-            values = _without_what_it_has_not(values, arch)
+            values = _fitting(values, arch)
         if LENGTHS & layer.get("train", {}).keys():
             values["train"] = {key: value for key, value in values.get("train", {}).items() if key not in LENGTHS}
         for section, keys in layer.items():
