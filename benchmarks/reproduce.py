@@ -54,7 +54,7 @@ def _recipe(config: Config) -> tuple[str, dict[str, Any] | None]:
             if science(resolve(same)) == science(resolve(config)):
                 parts.append((part, name, options))
     if not parts:
-        raise SystemExit(f"error: {config.log.name} is not a run of a recipe in configs/ as it is today")
+        raise ValueError(f"{config.log.name} is not a run of a recipe in configs/ as it is today")
     _, name, options = max(parts, key=lambda found: found[0])
     return name, options
 
@@ -70,7 +70,7 @@ def collect(path: str) -> Path:
     """The finished seeds of a run directory, each with its evaluations, beside those of other directories."""
     run = RunDir(path)
     if not (run.env.is_file() and run.results.is_file()):
-        raise SystemExit(f"error: {path} is no run directory with results")
+        raise ValueError(f"{path} is no run directory with results")
     env = json.loads(run.env.read_text())
     date = datetime.fromtimestamp(run.read_status()["time"], UTC).date().isoformat()
     evals = [row for row in read_rows(run.metrics) if row["kind"] == "eval"]
@@ -219,7 +219,8 @@ def header(text: str, recipe: str) -> str:
     last = next(i for i in range(first, len(lines)) if not lines[i].startswith("#"))
     made = [f"# {'ours' if i == 0 else '':10s} {line}" for i, line in enumerate(said)]
     if len(said) == 1 and length(rows, recipe) == 1:
-        seeds = f"{rows[0]['fused']} seeds" if rows[0]["fused"] > 1 else "a seed"
+        fused = rows[0]["fused"]
+        seeds = f"{fused} seeds (--fuse {fused})" if fused > 1 else "a seed"
         took = f"{rows[0]['wall_s'] / 60:.0f} min for {seeds} in one process on {rows[0]['device']}"
         lines = [f"# time       {took}" if line.startswith("# time") else line for line in lines]
     return "\n".join([*lines[:first], *made, *lines[last:]]) + "\n"
@@ -234,6 +235,18 @@ def readme(text: str) -> str:
     return text
 
 
+def _collected(path: str) -> int:
+    """1 where there is something wrong with it; a sweep's own folders are passed over, for a glob holds them."""
+    if Path(path).parent.name in ("sweep", "report"):
+        return 0
+    try:
+        print(collect(path))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -245,12 +258,10 @@ def main() -> None:
         README.write_text(readme(README.read_text()))
         for path in CONFIGS.glob("*.yaml"):
             path.write_text(header(path.read_text(), path.stem))
+    elif asked.command == "table":
+        print(f"{table()}\n\n{poses()}")
     else:
-        print(
-            f"{table()}\n\n{poses()}"
-            if asked.command == "table"
-            else "\n".join(str(collect(run)) for run in asked.runs)
-        )
+        sys.exit(max(map(_collected, asked.runs)))
 
 
 if __name__ == "__main__":

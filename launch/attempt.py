@@ -25,7 +25,7 @@ def command(plan: Plan, job: Job) -> list[str]:
     arguments = ["--config", str(plan.cell_file(job)), "--seeds", job.seeds]
     # Wherever the folder has been moved to, and whatever folder we are in.
     arguments += ["--runs", str(plan.experiment.parent.absolute()), "--name", plan.experiment.name]
-    if plan.sweep.gpus > 1:
+    if (plan.sweep.gpus or 0) > 1:
         return local.command([*arguments, "--processes", str(plan.sweep.gpus)])
     threads = [] if plan.sweep.gpus else ["--train.threads", str(plan.sweep.cpus)]
     return [sys.executable, str(local.ROOT / "train.py"), *arguments, *threads]

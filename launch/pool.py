@@ -33,11 +33,11 @@ Worker = dict[str, str]
 def workers(plan: Plan, most: int | None) -> list[Worker]:
     """As many as the machine has devices for."""
     sweep = plan.sweep
-    if sweep.gpus:
+    if each := min(1, gpus()) if sweep.gpus is None else sweep.gpus:
         ids = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus())))).split(",")[: gpus()]
-        if len(ids) < sweep.gpus:
-            raise ValueError(f"a job of {sweep.name} takes {sweep.gpus} GPUs, this machine has {len(ids)}")
-        parts = [ids[i : i + sweep.gpus] for i in range(0, len(ids) - sweep.gpus + 1, sweep.gpus)]
+        if len(ids) < each:
+            raise ValueError(f"a job of {sweep.name} takes {each} GPUs, this machine has {len(ids)}")
+        parts = [ids[i : i + each] for i in range(0, len(ids) - each + 1, each)]
         found = [{"CUDA_VISIBLE_DEVICES": ",".join(part)} for part in parts]
     else:
         found = [{}] * max(1, cores() // sweep.cpus)

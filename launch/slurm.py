@@ -75,7 +75,7 @@ def script(plan: Plan, jobs_file: Path, n: int, most: int | None) -> str:
             'export PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"',
             'source "$STN_ROOT/slurm/env.sh"',
             "# exec: Slurm's warning before the time limit reaches what replaces this shell.",
-            f'exec {task} "$SLURM_ARRAY_TASK_ID"' + f" --gpus {sweep.gpus} --cpus {sweep.cpus}",
+            f'exec {task} "$SLURM_ARRAY_TASK_ID"' + f" --gpus {sweep.gpus or 0} --cpus {sweep.cpus}",
             "",
         ]
     )

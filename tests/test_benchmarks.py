@@ -187,7 +187,7 @@ def test_a_recipes_header_says_what_its_rows_say(rows: Path) -> None:
     path.write_text(path.read_text().replace('"seed"', f'{facts}, "seed"'))
     text = "# title\n# time       not run\n# ours       not run\n#            at all\narch: cnn\n"
     ours = "stn_c0, accuracy: last epoch 99.04 % (SD 0.06), best evaluation on the test set 99.14 % (SD 0.06); n = 5"
-    time = "37 min for 5 seeds in one process on cpu"
+    time = "37 min for 5 seeds (--fuse 5) in one process on cpu"
     assert (
         reproduce.header(text, "s2_conv")
         == f"# title\n# time       {time}\n# ours       {ours}, 2026-11-20\narch: cnn\n"
@@ -221,10 +221,10 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(
     assert found[0]["bypass_acc"] is not None
     assert "confusion" not in found[0]
     assert len(found[0]["date"]) == 10
-    with pytest.raises(SystemExit, match="is no run directory with results"):
+    with pytest.raises(ValueError, match="is no run directory with results"):
         reproduce.collect(str(tmp_path / "nothing"))
     (tmp_path / "short.yaml").write_text(f"{text}lr: 0.5\n")
-    with pytest.raises(SystemExit, match="short is not a run of a recipe"):
+    with pytest.raises(ValueError, match="short is not a run of a recipe"):
         reproduce.collect(str(path))
 
 
@@ -237,7 +237,7 @@ def test_a_run_of_any_name_is_known_by_what_it_is() -> None:
     assert recipe("finnveden_r", {"arch": "stn_cx"}, part) == ("finnveden_r", None)
     assert recipe("icstn", part, {"arch": {"iterations": 2}}) == ("icstn", {"arch": {"iterations": 2}})
     for other in ({"lr": 0.5}, {"arch": {"transform": "tps"}}, {"steps": 75_000}, {"data": {"limit_train": 1000}}):
-        with pytest.raises(SystemExit, match="some_sweep is not a run of a recipe"):
+        with pytest.raises(ValueError, match="some_sweep is not a run of a recipe"):
             recipe("finnveden_r", other)
     # Twenty of the fifty epochs of another recipe, too, whose learning rate does not move either.
     assert recipe("s0_conv") == ("s0_conv", None)
