@@ -53,7 +53,7 @@ class Sweep(Section):
     time: Annotated[str, AfterValidator(_minutes)] = "4 hours"
     """Slurm: time limit of a job; it saves before, and goes on in the queue."""
     gpus: Annotated[int | None, Field(ge=0)] = None
-    """GPUs of a job: a process on each; 0: one process on CPUs; None: one GPU where this machine has any, none on Slurm."""
+    """GPUs of a job: a process on each; 0: one process on CPUs; None: one where this machine has any, none on Slurm."""
     cpus: Positive = 1
     """CPU cores of a job."""
     memory: Annotated[str | None, Field(pattern=r"^\d+[KMGT]?$")] = None
