@@ -93,16 +93,15 @@ def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
     rows = [row for row in read_rows(run.results) if row.get("status") == "finished"]
     if not rows:
         raise ValueError(f"{path} has no finished seed")
-    return run, _here(load_yaml(run.config)), rows
+    config = _alone(load_yaml(run.config))
+    if config.data.root and not Path(config.data.root).is_dir():  # the run was moved
+        config = config.model_copy(update={"data": config.data.model_copy(update={"root": None})})
+    return run, config, rows
 
 
-def _here(config: Config) -> Config:
-    """For one process, whatever it was trained with, and with data where this machine has them."""
-    root = config.data.root if config.data.root and Path(config.data.root).is_dir() else None
-    data, train = {"root": root}, {"processes": None, "parallel": "auto"}
-    return config.model_copy(
-        update={"data": config.data.model_copy(update=data), "train": config.train.model_copy(update=train)}
-    )
+def _alone(config: Config) -> Config:
+    """For one process, whatever it was trained with."""
+    return config.model_copy(update={"train": config.train.model_copy(update={"processes": None, "parallel": "auto"})})
 
 
 def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runtime) -> dict[str, Any]:
@@ -139,7 +138,7 @@ def evaluate_weights(path: str, recipe: str, given: dict[str, Any]) -> int:
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
     fields: dict[str, Any] = config.data.model_dump() | given | {"validation": 0}
     data = Data(**fields)
-    config = _here(resolve(config.model_copy(update={"data": data})))
+    config = _alone(resolve(config.model_copy(update={"data": data})))
     dataset = build_dataset(data.name)
     weights = fit(weights, build_model(config.arch, dataset.shape, dataset.classes))
     found = _score(config, 0, weights, Runtime(config, 1))

@@ -86,7 +86,7 @@ def fit(tensors: Tensors, network: nn.Module) -> Tensors:
     if theirs.keys() & ours.keys():  # ours, if not all
         pairs = [(theirs.get(name, nothing), ours.get(name, nothing)) for name in ours | theirs]
     else:
-        pairs = list(_side_by_side(list(theirs.values()), list(ours.values()), nothing))
+        pairs = _side_by_side(list(theirs.values()), list(ours.values()), nothing)
     wrong = [f"{a[1]} for {b[1]}" for a, b in pairs if a[0] != b[0]]
     if wrong:
         more = f" and {len(wrong) - 5} more" * (len(wrong) > 5)

@@ -37,7 +37,7 @@ def of_run(
     from stn.pictures import scores  # matplotlib takes half a second
     from stn.pictures.sheet import save
 
-    finished = [row["seed"] for row in read_rows(run.results) if row["status"] == "finished"]
+    finished = [row["seed"] for row in read_rows(run.results) if row.get("status") == "finished"]
     if seed is not None and seed not in finished:
         raise ValueError(f"seed {seed} is not finished in {run.path}; finished: {', '.join(map(str, finished))}")
     subject = None
