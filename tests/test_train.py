@@ -57,7 +57,14 @@ def test_a_start_leaves_out_what_is_slow_to_import(tmp_path: Path) -> None:
     done = train("--steps", 1, *SMALL, runs=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert {"torch", "accelerate", "stn.optim"} <= imported
-    slow = {"torch._dynamo", "torch.utils.flop_counter", "wandb", "matplotlib", "torchvision"}
+    slow = {
+        "torch._dynamo",
+        "torch.distributed.tensor",
+        "torch.utils.flop_counter",
+        "wandb",
+        "matplotlib",
+        "torchvision",
+    }
     assert not slow & imported
 
 
