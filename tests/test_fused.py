@@ -307,7 +307,7 @@ def test_a_stop_file_is_taken_away_from_settings_that_have_finished_too(tmp_path
 @pytest.mark.slow
 def test_killed_at_random_and_restarted_in_other_blocks(tmp_path: Path) -> None:
     words = ("--seeds", "0-7", "--arch", "stn_slx", "--net", "tutorial", "--steps", 40, "--precision", "fp64",
-             "--checkpoint.every", "4 steps", "--log.every", "2 steps", *SMALL)  # fmt: skip
+             "--batch-size", 16, "--checkpoint.every", "4 steps", "--log.every", "2 steps", *SMALL)  # fmt: skip
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     for attempt in range(2):
         process = start(*words, runs=tmp_path / "cut", launcher=None)
@@ -328,8 +328,8 @@ def test_killed_at_random_and_restarted_in_other_blocks(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fused_and_alone_reach_the_same_accuracies_in_single_precision(tmp_path: Path) -> None:
-    words = ("--seeds", "0-19", "--arch", "stn_c0", "--net", "tutorial", "--epochs", 3, "--limit-train", 2560,
-             "--limit-test", 2000, "--eval.every", "3 epochs", *QUIET)  # fmt: skip
+    words = ("--seeds", "0-19", "--arch", "stn_c0", "--net", "tutorial", "--steps", 60, "--limit-train", 1920,
+             "--batch-size", 32, "--lr", 0.02, "--limit-test", 1000, "--eval.every", "60 steps", *QUIET)  # fmt: skip
     accuracy = {}
     for size in (1, 5):
         assert train(*words, "--fuse", size, runs=tmp_path / str(size)).returncode == 0
