@@ -386,4 +386,5 @@ def test_the_launcher_trains_seeds_in_processes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = [row for path in tmp_path.glob("*/*/*") for row in Run(path).rows("results.jsonl")]
     assert sorted(row["seed"] for row in rows) == parse_seeds("0-3")
-    assert {(row["mode"], row["world_size"]) for row in rows} == {("seeds", min(4, local.cores()))}
+    processes = min(4, local.cores())
+    assert {(row["mode"], row["world_size"]) for row in rows} == {("seeds" if processes > 1 else "single", processes)}
