@@ -103,10 +103,12 @@ def every_core() -> Iterator[None]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """For -n auto: a worker for each core that has 3 GB with it, none (0) where files or tests are named."""
+    """For -n auto: a worker for each core that has 3 GB with it, none (0) where files or tests are named.
+
+    One more where there is a Slurm: whoever has its tests waits most of the time."""
     if any(not Path(argument).is_dir() for argument in config.args):
         return 0  # the start of workers would take longer than most tests, and output comes as it is printed
-    most = min(cores(), psutil.virtual_memory().available // 3_000_000_000, 16)
+    most = min(cores() + bool(os.environ.get("STN_SLURM")), psutil.virtual_memory().available // 3_000_000_000, 16)
     return most if most > 1 else 0
 
 

@@ -74,8 +74,8 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     """A node crashes, one loses its network and then its slurmd, tasks are requeued, cancelled and out of time.
 
     With so much memory for each that a node has room for four."""
-    long = SWEEP["base"] | {"steps": 800, "checkpoint": {"every": "50 steps"}, "eval": {"every": "400 steps"}}
-    changes = {"base": long, "seeds": "0-11", "seeds_per_job": 3, "memory": "60G"}
+    long = SWEEP["base"] | {"steps": 600, "checkpoint": {"every": "50 steps"}, "eval": {"every": "300 steps"}}
+    changes = {"base": long | {"fuse": 3}, "seeds": "0-11", "seeds_per_job": 3, "memory": "60G"}
     tasks = submit(cluster, tmp_path, **changes)
 
     def begun() -> int:
@@ -117,7 +117,7 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     assert json.loads(launch("status", *words, "--json").stdout)["totals"]["done"] == 24, logs(tmp_path)
     calm = tmp_path / "calm"
     calm.mkdir()
-    (calm / f"{NAME}.yaml").write_text(yaml.safe_dump(SWEEP | changes))
+    (calm / f"{NAME}.yaml").write_text(yaml.safe_dump(SWEEP | changes | {"seeds_per_job": 12}))
     assert launch("sweep", calm / f"{NAME}.yaml", "--runs", calm / "runs").returncode == 0
     assert rows(tmp_path / "runs") == rows(calm / "runs")
 
