@@ -35,6 +35,10 @@ def load_plain(path: str | Path) -> Tensors:
         raise ValueError(f"{path} was not written by torch.save, or is damaged: {type(error).__name__}") from None
     if not isinstance(found, dict) or not found or not all(isinstance(x, Tensor) for x in found.values()):
         raise ValueError(f"{path} holds no plain state dict of names and tensors; {HOW}")
+    if bad := [name for name, tensor in found.items() if not tensor.isfinite().all()]:
+        raise ValueError(
+            f"{path} has values that are no numbers, in {bad[0]}: what wrote it had diverged, or it is damaged"
+        )
     return found
 
 

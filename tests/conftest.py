@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import torch
+from forked import Starter
 from torch import nn
 
 from stn.archs.stages import Net, Shape, classify, conv, dense
@@ -117,7 +118,9 @@ def _sharing(file: str) -> tuple[str | None, set[str]]:
     """What all tests of a file share with other files, and the tests that share a run within it."""
     text = (ROOT / file).read_text()
     device = next((mark for mark in ("pytest.mark.gpu", "pytest.mark.slurm") if mark in text), None)
-    return device, set(re.findall(r"def (test_\w+)\((?:[^)]*\W)?(?:trained|run): ", text))
+    made_once = r'fixture\(scope="module"\)\ndef (\w+)'
+    names = "|".join(re.findall(made_once, text)) or "$"
+    return device, set(re.findall(rf"def (test_\w+)\((?:[^)]*\W)?(?:{names}): ", text))
 
 
 def _unit(nodeid: str) -> str:
@@ -174,11 +177,19 @@ def environment(**more: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "WANDB_SILENT": "true"} | more
 
 
+@cache
+def starter() -> Starter:
+    return Starter(environment())
+
+
 def train(
     *arguments: object, launcher: str | None = None, runs: Path | None = None, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
+    line = command(*arguments, launcher=launcher, runs=runs)
+    if not (launcher or cwd or env):  # what a start itself reads is not asked for
+        return starter().run(line[1:], environment())
     return subprocess.run(
-        command(*arguments, launcher=launcher, runs=runs),
+        line,
         capture_output=True,
         text=True,
         env=environment(**env),
@@ -230,6 +241,8 @@ def no_process_left() -> Iterator[None]:
     mark = ("STN_TESTS", uuid.uuid4().hex)
     os.environ[mark[0]] = mark[1]  # whoever is started inherits it
     yield
+    if starter.cache_info().currsize:
+        starter().end()
     if "wandb" in sys.modules:  # its service lives as long as this process
         sys.modules["wandb"].teardown()
     deadline = time.monotonic() + 10

@@ -130,6 +130,9 @@ def test_bad_files_are_one_message(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "model": {}}, tmp_path / "checkpoint.pt")
     with pytest.raises(ValueError, match="no plain state dict"):
         load_plain(tmp_path / "checkpoint.pt")
+    torch.save({"a.weight": torch.ones(2), "a.bias": torch.tensor([1.0, torch.nan])}, tmp_path / "diverged.pt")
+    with pytest.raises(ValueError, match=r"no numbers, in a\.bias"):
+        load_plain(tmp_path / "diverged.pt")
     torch.save(Theirs().state_dict(), tmp_path / "whole.pt")
     save_file(Theirs().state_dict(), tmp_path / "whole.safetensors")
     for name, message in (("whole.pt", "not written by torch.save"), ("whole.safetensors", "no safetensors file")):
