@@ -29,6 +29,7 @@ from stn.schema import Arch, Config, Data, Log
 ARCHS = ["cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx", "stn_c0_coord"]
 DATASETS = ["mnist_r", "mnist", "mnist_rts", "mnist_p", "mnist_e"]
 EVALUATIONS, BLOCK = 20, 10
+CHROMIUM = os.environ.get("STN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 
 
 def _confusion(rng: np.random.Generator, accuracy: float) -> list[list[int]]:
@@ -82,13 +83,12 @@ def generate(folder: Path, archs: int, datasets: int, seeds: int) -> None:
 
 def opening(page: Path, repeat: int) -> float | None:
     """Seconds until a browser without a network has loaded the page; None where there is no browser."""
-    chromium = os.environ.get("STN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if not chromium or not find_spec("playwright"):
+    if not CHROMIUM or not find_spec("playwright"):
         return None
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser, found = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"]), []
+        browser, found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]), []
         for _ in range(repeat):
             tab = browser.new_context(offline=True).new_page()
             tab.goto(page.as_uri())

@@ -186,7 +186,7 @@ def train(
     *arguments: object, launcher: str | None = None, runs: Path | None = None, cwd: Path | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     line = command(*arguments, launcher=launcher, runs=runs)
-    if not (launcher or cwd or env):  # what a start itself reads is not asked for
+    if sys.platform == "linux" and not (launcher or cwd or env):  # what a start itself reads is not asked for
         return starter().run(line[1:], environment())
     return subprocess.run(
         line,

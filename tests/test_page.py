@@ -2,9 +2,7 @@
 
 import itertools
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,12 +15,11 @@ from scipy import stats as scipy_stats
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from report import generate
+from report import CHROMIUM, generate
 
 from launch.report import build
 from launch.report.data import load
 
-CHROMIUM = os.environ.get("STN_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium), or STN_CHROMIUM")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 
