@@ -309,9 +309,9 @@ def test_killed_at_random_and_restarted_in_other_blocks(tmp_path: Path) -> None:
     words = ("--seeds", "0-7", "--arch", "stn_slx", "--net", "tutorial", "--steps", 40, "--precision", "fp64",
              "--batch-size", 16, "--checkpoint.every", "4 steps", "--log.every", "2 steps", *SMALL)  # fmt: skip
     assert train(*words, runs=tmp_path / "whole").returncode == 0
-    for attempt in range(2):
-        process = start(*words, runs=tmp_path / "cut", launcher=None)
-        wait_until_it_trains(tmp_path / "cut", 10 + 50 * attempt)
+    for size, lines in ((1, 10), (8, 60)):
+        process = start(*words, "--fuse", size, runs=tmp_path / "cut", launcher=None)
+        wait_until_it_trains(tmp_path / "cut", lines)
         time.sleep(random.random() * 2)
         process.kill()
         process.wait()

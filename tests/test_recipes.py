@@ -65,7 +65,7 @@ def test_every_recipe_trains_20_steps_fused_and_alone(
     monkeypatch.setattr(sys, "argv", ["train.py"])
     import train as script
 
-    few = {"batch_size": 4, "limit_train": 80, "limit_test": 20, "root": str(CIFAR)}
+    few = {"batch_size": 2, "limit_train": 40, "limit_test": 8, "root": str(CIFAR)}
     rows = {}
     for fuse in (2, 1):
         more = {"seeds": "0-1", "steps": 20, "epochs": None, "precision": "fp64", "fuse": fuse}

@@ -1,14 +1,16 @@
 """A sweep on a real Slurm: nothing that happens to nodes and jobs loses, doubles or changes a result."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
-from cluster import ENDED, Cluster, Job, until
+from cluster import ENDED, Cluster, Job, leftover_processes, until
 from test_pool import SWEEP, rows
 from test_sweep import launch
 
@@ -49,6 +51,19 @@ def where(cluster: Cluster, node: str) -> list[str]:
     return cluster.call("squeue", "-h", "-r", "-t", "R", f"--name={NAME}", "-w", node, "-o", "%i").split()
 
 
+def signal_trainings(tasks: Job, number: signal.Signals) -> list[int]:
+    """To what the tasks of an array train in, wherever."""
+    found = [
+        pid
+        for pid, words in leftover_processes("SLURM_ARRAY_JOB_ID", tasks.id).items()
+        if "train.py" in words and "launch task" not in words
+    ]
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return found
+
+
 def logs(folder: Path) -> str:
     return "\n".join(f"--- {p.name}\n{p.read_text()}" for p in sorted(folder.glob("runs/*/sweep/logs/*")))
 
@@ -73,15 +88,15 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
 ) -> None:
     """A node crashes, one loses its network and then its slurmd, tasks are requeued, cancelled and out of time.
 
-    With so much memory for each that a node has room for four."""
-    long = SWEEP["base"] | {"steps": 600, "checkpoint": {"every": "50 steps"}, "eval": {"every": "300 steps"}}
+    With so much memory for each that a node has room for four. Trainings halt while Slurm finds out about a node."""
+    long = SWEEP["base"] | {"steps": 300, "checkpoint": {"every": "20 steps"}, "eval": {"every": "150 steps"}}
     changes = {"base": long | {"fuse": 3}, "seeds": "0-11", "seeds_per_job": 3, "memory": "60G"}
     tasks = submit(cluster, tmp_path, **changes)
 
     def begun() -> int:
         return len(list(tmp_path.glob("runs/*/*/*/checkpoints/seed-*/step-*")))
 
-    until("checkpoints", lambda: begun() > 12, 120, lambda: logs(tmp_path))
+    until("checkpoints", lambda: begun() > 8, 120, lambda: logs(tmp_path))
     first, second = where(cluster, "node1"), where(cluster, "node2")
     assert len(first) >= 3
     assert len(second) >= 3
@@ -89,8 +104,11 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     cluster.call("scancel", second[0])
     cluster.call("scontrol", "update", f"job={second[1]}", "TimeLimit=1")
     inject("netdown", "node1")
+    halted = signal_trainings(tasks, signal.SIGSTOP)
     until("node1 is missed", lambda: not where(cluster, "node1"), 90, tasks.tell)
     until("a task of node1 elsewhere", lambda: set(first) & set(where(cluster, "node2")), 90, tasks.tell)
+    signal_trainings(tasks, signal.SIGCONT)
+    assert len(halted) > 4
     inject("netup", "node1")
     words = ["scontrol", "update", f"job={second[1]}", "TimeLimit=10"]  # once was enough, where it still runs
     subprocess.run(words, env=cluster.environment, check=False, capture_output=True)
