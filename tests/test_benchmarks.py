@@ -18,6 +18,7 @@ import reproduce
 from launch.report.published import figures
 from stn.config import build_config, normalise, overlay, read_yaml
 from stn.resolve import resolve
+from stn.rundir import RunDir
 
 
 def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -223,6 +224,11 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(
     assert len(found[0]["date"]) == 10
     with pytest.raises(ValueError, match="is no run directory with results"):
         reproduce.collect(str(tmp_path / "nothing"))
+    status = RunDir(path).read_status()
+    RunDir(path).write_status("stopped")
+    with pytest.raises(ValueError, match="is stopped"):
+        reproduce.collect(str(path))
+    RunDir(path).write_status(status["state"])
     (tmp_path / "short.yaml").write_text(f"{text}lr: 0.5\n")
     with pytest.raises(ValueError, match="short is not a run of a recipe"):
         reproduce.collect(str(path))
