@@ -65,6 +65,7 @@ def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[FakeRun]:
         return runs[-1]
 
     monkeypatch.setattr(real, "init", init)
+    monkeypatch.setattr(real, "login", lambda **_: False)
     monkeypatch.setattr(WandbSink, "unreachable", False)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
@@ -119,19 +120,19 @@ def test_names_that_wandb_takes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "key", "variable", "mode"),
+    ("wish", "known", "variable", "mode"),
     [
-        ("auto", None, None, "offline"),
-        ("auto", "k" * 40, None, "online"),
-        ("auto", "k" * 40, "offline", "offline"),
-        ("offline", "k" * 40, None, "offline"),
-        ("online", None, None, "online"),
-        ("disabled", "k" * 40, None, None),
+        ("auto", False, None, "offline"),
+        ("auto", True, None, "online"),
+        ("auto", True, "offline", "offline"),
+        ("offline", True, None, "offline"),
+        ("online", False, None, "online"),
+        ("disabled", True, None, None),
     ],
 )
 def test_wandb_mode(
     wish: str,
-    key: str | None,
+    known: bool,
     variable: str | None,
     mode: str | None,
     wandb: list[FakeRun],
@@ -140,9 +141,7 @@ def test_wandb_mode(
 ) -> None:
     import wandb as real
 
-    monkeypatch.setattr(
-        real, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(api_key=key, base_url="https://api.wandb.ai"))
-    )
+    monkeypatch.setattr(real, "login", lambda **_: known)
     if variable:
         monkeypatch.setenv("WANDB_MODE", variable)
     WandbSink(RunDir(tmp_path), config(wandb=wish), "abc", [0], print)
@@ -257,6 +256,30 @@ def test_wandb_offline_and_a_server_that_does_not_answer(tmp_path: Path) -> None
     assert "W&B is not reachable, logging offline" in done.stdout
     assert all(row["status"] == "finished" for row in only_run(tmp_path / "dead").results().values())
     assert json.loads((only_run(tmp_path / "dead").path / "status.json").read_text())["state"] == "finished"
+
+
+LOGGED_IN = "import sys, wandb; from stn.wandb_run import logged_in; sys.exit(10 + logged_in(wandb))"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("entry", "variables", "known"),
+    [
+        ("", {}, False),
+        ("machine api.wandb.ai login user password ", {}, True),  # whatever the client calls that server today
+        ("machine my.host:8080 login user password ", {"WANDB_BASE_URL": "http://my.host:8080"}, True),
+        ("machine my.host login user password ", {"WANDB_BASE_URL": "http://another.host"}, False),
+        ("", {"WANDB_API_KEY": "k" * 40, "WANDB_MODE": "offline"}, True),
+        ("", {"WANDB_API_KEY": "too short"}, True),
+    ],
+)
+def test_a_login_is_found_where_the_client_keeps_it(entry: str, variables: dict, known: bool, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text(f"{entry}{'k' * 40}\n" if entry else "")
+    env = environment(HOME=str(tmp_path), NETRC=str(tmp_path / "netrc"), **variables)
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGED_IN], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (10 + known, "", "")
 
 
 ENDING = """
