@@ -233,6 +233,16 @@ def test_wide_intervals_stay_in_the_plot(small: Path, opened, tmp_path: Path) ->
         assert float(str(clip.get_attribute("height"))) < 300
 
 
+def test_plots_of_every_data_set_clip_by_what_is_shown(small: Path, opened) -> None:
+    page, names = opened(small), '[data-chart="curves"]:visible svg > polygon[clip-path]'
+    for i in range(page.locator("#dataset option").count()):
+        page.select_option("#dataset", index=i)
+        assert page.locator(names).count()
+        by = {str(band.get_attribute("clip-path"))[4:-1] for band in page.locator(names).all()}
+        assert all(page.locator(f"svg:visible {name}").count() == page.locator(name).count() == 1 for name in by)
+    assert i
+
+
 def test_printing_is_light_and_the_page_dark_again(small: Path, opened) -> None:
     page = opened(small, color_scheme="dark")
     said = "document.documentElement.dataset.theme"

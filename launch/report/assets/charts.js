@@ -2,7 +2,7 @@
 
 const CHARTS = {
   seeds(canvas, cells, metric) {
-    const own = cells.filter(({ cell }) => cell.values[metric.key] && cell.values[metric.key].mean[0] !== null);
+    const own = cells.filter(({ cell }) => cell.values[metric.key].mean[0] !== null);
     if (!own.length) return null;
     const k = metric.scale,
       all = own.flatMap(({ cell }) => [
@@ -14,7 +14,7 @@ const CHARTS = {
       [0, own.length],
       all.map((v) => (v === null ? null : k * v)),
       ["", metric.axis],
-      { xTicks: [] },
+      { xTicks: false },
     );
     const step = (f.width - PAD.left - PAD.right) / own.length,
       points = [];
@@ -32,7 +32,7 @@ const CHARTS = {
       const half = room >> 1; // settings differ at the end
       const name =
         cell.label.length > room ? `${cell.label.slice(0, room - half - 1)}…${cell.label.slice(-half)}` : cell.label;
-      if (step > 40) node("text", { x: middle, y: HEIGHT - PAD.bottom + 17, "text-anchor": "middle" }, f.svg, name);
+      if (step > 40) write(f.svg, name, middle, HEIGHT - PAD.bottom + 17);
     });
     return { points, svg: f.svg };
   },
@@ -43,7 +43,7 @@ const CHARTS = {
     const ys = own
       .flatMap(({ cell }) => Object.values(cell.curve.seeds).flat())
       .map((v) => (v === null ? null : 100 * v));
-    const logY = spread(ys.filter((v) => v !== null))[0][0] > 0;
+    const logY = spread(ys.filter(Number.isFinite))[0] > 0;
     const f = frame(
       canvas,
       own.flatMap(({ cell }) => cell.curve.x),
@@ -110,12 +110,10 @@ const CHARTS = {
   },
 
   cost(canvas, cells, metric, of) {
-    const own = cells.filter(
-      ({ cell }) => cell.costs[of] && cell.values[metric.key] && cell.values[metric.key].mean[0] !== null,
-    );
+    const own = cells.filter(({ cell }) => cell.costs[of] && cell.values[metric.key].mean[0] !== null);
     if (!own.length) return null;
     const k = metric.scale,
-      name = { params: "parameters", seconds: "seconds of a seed", images_per_s: "images/s" }[of];
+      name = COSTS[of];
     const f = frame(
       canvas,
       own.map(({ cell }) => cell.costs[of]),
@@ -144,7 +142,7 @@ const CHARTS = {
     mean.forEach((line, i) => {
       const total = line.reduce((a, b) => a + b, 0) || 1;
       node("text", { x: 44, y: (i + 0.5) * side + 4, "text-anchor": "end" }, svg, i);
-      node("text", { x: 50 + (i + 0.5) * side, y: K * side + 15, "text-anchor": "middle" }, svg, i);
+      write(svg, i, 50 + (i + 0.5) * side, K * side + 15);
       line.forEach((v, j) => {
         const share = v / total;
         node(
@@ -161,18 +159,10 @@ const CHARTS = {
         );
         const percentage = share > 0 && 100 * share < 10 ? (100 * share).toFixed(1) : (100 * share).toFixed(0);
         if (v > 0 && side > 21)
-          node(
-            "text",
-            {
-              x: 50 + (j + 0.5) * side - 0.5,
-              y: (i + 0.5) * side + 4,
-              "text-anchor": "middle",
-              "font-size": Math.min(11, side / 2.6),
-              style: share ** 0.4 > 0.5 ? "fill: var(--paper)" : "",
-            },
-            svg,
-            percentage,
-          );
+          write(svg, percentage, 50 + (j + 0.5) * side - 0.5, (i + 0.5) * side + 4, {
+            "font-size": Math.min(11, side / 2.6),
+            style: share ** 0.4 > 0.5 ? "fill: var(--paper)" : "",
+          });
         points.push([
           50 + (j + 0.5) * side,
           (i + 0.5) * side,
@@ -180,18 +170,8 @@ const CHARTS = {
         ]);
       });
     });
-    node(
-      "text",
-      { x: 50 + (K * side) / 2, y: K * side + 32, "text-anchor": "middle" },
-      svg,
-      "answer, in % of the class",
-    );
-    node(
-      "text",
-      { transform: `translate(16 ${(K * side) / 2}) rotate(-90)`, "text-anchor": "middle" },
-      svg,
-      "true class",
-    );
+    write(svg, "answer, in % of the class", 50 + (K * side) / 2, K * side + 32);
+    write(svg, "true class", 0, 0, { transform: `translate(16 ${(K * side) / 2}) rotate(-90)` });
     return { points, svg };
   },
 
@@ -206,18 +186,14 @@ const CHARTS = {
       mark(i, f.x(a), f.y(b), 2.6, { fill: colour(i), "fill-opacity": 0.45 }, f.svg);
       return [f.x(a), f.y(b), `applied ${number(a)}, predicted ${number(b)} (${unit})`];
     });
-    const [[low], [high]] = spread(all);
+    const [low, high] = spread(all);
     const line = (a, b, attributes) =>
       node("line", { x1: f.x(low), y1: f.y(a + b * low), x2: f.x(high), y2: f.y(a + b * high), ...attributes }, f.svg);
     line(0, 1, { stroke: "var(--soft)", "stroke-dasharray": "5 4", "stroke-width": 1.5 });
     if (slope !== null && intercept !== null) {
       line(intercept, slope, { stroke: "var(--ink)", "stroke-width": 1.8 });
-      node(
-        "text",
-        { x: PAD.left + 8, y: PAD.top + 14 },
-        f.svg,
-        `y = ${slope.toFixed(2)} x ${intercept < 0 ? "-" : "+"} ${Math.abs(intercept).toFixed(1)}`,
-      );
+      const said = `y = ${slope.toFixed(2)} x ${intercept < 0 ? "-" : "+"} ${Math.abs(intercept).toFixed(1)}`;
+      node("text", { x: PAD.left + 8, y: PAD.top + 14 }, f.svg, said);
     }
     return { points, svg: f.svg };
   },

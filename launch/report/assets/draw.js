@@ -17,8 +17,9 @@ function node(name, attributes, parent, text) {
   return made;
 }
 
+const write = (svg, text, x, y, more) => node("text", { x, y, "text-anchor": "middle", ...more }, svg, text);
+
 function number(value) {
-  if (value === null || value === undefined) return "-";
   const size = Math.abs(value);
   if (size >= 1e6) return `${+(value / 1e6).toPrecision(3)} M`;
   if (size >= 1e4) return `${+(value / 1e3).toPrecision(3)} k`;
@@ -58,9 +59,7 @@ function ticks(low, high, log) {
 }
 
 function scale(values, from, to, log) {
-  const finite = values.filter((v) => v !== null && Number.isFinite(v) && (!log || v > 0));
-  let low = Math.min(...spread(finite)[0]),
-    high = Math.max(...spread(finite)[1]);
+  let [low, high] = spread(values.filter(Number.isFinite));
   if (low === high)
     [low, high] = log
       ? [low / 1.5, high * 1.5]
@@ -75,43 +74,34 @@ function scale(values, from, to, log) {
 
 // Math.min of very many arguments overflows the stack.
 function spread(values) {
-  if (!values.length) return [[0], [1]];
-  let low = Infinity,
-    high = -Infinity;
-  for (const v of values) {
-    if (v < low) low = v;
-    if (v > high) high = v;
-  }
-  return [[low], [high]];
+  const wider = ([low, high], v) => [Math.min(low, v), Math.max(high, v)];
+  return values.length ? values.reduce(wider, [Infinity, -Infinity]) : [0, 1];
 }
 
-function frame(canvas, xs, ys, names, { logX = false, logY = false, xTicks = null } = {}) {
+let frames = 0;
+
+function frame(canvas, xs, ys, names, { logY = false, xTicks = true } = {}) {
   const width = Math.max(280, canvas.clientWidth);
   const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, "aria-hidden": "true" }, canvas);
-  const clip = `plot-${canvas.closest("figure").dataset.chart}`;
+  const clip = `plot-${frames++}`; // one of a hidden section would not clip
   node(
     "rect",
     { x: PAD.left, y: 0, width: width - PAD.left - PAD.right, height: HEIGHT - PAD.bottom },
     node("clipPath", { id: clip }, svg),
   );
-  const x = scale(xs, PAD.left, width - PAD.right, logX),
+  const x = scale(xs, PAD.left, width - PAD.right),
     y = scale(ys, HEIGHT - PAD.bottom, PAD.top, logY);
   for (const v of y.ticks) {
     node("line", { x1: PAD.left, x2: width - PAD.right, y1: y(v), y2: y(v), class: "grid" }, svg);
     node("text", { x: PAD.left - 6, y: y(v) + 4, "text-anchor": "end" }, svg, number(v));
   }
   const every = Math.ceil(x.ticks.length / (width / 75));
-  if (!xTicks)
+  if (xTicks)
     x.ticks
       .filter((_, i) => i % every === 0)
-      .forEach((v) => node("text", { x: x(v), y: HEIGHT - PAD.bottom + 17, "text-anchor": "middle" }, svg, number(v)));
-  node("text", { x: (PAD.left + width - PAD.right) / 2, y: HEIGHT - 6, "text-anchor": "middle" }, svg, names[0]);
-  node(
-    "text",
-    { transform: `translate(13 ${(HEIGHT - PAD.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" },
-    svg,
-    names[1],
-  );
+      .forEach((v) => write(svg, number(v), x(v), HEIGHT - PAD.bottom + 17));
+  write(svg, names[0], (PAD.left + width - PAD.right) / 2, HEIGHT - 6);
+  write(svg, names[1], 0, 0, { transform: `translate(13 ${(HEIGHT - PAD.bottom) / 2}) rotate(-90)` });
   return { svg, x, y, width, inside: { "clip-path": `url(#${clip})` } };
 }
 
@@ -123,4 +113,4 @@ function whisker(svg, x, y, ends, i) {
 }
 
 const percent = (v) => `${(100 * v).toFixed(2)} %`;
-const shown = (metric, v) => (v === null ? "-" : metric.error || metric.unit === "%" ? percent(v) : number(v));
+const shown = (metric, v) => (metric.error || metric.unit === "%" ? percent(v) : number(v));

@@ -122,11 +122,9 @@ function drawOne(figure) {
       ? choice(figure, Object.fromEntries(able.map(({ cell }) => [cell.label, cell.label])))
       : undefined;
   }
-  const drawn = of || kind !== "seeds" ? CHARTS[kind](canvas, cells, of ?? {}, chosen) : null;
-  if (!drawn) {
-    figure.hidden = true;
-    return;
-  }
+  const drawn = CHARTS[kind](canvas, cells, of, chosen);
+  figure.hidden = !drawn;
+  if (!drawn) return;
   if (["seeds", "curves", "cost"].includes(kind)) canvas.after(legend(cells));
   follow(canvas, drawn);
 }
@@ -158,9 +156,7 @@ function show() {
   $("section[data-dataset]").forEach((section, i) => {
     section.hidden = i !== dataset.selectedIndex;
     if (section.hidden) return;
-    $(".panel", section).forEach(
-      (panel, j) => (panel.hidden = found.metrics.length ? panel.dataset.metric !== metric.value : j > 0),
-    );
+    $(".panel", section).forEach((panel) => (panel.hidden = panel.dataset.metric !== metric.value));
     $("[data-about]", section).forEach((each) => (each.hidden = !matches(each.dataset.about)));
     $(".chart", section).forEach(drawOne);
   });
