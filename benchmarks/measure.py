@@ -4,9 +4,12 @@ import argparse
 import json
 import os
 import platform
+import resource
 import shlex
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable
 from datetime import date
 from importlib.metadata import version
@@ -16,18 +19,16 @@ from typing import Any, NoReturn
 import psutil
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # stn is found from wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # stn is found from wherever this is started
 
-CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+from launch.local import ROOT
+from stn.cli import fail
+from stn.env import commit, cores
+
+CORES = cores()
 DISTURBED = 0.1
 """Cores that others used meanwhile. Threads wait for each other, so a little costs several times as much."""
 console = Console(width=None if sys.stdout.isatty() else 132, highlight=False, markup=False)
-
-
-def fail(message: object) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 class Parser(argparse.ArgumentParser):
@@ -69,11 +70,6 @@ def names_from(known: Iterable[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def _git(*words: str) -> str | None:
-    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    return None if done.returncode else done.stdout.strip()
-
-
 def _cpu() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -83,11 +79,9 @@ def _cpu() -> str:
 
 def machine(gpu: str | None) -> dict[str, Any]:
     """What a record says of the code and of what it ran on; to be called before the measurements."""
-    changes = _git("status", "--porcelain", "--untracked-files=no")
     return {
         "date": str(date.today()),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
+        **commit(),
         "cpu": _cpu(),
         "cores": CORES,
         "load_before": round(os.getloadavg()[0], 2),
@@ -101,6 +95,17 @@ def others_s() -> float:
     """CPU seconds of everything on this machine but this process and its children that have ended."""
     times = psutil.cpu_times()
     return sum(times) - times.idle - getattr(times, "iowait", 0.0) - sum(os.times()[:4])
+
+
+def launched(repeat: int, *words: str) -> dict[str, float]:
+    """Median seconds of `python -m launch`, and the largest MB of whatever this process has started so far."""
+    seconds = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "launch", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - start)
+    kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {"seconds": round(statistics.median(seconds), 2), "mb": round(kilobytes / 1024)}
 
 
 def save(path: Path | None, record: dict[str, Any]) -> None:

@@ -8,18 +8,14 @@ time until Chromium has loaded it (where there is one; STN_CHROMIUM says where).
 
 import json
 import os
-import resource
 import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from measure import CORES, ROOT, Parser, console, machine, positive, save
+from measure import CORES, Parser, console, launched, machine, positive, save
 
 from stn.config import dump_yaml
 from stn.resolve import resolve
@@ -104,21 +100,15 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="generate there, and leave it")
     parser.add_argument("--repeat", type=positive, default=3)
     asked = parser.parse_args()
-    record, seconds = machine(None), []
+    record = machine(None)
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.keep or Path(temporary) / "generated"
         generate(folder, asked.archs, asked.datasets, asked.seeds)
-        for _ in range(asked.repeat):
-            start = time.perf_counter()
-            words = [sys.executable, "-m", "launch", "report", str(folder)]
-            subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-            seconds.append(time.perf_counter() - start)
-        memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        figures = launched(asked.repeat, "report", str(folder.resolve()))
         page = (folder / "report" / "index.html").resolve()
         size, open_s = page.stat().st_size / 1e6, opening(page, asked.repeat)
     cells = asked.archs * asked.datasets
-    figures = {"seconds": round(statistics.median(seconds), 2), "mb": round(memory), "page_mb": round(size, 2)}
-    figures |= {} if open_s is None else {"open_s": round(open_s, 2)}
+    figures |= {"page_mb": round(size, 2)} | ({} if open_s is None else {"open_s": round(open_s, 2)})
     console.print(f"{cells} cells, {cells * asked.seeds:,} seeds, {CORES} cores: {figures}")
     save(asked.json, record | {"cells": cells, "seeds": cells * asked.seeds, "figures": figures})
 

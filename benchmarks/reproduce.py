@@ -10,7 +10,9 @@ difference lies within it. Published figures are those of launch/report/publishe
 """
 
 import argparse
+import fcntl
 import json
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +21,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from launch.report.published import Figure, figures, science
-from launch.report.stats import half_width, summary
+from launch.report.stats import summary
 from stn.config import load_yaml
 from stn.files import read_rows, write_atomic
 from stn.resolve import resolve
@@ -30,14 +32,6 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 README = Path(__file__).parent.parent / "README.md"
 END = "<!-- end -->"
 ROWS = Path(__file__).parent / "results" / "reproduction"
-# fmt: off
-_KEPT = [
-    "sig", "seed", "name", "arch", "net", "dataset", "params", "steps", "epochs", "status",
-    "test_acc", "test_loss", "macro_f1", "best_test_acc", "best_epoch", "bypass_acc", "pose_spread",
-    "pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "wall_s",
-    "images_per_s", "fused", "precision", "world_size", "weights_sha256",
-]
-# fmt: on
 
 
 def _recipe(config: Config) -> tuple[str, dict[str, Any] | None]:
@@ -71,7 +65,7 @@ def collect(path: str) -> Path:
     run = RunDir(path)
     if not (run.env.is_file() and run.results.is_file()):
         raise ValueError(f"{path} is no run directory with results")
-    if (state := run.read_status()["state"]) not in ("finished", "failed"):
+    if (state := run.read_status().get("state")) not in ("finished", "failed"):
         raise ValueError(f"{path} is {state}: its seeds would stand beside older ones of another length")
     env = json.loads(run.env.read_text())
     date = datetime.fromtimestamp(run.read_status()["time"], UTC).date().isoformat()
@@ -80,7 +74,7 @@ def collect(path: str) -> Path:
     rows = []
     for row in read_rows(run.results):
         curve = {f"{e['epoch']:g}": round(e["test_acc"], 6) for e in evals if e["seed"] == row["seed"]}
-        kept = {key: row[key] for key in _KEPT if key in row} | {"options": options}
+        kept = {key: value for key, value in row.items() if not isinstance(value, list)} | {"options": options}
         facts = {"date": date, "commit": env["commit"], "torch": env["packages"]["torch"], "device": env["device"]}
         rows.append(kept | facts | {"evaluations": curve})
     out = ROWS / f"{recipe}.jsonl"
@@ -117,17 +111,15 @@ def line(figure: Figure) -> str:
         return _row([*cells, "not run", "", "", "", ""])
     key = {"last": "test_acc", "best": "best_test_acc"}.get(str(figure.at))
     found = [row[key] if key else row["evaluations"][str(figure.at)] for row in rows]
-    ours = summary([figure.ours(accuracy) for accuracy in found])
-    difference = ours.mean - float(figure.value)
+    ours = figure.beside(found)
     share = length(rows, figure.recipe)
     schedule = [f"{share:.3g}" if share < 1 else "whole", *_reduced(rows)]
     cells.append(f"{ours.mean:.2f}" if ours.sd is None else f"{ours.mean:.2f} ({ours.sd:.2f})")
-    cells += [ours.n, ", ".join(schedule), f"{difference:+.2f}"]
-    if ours.sd is None:
+    cells += [ours.n, ", ".join(schedule), f"{ours.difference:+.2f}"]
+    if ours.half is None:
         return _row([*cells, "one run says nothing"])
-    half = half_width(ours.sd, ours.n, figure.n or 1)
-    agrees = "yes" if abs(difference) <= half else "**no**"
-    return _row([*cells, f"{agrees if share == 1 else 'shorter schedule'} (± {half:.2f})"])
+    agrees = "yes" if ours.agrees else "**no**"
+    return _row([*cells, f"{agrees if share == 1 else 'shorter schedule'} (± {ours.half:.2f})"])
 
 
 def _row(cells: list[Any]) -> str:
@@ -263,6 +255,7 @@ def main() -> None:
     elif asked.command == "table":
         print(f"{table()}\n\n{poses()}")
     else:
+        fcntl.flock(os.open(ROWS, os.O_RDONLY), fcntl.LOCK_EX)  # two at once would lose rows
         sys.exit(max(map(_collected, asked.runs)))
 
 

@@ -6,16 +6,11 @@ Prints the median of five runs of each command, as a user types it, and its larg
 """
 
 import json
-import resource
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 import yaml
-from measure import CORES, ROOT, Parser, console, machine, positive, save
+from measure import CORES, Parser, console, launched, machine, positive, save
 
 from launch.expand import expand, write
 from launch.sweep import Plan
@@ -52,16 +47,6 @@ def generate(plan: Plan) -> None:
         run.write_status(state, seeds=job.seeds, step=500, steps=1000, reason="generated")
 
 
-def measure(*words: str) -> tuple[float, float]:
-    """Median seconds and largest MB of a command."""
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "launch", *words], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-
-
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--seeds", type=positive, default=100, help="seeds of each of the 100 cells")
@@ -70,17 +55,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = ["--runs", str(Path(folder) / "runs")]
         path = sweep_file(Path(folder), asked.seeds)
-        found = {"expansion": measure("sweep", str(path), "--dry-run", *runs)}
+        figures = {"expansion": launched(5, "sweep", str(path), "--dry-run", *runs)}
         change = expand(path, runs[1])
         write(change)
         generate(change.plan)
-        found["expansion again"] = measure("sweep", str(path), "--dry-run", *runs)
-        found["status"] = measure("status", "large", *runs)
-        found["retry"] = measure("retry", "large", "--dry-run", *runs)
+        figures["expansion again"] = launched(5, "sweep", str(path), "--dry-run", *runs)
+        figures["status"] = launched(5, "status", "large", *runs)
+        figures["retry"] = launched(5, "retry", "large", "--dry-run", *runs)
     console.print(f"{100 * asked.seeds:,} seeds in {len(change.plan.jobs):,} jobs, {CORES} cores")
-    for name, (seconds, mb) in found.items():
-        console.print(f"{name:16s} {seconds:6.2f} s  {mb:5.0f} MB")
-    figures = {name: {"seconds": round(seconds, 2), "mb": round(mb)} for name, (seconds, mb) in found.items()}
+    for name, one in figures.items():
+        console.print(f"{name:16s} {one['seconds']:6.2f} s  {one['mb']:5.0f} MB")
     save(asked.json, record | {"seeds": 100 * asked.seeds, "figures": figures})
 
 

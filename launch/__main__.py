@@ -1,6 +1,7 @@
 """python -m launch: one training on this machine, sweeps here or on Slurm, and where they stand."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -8,25 +9,20 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from launch import attempt, collect, expand, local, pool, slurm, sweep, wandb_sync
 from launch.pool import plural
 from launch.sweep import Job, Plan
-from launch.table import cells_table, totals
+from launch.table import cells_table
 from stn.claim import Claim
 from stn.cli import fail
 from stn.config import format_seeds, parse_seeds
+from stn.log import console, say
 
 Paths = tyro.conf.Positional[tuple[str, ...]]
 Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
 On = Annotated[Literal["local", "slurm"], tyro.conf.arg(help="Where jobs run: this machine, or Slurm's queue.")]
 Most = Annotated[int | None, tyro.conf.arg(help="Jobs at a time, at most.")]
-_console = Console(width=None if sys.stdout.isatty() else 160)
-
-
-def _say(text: str) -> None:
-    _console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def start_sweep(
@@ -68,7 +64,7 @@ def _check_most(most: int | None) -> None:
 def _alone(folder: Path) -> Iterator[None]:
     """Two people may submit one sweep; not at one moment."""
     claim = Claim(folder / ".claim")
-    claim.take(_say, patience_s=30.0)
+    claim.take(say, patience_s=30.0)
     try:
         yield
     finally:
@@ -79,14 +75,14 @@ def _tell(change: expand.Change) -> None:
     plan = change.plan
     total = sum(len(parse_seeds(job.seeds)) for job in plan.jobs)
     sizes = (len(change.cells), "cell"), (total, "seed"), (len(plan.jobs), "job")
-    _say(f"{plan.sweep.name}: {', '.join(plural(n, word) for n, word in sizes)}")
+    say(f"{plan.sweep.name}: {', '.join(plural(n, word) for n, word in sizes)}")
     if len(change.added) < len(plan.jobs) or change.removed:
         for what, jobs in (("new since last time", change.added), ("no longer part of it", change.removed)):
             if jobs:
-                _say(f"{what}: {plural(len(jobs), 'job')}")
+                say(f"{what}: {plural(len(jobs), 'job')}")
                 for label in dict.fromkeys(job.label for job in jobs):
                     seeds = [seed for job in jobs if job.label == label for seed in parse_seeds(job.seeds)]
-                    _say(f"  {label}: seeds {format_seeds(seeds)}")
+                    say(f"  {label}: seeds {format_seeds(seeds)}")
 
 
 def _todo(plan: Plan, states: tuple[str, ...], on: str, dry: bool, again: bool = False) -> list[Job]:
@@ -103,17 +99,17 @@ def _todo(plan: Plan, states: tuple[str, ...], on: str, dry: bool, again: bool =
 
 def _launch(plan: Plan, jobs: list[Job], on: str, most: int | None, dry: bool = False) -> int:
     if not jobs:
-        _say("nothing to do: every seed has its result, or is being seen to")
+        say("nothing to do: every seed has its result, or is being seen to")
         return 0
     if on == "slurm":
         for line in slurm.submit(plan, jobs, most, dry):
-            _say(line)
+            say(line)
         return 0
     if dry:
         for job in jobs:
-            _say(f"{job.id}  {job.label} seeds {job.seeds}")
+            say(f"{job.id}  {job.label} seeds {job.seeds}")
         return 0
-    return pool.run(plan, jobs, most, _console)
+    return pool.run(plan, jobs, most)
 
 
 def retry(
@@ -152,15 +148,15 @@ def status(
         as_json: As JSON, for scripts.
     """
     plan = sweep.find_plan(sweep_name, runs)
-    standings = collect.look(plan)
-    cells = collect.cells(standings)
+    cells = collect.cells(collect.look(plan))
+    totals = {state: sum(cell[state] for cell in cells) for state in collect.STATES}
     if as_json:
-        print(json.dumps({"sweep": plan.sweep.name, "totals": totals(standings), "cells": cells}, indent=1))
+        print(json.dumps({"sweep": plan.sweep.name, "totals": totals, "cells": cells}, indent=1))
         return 0
-    _console.print(cells_table(plan, cells, totals(standings)))
+    console.print(cells_table(plan, cells, totals))
     for cell in cells:
         for error in cell["errors"]:
-            _say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
+            say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
     return 0
 
 
@@ -170,7 +166,18 @@ def upload(sweeps: Paths, /, runs: Runs = "runs") -> int:
     Args:
         sweeps: Names, files or folders of sweeps, or run directories.
     """
-    return wandb_sync.main([_folder(one, runs) for one in sweeps])
+    found = wandb_sync.find([_folder(one, runs) for one in sweeps])
+    if not found:
+        raise ValueError(
+            f"no run directory in {', '.join(sweeps) or 'nothing; usage: python -m launch wandb-sync PATH...'}"
+        )
+    os.environ.setdefault("WANDB_SILENT", "true")  # what is to be said is said here
+    try:
+        synced = wandb_sync.sync(found, print)
+    except KeyboardInterrupt:
+        fail("interrupted; nothing is lost, call again", code=1)
+    print(f"W&B: {synced.rows:,} rows of {synced.seeds} seeds sent, from {len(found)} run directories")
+    return 1 if synced.problems else 0
 
 
 def _folder(text: str, runs: str) -> str:
@@ -195,9 +202,9 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
     found, out = data.load(folders), out or Path(folders[0]) / "report"
     sections = build.write(found, out)
     seeds = sum(len(cell.rows) for cell in found.cells)
-    _say(f"{plural(len(found.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
+    say(f"{plural(len(found.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
     if wandb:
-        _say(wandb_report.publish(sections, out))
+        say(wandb_report.publish(sections, out))
     return 0
 
 

@@ -3,7 +3,6 @@
 What it means is read from the run directory. Must not know who starts jobs, nor torch.
 """
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -15,6 +14,7 @@ from typing import IO, Any
 from launch import local
 from launch.collect import Standing, look, read_note, tail, write_note
 from launch.sweep import Job, Plan
+from stn.stop import follow_parent
 
 LINES = 15
 """Last lines of a failed job's output that are kept."""
@@ -31,13 +31,6 @@ def command(plan: Plan, job: Job) -> list[str]:
     return [sys.executable, str(local.ROOT / "train.py"), *arguments, *threads]
 
 
-def _die_with_parent() -> None:
-    """Whatever kills this process, its child hears SIGTERM, saves and leaves (Linux)."""
-    if sys.platform == "linux":
-        set_death_signal = 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-
-
 class Attempt:
     """A job that is being trained."""
 
@@ -50,7 +43,7 @@ class Attempt:
             stderr=subprocess.STDOUT if output else None,
             env=os.environ | ({} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}) | (env or {}),
             start_new_session=True,  # Ctrl-C is for the launcher, which passes it on as SIGTERM
-            preexec_fn=_die_with_parent,
+            preexec_fn=follow_parent,
         )
 
     def stop(self) -> None:
@@ -76,14 +69,13 @@ class Attempt:
             return "stopped"
         if self.asked or code < 0 or code >= 128 or code == 0:
             return "died"
-        self.fail("\n".join(line for line in tail(self.log)[-LINES:] if line.strip()) or f"exit code {code}")
+        said = "\n".join(line for line in tail(self.log)[-LINES:] if line.strip())
+        note = read_note(self.plan, self.job) | {"error": said or f"exit code {code}"}
+        write_note(self.plan, self.job, note)
         return "failed"
 
     def standing(self) -> Standing:
         return look(self.plan, [self.job])[0]
-
-    def fail(self, error: str) -> None:
-        write_note(self.plan, self.job, read_note(self.plan, self.job) | {"error": error})
 
 
 def begin(plan: Plan, job: Job) -> bool:

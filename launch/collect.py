@@ -97,8 +97,7 @@ def _judge(plan: Plan, job: Job, known: dict[int, Row], blocks: list[Block]) -> 
         error = read_note(plan, job).get("error")
         if error is None and status.get("state") == "failed":
             error = status.get("reason")
-        state = "stopped" if near else "waiting"
-        state = state if error is None else "failed"
+        state = "failed" if error is not None else "stopped" if near else "waiting"
     return Standing(job, rows, state, [run for run, _ in near], status, error)
 
 

@@ -7,9 +7,9 @@ import os
 import signal
 import time
 from collections import Counter, deque
+from datetime import timedelta
 from types import FrameType
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
@@ -19,6 +19,7 @@ from launch.local import gpus
 from launch.sweep import Job, Plan
 from stn.config import parse_seeds
 from stn.env import cores
+from stn.log import console, say
 
 POLL_S = 0.5
 LAST = 6
@@ -74,17 +75,14 @@ def plural(n: int, word: str) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    minutes, s = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}"
+    return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
 
 
 class Pool:
     """The jobs of a sweep on the workers of this machine."""
 
-    def __init__(self, plan: Plan, jobs: list[Job], workers: list[Worker], console: Console) -> None:
-        self.plan, self.console = plan, console
+    def __init__(self, plan: Plan, jobs: list[Job], workers: list[Worker]) -> None:
+        self.plan = plan
         self.waiting, self.free = deque(jobs), list(workers)
         self.running: dict[Job, tuple[Attempt, Worker]] = {}
         self.watches = {job: Watch() for job in jobs}
@@ -94,23 +92,22 @@ class Pool:
 
     def run(self) -> int:
         """Until everything has ended or somebody wants to leave; the exit code."""
-        before = {n: signal.signal(n, self._heard) for n in (signal.SIGINT, signal.SIGTERM)}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._heard)
         try:
-            with Live(self.table(), console=self.console, auto_refresh=False, transient=True) as live:
+            with Live(self.table(), console=console, auto_refresh=False, transient=True) as live:
                 while self.running or (self.waiting and self.leaving is None):
                     self._step()
-                    if self.console.is_terminal:
+                    if console.is_terminal:
                         live.update(self.table(), refresh=True)
                     time.sleep(POLL_S)
         finally:
             for attempt, _ in self.running.values():  # something went wrong here: leave nothing behind
                 attempt.stop()
-            for number, handler in before.items():
-                signal.signal(number, handler)
         ends = Counter(end for _, end in self.ended)
-        self._say(", ".join(f"{n} {ENDS.get(end, end)}" for end, n in ends.items()) or "nothing ended")
+        say(", ".join(f"{n} {ENDS.get(end, end)}" for end, n in ends.items()) or "nothing ended")
         if self.waiting or ends["stopped"] or ends["died"]:
-            self._say("stopped; the same command goes on")
+            say("stopped; the same command goes on")
         return 1 if ends["failed"] else 0
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
@@ -142,23 +139,20 @@ class Pool:
 
     def _ended(self, job: Job, end: str) -> None:
         if end == "died" and self.leaving is None:
-            self._say(f"{job.label} seeds {job.seeds} ended before its time; it goes on")
+            say(f"{job.label} seeds {job.seeds} ended before its time; it goes on")
             self.waiting.append(job)
             return
         self.ended.append((job, end))
         if end == "failed":
-            self._say(f"{job.label} seeds {job.seeds} failed; see {self.plan.log(job)}")
-        elif not self.console.is_terminal:
-            self._say(f"{job.label} seeds {job.seeds}: {ENDS.get(end, end)} ({len(self.ended)} of {self.total} jobs)")
-
-    def _say(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            say(f"{job.label} seeds {job.seeds} failed; see {self.plan.log(job)}")
+        elif not console.is_terminal:
+            say(f"{job.label} seeds {job.seeds}: {ENDS.get(end, end)} ({len(self.ended)} of {self.total} jobs)")
 
     def table(self) -> Table:
         """A row per job at work, the last that ended, and totals."""
         table = Table(box=None, padding=(0, 1), title=f"{self.plan.sweep.name}", title_justify="left")
-        for heading, justify in (("job", "left"), ("seeds", "left"), ("state", "left")):
-            table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for heading in ("job", "seeds", "state"):
+            table.add_column(heading, no_wrap=True)
         for heading in ("step", "accuracy", "images/s", "left"):
             table.add_column(heading, justify="right", no_wrap=True)
         for job, end in self.ended[-LAST:]:
@@ -186,7 +180,7 @@ class Pool:
         return table
 
 
-def run(plan: Plan, jobs: list[Job], most: int | None, console: Console) -> int:
+def run(plan: Plan, jobs: list[Job], most: int | None) -> int:
     found = workers(plan, most)
-    console.print(f"{plural(len(jobs), 'job')} on {plural(len(found), 'worker')}", highlight=False)
-    return Pool(plan, jobs, found, console).run()
+    say(f"{plural(len(jobs), 'job')} on {plural(len(found), 'worker')}")
+    return Pool(plan, jobs, found).run()

@@ -162,7 +162,6 @@ class Task:
 
     def __init__(self, plan: Plan, job: Job) -> None:
         self.plan, self.job = plan, job
-        self.attempt: Attempt | None = None
         self.wish: int | None = None
 
     def run(self) -> int:
@@ -173,12 +172,12 @@ class Task:
             return 1
         log = Path(os.path.realpath(f"/proc/{os.getpid()}/fd/1"))
         print(f"{self.job.label} seeds {self.job.seeds} ({self.job.id})", flush=True)
-        self.attempt = Attempt(self.plan, self.job, None, log)
-        while self.attempt.child.poll() is None:
+        attempt = Attempt(self.plan, self.job, None, log)
+        while attempt.child.poll() is None:
             if self.wish is not None:
-                self.attempt.stop()
+                attempt.stop()
             time.sleep(0.1)
-        end = self.attempt.end()
+        end = attempt.end()
         print(f"{self.job.label} seeds {self.job.seeds}: {end}", flush=True)
         # After SIGTERM Slurm decides what becomes of the job; a run that a person stopped stays stopped.
         if (end == "died" and self.wish is None) or (end in ("stopped", "died") and self.wish == signal.SIGUSR1):

@@ -5,13 +5,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from launch.collect import STATES, Standing
+from launch.collect import STATES
 from launch.sweep import Plan
-
-
-def totals(standings: list[Standing]) -> dict[str, int]:
-    counts = [one.counts() for one in standings]
-    return {state: sum(one[state] for one in counts) for state in STATES}
 
 
 def cells_table(plan: Plan, cells: list[dict[str, Any]], totals: dict[str, int]) -> Table:

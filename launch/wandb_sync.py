@@ -4,7 +4,6 @@ Owns the order of things: ask, send what is lacking, ask again, and mark what ha
 at any time, and interrupted. Must not know W&B's own files, which lose rows in a kill, nor how seeds are trained.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from typing import NamedTuple
 from launch.collect import find_runs
 from launch.wandb_client import PAGE, Server, one_line, scratch
 from launch.wandb_record import Record
-from stn.cli import fail
 from stn.rundir import RunDir
 
 Say = Callable[[str], None]
@@ -104,7 +102,6 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
         problems.append(text)
         say(text)
 
-    runs = [RunDir(run.path.resolve()) for run in runs]  # the folder above has the experiment's name
     with scratch() as folder:
         server = Server(folder)
         for batch in _batches(_records(runs, server.place, leave_out)):
@@ -118,18 +115,3 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
 def find(paths: list[str]) -> list[RunDir]:
     """The run directories that these are, or that lie below, with something to send."""
     return [run for run in find_runs(paths) if run.metrics.exists() or run.results.exists()]
-
-
-def main(paths: list[str]) -> int:
-    runs = find(paths)
-    if not runs:
-        fail(f"no run directory in {', '.join(paths) or 'nothing; usage: python -m launch wandb-sync PATH...'}")
-    os.environ.setdefault("WANDB_SILENT", "true")  # what is to be said is said here
-    try:
-        synced = sync(runs, print)
-    except OSError as error:
-        fail(error, code=1)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing is lost, call again", code=1)
-    print(f"W&B: {synced.rows:,} rows of {synced.seeds} seeds sent, from {len(runs)} run directories")
-    return 1 if synced.problems else 0

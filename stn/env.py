@@ -29,16 +29,20 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def commit() -> dict[str, Any]:
+    """Of this code, and whether it has been changed since."""
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+
+
 def describe(**more: Any) -> str:
     """The contents of env.json."""
-    changes = _git("status", "--porcelain", "--untracked-files=no")
     facts = {
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},
         "platform": platform.platform(),
         "host": socket.gethostname(),
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else bool(changes),
+        **commit(),
         "command": sys.argv,
         "folder": str(Path.cwd()),
         "slurm": {k: v for k, v in os.environ.items() if k.startswith("SLURM_JOB_ID") or k.startswith("SLURM_ARRAY")},

@@ -16,7 +16,7 @@ from stn.sinks import ConsoleSink, Sink, TensorBoardSink, WandbSink
 from stn.trials import Trial, by_run, describe
 
 _free = sys.stdout.isatty() or "COLUMNS" in os.environ
-console = Console(quiet=not is_main_process(), width=None if _free else 120)  # rich takes 80 for a file's width
+console = Console(quiet=not is_main_process(), width=None if _free else 160)  # rich takes 80 for a file's width
 
 
 def say(text: str) -> None:

@@ -62,14 +62,20 @@ class Stop:
         return self.reason is not None
 
 
+def follow_parent() -> None:
+    """Take the death of the process that started this one as SIGTERM (Linux)."""
+    if sys.platform == "linux":
+        parent, set_death_signal = os.getppid(), 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def follow_launcher() -> None:
     """Take the death of the launcher that started this process as SIGTERM (Linux).
 
     accelerate's launcher does not pass signals on to a single process, which would train on
     unseen, next to the copy that the user starts again.
     """
-    if sys.platform == "linux" and "ACCELERATE_MIXED_PRECISION" in os.environ:
-        parent, set_death_signal = os.getppid(), 1
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
+    if "ACCELERATE_MIXED_PRECISION" in os.environ:
+        follow_parent()

@@ -1,6 +1,5 @@
 """Cells of architecture x data set x setting, and what differs between them. Must not know how they are shown."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -66,8 +65,9 @@ class Cell:
         found: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _OF_METRICS}
         for run in self.runs:
             own: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _OF_METRICS}
-            for row in _drawn(run):
-                if isinstance(row.get("seed"), int) and row["seed"] in self.rows:
+            lines = read_text(run.metrics).splitlines()  # most are of other kinds, and not worth parsing
+            for row in parse_rows([line for line in lines if '"eval"' in line[:40] or '"pose"' in line[:40]]):
+                if row.get("kind") in _OF_METRICS and isinstance(row.get("seed"), int) and row["seed"] in self.rows:
                     own[row["kind"]].setdefault(row["seed"], []).append(row)
             found = {kind: own[kind] | found[kind] for kind in _OF_METRICS}  # of a seed in two of them, the first
         return found
@@ -82,13 +82,6 @@ class Comparison:
     """In the order of data set and architecture."""
     notes: list[str]
     """What could not be read."""
-
-
-def _drawn(run: RunDir) -> Iterator[Row]:
-    """Most lines of metrics.jsonl are of other kinds, and are not worth parsing."""
-    for line in read_text(run.metrics).splitlines():
-        if any(f'"{kind}"' in line[:40] for kind in _OF_METRICS):
-            yield from (row for row in parse_rows([line]) if row.get("kind") in _OF_METRICS)
 
 
 def _flat(config: Config) -> dict[str, Any]:
@@ -123,18 +116,13 @@ def _settings(cells: list[Cell]) -> list[str]:
     return [f"{option} ({folder})".strip() for option, folder in zip(options, folders, strict=True)]
 
 
-def _torch(env: dict[str, Any]) -> object:
-    packages = env.get("packages")
-    return packages.get("torch") if isinstance(packages, dict) else None
-
-
 def differences(cells: list[Cell]) -> list[str]:
     """What differs between cells of one data set that are compared, and should not."""
     said = []
     for what, values in (
         ("commits", lambda cell: [str(env.get("commit"))[:12] for env in cell.environments]),
         ("devices", lambda cell: [env.get("device_name") or env.get("device") for env in cell.environments]),
-        ("versions of torch", lambda cell: [_torch(env) for env in cell.environments]),
+        ("versions of torch", lambda cell: [(env.get("packages") or {}).get("torch") for env in cell.environments]),
         ("precisions", lambda cell: [cell.config.train.precision]),
         ("numbers of processes", lambda cell: [row.get("world_size") for row in cell.rows.values()]),
         ("lengths of training (steps)", lambda cell: [row.get("steps") for row in cell.rows.values()]),

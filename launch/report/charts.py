@@ -70,12 +70,6 @@ def _is_confusion(matrix: np.ndarray) -> bool:
     return square and bool(((matrix >= 0) & (matrix < 1e15)).all())
 
 
-def _line(cell: Cell) -> list[float | None]:
-    """Slope and intercept, mean over seeds."""
-    found = [list(cell.values(f"pose_{what}").values()) for what in ("slope", "intercept")]
-    return [_round(summary(values).mean) if values else None for values in found]
-
-
 def pose(cell: Cell) -> Chart | None:
     """Predicted against applied pose of the first kind that the data set has, over all seeds."""
     last = [rows[-1] for rows in cell.metrics["pose"].values()]
@@ -86,7 +80,8 @@ def pose(cell: Cell) -> Chart | None:
     if not points:
         return None
     some = sorted(np.random.default_rng(0).permutation(len(points))[:MOST_POINTS])  # steps would be of the same images
-    slope, intercept = _line(cell)
+    lines = [list(cell.values(f"pose_{what}").values()) for what in ("slope", "intercept")]
+    slope, intercept = (_round(summary(each).mean) if each else None for each in lines)  # mean over seeds
     return {"unit": UNITS[kind], "points": [points[i] for i in some], "slope": slope, "intercept": intercept}
 
 

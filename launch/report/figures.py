@@ -1,7 +1,7 @@
 """The charts of a report as files, PNG and SVG. Must not know run directories."""
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from warnings import catch_warnings, filterwarnings
 
@@ -49,9 +49,7 @@ def _whisker(axis: Axes, x: float, ends: list[float], k: float, colour: str) -> 
 
 def seeds(found: Sequence[Chart], metric: Metric) -> Figure | None:
     """Every seed of every architecture."""
-    own = [
-        (i, one) for i, one in enumerate(found) if metric.key in one["values"] and one["values"][metric.key]["seeds"]
-    ]
+    own = [(i, one) for i, one in enumerate(found) if one["values"][metric.key]["seeds"]]
     if not own:
         return None
     figure = Figure(figsize=(max(5.0, 1.3 * len(own) + 1.5), 4.2), layout="constrained")
@@ -100,7 +98,7 @@ def curves(found: Sequence[Chart]) -> Figure | None:
 
 def cost(found: Sequence[Chart], metric: Metric) -> Figure | None:
     """Error against parameters and against seconds."""
-    own = [(i, one) for i, one in enumerate(found) if one["values"].get(metric.key, {}).get("seeds")]
+    own = [(i, one) for i, one in enumerate(found) if one["values"][metric.key]["seeds"]]
     names = {"params": "parameters", "seconds": "seconds of a seed"}
     kinds = [key for key in names if any(one["costs"][key] for _, one in own)]
     if not kinds:
@@ -172,11 +170,9 @@ def pose(found: Sequence[Chart]) -> Figure | None:
     return tiles[0][0].figure if tiles else None  # type: ignore[return-value]
 
 
-def pairs(table: Table, metric: Metric) -> Figure | None:
+def pairs(table: Table, metric: Metric) -> Figure:
     """The matrix of differences, row minus column."""
     n = len(table.rows)
-    if n < 2:
-        return None
     side = max(4.0, 0.85 * n + 1.6)
     figure = Figure(figsize=(side, 0.75 * side), layout="constrained")
     axis = figure.subplots()
@@ -210,17 +206,10 @@ def save(figure: Figure, path: Path) -> None:
 def draw(section: Section, folder: Path) -> list[Path]:
     """All figures of a data set, under the metric that it is judged by."""
     found, (metric, matrix) = section.charts[:MOST_IN_MATRIX], (section.panels[0].metric, section.panels[0].matrix)
-    makers: list[Callable[[], Figure | None]] = [
-        lambda: pairs(matrix, metric) if matrix else None,
-        lambda: seeds(found, metric),
-        lambda: curves(found),
-        lambda: cost(found, metric),
-        lambda: confusion(found),
-        lambda: pose(found),
-    ]
+    first = [pairs(matrix, metric) if matrix else None, seeds(found, metric), curves(found)]
     paths = []
-    for name, make in zip(NAMES, makers, strict=True):
-        if figure := make():
+    for name, figure in zip(NAMES, [*first, cost(found, metric), confusion(found), pose(found)], strict=True):
+        if figure:
             path = folder / file_name(section.name, name)
             save(figure, path)
             paths.append(path)

@@ -40,7 +40,8 @@ def _data(sections: Sequence[Section]) -> str:
         {
             "name": section.name,
             "metrics": [
-                vars(metric) | {"error": metric.is_accuracy, "axis": metric.axis} for metric in section.metrics
+                vars(panel.metric) | {"error": panel.metric.is_accuracy, "axis": panel.metric.axis}
+                for panel in section.panels
             ],
             "cells": section.charts,
         }

@@ -44,6 +44,11 @@ class Figure(NamedTuple):
         """An accuracy in this figure's unit."""
         return 100 - 100 * accuracy if self.unit == "error" else 100 * accuracy
 
+    def beside(self, accuracies: list[float]) -> "Beside":
+        s = summary([self.ours(accuracy) for accuracy in accuracies])
+        half = None if s.sd is None else half_width(s.sd, s.n, self.n or 1)
+        return Beside(self, s.n, s.mean, s.sd, s.mean - float(self.value), half)
+
     def config(self) -> Config:
         """Of a run that the figure may stand beside."""
         path = RECIPES / f"{self.recipe}.yaml"
@@ -111,9 +116,7 @@ def beside(cell: Cell) -> list[Beside]:
     for figure, every in known:
         if not ours[figure.at] or (figure.at == "best" and config.eval.every != every):
             continue  # the best of more evaluations is a better one
-        s = summary([figure.ours(accuracy) for accuracy in ours[figure.at]])
-        half = None if s.sd is None else half_width(s.sd, s.n, figure.n or 1)
-        found.append(Beside(figure, s.n, s.mean, s.sd, s.mean - float(figure.value), half))
+        found.append(figure.beside(ours[figure.at]))
     return found
 
 

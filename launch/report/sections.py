@@ -1,6 +1,7 @@
 """A report's content, a section for each data set: made once, for the page, Markdown and files alike."""
 
 import itertools
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,10 +57,6 @@ class Section:
     pictures: dict[str, list[Picture]]
     """By what they show."""
 
-    @property
-    def metrics(self) -> list[Metric]:
-        return [panel.metric for panel in self.panels]
-
 
 def _without(cells: list[Cell], metric: Metric) -> list[str]:
     said = [f"{cell.label}: seeds {format_seeds(cell.missing)} are missing" for cell in cells if cell.missing]
@@ -73,7 +70,7 @@ def _without(cells: list[Cell], metric: Metric) -> list[str]:
 
 
 def _panel(cells: list[Cell], metric: Metric, first: bool, out: Path) -> Panel:
-    pairs = tables.pairings(cells, metric) if first or tables.few(cells) else []
+    pairs = tables.pairings(cells, metric) if first or math.comb(len(cells), 2) <= tables.MOST_PAIRS else []
     return Panel(
         metric,
         tables.architectures(cells, metric, out),

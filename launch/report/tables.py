@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,20 +104,10 @@ def metrics_of(cells: Sequence[Cell]) -> list[Metric]:
     return [replace(metric, unit=unit) if metric.key == "pose_spread" else metric for metric in found]
 
 
-def few(cells: Sequence[Cell]) -> bool:
-    """Enough to compare all pairs under every metric."""
-    return len(cells) * (len(cells) - 1) // 2 <= MOST_PAIRS
-
-
 def _interval(metric: Metric, found: Summary, sign: str = "") -> str:
     if found.low is None:
         return "-"
     return f"{metric.text(found.low, sign)} to {metric.text(found.high, sign)}"
-
-
-def _median(cell: Cell, key: str) -> float | None:
-    values = list(cell.values(key).values())
-    return summary(values).median if values else None
 
 
 def link(cell: Cell, out: Path) -> str:
@@ -143,7 +134,8 @@ def architectures(cells: Sequence[Cell], metric: Metric, out: Path) -> Table:
         else:
             line += [Value("-")] * 6
         for key in ("params", "images_per_s", "wall_s", "fused"):
-            value = _median(cell, key)
+            given = cell.values(key)
+            value = statistics.median(given.values()) if given else None
             line.append(Value("-" if value is None else f"{value:,.0f}", value))
         line += [Value(str(len(them)), len(them)) for them in (cell.missing, cell.failed)]
         rows.append(line)
@@ -158,13 +150,6 @@ class Pair(NamedTuple):
     found: Pairing
     p: float | None
     """Corrected for how many pairs of this data set are compared."""
-
-    @property
-    def mark(self) -> str:
-        """Which of a difference's kinds this one is, whichever way is better."""
-        if self.p is None:
-            return "few"
-        return "weak" if self.p >= ALPHA else "real"
 
 
 def pairings(cells: Sequence[Cell], metric: Metric) -> list[Pair]:
@@ -211,14 +196,13 @@ def matrix(cells: Sequence[Cell], pairs: Sequence[Pair], metric: Metric) -> Tabl
     """Row against column: the mean difference, and whether it is real."""
     fields: dict[tuple[int, int], Value] = {}
     better = -1.0 if metric.higher is False else 1.0
-    for pair in pairs:
-        a, b, found, p = pair
+    for a, b, found, p in pairs:
         for row, column, sign in ((b, a, 1.0), (a, b, -1.0)):
             if found.difference is None:
                 fields[id(row), id(column)] = Value("no pairs", mark="few")
                 continue
             mean = sign * found.difference.mean
-            mark = pair.mark
+            mark = "few" if p is None else "weak" if p >= ALPHA else "real"
             if mark == "real" and metric.higher is not None:
                 mark = "better" if better * mean > 0 else "worse"
             ends = sorted(sign * end for end in (found.difference.low, found.difference.high) if end is not None)

@@ -26,11 +26,11 @@ ABOUT = (
 
 
 class Runs(NamedTuple):
-    """A run set: what W&B calls the keys that its runs share, each with a value or a list of values."""
+    """A run set: those of which all of these conditions hold."""
 
     name: str
     project: str
-    where: dict[str, Any]
+    where: list[Any]
 
 
 def library() -> Any:
@@ -78,10 +78,12 @@ def _tables(section: Section) -> str:
 
 def _run_sets(dataset: str, cells: list[Cell]) -> list[Runs]:
     """The runs of these cells; a set of them for each project."""
+    from wandb_workspaces import expr
+
     several, sets = len(projects(cells)) > 1, []
     for project in projects(cells):
         own = [group(cell.config, cell.sig) for cell in cells if cell.config.log.wandb_project == project]
-        where = {"config.dataset.value": dataset, "run.group": sorted(own)}
+        where = [expr.Config("dataset.value") == dataset, expr.Metric("group").isin(sorted(own))]
         sets.append(Runs(f"{dataset}, {project}" if several else dataset, project, where))
     return sets
 
@@ -100,18 +102,6 @@ def _grid(wr: Any, cells: list[Cell], sets: list[Runs]) -> Any:
     return wr.PanelGrid(runsets=[wr.Runset(groupby=keys) for _ in sets], panels=panels)
 
 
-def _filters(where: dict[str, Any]) -> dict[str, Any]:
-    """As W&B keeps them. Its Runset takes text, in which = becomes == in a value and a quote ends it."""
-    from wandb_workspaces import expr
-
-    found = []
-    for path, value in where.items():
-        section, _, name = path.partition(".")
-        key = expr.Config(name) if section == "config" else expr.Metric(name)
-        found.append(key.isin(value) if isinstance(value, list) else key == value)
-    return expr.filters_tree_to_v2(expr.And(*found).to_model())
-
-
 def cells_of(sections: Iterable[Section]) -> list[Cell]:
     return [cell for section in sections for cell in section.cells]
 
@@ -125,6 +115,8 @@ def build(
 ) -> dict[str, Any]:
     """The spec, with W&B's ids of projects if they are known; pictures are keys in the run of pictures."""
     wr = library()
+    from wandb_workspaces import expr
+
     blocks, sets, cells = [wr.MarkdownBlock(ABOUT)], [], cells_of(sections)
     for section in sections:
         runs = _run_sets(section.name, section.cells)
@@ -134,11 +126,13 @@ def build(
     if pictures:
         panels = [wr.MediaBrowser(media_keys=[key], layout=wr.Layout(w=24, h=16)) for key in pictures]
         blocks += [wr.H1("Pictures"), wr.PanelGrid(runsets=[wr.Runset()], panels=panels)]
-        sets.append(Runs("Pictures", home, {"run.name": picture_run(cells)}))
+        sets.append(Runs("Pictures", home, [expr.Metric("name") == picture_run(cells)]))
     model = wr.Report(project=home, entity=entity, title=title(cells), blocks=blocks, width="fluid")._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     found = [one for block in spec["blocks"] if block["type"] == "panel-grid" for one in block["metadata"]["runSets"]]
     for one, runs in zip(found, sets, strict=True):
         project = {"name": runs.project, "entityName": entity} | ({"id": ids[runs.project]} if ids else {})
-        one |= {"name": runs.name, "project": project, "filters": _filters(runs.where)}
+        # Not by its Runset, which takes text, in which = becomes == in a value and a quote ends it.
+        filters = expr.filters_tree_to_v2(expr.And(*runs.where).to_model())
+        one |= {"name": runs.name, "project": project, "filters": filters}
     return spec
