@@ -138,7 +138,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
 
 
 def due(every: str, step: int, steps: int) -> bool:
-    return step % steps_of(every, 1) == 0 or step == steps
+    return step % steps_of(every) == 0 or step == steps
 
 
 def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
@@ -161,7 +161,7 @@ def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
             train_block(runtime, stop, block)
             if stop.reason:
                 break
-    return wrap_up(trials, stop.reason, bool(todo)) if runtime.writes else 0
+    return wrap_up(trials, stop.reason, {trial.sig for trial in todo}) if runtime.writes else 0
 
 
 def main() -> int:

@@ -114,7 +114,7 @@ def main() -> int:
 
     recipe, part = load_yaml(RECIPE), arguments.fraction
     whole = recipe.train.steps or 0
-    tested = TEST_IMAGES * whole // steps_of(recipe.eval.every, 1)
+    tested = TEST_IMAGES * whole // steps_of(recipe.eval.every)
     sizes = {
         "steps": max(1, round(part * whole)),
         "batch": recipe.data.batch_size,

@@ -128,10 +128,10 @@ def dump_yaml(config: Config) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=_DUMPER, sort_keys=False)
 
 
-def steps_of(duration: str, steps_per_epoch: int) -> int:
-    """The one place where epochs become steps."""
+def steps_of(duration: str, steps_per_epoch: int = 1, run: float = 0) -> int:
+    """The one place where epochs, and shares of a run of so many steps, become steps."""
     number, unit = duration.split()
-    return round(float(number) * (steps_per_epoch if unit == "epochs" else 1))
+    return round(float(number) * {"epochs": steps_per_epoch, "steps": 1, "%": run / 100}[unit])
 
 
 MOST_SEEDS = 1_000_000

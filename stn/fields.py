@@ -11,14 +11,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from stn.registry import nearest
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(epoch|step)s?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(?:(epoch|step)s?|%)")
 
 
 def _duration(text: str) -> str:
     match = _DURATION.fullmatch(text.strip())
     if not match:
-        raise ValueError("a duration is a number of epochs or steps, such as '2 epochs' or '500 steps'")
-    return f"{match[1]} {match[2]}s"
+        raise ValueError(
+            "a duration is a number of epochs or steps, or a share of the run: '2 epochs', '500 steps', '30 %'"
+        )
+    return f"{match[1]} {match[2] + 's' if match[2] else '%'}"
 
 
 Duration = Annotated[str, AfterValidator(_duration)]

@@ -12,14 +12,14 @@ from stn.rundir import Row
 from stn.trials import Trial, by_run
 
 
-def wrap_up(trials: list[Trial], stopped: str | None, trained: bool) -> int:
-    """Say how it ended, in each status.json and on the console; the exit code."""
+def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
+    """Say how it ended, in each status.json and on the console; the exit code. By sig, what was trained just now."""
     done: list[tuple[Trial, Row]] = []
     for group in by_run(trials):
         finished = group[0].run.finished()
         rows = [(trial, finished[trial.seed]) for trial in group if trial.seed in finished]
         done += rows
-        _close(group, [row for _, row in rows], stopped, trained)
+        _close(group, [row for _, row in rows], stopped, group[0].sig in trained)
     if stopped:
         for group in by_run(trials):  # also of those that have finished: it was meant for the whole command
             group[0].run.stop.unlink(missing_ok=True)

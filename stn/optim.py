@@ -100,7 +100,7 @@ def schedule(optim: Optim, steps: int) -> list[float]:
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
     """Of the update that follows ``step`` updates, in a run of ``steps``."""
-    warmup = steps_of(optim.warmup, 1)
+    warmup = steps_of(optim.warmup)
     if optim.schedule == "onecycle":
         warmup = warmup or round(0.3 * steps)
         if step < warmup:
@@ -111,9 +111,9 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
     if optim.schedule == "cosine":
         return optim.lr * _between(1.0, optim.final_factor, (step - warmup) / max(1, steps - warmup), "cosine")
     if optim.schedule == "step":
-        return optim.lr * optim.gamma ** (step // max(1, steps_of(optim.step_every, 1)))
+        return optim.lr * optim.gamma ** (step // max(1, steps_of(optim.step_every)))
     if optim.schedule == "multistep":
-        return optim.lr * optim.gamma ** sum(step >= steps_of(m, 1) for m in optim.milestones)
+        return optim.lr * optim.gamma ** sum(step >= steps_of(m) for m in optim.milestones)
     return optim.lr
 
 

@@ -41,11 +41,11 @@ def _arch(arch: Arch, dataset: Dataset) -> Arch:
     return arch.model_copy(update=values)
 
 
-def _in_steps(config: Config, steps_per_epoch: int) -> dict[str, Any]:
+def _in_steps(config: Config, steps_per_epoch: int, run: int) -> dict[str, Any]:
     """Every duration of every section, in steps; those of a schedule are as much shorter as the run."""
 
     def steps(duration: str, part: float) -> str:
-        whole = steps_of(duration, steps_per_epoch)
+        whole = steps_of(duration, steps_per_epoch, run / part)
         return f"{round(part * whole) or min(whole, 1)} steps"
 
     is_duration = get_args(Duration)[1]
@@ -72,7 +72,7 @@ def resolve(config: Config) -> Config:
     steps_per_epoch = -(-images // data.batch_size)
     whole = train.steps or (train.epochs or DEFAULT_EPOCHS) * steps_per_epoch
     steps = max(1, round(train.fraction * whole))
-    sections = _in_steps(config, steps_per_epoch)
+    sections = _in_steps(config, steps_per_epoch, steps)
     arch = _arch(config.arch, dataset)
     if data.crop >= min(dataset.shape[1:]):
         raise ValueError(f"data.crop {data.crop} is as large as the image")
@@ -85,13 +85,13 @@ def resolve(config: Config) -> Config:
         )
     if optim.loc_lr_multiplier != 1 and "iterations" not in registry.options("arch", arch.name):
         raise ValueError(f"{arch.name} has no localisation net, so optim.loc_lr_multiplier means nothing")
-    warmup = steps_of(sections["optim"].warmup, 1)
+    warmup = steps_of(sections["optim"].warmup)
     if warmup >= steps and warmup:
         raise ValueError(f"optim.warmup of {warmup} steps leaves nothing of the {steps} steps of the run")
     for duration in ("eval", "checkpoint", "log"):
-        if steps_of(sections[duration].every, 1) < 1:
+        if steps_of(sections[duration].every) < 1:
             raise ValueError(f"{duration}.every is less than one step")
-    if optim.schedule == "step" and steps_of(sections["optim"].step_every, 1) < 1:
+    if optim.schedule == "step" and steps_of(sections["optim"].step_every) < 1:
         raise ValueError("optim.step_every is less than one step")
     if optim.name == "sgd" and optim.momentum is None:
         sections["optim"] = sections["optim"].model_copy(update={"momentum": 0.9})

@@ -1,6 +1,7 @@
 """Sources, perturbations, augmentation and the stream."""
 
 import lzma
+import math
 import pickle
 import shutil
 from pathlib import Path
@@ -202,6 +203,7 @@ def test_validation_holds_out_training_images() -> None:
     s = stream(validation=1000)
     assert len(s.x) == 59_000
     assert s.test_count == 1000
+    assert len(s._pool) == len(stream(limit_train=9)._pool) == 60_000, "clutter is of any training image"
     images = sources.mnist()
     held = torch.cat([b.y_B for b in s.test_batches(500)])
     assert torch.equal(held, images.train_y[59_000:])
@@ -264,13 +266,54 @@ def test_scaling_says_the_area_and_keeps_the_centre() -> None:
     torch.testing.assert_close((x.sum((1, 2, 3)) / mass)[large].log2(), pose[large, 0], atol=0.12, rtol=0)
 
 
-def test_clutter_of_the_scaled_set_lies_on_the_canvas() -> None:
-    n, black, white = 500, torch.zeros(500, 1, 28, 28).byte(), torch.full((1, 1, 28, 28), 255).byte()
-    x, _ = perturb.rescale(black, Draws(4, torch.arange(n)), white)
-    factors_sum = x.sum((1, 2, 3))
-    # six crops of 36 pixels, enlarged by 4^U(-1/2, 1): mean area factor (4^2 - 4^-1) / (3 ln 4)... each clamped to 1
-    assert 600 < factors_sum.mean() < 6 * 36 * 5.68
-    assert x.max() <= 1
+def six(x_M1HW: torch.Tensor, each: float, spread: float) -> None:
+    """What canvases sum to is the sum of six independent draws of this mean and standard deviation."""
+    total, n = 255 * x_M1HW.double().sum((1, 2, 3)), len(x_M1HW)
+    assert abs(total.mean() - 6 * each) < 4 * 6**0.5 * spread / n**0.5 + 1e-4
+    assert abs(total.std() / (6**0.5 * spread) - 1) < 0.1
+
+
+def power(k: int) -> float:
+    """Mean of f^k, where f is 2^U(-1, 2)."""
+    return (4**k - 0.5**k) / (3 * k * math.log(2))
+
+
+WIDTH = {
+    "mnist_t": ((55**2 - 1) + (6**2 - 1)) ** 0.5 / 60,
+    "mnist_s": (112**2 - 12 * 112 * power(3) / power(2) + 72 * power(4) / power(2)) ** 0.5 / 112,
+}
+"""Of where clutter lies, beside that of the canvas: crops lie whole on it."""
+
+
+@pytest.mark.parametrize("name", ["mnist_t", "mnist_s"])
+def test_clutter_is_six_crops_of_any_place_of_any_training_image(name: str) -> None:
+    """Without a digit, and too dark for the clamp, a canvas sums to what its crops hold."""
+    make, n = build_dataset(name).perturb, 1500
+    assert make
+    black, draws = torch.zeros(n, 1, 28, 28).byte(), lambda: Draws(4, torch.arange(n))
+    mean, square = (power(2), power(4)) if name == "mnist_s" else (1.0, 1.0)
+    ones = torch.ones(1, 1, 28, 28).byte()
+    images = torch.arange(1, 42).byte().view(-1, 1, 1, 1).expand(-1, 1, 28, 28)
+    across = torch.arange(28).byte().expand(1, 1, 28, 28)
+    for pool, value, variance in (
+        (ones, 1.0, 0.0),  # six, of 36 pixels, each as large as it should be
+        (images, 21.0, (41**2 - 1) / 12),  # of all images alike
+        (across, 13.5, (23**2 - 1) / 12),  # from all columns alike
+        (across.transpose(2, 3), 13.5, (23**2 - 1) / 12),
+    ):
+        spread = 36 * (square * (value**2 + variance) - (mean * value) ** 2) ** 0.5
+        x, _ = make(black, draws(), pool)
+        if spread == 0:
+            assert torch.equal((255 * x).sum((1, 2, 3)).round(), torch.full((n,), 6.0 * 36))
+        else:
+            six(x, 36 * mean * value, spread)
+    seen = make(black, draws(), ones)[0].double().mean((0, 1)) * 255
+    for profile in (seen.sum(0), seen.sum(1)):
+        at = torch.arange(len(profile)) - (len(profile) - 1) / 2
+        middle = (profile * at).sum() / profile.sum()
+        width = ((profile * (at - middle) ** 2).sum() / profile.sum()) ** 0.5
+        assert abs(middle) < 0.02 * len(profile)
+        assert abs(12**0.5 * width / len(profile) - WIDTH[name]) < 0.02
 
 
 def test_random_affine_without_range_is_the_identity() -> None:

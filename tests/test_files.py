@@ -157,7 +157,12 @@ def test_durations() -> None:
     assert steps_of("2 epochs", 938) == 1876
     assert steps_of("0.5 epochs", 938) == 469
     assert steps_of("500 steps", 938) == 500
-    assert Log(every="1epoch").every == "1 epochs"
+    assert steps_of("20.8 %", 98, 4900) == 1019
+    assert [Log(every=text).every for text in ("1epoch", "5steps", "7.5%")] == [
+        "1 epochs",
+        "5 steps",
+        "7.5 %",
+    ]
 
 
 def sig(**sections) -> str:
@@ -192,6 +197,19 @@ def test_a_fraction_of_a_run_has_all_of_its_schedule() -> None:
     least = resolve(Config(train=Train(epochs=8, fraction=1e-9)))
     assert (least.train.steps, least.eval.every, least.optim.warmup) == (1, "1 steps", "0 steps")
     assert resolve(Config(train=Train(steps=1000, fraction=0.5))).train.steps == 500
+
+
+def test_a_share_of_a_run_is_of_what_is_run() -> None:
+    def found(**train) -> tuple[str, str, str]:
+        shares = Config(
+            optim=Optim(warmup="20 %"), eval=Eval(every="50 %"), log=Log(every="10 %"), train=Train(**train)
+        )
+        config = resolve(shares)
+        return config.optim.warmup, config.eval.every, config.log.every
+
+    assert found(steps=1000) == ("200 steps", "500 steps", "100 steps")
+    assert found(epochs=2) == ("188 steps", "469 steps", "94 steps")
+    assert found(steps=1000, fraction=0.1) == found(steps=100) == ("20 steps", "50 steps", "10 steps")
 
 
 def test_resolved_configuration_reads_back_to_itself(tmp_path: Path) -> None:

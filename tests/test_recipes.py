@@ -73,7 +73,7 @@ def test_every_recipe_trains_20_steps_fused_and_alone(
         config = Config(
             arch=recipe.arch,
             data=recipe.data.model_copy(update=few),
-            optim=recipe.optim.model_copy(update={"warmup": "4 steps"} if recipe.optim.schedule == "onecycle" else {}),
+            optim=recipe.optim,
             train=recipe.train.model_copy(update=more),
             log=recipe.log.model_copy(update=log),
         )

@@ -14,7 +14,7 @@ def _title(config: Config, n: int) -> str:
 
 
 def curves(config: Config, run: RunDir) -> Figure:
-    every = steps_of(config.log.every, 1)
+    every = steps_of(config.log.every)
     rows = [r for r in read_rows(run.metrics) if r["kind"] == "eval" or r["step"] % every == 0 or r["step"] < every]
     seeds = sorted({row["seed"] for row in rows})
     split = "val" if config.data.validation else "test"

@@ -106,6 +106,8 @@ def run(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
     if rule is not None:
         try:
             result = rule(mode, func, *args, **kwargs)
+        except torch.OutOfMemoryError:  # is a RuntimeError, and would go on slowly without a word
+            raise
         except (TypeError, RuntimeError, IndexError, ValueError):  # arguments that it was not written for
             result = NotImplemented
         if result is not NotImplemented:
@@ -116,6 +118,8 @@ def run(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
             if mode is not None and func not in QUIET:
                 mode.slow[_name(func)] = "vmap"
             return result
+        except torch.OutOfMemoryError:
+            raise
         except (RuntimeError, ValueError):  # no rule for it there, or it asks for a value
             pass
     return _looped(mode, func, args, kwargs)
