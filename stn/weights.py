@@ -16,11 +16,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
+NESTED = ("state_dict", "model_state_dict", "model")
+"""Where checkpoints of a training keep it, beside what belongs to the training."""
 HOW = "save its state_dict: torch.save(model.state_dict(), FILE)"
 
 
 def load_plain(path: str | Path) -> Tensors:
-    """The tensors of a safetensors file, or of a state dict that torch.save has written."""
+    """The tensors of a safetensors file, or of a state dict that torch.save has written, alone or in a checkpoint."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -33,6 +35,8 @@ def load_plain(path: str | Path) -> Tensors:
             why = "holds Python objects, which could execute code when loaded, and was not loaded"
             raise ValueError(f"{path} {why}; {HOW}") from None
         raise ValueError(f"{path} was not written by torch.save, or is damaged: {type(error).__name__}") from None
+    if isinstance(found, dict):
+        found = next((found[key] for key in NESTED if isinstance(found.get(key), dict)), found)
     if not isinstance(found, dict) or not found or not all(isinstance(x, Tensor) for x in found.values()):
         raise ValueError(f"{path} holds no plain state dict of names and tensors; {HOW}")
     if bad := [name for name, tensor in found.items() if not tensor.isfinite().all()]:

@@ -116,6 +116,15 @@ def test_evaluate_gives_the_recorded_figures(trained: Path, tmp_path: Path) -> N
     assert f"test_loss {run.results()[0]['test_loss']:.6f}" in done.stdout
     assert "as recorded" in done.stdout
 
+    def again(n: int) -> str:
+        more = [*evaluate, str(run.path), "--test-iterations", str(n)]
+        done = subprocess.run(more, capture_output=True, text=True, cwd=ROOT, check=False)
+        return done.stdout if done.returncode == 0 else f"{done.returncode} {done.stderr}"
+
+    assert "  as recorded (after 1 iterations)" in again(1)
+    assert "NOT as recorded (after 4 iterations)" in again(4)
+    assert again(0).startswith("2 error: test_iterations: input should be greater than 0")
+
     other = tmp_path / "run"
     shutil.copytree(run.path, other)
     row = run.results()[0]

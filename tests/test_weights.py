@@ -121,6 +121,13 @@ def test_nothing_that_is_loaded_is_executed(tmp_path: Path) -> None:
     assert (tmp_path / "executed").exists()  # it would have been
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model"])
+def test_weights_are_found_in_a_checkpoint_of_a_training(tmp_path: Path, key: str) -> None:
+    state = Theirs().state_dict()
+    torch.save({"epoch": 3, "optimizer": {"state": {}}, key: state}, tmp_path / "checkpoint.pt")
+    assert list(load_plain(tmp_path / "checkpoint.pt")) == list(state)
+
+
 def test_bad_files_are_one_message(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="there is no file"):
         load_plain(tmp_path / "none.pt")
@@ -185,6 +192,7 @@ def test_evaluate_prints_what_the_network_scores(tmp_path: Path, capsys: pytest.
         ([], "give either RUN, or --weights and --recipe"),
         (["--weights", "w.pt"], "give either RUN, or --weights and --recipe"),
         (["runs/x", "--recipe", "finnveden_r"], "give either RUN, or --weights and --recipe"),
+        (["--weights", "W", "--recipe", "s0_coord", "--test-iterations", "2"], "give either RUN, or --weights"),
         (["--weights", "w.pt", "--recipe", "finnveden_r"], "there is no file w.pt"),
         (["--weights", "W", "--recipe", "finveden_r"], "did you mean 'finnveden_r'"),
         (["--weights", "W", "--recipe", "finnveden_r"], "are of another network"),
