@@ -127,8 +127,9 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
                 facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
+                facts |= {"mode": runtime.mode, "world_size": runtime.processes}
                 facts["weights_sha256"] = checkpoint.digest(weights)
-                rows.append(trial.identity() | facts | meter.result(s) | looks[s] | runtime.result())
+                rows.append(trial.identity() | facts | meter.result(s) | looks[s])
                 if runtime.writes and trial.run.may_write():
                     checkpoint.save_final(trial.run, trial.seed, weights)
                     trial.run.add_result(rows[-1])

@@ -105,22 +105,18 @@ def summarise(kind: str, applied: Tensor, made: Tensor, label_N: Tensor) -> dict
     return {"spread": float(torch.stack(spreads).mean()), "slope": slope, "intercept": intercept}
 
 
-def _kinds(names: tuple[str, ...]) -> Iterator[tuple[str, list[int]]]:
-    """Kinds of pose with their columns: x and y belong together."""
-    for i, name in enumerate(names):
-        if name == "x":
-            yield "shift", [i, names.index("y")]
-        elif name in ("degrees", "log2_area"):
-            yield name, [i]
+_KINDS = {"degrees": ("degrees",), "log2_area": ("log2_area",), "shift": ("x", "y")}
+"""Kinds of pose with their columns; the first that a data set has needs no name in a row."""
 
 
 def applied_and_made(
     model: Transformed, stream: Stream, A_N33: Tensor, pose_NP: Tensor
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """theta and theta' of each kind of pose that the data set has."""
-    unit = pixels(model, stream.dataset.shape)
-    for kind, columns in _kinds(stream.dataset.pose):
-        yield kind, pose_NP[:, columns].squeeze(1), compensation(kind, A_N33, unit)
+    unit, names = pixels(model, stream.dataset.shape), stream.dataset.pose
+    for kind, own in _KINDS.items():
+        if set(own) <= set(names):
+            yield kind, pose_NP[:, [names.index(name) for name in own]].squeeze(1), compensation(kind, A_N33, unit)
 
 
 SHOWN = 12

@@ -1,5 +1,7 @@
 """Saving a block of trials and going on from what was saved. Must not know what is trained."""
 
+from dataclasses import dataclass
+
 from stn import checkpoint
 from stn.config import format_seeds
 from stn.meter import Meter
@@ -9,20 +11,16 @@ from stn.seeds import Seeds
 from stn.trials import Trial, by_run
 
 
+@dataclass
 class Progress:
     """A block's model, optimiser and meter as one thing that can be saved and loaded."""
 
-    def __init__(
-        self,
-        trials: list[Trial],
-        runtime: Runtime,
-        model: Seeds,
-        optimiser: SeedOptimiser,
-        meter: Meter,
-        steps: int,
-    ) -> None:
-        self.trials, self.runtime, self.model, self.steps = trials, runtime, model, steps
-        self.optimiser, self.meter = optimiser, meter
+    trials: list[Trial]
+    runtime: Runtime
+    model: Seeds
+    optimiser: SeedOptimiser
+    meter: Meter
+    steps: int
 
     def load(self) -> int:
         """Go on from the newest checkpoint, as the writing rank finds it; the step, 0 where there is none."""
@@ -34,7 +32,8 @@ class Progress:
             self.optimiser.load_state_of(s, one.optimiser)
         if saved:
             self.meter.load([one.progress for one in saved])
-            self.runtime.load_scaler(saved[0].progress["scaler"])
+            if scaler := self.runtime.accelerator.scaler:  # of fp16
+                scaler.load_state_dict(saved[0].progress["scaler"])
         if self.runtime.writes:
             for run, seed in places:
                 checkpoint.drop_steps(run, seed, after=step)
@@ -45,14 +44,14 @@ class Progress:
 
     def save(self, step: int, keep: int) -> None:
         self.meter.tick(training=True)
-        states = self.meter.states()
+        states, scaler = self.meter.states(), self.runtime.accelerator.scaler
         if self.runtime.writes:
             for group in by_run(self.trials):
                 group[0].run.sync_metrics()
             for s, trial in enumerate(self.trials):
                 if not trial.run.may_write():
                     continue
-                progress = states[s] | {"step": step, "scaler": self.runtime.scaler_state()}
+                progress = states[s] | {"step": step, "scaler": scaler and scaler.state_dict()}
                 saved = checkpoint.Saved(self.model.weights(s), self.optimiser.state_of(s), progress)
                 checkpoint.save_seed(trial.run, trial.seed, step, saved, keep)
             self._tell(step)

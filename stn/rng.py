@@ -30,11 +30,7 @@ def _mix_int(z: int) -> int:
     z &= 2**64 - 1
     z = (z ^ (z >> 30)) * _MULTIPLY_1 & (2**64 - 1)
     z = (z ^ (z >> 27)) * _MULTIPLY_2 & (2**64 - 1)
-    return _signed(z ^ (z >> 31))
-
-
-def _signed(z: int) -> int:
-    return (z + 2**63) % 2**64 - 2**63
+    return ((z ^ (z >> 31)) + 2**63) % 2**64 - 2**63
 
 
 class Draws:
@@ -89,10 +85,7 @@ class Draws:
 
 def derived_seed(*keys: int) -> int:
     """One integer for libraries that want a seed of their own: the first of the stream of these keys."""
-    state = 0
-    for key in keys:
-        state = _mix_int((state ^ key) + _GOLDEN)
-    return _mix_int(state + _GOLDEN) & (2**63 - 1)
+    return int(Draws(*keys).bits(1)) & (2**63 - 1)
 
 
 class Site(IntEnum):

@@ -102,9 +102,8 @@ class Runtime:
             raise ValueError(f"--parallel seeds: {trials} seeds cannot keep {self.processes} processes busy")
         if self.processes == 1:
             self.mode = "single"
-        self.shared = self.mode == "data"
-        """Whether ranks train the same seeds, each on its part of the batch."""
-        self.rank, self.world = (self.process, self.processes) if self.shared else (0, 1)
+        self.rank, self.world = (self.process, self.processes) if self.mode == "data" else (0, 1)
+        """Among the ranks that train the same seeds, each on its part of the batch."""
         self.share = (self.process, self.processes) if self.mode == "seeds" else (0, 1)
         """Which part of the seeds this process trains."""
         self.writes = self.rank == 0
@@ -127,7 +126,7 @@ class Runtime:
     def prepare(self, model: Seeds, optimiser: torch.optim.Optimizer) -> tuple:
         """The model as it is called in training (DDP where ranks share seeds), and the optimiser."""
         # device_placement is True anyway: said, it spares the second that a look for DTensors takes to import.
-        prepared = self.accelerator.prepare_model(model, device_placement=True, evaluation_mode=not self.shared)
+        prepared = self.accelerator.prepare_model(model, device_placement=True, evaluation_mode=self.world == 1)
         model.flatten()  # DDP gives parameters memory of their own
         # Accelerate's optimiser is needed for skipped steps in fp16 only, and costs 0.3 ms a step.
         return prepared, self.accelerator.prepare_optimizer(optimiser) if self.accelerator.scaler else optimiser
@@ -139,13 +138,6 @@ class Runtime:
     def sync(self, module: torch.nn.Module, last: bool) -> AbstractContextManager:
         """Gradients are exchanged in the last part of a batch only."""
         return nullcontext() if last else self.accelerator.no_sync(module)
-
-    def scaler_state(self) -> dict | None:
-        return self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-
-    def load_scaler(self, state: dict | None) -> None:
-        if self.accelerator.scaler and state:
-            self.accelerator.scaler.load_state_dict(state)
 
     def total(self, tensor: Tensor) -> Tensor:
         """Sum over the ranks that share seeds."""
@@ -168,10 +160,6 @@ class Runtime:
             "mode": self.mode,
             "threads": torch.get_num_threads(),
         }
-
-    def result(self) -> dict:
-        """What a result row says of the process."""
-        return {"mode": self.mode, "world_size": self.processes}
 
     def end(self) -> None:
         """In this order, or gloo aborts after success."""

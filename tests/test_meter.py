@@ -83,7 +83,7 @@ def test_theta_is_not_rounded_to_bf16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         warp = st(torch.zeros(1, 1, 4, 4), lambda y, depth: y)
     assert warp.theta_BP[0, 0] == torch.tensor(1.0035)
-    assert warp.steps[0].grid_BHW2.dtype == torch.float32
+    assert warp.grid_BHW2.dtype == torch.float32
 
 
 def test_a_step_may_be_a_tensor() -> None:

@@ -216,7 +216,7 @@ def test_own_output_size_reaches_the_classifier() -> None:
 
 def test_on_the_way_heads_see_images_of_the_inputs_size() -> None:
     (warp,) = make("stn_c0", "mnist_t", iterations=3).warps(torch.zeros(1, 1, 60, 60))
-    assert [step.image_BCHW.shape[-1] for step in warp.steps] == [60, 60, 30]
+    assert [step.shape[-1] for step in warp.steps] == [60, 60, 30]
 
 
 def test_theta_fed_forward_reaches_the_last_layer() -> None:

@@ -35,13 +35,6 @@ class Options:
     theta_decay: float = 0.0
 
 
-class Step(NamedTuple):
-    """One resampling."""
-
-    image_BCHW: Tensor
-    grid_BHW2: Tensor
-
-
 class Warp(NamedTuple):
     """What a transformer made of its input."""
 
@@ -50,8 +43,8 @@ class Warp(NamedTuple):
     """Parameters of the whole transform; of parallel ones side by side."""
     grid_BHW2: Tensor
     """Where the whole transform samples; of parallel ones the first."""
-    steps: list[Step]
-    """Every resampling on the way, the last of which made the image."""
+    steps: list[Tensor]
+    """What every resampling on the way gave, the last of which made the image."""
 
 
 class Localisation(nn.Module):
@@ -98,29 +91,25 @@ class SpatialTransformer(nn.Module):
         self.bypassed = False
         """Whether nothing is transformed, to see what the classifier does without."""
 
-    def _resample(self, x_BCHW: Tensor, whole: object, size: tuple[int, int], finer: int) -> Step:
-        o = self.options
-        grid_BHW2 = self.family.grid(whole, size, o.align_corners, finer)
-        image_BCHW = sample(x_BCHW, grid_BHW2, o.padding, o.align_corners)
-        return Step(F.avg_pool2d(image_BCHW, finer) if finer > 1 else image_BCHW, grid_BHW2)
-
     def _chain(self, x_BCHW: Tensor, heads: Sequence[Any], look: Callable[[Tensor, int], Tensor]) -> Warp:
         o = self.options
         iterations = o.iterations if self.training else o.test_iterations or o.iterations
         turns = [head for head in heads for _ in range(iterations)]
-        whole, seen_BCHW, steps = None, x_BCHW, []
+        whole, seen_BCHW, grid_BHW2, steps = None, x_BCHW, x_BCHW, []
         for k, head in enumerate(turns):
             features = look(seen_BCHW, head.depth)
             found = self.family.start(head.start.expand(len(features), -1) if self.bypassed else head(features))
             whole = found if whole is None else self.family.then(whole, found)
             last = k == len(turns) - 1
-            size = self.size if last else (x_BCHW.shape[2], x_BCHW.shape[3])
-            steps.append(self._resample(x_BCHW, whole, size, self.finer if last else 1))
-            seen_BCHW = steps[-1].image_BCHW
+            size, finer = (self.size, self.finer) if last else ((x_BCHW.shape[2], x_BCHW.shape[3]), 1)
+            grid_BHW2 = self.family.grid(whole, size, o.align_corners, finer)
+            seen_BCHW = sample(x_BCHW, grid_BHW2, o.padding, o.align_corners)
+            seen_BCHW = F.avg_pool2d(seen_BCHW, finer) if finer > 1 else seen_BCHW
+            steps.append(seen_BCHW)
         theta_BP = self.family.parameters(whole)
         # A transform that is no number makes no image, so that the loss tells.
         image_BCHW = seen_BCHW + 0 * theta_BP.detach().sum(1).view(-1, 1, 1, 1)
-        return Warp(image_BCHW, theta_BP, steps[-1].grid_BHW2, steps)
+        return Warp(image_BCHW, theta_BP, grid_BHW2, steps)
 
     def forward(self, x_BCHW: Tensor, look: Callable[[Tensor, int], Tensor]) -> Warp:
         """``look`` runs the classifier's own stages that a head of some depth reads."""

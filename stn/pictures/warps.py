@@ -89,7 +89,7 @@ def iterations(s: Subject) -> Figure | None:
     for t, (at, st, found) in enumerate(zip(s.model.at, s.model.st, warps, strict=True)):
         turns = len(found.steps) // len(st.heads)  # type: ignore[arg-type]
         for k, step in enumerate(found.steps):
-            columns.append(as_maps(step.image_BCHW) if at else s.stream.as_image(step.image_BCHW))
+            columns.append(as_maps(step) if at else s.stream.as_image(step))
             names = ((f"transformer {t + 1}", len(warps)), (f"{head} {k // turns + 1}", len(found.steps) // turns))
             words = [word for word, n in (*names, (f"step {k % turns + 1}", turns)) if n > 1]
             titles.append("\n".join(words))

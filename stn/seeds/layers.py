@@ -32,7 +32,8 @@ def _seeds(x_BDHW: Tensor, S: int) -> Stacked:
     return Stacked(x_BDHW.unflatten(1, (S, -1)).transpose(0, 1))
 
 
-def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int):
+def _convolve(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
+    x = input
     if x.dim() == 4 and _channels_last(x):
         x = x.contiguous(memory_format=torch.channels_last)
         weight = weight.to(memory_format=torch.channels_last)  # decides where the input has one channel
@@ -56,11 +57,7 @@ def _conv2d(mode, func, /, input, weight, bias=None, stride=1, padding=0, dilati
     return _seeds(_convolve(x, weight_OCkl, bias_O, stride, padding, dilation, groups), S)
 
 
-def _conv2d_alone(mode, func, /, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    return _convolve(input, weight, bias, stride, padding, dilation, groups)
-
-
-ALONE[F.conv2d] = ALONE[torch.conv2d] = _conv2d_alone
+ALONE[F.conv2d] = ALONE[torch.conv2d] = lambda mode, func, /, *args, **kwargs: _convolve(*args, **kwargs)
 
 
 @rule("linear")
@@ -129,15 +126,10 @@ def _grid_sample(mode: Any, func: Any, /, input: Any, grid: Any, *args: Any, **k
 def _dropout(mode: Any, func: Any, /, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     if not training or not p:
         return input
-    return input * mode.mask(input, input.shape[1:], p)
+    alike = input.shape[1:] if func in _EACH else torch.Size([input.shape[1], *[1] * (input.dim() - 2)])
+    return input * mode.mask(input, alike, p)
 
 
-def _feature_dropout(mode: Any, func: Any, /, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False):
-    if not training or not p:
-        return input
-    return input * mode.mask(input, torch.Size([input.shape[1], *[1] * (input.dim() - 2)]), p)
-
-
+_EACH = (F.dropout, torch.dropout)
 for table in (RULES, ALONE):
-    table.update(dict.fromkeys((F.dropout, torch.dropout), _dropout))
-    table.update(dict.fromkeys((F.dropout1d, F.dropout2d, F.dropout3d, torch.feature_dropout), _feature_dropout))
+    table.update(dict.fromkeys((*_EACH, F.dropout1d, F.dropout2d, F.dropout3d, torch.feature_dropout), _dropout))

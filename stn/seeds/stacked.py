@@ -31,9 +31,6 @@ class Stacked(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in METADATA:
-            with torch._C.DisableTorchFunctionSubclass():
-                return func(*args, **(kwargs or {}))
         return run(None, func, args, kwargs or {})
 
     @classmethod
@@ -99,6 +96,9 @@ def _keep_apart(func: Any, args: Any) -> None:
 
 def run(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
     """One operation with the tensors of several seeds among its arguments."""
+    if func in METADATA:
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
     if func in VALUES:
         raise TypeError(f"{func.__name__} asks for a value of a tensor, and each seed has its own")
     _keep_apart(func, args)
@@ -210,11 +210,7 @@ class SeedOps(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if Stacked in types:
-            return (
-                Stacked.__torch_function__(func, types, args, kwargs)
-                if func in METADATA
-                else run(self, func, args, kwargs)
-            )
+            return run(self, func, args, kwargs)
         if func in ALONE:
             return ALONE[func](self, func, *args, **kwargs)
         if _draws(func, kwargs):
