@@ -30,6 +30,10 @@ from stn.resolve import resolve
 from stn.schema import Config
 
 
+DECIDED = {"train": ("seeds", "processes", "time_limit"), "log": ("name", "runs")}
+"""What a sweep says itself."""
+
+
 class Cell(NamedTuple):
     sig: str
     config: Config
@@ -55,8 +59,7 @@ def _build(sweep: Sweep, point: dict[str, Any], runs: str, where: str) -> Config
     below = read_yaml(find_recipe(str(recipe))) if recipe else {}
     given = [_sections(one, where) for one in (sweep.base, _without_recipe(point))]
     own: Sections = {"train": {"seeds": sweep.seeds}, "log": {"name": sweep.name, "runs": runs}}
-    decided = own | {"train": {**own["train"], "processes": None, "time_limit": None}}
-    for section, keys in decided.items():
+    for section, keys in DECIDED.items():
         for key in keys:
             if any(key in layer.get(section, {}) for layer in given):
                 raise ValueError(f"{where}: '{key}' is not for base or grid; a sweep says it itself")

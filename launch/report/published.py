@@ -129,9 +129,9 @@ def table(cells: Iterable[Cell]) -> Table | None:
             verdict = "one run says nothing"
             if found.half is not None:
                 verdict = f"{'yes' if found.agrees else 'no'} (± {found.half:.2f})"
-            ours = ["-" if x is None else f"{x:.2f}" for x in (found.mean, found.sd)]
-            words = [found.figure.system, cell.label, f"% {found.figure.unit}", str(found.figure), *ours, str(found.n)]
-            words += [f"{found.difference:+.2f}", verdict]
-            numbers = [float(found.figure.value), found.mean, found.sd, found.n, found.difference]
-            rows.append([Value(*both) for both in zip(words, [*words[:3], *numbers, verdict], strict=True)])
+            figure = found.figure
+            line = [Value(word, word) for word in (figure.system, cell.label, f"% {figure.unit}")]
+            line += [Value(str(figure), float(figure.value)), Value(f"{found.mean:.2f}", found.mean)]
+            line += [Value("-" if found.sd is None else f"{found.sd:.2f}", found.sd), Value(str(found.n), found.n)]
+            rows.append([*line, Value(f"{found.difference:+.2f}", found.difference), Value(verdict, verdict)])
     return Table([*headings, "within the 95 % interval"], rows) if rows else None
