@@ -29,7 +29,6 @@ from stn.files import read_text, write_atomic
 from stn.resolve import resolve
 from stn.schema import Config
 
-
 DECIDED = {"train": ("seeds", "processes", "time_limit"), "log": ("name", "runs")}
 """What a sweep says itself."""
 
