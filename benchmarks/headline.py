@@ -25,6 +25,7 @@ from rich.table import Table
 
 from stn.config import load_yaml, parse_seeds, steps_of
 from stn.files import read_rows
+from stn.resolve import resolve
 
 RECIPE = ROOT / "configs" / "finnveden_r.yaml"
 NETS = ("cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx")
@@ -112,7 +113,7 @@ def main() -> int:
     if arguments.processes > count:
         fail(f"{count} seeds cannot keep {arguments.processes} processes busy")
 
-    recipe, part = load_yaml(RECIPE), arguments.fraction
+    recipe, part = resolve(load_yaml(RECIPE)), arguments.fraction
     whole = recipe.train.steps or 0
     tested = TEST_IMAGES * whole // steps_of(recipe.eval.every)
     sizes = {

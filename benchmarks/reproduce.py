@@ -65,7 +65,7 @@ def collect(path: str) -> Path:
     run = RunDir(path)
     if not (run.env.is_file() and run.results.is_file()):
         raise ValueError(f"{path} is no run directory with results")
-    if (state := run.read_status().get("state")) not in ("finished", "failed"):
+    if (state := run.read_status().get("state", "unfinished")) not in ("finished", "failed"):
         raise ValueError(f"{path} is {state}: its seeds would stand beside older ones of another length")
     env = json.loads(run.env.read_text())
     date = datetime.fromtimestamp(run.read_status()["time"], UTC).date().isoformat()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,7 +44,7 @@ class Attempt:
             stderr=subprocess.STDOUT if output else None,
             env=os.environ | ({} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}) | (env or {}),
             start_new_session=True,  # Ctrl-C is for the launcher, which passes it on as SIGTERM
-            preexec_fn=follow_parent,
+            preexec_fn=partial(follow_parent, os.getpid()),
         )
 
     def stop(self) -> None:

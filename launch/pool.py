@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from datetime import timedelta
 from types import FrameType
 
 from rich.live import Live
@@ -75,7 +74,10 @@ def plural(n: int, word: str) -> str:
 
 
 def clock(seconds: float | None) -> str:
-    return "-" if seconds is None else str(timedelta(seconds=round(seconds)))
+    if seconds is None:
+        return "-"
+    minutes, s = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{s:02d}"
 
 
 class Pool:

@@ -128,10 +128,12 @@ def dump_yaml(config: Config) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=_DUMPER, sort_keys=False)
 
 
-def steps_of(duration: str, steps_per_epoch: int = 1, run: float = 0) -> int:
-    """The one place where epochs, and shares of a run of so many steps, become steps."""
+def steps_of(duration: str, steps_per_epoch: int | None = None, run: float | None = None) -> int:
+    """The one place where epochs, and shares of a run of so many steps, become steps. Resolved ones need neither."""
     number, unit = duration.split()
-    return round(float(number) * {"epochs": steps_per_epoch, "steps": 1, "%": run / 100}[unit])
+    whole = {"steps": 1, "epochs": steps_per_epoch, "%": run and run / 100}[unit]
+    assert whole is not None, f"{duration} is not resolved"
+    return round(float(number) * whole)
 
 
 MOST_SEEDS = 1_000_000

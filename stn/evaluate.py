@@ -1,7 +1,7 @@
 """Exact evaluation: every test image counts once, on any number of processes.
 
-python -m stn.evaluate RUN re-evaluates a finished run directory; with --weights FILE --recipe NAME
-it evaluates weights from anywhere.
+python -m stn.evaluate RUN re-evaluates a finished run directory, also with --test-iterations N;
+with --weights FILE --recipe NAME it evaluates weights from anywhere.
 S seed, B batch, K class.
 """
 
@@ -33,7 +33,7 @@ from stn.seeds import Seeds
 from stn.weights import fit, load_plain
 
 CACHED = 2**18
-"""Pixels that a CPU takes at once: 1.3 times as fast as any number of them on 60x60, 2 times on 112x112."""
+"""Pixels that a CPU takes at once: 1.3 times as fast as 1,000 images of 60x60 are, 2 times as those of 112x112."""
 
 
 def scores(confusion_KK: Tensor, loss: float, split: str = "test") -> dict[str, Any]:
@@ -165,7 +165,9 @@ def evaluate_weights(path: str, recipe: str, given: dict[str, Any]) -> int:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m stn.evaluate", description="Evaluate trained weights.")
     parser.add_argument("run", nargs="?", metavar="RUN", help="a finished run directory, runs/<name>/<sig>/<seeds>")
-    parser.add_argument("--weights", metavar="FILE", help="a plain state dict: safetensors, or from torch.save")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="a state dict: safetensors or torch.save's, also in a checkpoint"
+    )
     parser.add_argument("--recipe", metavar="NAME", help="whose network it is: a recipe of configs/, or a YAML file")
     parser.add_argument("--data-root", metavar="DIR", help="folder with data sets other than MNIST")
     parser.add_argument("--limit-test", metavar="N", type=int, help="the first N test images only")

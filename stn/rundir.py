@@ -84,7 +84,7 @@ class RunDir:
         """Not where somebody else has taken over, as the folder says now."""
         return not self.claim.token or self.claim.held()
 
-    # ---- results: .rows/SEED can be made once and is what counts, results.jsonl is made again from all of them
+    # ---- results: .rows/SEED can be made once, and decides whose row it is; results.jsonl gets it, and is read
 
     def rows(self) -> dict[int, Row]:
         """Result rows of this block by seed, with those that have not reached results.jsonl yet."""

@@ -62,12 +62,13 @@ class Stop:
         return self.reason is not None
 
 
-def follow_parent() -> None:
+def follow_parent(parent: int) -> None:
     """Take the death of the process that started this one as SIGTERM (Linux)."""
     if sys.platform == "linux":
-        parent, set_death_signal = os.getppid(), 1
+        set_death_signal = 1
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
-        if os.getppid() != parent:
+        if os.getppid() != parent:  # dead already
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -78,4 +79,4 @@ def follow_launcher() -> None:
     unseen, next to the copy that the user starts again.
     """
     if "ACCELERATE_MIXED_PRECISION" in os.environ:
-        follow_parent()
+        follow_parent(os.getppid())

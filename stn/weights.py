@@ -36,7 +36,7 @@ def load_plain(path: str | Path) -> Tensors:
             raise ValueError(f"{path} {why}; {HOW}") from None
         raise ValueError(f"{path} was not written by torch.save, or is damaged: {type(error).__name__}") from None
     if isinstance(found, dict):
-        found = next((found[key] for key in NESTED if isinstance(found.get(key), dict)), found)
+        found = next((found[key] for key in NESTED if isinstance(found.get(key), dict) and found[key]), found)
     if not isinstance(found, dict) or not found or not all(isinstance(x, Tensor) for x in found.values()):
         raise ValueError(f"{path} holds no plain state dict of names and tensors; {HOW}")
     if bad := [name for name, tensor in found.items() if not tensor.isfinite().all()]:

@@ -7,11 +7,12 @@ import torch
 from conftest import QUIET, Run, only_run, train
 from torch import nn
 
+from launch.report.tables import UNITS
 from stn.archs import build_model
 from stn.archs.wirings import Transformed
 from stn.data.stream import Stream
 from stn.evaluate import bypassed
-from stn.pose import POINTS, _line, compensation, linear_part, measure, pixels, sample, summarise, whole
+from stn.pose import _KINDS, POINTS, _line, compensation, linear_part, measure, pixels, sample, summarise, whole
 from stn.resolve import build_dataset, resolve
 from stn.schema import Arch, Config, Data
 from stn.seeds import Seeds
@@ -296,3 +297,7 @@ def test_rows_have_the_pose_and_the_record_has_the_way(tmp_path) -> None:
     assert [(row["seed"], row["step"]) for row in warps] == [(s, t) for t in (0, 10, 20) for s in (0, 1)]
     assert len(warps[0]["theta"]) == 12
     assert warps[0]["theta"][0] == [1, 0, 0, 0, 1, 0]
+
+
+def test_the_report_knows_the_unit_of_every_kind_of_pose() -> None:
+    assert list(UNITS) == list(_KINDS)

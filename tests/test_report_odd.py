@@ -44,7 +44,7 @@ DAMAGES: list[Callable[[RunDir], None]] = [
     *(_of("result", {key: odd}) for key in ("fused", "wall_s", "steps", "test_loss", "params") for odd in ODD),
     *(_of("result", {"confusion": odd}) for odd in [*ODD, [], ["ab"], [[1, 2], [1]], [[[1]]]]),
     *(_of("result", {"confusion": [[odd]]}) for odd in [*ODD, -1]),
-    lambda run: run.env.write_text('{"packages": null, "commit": [1]}'),
+    *(lambda run, odd=odd: run.env.write_text(f'{{"packages": {odd}, "commit": [1]}}') for odd in ("null", "[1]", "1")),
     lambda run: run.results.write_text('{"seed": 0, "status": "failed", "reason": "\\ud800"}\n'),
     lambda run: run.results.write_text(f'{{"seed": {"1" * 5000}}}\n'),
     lambda run: run.metrics.write_text('["eval"]\n"eval"\n'),

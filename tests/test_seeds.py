@@ -14,7 +14,7 @@ from stn.data.stream import Stream
 from stn.optim import SeedOptimiser, clip_gradients
 from stn.resolve import build_dataset, resolve
 from stn.schema import Arch, Config, Data, Optim, Train
-from stn.seeds import SeedOps, Seeds, Stacked
+from stn.seeds import SeedOps, Seeds, Stacked, stacked
 from stn.seeds.probe import probe
 from stn.seeds.thin import ThinConv
 
@@ -274,6 +274,19 @@ def test_the_probe_looks_at_evaluation_and_at_buffers_too() -> None:
     model = Seeds(Codebook, [0, 1])
     model(torch.ones(2, 3, 4, 5, 5), 0, torch.arange(3))
     assert model.statistics["mean"].abs().min() > 0
+
+
+@pytest.mark.parametrize("by_rule", [True, False])
+def test_memory_that_runs_out_is_not_taken_for_an_operation_without_a_rule(by_rule: bool, monkeypatch) -> None:
+    def too_much(*_: object) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setitem(stacked.RULES, torch.relu, too_much) if by_rule else monkeypatch.setattr(
+        stacked, "_vmapped", too_much
+    )
+    operation = torch.relu if by_rule else torch.erfinv
+    with pytest.raises(torch.OutOfMemoryError):
+        compare(lambda y, w: operation(y * w.view(4, 1, 1)))
 
 
 def test_a_gradient_that_should_be_zero_is_no_fault() -> None:

@@ -116,13 +116,18 @@ def _settings(cells: list[Cell]) -> list[str]:
     return [f"{option} ({folder})".strip() for option, folder in zip(options, folders, strict=True)]
 
 
+def _torch(env: dict[str, Any]) -> object:
+    packages = env.get("packages")
+    return packages.get("torch") if isinstance(packages, dict) else None
+
+
 def differences(cells: list[Cell]) -> list[str]:
     """What differs between cells of one data set that are compared, and should not."""
     said = []
     for what, values in (
         ("commits", lambda cell: [str(env.get("commit"))[:12] for env in cell.environments]),
         ("devices", lambda cell: [env.get("device_name") or env.get("device") for env in cell.environments]),
-        ("versions of torch", lambda cell: [(env.get("packages") or {}).get("torch") for env in cell.environments]),
+        ("versions of torch", lambda cell: [_torch(env) for env in cell.environments]),
         ("precisions", lambda cell: [cell.config.train.precision]),
         ("numbers of processes", lambda cell: [row.get("world_size") for row in cell.rows.values()]),
         ("lengths of training (steps)", lambda cell: [row.get("steps") for row in cell.rows.values()]),

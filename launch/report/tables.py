@@ -63,7 +63,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("pose_determinant", "Mean determinant of the image transform", digits=3, higher=None),
 )
 """In the order of the page; the first that a data set has is what it is judged by."""
-UNITS: dict[str, str] = {"degrees": "degrees", "shift": "pixels", "log2_area": "log2 of the area"}
+UNITS: dict[str, str] = {"degrees": "degrees", "log2_area": "log2 of the area", "shift": "pixels"}
+"""Of kinds of pose, in the order of stn.pose."""
 MOST_PAIRS = 300
 """Of one data set, for which all metrics are compared; above, the first metric alone."""
 MOST_IN_MATRIX = 30
@@ -91,10 +92,10 @@ class Table(NamedTuple):
 def _pose_unit(dataset: str) -> str:
     """Of the first kind of pose that a data set has."""
     try:
-        first = [*build_dataset(dataset).pose, ""][0]
+        names = build_dataset(dataset).pose
     except ValueError:  # it is no longer there
         return ""
-    return UNITS.get("shift" if first == "x" else first, "")
+    return next((unit for kind, unit in UNITS.items() if ("x" if kind == "shift" else kind) in names), "")
 
 
 def metrics_of(cells: Sequence[Cell]) -> list[Metric]:

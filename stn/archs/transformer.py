@@ -95,7 +95,8 @@ class SpatialTransformer(nn.Module):
         o = self.options
         iterations = o.iterations if self.training else o.test_iterations or o.iterations
         turns = [head for head in heads for _ in range(iterations)]
-        whole, seen_BCHW, grid_BHW2, steps = None, x_BCHW, x_BCHW, []
+        whole, seen_BCHW, steps = None, x_BCHW, []
+        grid_BHW2 = x_BCHW.new_empty(0)
         for k, head in enumerate(turns):
             features = look(seen_BCHW, head.depth)
             found = self.family.start(head.start.expand(len(features), -1) if self.bypassed else head(features))
