@@ -281,10 +281,11 @@ def test_memory_that_runs_out_is_not_taken_for_an_operation_without_a_rule(by_ru
     def too_much(*_: object) -> Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setitem(stacked.RULES, torch.relu, too_much) if by_rule else monkeypatch.setattr(
-        stacked, "_vmapped", too_much
-    )
     operation = torch.relu if by_rule else torch.erfinv
+    if by_rule:
+        monkeypatch.setitem(stacked.RULES, operation, too_much)
+    else:
+        monkeypatch.setattr(stacked, "_vmapped", too_much)
     with pytest.raises(torch.OutOfMemoryError):
         compare(lambda y, w: operation(y * w.view(4, 1, 1)))
 
