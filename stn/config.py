@@ -132,8 +132,8 @@ def steps_of(duration: str, steps_per_epoch: int | None = None, run: float | Non
     """The one place where epochs, and shares of a run of so many steps, become steps. Resolved ones need neither."""
     number, unit = duration.split()
     whole = {"steps": 1, "epochs": steps_per_epoch, "%": run and run / 100}[unit]
-    assert whole is not None, f"{duration} is not resolved"
-    return round(float(number) * whole)
+    assert whole is not None or not float(number), f"{duration} is not resolved"
+    return round(float(number) * (whole or 0))
 
 
 MOST_SEEDS = 1_000_000

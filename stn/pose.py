@@ -183,7 +183,7 @@ def measure(model: nn.Module, stream: Stream, batch_size: int) -> tuple[dict[str
     if not isinstance(model, Transformed):
         return {}, {}
     model.eval()
-    level, found, agreement = max(1, model.at[-1]), [], _Agreement()
+    level, found, agreement, batch_size = max(1, model.at[-1]), [], _Agreement(), stream.at_once(batch_size)
     for first in range(0, stream.test_count, batch_size):
         index = torch.arange(first, min(first + batch_size, stream.test_count), device=stream.device)
         batch = stream.test_images(index)

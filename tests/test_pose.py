@@ -39,11 +39,13 @@ def undo(dataset: str, pose_BP: torch.Tensor) -> torch.Tensor:
 
 
 class Oracle(nn.Module):
-    """A localisation net that knows: the perturbed images first, then the plain ones."""
+    """A localisation net that knows: of each batch the perturbed images first, then the plain ones."""
 
-    def __init__(self, theta_BP: torch.Tensor) -> None:
+    def __init__(self, theta_BP: torch.Tensor, stream: Stream) -> None:
         super().__init__()
-        self.depth, self.answers = 0, [theta_BP, torch.tensor([1.0, 0, 0, 0, 1, 0]).expand(len(theta_BP), 6)]
+        parts = theta_BP.split(stream.at_once(400))
+        identity = torch.tensor([1.0, 0, 0, 0, 1, 0])
+        self.depth, self.answers = 0, [x for part in parts for x in (part, identity.expand(len(part), 6))]
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.answers.pop(0)
@@ -54,7 +56,7 @@ def test_a_transformer_that_undoes_everything(dataset: str) -> None:
     model, stream = make("stn_c0", dataset)
     images = stream.test_images(torch.arange(400))
     lazy, _ = measure(model, stream, 400)
-    model.st[0].heads[0] = Oracle(undo(dataset, images.pose_BP))  # type: ignore[index]
+    model.st[0].heads[0] = Oracle(undo(dataset, images.pose_BP), stream)  # type: ignore[index]
     row, _ = measure(model, stream, 400)
     assert row["pose_spread"] < 0.02
     assert row["pose_slope"] == pytest.approx(1, abs=1e-3)
@@ -144,7 +146,7 @@ def test_whichever_transformer_undoes_a_shift(which: int) -> None:
     pose_BP = stream.test_images(torch.arange(400)).pose_BP
     theta = undo("mnist_t", pose_BP)
     theta[:, [2, 5]] *= (1, 29.5 / 25)[which]
-    model.st[which].heads[0] = Oracle(theta)  # type: ignore[index]
+    model.st[which].heads[0] = Oracle(theta, stream)  # type: ignore[index]
     row, _ = measure(model, stream, 400)
     assert row["pose_spread"] < 0.02
     assert row["pose_slope"] == pytest.approx(1, abs=1e-3)

@@ -4,6 +4,7 @@ S seed, B this rank's part of the batch, M = S * B rows, N training images, C ch
 Must not know the network or the optimiser.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from stn.rng import Draws, Site
 from stn.schema import Data
 
 TEST_SEED = 20_040_678  # fixes the test perturbations for good
+CACHED = 2**18
+"""Pixels that a CPU takes at once: 1.3 times as fast as 1,000 images of 60x60 are, 2 times as those of 112x112."""
 
 
 class Batch(NamedTuple):
@@ -155,6 +158,10 @@ class Stream:
         """Undo the normalisation of test images."""
         mean, std = self._test_figures
         return x_MCHW * std + mean
+
+    def at_once(self, size: int) -> int:
+        """So many test images at a time; of large ones a CPU takes fewer, whose maps stay in its caches."""
+        return max(1, min(size, CACHED // math.prod(self.dataset.shape[1:]))) if self.device.type == "cpu" else size
 
     def test_batches(self, size: int, rank: int = 0, world: int = 1) -> Iterator[TestBatch]:
         """This rank's part of the test set, every image once over all ranks."""
