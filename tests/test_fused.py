@@ -340,7 +340,7 @@ def test_killed_at_random_and_restarted_in_other_blocks(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_fused_and_alone_reach_the_same_accuracies_in_single_precision(tmp_path: Path) -> None:
     words = ("--seeds", "0-19", "--arch", "stn_c0", "--net", "tutorial", "--steps", 60, "--limit-train", 1920,
-             "--batch-size", 32, "--lr", 0.02, "--limit-test", 1000, "--eval.every", "60 steps", *QUIET)  # fmt: skip
+             "--batch-size", 32, "--lr", 0.02, "--limit-test", 400, "--eval.every", "60 steps", *QUIET)  # fmt: skip
     accuracy = {}
     for size in (1, 5):
         assert train(*words, "--fuse", size, runs=tmp_path / str(size)).returncode == 0
