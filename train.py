@@ -7,35 +7,41 @@ Read ``train_block`` from top to bottom: it is the whole loop. S seed, B batch, 
 
 import sys
 
-from stn import cli
+from stn.config import command_line
 
-command = cli.parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
+command = command_line.parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stn import checkpoint, env, optim
-from stn.archs import build_model
-from stn.config import dump_yaml, signature, steps_of
+from stn.commands.check import check
+from stn.commands.finish import give_up, wrap_up
+from stn.commands.list import list_names
+from stn.config.dataset import build_dataset
+from stn.config.fields import steps_of
+from stn.config.resolve import resolve
+from stn.config.schema import Config
+from stn.config.signature import signature
+from stn.config.yaml_files import dump_yaml
 from stn.data.stream import Batch, Stream
-from stn.describe import check, list_names
-from stn.evaluate import evaluate
-from stn.files import write_atomic
-from stn.finish import give_up, wrap_up
-from stn.fuse import at_once
-from stn.log import Log, say, warn
-from stn.look import last_look, snapshots
-from stn.meter import Meter
-from stn.replay import Replay
-from stn.resolve import build_dataset, resolve
-from stn.resume import Progress
-from stn.rundir import Row
-from stn.runtime import Runtime
-from stn.schema import Config
-from stn.seeds import Seeds, with_penalty
-from stn.stop import Stop
-from stn.trials import Trial, blocks, build_trials, by_run, describe
+from stn.evaluation.accuracy import evaluate
+from stn.evaluation.transformer_metrics import last_look, snapshots
+from stn.models.build import build_model
+from stn.multiseed.model import Seeds, with_penalty
+from stn.runs import provenance
+from stn.runs.directory import Row
+from stn.runs.files import write_atomic
+from stn.runs.trials import Trial, blocks, build_trials, by_run, describe
+from stn.tracking.console import say, warn
+from stn.tracking.log import Log
+from stn.training import checkpoints, optimizer
+from stn.training.block_size import at_once
+from stn.training.cuda_graph import Replay
+from stn.training.progress import Progress
+from stn.training.running_metrics import Meter
+from stn.training.runtime import Runtime
+from stn.training.stop import Stop
 
 
 def gradients(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple:
@@ -69,7 +75,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
     )
     if config.train.compile:
         model.compiled = {}
-    optimiser = optim.SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
+    optimiser = optimizer.SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
     forward, stepper = runtime.prepare(model, optimiser)
     meter = Meter(seeds, runtime, "val" if config.data.validation else "test")
 
@@ -79,7 +85,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
         loss_S, hits_S = gradients(config, runtime, forward, stream.draw(), stream.clock)
         if config.optim.clip:
             runtime.accelerator.unscale_gradients(stepper)
-            optim.clip_gradients(model, config.optim.clip)
+            optimizer.clip_gradients(model, config.optim.clip)
         stepper.step()
         meter.add(stream.clock, loss_S, hits_S)
 
@@ -105,7 +111,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
 
             epoch = step / stream.steps_per_epoch
             if due(config.log.every, step, steps):
-                lrs = [optim.learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
+                lrs = [optimizer.learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
                 log.rows(meter.train_rows(step, epoch, lrs))
             if due(config.eval.every, step, steps):
                 meter.tick(training=True)
@@ -128,10 +134,10 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
                 weights = model.weights(s)
                 facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
                 facts |= {"mode": runtime.mode, "world_size": runtime.processes}
-                facts["weights_sha256"] = checkpoint.digest(weights)
+                facts["weights_sha256"] = checkpoints.digest(weights)
                 rows.append(trial.identity() | facts | meter.result(s) | looks[s])
                 if runtime.writes and trial.run.may_write():
-                    checkpoint.save_final(trial.run, trial.seed, weights)
+                    checkpoints.save_final(trial.run, trial.seed, weights)
                     trial.run.add_result(rows[-1])
         log.close(rows)
     runtime.accelerator.free_memory()
@@ -149,14 +155,14 @@ def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
         run, seeds = group[0].run, {trial.seed for trial in group}
         if runtime.writes and seeds - set(run.finished()):
             run.lock(tell=say)
-            checkpoint.drop_torn(run)
+            checkpoints.drop_torn(run)
             write_atomic(run.config, dump_yaml(group[0].config))
-            write_atomic(run.env, env.describe(sig=group[0].sig, **runtime.facts()))
+            write_atomic(run.env, provenance.describe(sig=group[0].sig, **runtime.facts()))
         # Under the lock: another copy may have finished some in the meantime.
         done = runtime.from_writer(set(run.finished()) if runtime.writes else set())
         todo += [trial for trial in group if trial.seed not in done]
     if todo:
-        saved = [checkpoint.saved_steps(trial.run, trial.seed) for trial in todo] if runtime.writes else []
+        saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in todo] if runtime.writes else []
         most = at_once(todo, runtime) if runtime.writes else 0
         for block in blocks(todo, runtime.from_writer(most), runtime.from_writer(saved)):
             train_block(runtime, stop, block)
@@ -178,12 +184,12 @@ def main() -> int:
         dataset = build_dataset(configs[0].data.name)
         build_model(configs[0].arch, dataset.shape, dataset.classes)  # whatever is wrong, before there is a directory
     except ValueError as error:
-        cli.fail(error)
+        command_line.fail(error)
     try:
         with runtime.accelerator.local_main_process_first():  # one process of a machine downloads
             dataset.load(configs[0].data.root)
     except ValueError as error:
-        cli.fail(error, everywhere=True)
+        command_line.fail(error, everywhere=True)
     trials = build_trials(configs, *runtime.share)
     wishes = [group[0].run.leave for group in by_run(trials)]
     stop = Stop(wishes, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)

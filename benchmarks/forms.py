@@ -22,13 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from stn.archs import build_model
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Optim
 from stn.data.stream import Stream
-from stn.optim import SeedOptimiser
-from stn.replay import Replay
-from stn.resolve import build_dataset, resolve
-from stn.schema import Arch, Config, Data, Optim
-from stn.seeds import Seeds
+from stn.models.build import build_model
+from stn.multiseed.model import Seeds
+from stn.training.cuda_graph import Replay
+from stn.training.optimizer import SeedOptimiser
 
 BATCH, LR, STEPS = 64, 0.01, 50_000
 Step = Callable[[], int]
@@ -239,7 +240,7 @@ def prepare(job: dict[str, Any], device: torch.device) -> Step:
         return product(device, precision == "bf16") if kind == "product" else copy(device)
     config = configure(*job["network"])
     if kind == "fused":
-        from stn.runtime import _keep_memory  # imports Accelerate
+        from stn.training.runtime import _keep_memory  # imports Accelerate
 
         torch.backends.cudnn.benchmark = True
         if device.type == "cpu":

@@ -23,9 +23,11 @@ from typing import Any
 from measure import CORES, DISTURBED, ROOT, Parser, console, fail, machine, names_from, others_s, positive, save
 from rich.table import Table
 
-from stn.config import load_yaml, parse_seeds, steps_of
-from stn.files import read_rows
-from stn.resolve import resolve
+from stn.config.fields import steps_of
+from stn.config.resolve import resolve
+from stn.config.seed_list import parse_seeds
+from stn.config.yaml_files import load_yaml
+from stn.runs.files import read_rows
 
 RECIPE = ROOT / "configs" / "finnveden_r.yaml"
 NETS = ("cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx")

@@ -21,9 +21,10 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # stn is found from wherever this is started
 
-from launch.local import ROOT
-from stn.cli import fail
-from stn.env import commit, cores
+from launch.train import ROOT
+from stn.config.command_line import fail
+from stn.runs.process import cores
+from stn.runs.provenance import commit
 
 CORES = cores()
 DISTURBED = 0.1

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from measure import CORES, Parser, console, launched, machine, positive, save
 
-from stn.config import dump_yaml
-from stn.resolve import resolve
-from stn.rundir import RunDir
-from stn.schema import Arch, Config, Data, Log
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Log
+from stn.config.yaml_files import dump_yaml
+from stn.runs.directory import RunDir
 
 ARCHS = ["cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx", "stn_c0_coord"]
 DATASETS = ["mnist_r", "mnist", "mnist_rts", "mnist_p", "mnist_e"]

@@ -6,7 +6,7 @@
 
 An interval is Student's, for the difference between our mean over n seeds and a published mean over
 m runs that scatter as ours do: t(n - 1) x SD x sqrt(1/n + 1/m). A published figure agrees where the
-difference lies within it. Published figures are those of launch/report/published.yaml.
+difference lies within it. Published figures are those of launch/report/analysis/published.yaml.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from launch.report.published import Figure, figures, science
-from launch.report.stats import summary
-from stn.config import load_yaml
-from stn.files import read_rows, write_atomic
-from stn.resolve import resolve
-from stn.rundir import Row, RunDir
-from stn.schema import Config
+from launch.report.analysis.published import Figure, figures, science
+from launch.report.analysis.stats import summary
+from stn.config.resolve import resolve
+from stn.config.schema import Config
+from stn.config.yaml_files import load_yaml
+from stn.runs.directory import Row, RunDir
+from stn.runs.files import read_rows, write_atomic
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 README = Path(__file__).parent.parent / "README.md"

@@ -12,10 +12,10 @@ from pathlib import Path
 import yaml
 from measure import CORES, Parser, console, launched, machine, positive, save
 
-from launch.expand import expand, write
-from launch.sweep import Plan
-from stn.config import parse_seeds
-from stn.rundir import RunDir
+from launch.sweep.expand import expand, write
+from launch.sweep.plan import Plan
+from stn.config.seed_list import parse_seeds
+from stn.runs.directory import RunDir
 
 LRS = [0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1]
 

@@ -1,163 +1,20 @@
 """python -m launch: one training on this machine, sweeps here or on Slurm, and where they stand."""
 
-import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
 
 import tyro
 
-from launch import attempt, collect, expand, local, pool, slurm, sweep, wandb_sync
-from launch.pool import plural
-from launch.sweep import Job, Plan
-from launch.table import cells_table
-from stn.claim import Claim
-from stn.cli import fail
-from stn.config import format_seeds, parse_seeds
-from stn.log import console, say
+from launch import train
+from launch.sweep import plan as plans
+from launch.sweep.commands import Runs, retry, run_task, start_sweep, status
+from launch.sweep.local import plural
+from launch.wandb import sync
+from stn.config.command_line import fail
+from stn.tracking.console import say
 
 Paths = tyro.conf.Positional[tuple[str, ...]]
-Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
-On = Annotated[Literal["local", "slurm"], tyro.conf.arg(help="Where jobs run: this machine, or Slurm's queue.")]
-Most = Annotated[int | None, tyro.conf.arg(help="Jobs at a time, at most.")]
-
-
-def start_sweep(
-    file: tyro.conf.Positional[str],
-    /,
-    on: On = "local",
-    dry_run: bool = False,
-    only_missing: bool = False,
-    max_parallel: Most = None,
-    runs: Runs = "runs",
-) -> int:
-    """Expand a sweep file and run what is not finished; the same command again goes on.
-
-    Args:
-        file: A file, or a name of configs/sweeps/.
-        dry_run: Say what would run, write nothing. With --on slurm: the script.
-        only_missing: Leave out what has failed and what somebody is training just now.
-    """
-    _check_most(max_parallel)
-    path = sweep.find_sweep(file)
-    states = ("waiting", "stopped") if only_missing else ("waiting", "stopped", "failed", "running")
-    with nullcontext() if dry_run else _alone(sweep.folder_of(sweep.read_sweep(path), runs)):
-        change = expand.expand(path, runs)
-        _tell(change)
-        if not dry_run:
-            expand.write(change)
-        jobs = _todo(change.plan, states, on, dry_run)
-        if dry_run or on == "slurm":
-            return _launch(change.plan, jobs, on, max_parallel, dry_run)
-    return _launch(change.plan, jobs, on, max_parallel)
-
-
-def _check_most(most: int | None) -> None:
-    if most is not None and most < 1:
-        raise ValueError(f"max_parallel is 1 or more, not {most}")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two people may submit one sweep; not at one moment."""
-    claim = Claim(folder / ".claim")
-    claim.take(say, patience_s=30.0)
-    try:
-        yield
-    finally:
-        claim.release()
-
-
-def _tell(change: expand.Change) -> None:
-    plan = change.plan
-    total = sum(len(parse_seeds(job.seeds)) for job in plan.jobs)
-    sizes = (len(change.cells), "cell"), (total, "seed"), (len(plan.jobs), "job")
-    say(f"{plan.sweep.name}: {', '.join(plural(n, word) for n, word in sizes)}")
-    if len(change.added) < len(plan.jobs) or change.removed:
-        for what, jobs in (("new since last time", change.added), ("no longer part of it", change.removed)):
-            if jobs:
-                say(f"{what}: {plural(len(jobs), 'job')}")
-                for label in dict.fromkeys(job.label for job in jobs):
-                    seeds = [seed for job in jobs if job.label == label for seed in parse_seeds(job.seeds)]
-                    say(f"  {label}: seeds {format_seeds(seeds)}")
-
-
-def _todo(plan: Plan, states: tuple[str, ...], on: str, dry: bool, again: bool = False) -> list[Job]:
-    """Jobs in one of these states that do not wait in Slurm's queue, with what stood in their way forgotten."""
-    queued = slurm.in_queue(plan, release=not dry) if on == "slurm" else set()
-    found = [one for one in collect.look(plan) if one.state in states and one.job.id not in queued]
-    found = [one for one in found if again or one.missing]
-    for one in [] if dry else found:
-        if again:
-            collect.forget_failed(one)
-        attempt.forgive(plan, one)
-    return [one.job for one in found]
-
-
-def _launch(plan: Plan, jobs: list[Job], on: str, most: int | None, dry: bool = False) -> int:
-    if not jobs:
-        say("nothing to do: every seed has its result, or is being seen to")
-        return 0
-    if on == "slurm":
-        for line in slurm.submit(plan, jobs, most, dry):
-            say(line)
-        return 0
-    if dry:
-        for job in jobs:
-            say(f"{job.id}  {job.label} seeds {job.seeds}")
-        return 0
-    return pool.run(plan, jobs, most)
-
-
-def retry(
-    sweep_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(name="sweep")],
-    /,
-    on: On = "local",
-    dry_run: bool = False,
-    max_parallel: Most = None,
-    runs: Runs = "runs",
-) -> int:
-    """Run again what is missing or has failed, and nothing else.
-
-    Args:
-        sweep_name: Name, file or folder of a sweep that has been started.
-        dry_run: Say what would run, write nothing. With --on slurm: the script.
-    """
-    _check_most(max_parallel)
-    plan = sweep.find_plan(sweep_name, runs)
-    with nullcontext() if dry_run else _alone(plan.folder):
-        jobs = _todo(plan, ("waiting", "stopped", "failed"), on, dry_run, again=True)
-        if dry_run or on == "slurm":
-            return _launch(plan, jobs, on, max_parallel, dry_run)
-    return _launch(plan, jobs, on, max_parallel)
-
-
-def status(
-    sweep_name: Annotated[tyro.conf.Positional[str], tyro.conf.arg(name="sweep")],
-    /,
-    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
-    runs: Runs = "runs",
-) -> int:
-    """Where a sweep stands, from its files.
-
-    Args:
-        sweep_name: Name, file or folder of a sweep that has been started.
-        as_json: As JSON, for scripts.
-    """
-    plan = sweep.find_plan(sweep_name, runs)
-    cells = collect.cells(collect.look(plan))
-    totals = {state: sum(cell[state] for cell in cells) for state in collect.STATES}
-    if as_json:
-        print(json.dumps({"sweep": plan.sweep.name, "totals": totals, "cells": cells}, indent=1))
-        return 0
-    console.print(cells_table(plan, cells, totals))
-    for cell in cells:
-        for error in cell["errors"]:
-            say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
-    return 0
 
 
 def upload(sweeps: Paths, /, runs: Runs = "runs") -> int:
@@ -166,14 +23,14 @@ def upload(sweeps: Paths, /, runs: Runs = "runs") -> int:
     Args:
         sweeps: Names, files or folders of sweeps, or run directories.
     """
-    found = wandb_sync.find([_folder(one, runs) for one in sweeps])
+    found = sync.find([_folder(one, runs) for one in sweeps])
     if not found:
         raise ValueError(
             f"no run directory in {', '.join(sweeps) or 'nothing; usage: python -m launch wandb-sync PATH...'}"
         )
     os.environ.setdefault("WANDB_SILENT", "true")  # what is to be said is said here
     try:
-        synced = wandb_sync.sync(found, print)
+        synced = sync.sync(found, print)
     except KeyboardInterrupt:
         fail("interrupted; nothing is lost, call again", code=1)
     print(f"W&B: {synced.rows:,} rows of {synced.seeds} seeds sent, from {len(found)} run directories")
@@ -185,7 +42,7 @@ def _folder(text: str, runs: str) -> str:
     path = Path(text)
     if path.is_dir() and not (path / "manifest.jsonl").is_file():
         return text
-    return str(sweep.find_plan(text, runs).experiment)
+    return str(plans.find_plan(text, runs).experiment)
 
 
 def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: Runs = "runs") -> int:
@@ -196,10 +53,12 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
         out: Folder for the report; report/ in the first of them, unless told otherwise.
         wandb: Make or update it on W&B as well (needs wandb-workspaces).
     """
-    from launch.report import build, data, wandb_report  # what they need takes a second to import
+    from launch.report import build
+    from launch.report.analysis import read
+    from launch.report.output import wandb_report  # what they need takes a second to import
 
     folders = [_folder(one, runs) for one in paths or [runs]]
-    found, out = data.load(folders), out or Path(folders[0]) / "report"
+    found, out = read.load(folders), out or Path(folders[0]) / "report"
     sections = build.write(found, out)
     seeds = sum(len(cell.rows) for cell in found.cells)
     say(f"{plural(len(found.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
@@ -208,22 +67,10 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
     return 0
 
 
-def run_task(
-    folder: tyro.conf.Positional[Path],
-    jobs: tyro.conf.Positional[Path],
-    index: tyro.conf.Positional[int],
-    /,
-    gpus: int,
-    cpus: int,
-) -> int:
-    """One task of a Slurm array (for slurm's scripts)."""
-    return slurm.task(sweep.load_plan(folder), jobs, index, gpus, cpus)
-
-
 def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["train"]:
-        local.train(words[1:])
+        train.train(words[1:])
     commands = {"sweep": start_sweep, "status": status, "retry": retry, "report": report}
     commands |= {"wandb-sync": upload, "task": run_task}
     try:

@@ -24,9 +24,9 @@ import torch
 from forked import Starter
 from torch import nn
 
-from stn.archs.stages import Net, Shape, classify, conv, dense
-from stn.env import cores
-from stn.registry import register
+from stn.config.registry import register
+from stn.models.layers import Net, Shape, classify, conv, dense
+from stn.runs.process import cores
 
 if TYPE_CHECKING:
     from cluster import Cluster

@@ -40,8 +40,8 @@ class Starter:
 
 
 def _serve() -> None:
-    import_module("stn.cli")
-    import_module("stn.runtime")
+    import_module("stn.config.command_line")
+    import_module("stn.training.runtime")
     for line in sys.stdin:
         arguments, environment, *told = json.loads(line)
         if child := os.fork():

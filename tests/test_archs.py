@@ -5,13 +5,14 @@ import copy
 import pytest
 import torch
 
-from stn import registry
-from stn.archs import build_model
-from stn.archs.stages import CoordConv2d, conv, shape_after
-from stn.archs.wirings import Transformed, count
-from stn.describe import layers
-from stn.resolve import build_dataset, resolve
-from stn.schema import Arch, Config, Data
+from stn.commands.check import layers
+from stn.config import registry
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
+from stn.models.build import build_model
+from stn.models.layers import CoordConv2d, conv, shape_after
+from stn.models.wirings import Transformed, count
 
 COUNTS = {  # of the paper's Table VI, counted
     "mnist_r": {"cnn": 54122, "stn_c0": 53744, "stn_cx": 53984, "stn_dlx": 55296, "stn_slx": 53984},

@@ -15,10 +15,10 @@ import fused
 import measure
 import reproduce
 
-from launch.report.published import figures
-from stn.config import build_config, normalise, overlay, read_yaml
-from stn.resolve import resolve
-from stn.rundir import RunDir
+from launch.report.analysis.published import figures
+from stn.config.resolve import resolve
+from stn.config.yaml_files import build_config, normalise, overlay, read_yaml
+from stn.runs.directory import RunDir
 
 
 def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -12,18 +12,18 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from stn import claim, files
-from stn.claim import Claim
-from stn.files import read_rows, write_atomic
-from stn.finish import give_up
-from stn.rundir import RunDir
-from stn.schema import Config
-from stn.trials import Trial
+from stn.commands.finish import give_up
+from stn.config.schema import Config
+from stn.runs import files, lease
+from stn.runs.directory import RunDir
+from stn.runs.files import read_rows, write_atomic
+from stn.runs.lease import Claim
+from stn.runs.trials import Trial
 
 
 @pytest.fixture(autouse=True)
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claim, "LEASE_S", 0.6)
+    monkeypatch.setattr(lease, "LEASE_S", 0.6)
 
 
 def elsewhere(folder: Path, token: int = 1, **more) -> Path:
@@ -57,7 +57,7 @@ def test_a_beat_under_way_does_not_undo_that_it_was_left(tmp_path: Path, monkeyp
             time.sleep(0.3)
         write_atomic(path, text)
 
-    monkeypatch.setattr(claim, "write_atomic", slow)
+    monkeypatch.setattr(lease, "write_atomic", slow)
     mine = Claim(tmp_path)
     mine.take(print, 0.0)
     assert beating.wait(3)
@@ -69,7 +69,7 @@ def test_a_beat_under_way_does_not_undo_that_it_was_left(tmp_path: Path, monkeyp
 BEATING = """
 import json, sys, time
 from pathlib import Path
-from stn.files import write_atomic
+from stn.runs.files import write_atomic
 path = Path(sys.argv[1])
 while True:
     holder = json.loads(path.read_text())
@@ -92,13 +92,13 @@ def test_a_holder_of_another_machine_that_beats_is_left_alone(tmp_path: Path) ->
 def test_a_holder_that_is_known_to_be_gone_is_not_waited_for(
     gone: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claim, "LEASE_S", 60.0)
+    monkeypatch.setattr(lease, "LEASE_S", 60.0)
     if gone == "released":
         elsewhere(tmp_path, released=True)
     elif gone == "dead here":
         dead = subprocess.Popen(["true"])
         dead.wait()
-        elsewhere(tmp_path, place=claim._myself()["place"], pid=dead.pid)
+        elsewhere(tmp_path, place=lease._myself()["place"], pid=dead.pid)
     else:
         elsewhere(tmp_path, job="12", restart=1)
         monkeypatch.setenv("SLURM_JOB_ID", "12")
@@ -151,7 +151,7 @@ def test_who_cannot_renew_takes_itself_for_dead(tmp_path: Path, monkeypatch: pyt
     def gone(*_: object) -> None:
         raise OSError(116, "Stale file handle")
 
-    monkeypatch.setattr(claim, "write_atomic", gone)
+    monkeypatch.setattr(lease, "write_atomic", gone)
     time.sleep(0.3)
     assert not mine.lost
     deadline = time.monotonic() + 10
@@ -174,7 +174,7 @@ def test_a_holder_renews_what_it_holds(tmp_path: Path) -> None:
 RACE = """
 import sys, time
 from pathlib import Path
-from stn.rundir import RunDir
+from stn.runs.directory import RunDir
 folder, me, start = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
 blocks = ["0-19", "10-29"]
 run = RunDir(folder / "x" / "sig" / blocks[me % 2])
@@ -203,11 +203,11 @@ def test_a_row_is_kept_when_its_writer_dies_before_it_is_in_results(
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("stn.rundir.write_atomic", killed)
+    monkeypatch.setattr("stn.runs.directory.write_atomic", killed)
     with pytest.raises(KeyboardInterrupt):
         run.add_result({"seed": 1})
     assert set(run.finished()) == {0, 1}
-    monkeypatch.setattr("stn.rundir.write_atomic", write_atomic)
+    monkeypatch.setattr("stn.runs.directory.write_atomic", write_atomic)
     run.mend_results()
     assert [row["seed"] for row in read_rows(run.results)] == [0, 1]
 
@@ -217,11 +217,11 @@ def test_who_writes_old_rows_over_new_ones_finds_out(tmp_path: Path, monkeypatch
     mine, other = RunDir(tmp_path / "sig" / "0-3"), RunDir(tmp_path / "sig" / "0-3")
 
     def slow(path: Path, content: str) -> None:
-        monkeypatch.setattr("stn.rundir.write_atomic", write_atomic)
+        monkeypatch.setattr("stn.runs.directory.write_atomic", write_atomic)
         other.add_result({"seed": 1})
         write_atomic(path, content)
 
-    monkeypatch.setattr("stn.rundir.write_atomic", slow)
+    monkeypatch.setattr("stn.runs.directory.write_atomic", slow)
     mine.add_result({"seed": 0})
     assert [row["seed"] for row in read_rows(mine.results)] == [0, 1]
 
@@ -291,7 +291,7 @@ def test_a_number_below_the_newest_is_no_claim(tmp_path: Path) -> None:
 def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    elsewhere(tmp_path, place=claim._myself()["place"], pid=os.getppid())
+    elsewhere(tmp_path, place=lease._myself()["place"], pid=os.getppid())
     create_time = psutil.Process.create_time
 
     def hidden(process: psutil.Process) -> float:
@@ -300,7 +300,7 @@ def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(
         return create_time(process)
 
     monkeypatch.setattr(psutil.Process, "create_time", hidden)
-    assert claim._lives_here(Claim(tmp_path).newest()[1]) is None
+    assert lease._lives_here(Claim(tmp_path).newest()[1]) is None
 
 
 def test_rows_of_two_blocks_are_settled_after_a_kill(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, command, environment, train
 
-from stn import cli, config
-from stn.config import SHORT, build_config, load_yaml, normalise, overlay
-from stn.describe import check, list_names
-from stn.resolve import resolve
-from stn.runtime import Runtime
-from stn.schema import Arch, Config, Data, Train
+from stn.commands.check import check
+from stn.commands.list import list_names
+from stn.config import command_line, validation
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Train
+from stn.config.yaml_files import SHORT, build_config, load_yaml, normalise, overlay
+from stn.training.runtime import Runtime
 
 CONTRACT = {
     "arch", "dataset", "seeds", "epochs", "steps", "batch_size", "lr", "precision", "data_root", "runs", "name",
@@ -28,7 +29,7 @@ def test_short_names_are_the_contract() -> None:
         "--data-root d --runs r --name n --limit-train 5 --limit-test 6 --parallel seeds --check --list "
         "--log.wandb offline"
     )
-    asked = cli.parse(typed.split(" "))
+    asked = command_line.parse(typed.split(" "))
     (parsed,) = asked.configs
     assert (parsed.arch.name, parsed.data.name, parsed.train.seeds, parsed.train.epochs) == (
         "cnn",
@@ -46,12 +47,12 @@ def test_short_names_are_the_contract() -> None:
 def test_command_line_overrides_yaml(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("lr: 1e-3\nsteps: 70\nseeds: 4\noptim: {momentum: 0.5, name: sgd}\narch: {name: cnn}\n")
-    (parsed,) = cli.parse(["--config", str(path), "--lr", "0.5"]).configs
+    (parsed,) = command_line.parse(["--config", str(path), "--lr", "0.5"]).configs
     assert (parsed.optim.lr, parsed.optim.momentum, parsed.train.steps, parsed.arch.name) == (0.5, 0.5, 70, "cnn")
     assert parsed.train.seeds == "4"
-    (other_length,) = cli.parse([f"--config={path}", "--epochs", "3"]).configs
+    (other_length,) = command_line.parse([f"--config={path}", "--epochs", "3"]).configs
     assert (other_length.train.epochs, other_length.train.steps) == (3, None)
-    (only_called,) = cli.parse([f"--config={path}", "--name", "epochs"]).configs
+    (only_called,) = command_line.parse([f"--config={path}", "--name", "epochs"]).configs
     assert (only_called.train.epochs, only_called.train.steps, only_called.log.name) == (None, 70, "epochs")
 
 
@@ -59,13 +60,13 @@ def test_command_line_overrides_yaml(tmp_path: Path) -> None:
 def test_a_baseline_leaves_out_what_a_recipe_says_of_transformers(words: list[str], tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("arch: {name: stn_slx, net: tutorial, padding: zeros}\noptim: {lr: 0.5, loc_lr_multiplier: 0.1}\n")
-    (baseline,) = map(resolve, cli.parse(["--config", str(path), *words]).configs)
+    (baseline,) = map(resolve, command_line.parse(["--config", str(path), *words]).configs)
     assert (baseline.arch.name, baseline.arch.net, baseline.arch.padding) == ("cnn", "tutorial", None)
     assert (baseline.optim.lr, baseline.optim.loc_lr_multiplier) == (0.5, 1.0)
-    (other,) = map(resolve, cli.parse(["--config", str(path), "--arch", "stn_c0"]).configs)
+    (other,) = map(resolve, command_line.parse(["--config", str(path), "--arch", "stn_c0"]).configs)
     assert (other.arch.padding, other.optim.loc_lr_multiplier) == ("zeros", 0.1)
     with pytest.raises(ValueError, match="cnn has no option 'padding'"):
-        resolve(cli.parse(["--config", str(path), *words, "--arch.padding", "zeros"]).configs[0])
+        resolve(command_line.parse(["--config", str(path), *words, "--arch.padding", "zeros"]).configs[0])
 
 
 def test_overlays_win_key_by_key_and_replace_the_length() -> None:
@@ -82,7 +83,7 @@ def test_overlays_win_key_by_key_and_replace_the_length() -> None:
     with pytest.raises(ValueError, match="sweep: optim: lr: input should be a valid number"):
         build_config({"optim": {"lr": "fast"}}, "sweep")
     with pytest.raises(ValueError, match="give epochs or steps, not both"):
-        config.check(build_config(overlay(base, {"train": {"epochs": 1, "steps": 5}}), "sweep"))
+        validation.check(build_config(overlay(base, {"train": {"epochs": 1, "steps": 5}}), "sweep"))
 
 
 BAD: dict[str, tuple[str, str]] = {
@@ -250,6 +251,6 @@ def test_another_world_size_than_asked_for_is_refused(launcher: list[str], messa
 
 
 def test_more_ranks_than_the_environment_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stn.runtime._asked_for", lambda config: 4)
+    monkeypatch.setattr("stn.training.runtime._asked_for", lambda config: 4)
     with pytest.raises(ValueError, match="4 processes were asked for, but 1 trains here"):
         Runtime(Config(train=Train()), 1)

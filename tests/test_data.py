@@ -10,12 +10,12 @@ import pytest
 import torch
 from conftest import CIFAR, invert, needs_cifar
 
-from stn.data import distort, geometry, perturb, sources
+from stn.config.dataset import build_dataset
+from stn.config.schema import Data
+from stn.data import augment, clutter, distort, geometry, sources
+from stn.data.rng import Draws
 from stn.data.stream import Stream
-from stn.resolve import build_dataset
-from stn.rng import Draws
-from stn.schema import Data
-from stn.warp import affine_grid, sample
+from stn.models.grids import affine_grid, sample
 
 MNIST = ["mnist", "mnist_r", "mnist_t", "mnist_s", "mnist_rts", "mnist_p", "mnist_e", "mnist_h"]
 
@@ -241,7 +241,7 @@ def test_rotation_by_90_degrees_is_counter_clockwise() -> None:
 
 def test_translation_places_the_digit_where_it_says() -> None:
     n = 3000
-    x, pose = perturb.translate(digits(n), Draws(2, torch.arange(n)), digits(100))
+    x, pose = clutter.translate(digits(n), Draws(2, torch.arange(n)), digits(100))
     assert x.shape == (n, 1, 60, 60)
     assert x.max() <= 1
     assert pose.unique().tolist() == list(range(-16, 17))
@@ -249,14 +249,14 @@ def test_translation_places_the_digit_where_it_says() -> None:
         left, top = (int(v) + 16 for v in pose[i])
         window = x[i, 0, top : top + 28, left : left + 28]
         assert (window >= digits(n)[i, 0].float() / 255 - 1e-6).all()  # clutter only adds
-    clutter = x.sum((1, 2, 3)) - digits(n).float().sum((1, 2, 3)) / 255
-    assert clutter.mean() > 5
-    assert clutter.min() > -30  # clamping takes a little
+    added = x.sum((1, 2, 3)) - digits(n).float().sum((1, 2, 3)) / 255
+    assert added.mean() > 5
+    assert added.min() > -30  # clamping takes a little
 
 
 def test_scaling_says_the_area_and_keeps_the_centre() -> None:
     n = 2000
-    x, pose = perturb.rescale(digits(n), Draws(3, torch.arange(n)), torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
+    x, pose = clutter.rescale(digits(n), Draws(3, torch.arange(n)), torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
     assert x.shape == (n, 1, 112, 112)
     assert -2 <= pose.min() < -1.9
     assert 3.9 < pose.max() <= 4
@@ -318,7 +318,7 @@ def test_clutter_is_six_crops_of_any_place_of_any_training_image(name: str) -> N
 
 def test_random_affine_without_range_is_the_identity() -> None:
     x = digits(8).float() / 255
-    same = perturb.random_affine(x, Draws(1, torch.arange(8)), 0, 0, (1, 1), 0, "bilinear")
+    same = augment.random_affine(x, Draws(1, torch.arange(8)), 0, 0, (1, 1), 0, "bilinear")
     torch.testing.assert_close(same, x, atol=1e-4, rtol=0)
 
 
@@ -333,7 +333,7 @@ def test_random_affine_agrees_with_torchvision() -> None:
             return torch.full((8, 1), self.values[self._drawn - 1])
 
     x = digits(8).float() / 255
-    ours = perturb.random_affine(x, Fixed(0), 30, 0.2, (0.8, 1.3), 10, "bilinear")
+    ours = augment.random_affine(x, Fixed(0), 30, 0.2, (0.8, 1.3), 10, "bilinear")
     theirs = affine(x, -20.0, [2.8, 1.4], 1.2, [-5.0, 0.0], InterpolationMode.BILINEAR)
     difference = (ours - theirs).abs().mean()
     assert difference < 0.25 * (ours - x).abs().mean(), float(difference)
@@ -341,10 +341,10 @@ def test_random_affine_agrees_with_torchvision() -> None:
 
 def test_crop_and_flip_move_pixels_only() -> None:
     x = torch.arange(2 * 3 * 8 * 8).view(2, 3, 8, 8).float() + 1
-    flipped = perturb.random_flip(x.repeat(50, 1, 1, 1), Draws(1, torch.arange(100)))
+    flipped = augment.random_flip(x.repeat(50, 1, 1, 1), Draws(1, torch.arange(100)))
     mirrored = (flipped[:, 0, 0, 0] == x.repeat(50, 1, 1, 1)[:, 0, 0, 7]).float().mean()
     assert 0.3 < mirrored < 0.7
-    cropped = perturb.random_crop(x, Draws(2, torch.arange(2)), 2)
+    cropped = augment.random_crop(x, Draws(2, torch.arange(2)), 2)
     assert cropped.shape == x.shape
     assert set(cropped.unique().tolist()) <= {0.0, *x.unique().tolist()}
 

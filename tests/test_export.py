@@ -16,10 +16,12 @@ from safetensors.torch import load_file
 from test_archs import make
 from torch import nn
 
-from stn import checkpoint, export, warp
-from stn.archs import stages
-from stn.describe import layers, mflop
-from stn.transforms import Linear
+from stn.commands import export
+from stn.commands.check import layers, mflop
+from stn.models import grids
+from stn.models import layers as model_layers
+from stn.models.transforms import Linear
+from stn.training import checkpoints
 
 WIRINGS = [
     *(("cnn", {}), ("stn_c0", {}), ("stn_c0_coord", {}), ("stn_cx", {}), ("stn_dlx", {}), ("stn_slx", {})),
@@ -67,7 +69,7 @@ def test_exported_networks_compute_the_same_for_any_batch(arch: str, options: di
 def test_torch_export_of_a_fresh_network_leaves_nothing_behind() -> None:
     """What is made while torch.export looks on has no values; a cache must not keep it."""
     network = make("stn_c0_coord").eval()
-    for constant in (warp._axis, stages._coordinates, Linear._basis):
+    for constant in (grids._axis, model_layers._coordinates, Linear._basis):
         constant.known.clear()  # type: ignore[attr-defined]
     program = torch.export.export(network, (images(3),), dynamic_shapes=({0: torch.export.Dim("batch")},))
     with torch.no_grad():
@@ -105,7 +107,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def exported(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "stn.export", *map(str, arguments)],
+        [sys.executable, "-W", "error", "-m", "stn", "export", *map(str, arguments)],
         capture_output=True, text=True, cwd=ROOT, env=environment(), check=False,
     )  # fmt: skip
 
@@ -196,7 +198,7 @@ def test_bad_input_is_one_message(
         ((run, "--seed", 4), "has no finished seed 4; finished: [3, 5]"),
         ((run, "--out", tmp_path / "file"), "File exists"),
     ):
-        assert exit_code_here("stn/export.py", *arguments, monkeypatch=monkeypatch) == 2
+        assert exit_code_here("stn/__main__.py", "export", *arguments, monkeypatch=monkeypatch) == 2
         error = capsys.readouterr().err
         assert message in error
         assert "Traceback" not in error
@@ -221,7 +223,7 @@ def test_a_run_in_double_precision_is_exported_in_double(tmp_path: Path) -> None
     run = only_run(tmp_path)
     (run.path / "env.json").write_text("{damaged")
     export.export_run(str(run.path), None, tmp_path / "out", onnx=False)
-    assert checkpoint.digest(load_file(tmp_path / "out" / "model.safetensors")) == run.results()[0]["weights_sha256"]
+    assert checkpoints.digest(load_file(tmp_path / "out" / "model.safetensors")) == run.results()[0]["weights_sha256"]
     card = (tmp_path / "out" / "card.md").read_text()
     assert "| commit | not known |" in card
     code = "\n".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL))

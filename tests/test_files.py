@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from stn import checkpoint, files
-from stn.checkpoint import Saved
-from stn.config import dump_yaml, format_seeds, load_yaml, parse_seeds, signature, steps_of
-from stn.resolve import resolve
-from stn.rundir import RunDir
-from stn.schema import Arch, Config, Data, Eval, Log, Optim, Train
+from stn.config.fields import steps_of
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Eval, Log, Optim, Train
+from stn.config.seed_list import format_seeds, parse_seeds
+from stn.config.signature import signature
+from stn.config.yaml_files import dump_yaml, load_yaml
+from stn.runs import files
+from stn.runs.directory import RunDir
+from stn.training import checkpoints
+from stn.training.checkpoints import Saved
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +86,7 @@ def run(tmp_path: Path) -> RunDir:
     run = RunDir(tmp_path / "run")
     for step in (10, 20, 30):
         model = {"w": torch.full((3, 2), float(step)), "n": torch.tensor(step)}
-        checkpoint.save_seed(
+        checkpoints.save_seed(
             run, 0, step, Saved(model, {"w//momentum_buffer": torch.ones(3, 2)}, {"best": None}), keep=2
         )
     return run
@@ -93,7 +97,7 @@ def test_newest_checkpoints_are_kept_and_loaded(run: RunDir) -> None:
         "step-00000020.safetensors",
         "step-00000030.safetensors",
     ]
-    saved = checkpoint.load_newest([(run, 0)])[0]
+    saved = checkpoints.load_newest([(run, 0)])[0]
     assert saved.progress["step"] == 30
     assert torch.equal(saved.model["w"], torch.full((3, 2), 30.0))
     assert torch.equal(saved.optimiser["w//momentum_buffer"], torch.ones(3, 2))
@@ -111,41 +115,41 @@ def test_a_damaged_newest_falls_back_with_a_warning(run: RunDir, damage: str) ->
         content = bytearray(b"" if damage == "empty" else b"\x80\x04 pickle?")
     newest.write_bytes(content)
     with pytest.warns(UserWarning, match=r"step-00000030.safetensors is damaged.*falling back"):
-        assert checkpoint.load_newest([(run, 0)])[0].progress["step"] == 20
+        assert checkpoints.load_newest([(run, 0)])[0].progress["step"] == 20
 
 
 def test_a_save_that_was_cut_short_counts_for_no_seed(run: RunDir) -> None:
     run.write_status("running", step=20)
-    assert checkpoint.saved_steps(run, 0) == {20}
+    assert checkpoints.saved_steps(run, 0) == {20}
     run.write_status("running", step=0)
-    assert checkpoint.saved_steps(run, 0) == set()
+    assert checkpoints.saved_steps(run, 0) == set()
     run.write_status("stopped", reason="SIGTERM")
-    assert checkpoint.saved_steps(run, 0) == {20, 30}
+    assert checkpoints.saved_steps(run, 0) == {20, 30}
     run.write_status("running", step=0, seeds="1-3")
-    assert checkpoint.saved_steps(run, 0) == {20, 30}, "this is said of other seeds"
+    assert checkpoints.saved_steps(run, 0) == {20, 30}, "this is said of other seeds"
     run.write_status("running", step=20, seeds="0,7")
-    assert checkpoint.saved_steps(run, 0) == {20}
+    assert checkpoints.saved_steps(run, 0) == {20}
 
 
 def test_a_block_resumes_at_a_step_that_every_seed_has(run: RunDir) -> None:
-    checkpoint.save_seed(run, 1, 20, Saved({"w": torch.ones(1)}, {}, {}), keep=2)
-    assert {s.progress["step"] for s in checkpoint.load_newest([(run, 0), (run, 1)])} == {20}
-    assert checkpoint.load_newest([(run, 0), (run, 2)]) == []
+    checkpoints.save_seed(run, 1, 20, Saved({"w": torch.ones(1)}, {}, {}), keep=2)
+    assert {s.progress["step"] for s in checkpoints.load_newest([(run, 0), (run, 1)])} == {20}
+    assert checkpoints.load_newest([(run, 0), (run, 2)]) == []
 
 
 def test_final_weights_and_digest(run: RunDir) -> None:
     weights = {"b": torch.ones(2), "a": torch.zeros(3, 1).to(torch.bfloat16)}
-    checkpoint.save_final(run, 0, weights)
-    loaded = checkpoint.load_final(run, 0)
-    assert checkpoint.digest(loaded) == checkpoint.digest(dict(reversed(weights.items())))
-    assert checkpoint.digest(loaded) != checkpoint.digest(weights | {"b": torch.tensor([1.0, 1.0000001])})
+    checkpoints.save_final(run, 0, weights)
+    loaded = checkpoints.load_final(run, 0)
+    assert checkpoints.digest(loaded) == checkpoints.digest(dict(reversed(weights.items())))
+    assert checkpoints.digest(loaded) != checkpoints.digest(weights | {"b": torch.tensor([1.0, 1.0000001])})
     with pytest.raises(ValueError, match=r"seed 7 of .* is not finished"):
-        checkpoint.load_final(run, 7)
+        checkpoints.load_final(run, 7)
 
 
 def test_layout_in_memory_does_not_change_the_digest() -> None:
     w = torch.randn(4, 3, 5, 5)
-    assert checkpoint.digest({"w": w}) == checkpoint.digest({"w": w.to(memory_format=torch.channels_last)})
+    assert checkpoints.digest({"w": w}) == checkpoints.digest({"w": w.to(memory_format=torch.channels_last)})
 
 
 def test_seed_lists_round_trip() -> None:

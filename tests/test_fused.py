@@ -16,21 +16,22 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from launch import local
-from stn import fuse, optim
-from stn.archs import build_model
-from stn.config import parse_seeds
+from launch import train as launch_train
+from stn.commands.check import check
+from stn.commands.finish import wrap_up
+from stn.config.dataset import build_dataset
+from stn.config.registry import register
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Log, Optim, Train
+from stn.config.seed_list import parse_seeds
 from stn.data.stream import Stream
-from stn.describe import check
-from stn.finish import wrap_up
-from stn.meter import Meter
-from stn.registry import register
-from stn.resolve import build_dataset, resolve
-from stn.runtime import Runtime
-from stn.schema import Arch, Config, Data, Log, Optim, Train
-from stn.seeds import Seeds
-from stn.stop import Stop
-from stn.trials import Trial, blocks, build_trials, by_run, describe
+from stn.models.build import build_model
+from stn.multiseed.model import Seeds
+from stn.runs.trials import Trial, blocks, build_trials, by_run, describe
+from stn.training import block_size, optimizer
+from stn.training.running_metrics import Meter
+from stn.training.runtime import Runtime
+from stn.training.stop import Stop
 
 
 @register("arch")
@@ -106,18 +107,18 @@ def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: P
 
 def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(Config(), 1)
-    assert fuse.at_once(trials(tmp_path, config()), runtime) == fuse.MOST["cpu"]
-    assert fuse.at_once(trials(tmp_path, config(fuse=7)), runtime) == 7
-    assert fuse.at_once(trials(tmp_path, config(fuse=1)), runtime) == 1
-    assert fuse.at_once(trials(tmp_path, config(seeds="3")), runtime) == 1
+    assert block_size.at_once(trials(tmp_path, config()), runtime) == block_size.MOST["cpu"]
+    assert block_size.at_once(trials(tmp_path, config(fuse=7)), runtime) == 7
+    assert block_size.at_once(trials(tmp_path, config(fuse=1)), runtime) == 1
+    assert block_size.at_once(trials(tmp_path, config(seeds="3")), runtime) == 1
     one = trials(tmp_path, config())[0].config
-    found = fuse.examine(one)
+    found = block_size.examine(one)
     assert 20_000 < found.bytes_per_row < 200_000
     need = 2 * found.bytes_per_row * 129 + 4 * found.bytes_per_seed
     assert found.bytes_per_seed == 4 * Seeds(lambda: build_model(one.arch, (1, 28, 28), 10), [0]).count()
     for seeds in (1, 3):
         monkeypatch.setattr("psutil.virtual_memory", lambda n=seeds: type("", (), {"available": 2 * n * need + 1000}))
-        assert fuse.at_once(trials(tmp_path, config()), runtime) == seeds
+        assert block_size.at_once(trials(tmp_path, config()), runtime) == seeds
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch
     ],
 )
 def test_one_note_says_what_is_slow(arch: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    most = fuse.at_once(trials(tmp_path, config(arch)), Runtime(Config(), 1))
+    most = block_size.at_once(trials(tmp_path, config(arch)), Runtime(Config(), 1))
     said = capsys.readouterr().out
     assert said.startswith(text)
     assert len(said.splitlines()) == bool(text)
@@ -146,7 +147,7 @@ def test_a_number_that_is_none_leaves_seven_of_eight_bit_for_bit() -> None:
         one, facts = resolve(config("stn_slx")), build_dataset("mnist")
         stream = Stream(one.data, facts, list(range(seeds)))
         model = Seeds(lambda: build_model(one.arch, facts.shape, facts.classes), list(range(seeds)))
-        optimiser = optim.SeedOptimiser([one.optim] * seeds, model, stream.clock, 3)
+        optimiser = optimizer.SeedOptimiser([one.optim] * seeds, model, stream.clock, 3)
         for step in range(3):
             optimiser.zero_grad()
             batch = stream.batch(step)
@@ -211,7 +212,7 @@ def test_a_step_that_is_replayed_is_the_step(arch: str, data: str) -> None:
     for replayed in (False, True):
         stream = Stream(one.data, facts, [0, 1], dtype=torch.float64)
         model = Seeds(lambda: build_model(one.arch, facts.shape, facts.classes), [0, 1], dtype=torch.float64)
-        stepper = optim.SeedOptimiser([wish, wish.model_copy(update={"lr": 0.1})], model, stream.clock, 20_000)
+        stepper = optimizer.SeedOptimiser([wish, wish.model_copy(update={"lr": 0.1})], model, stream.clock, 20_000)
         meter = Meter([0, 1], Runtime(Config(), 1), "test")
 
         def update(stream=stream, model=model, stepper=stepper, meter=meter) -> None:
@@ -220,7 +221,7 @@ def test_a_step_that_is_replayed_is_the_step(arch: str, data: str) -> None:
             logits = model(batch.x_SBCHW, stream.clock, batch.row_B)
             loss = (F.cross_entropy(logits.transpose(1, 2), batch.y_SB, reduction="none") * batch.weight_B).sum(1)
             loss.sum().backward()
-            optim.clip_gradients(model, 1.0)
+            optimizer.clip_gradients(model, 1.0)
             stepper.step()
             meter.add(stream.clock, loss.detach(), loss.detach())
 
@@ -372,9 +373,9 @@ def test_fused_and_alone_reach_the_same_accuracies_in_single_precision(tmp_path:
 def test_the_launcher_takes_a_process_per_device_but_no_more_than_seeds(
     words: str, gpus: int, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "cores", lambda: 3)
-    monkeypatch.setattr(local, "gpus", lambda: gpus)
-    line = local.command(words.split())
+    monkeypatch.setattr(launch_train, "cores", lambda: 3)
+    monkeypatch.setattr(launch_train, "gpus", lambda: gpus)
+    line = launch_train.command(words.split())
     assert (Path(line[line.index("--config_file") + 1]).name, line[line.index("--num_processes") + 1]) == expected
     assert line[-len(words.split()) :] == words.split()
 
@@ -383,9 +384,9 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     for visible, count in (("", 0), ("-1", 0), ("0", 1), ("2,3", 2)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        assert local.gpus() == count
+        assert launch_train.gpus() == count
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    assert local.gpus() == 0
+    assert launch_train.gpus() == 0
 
 
 @pytest.mark.usefixtures("every_core")
@@ -397,5 +398,5 @@ def test_the_launcher_trains_seeds_in_processes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rows = [row for path in tmp_path.glob("*/*/*") for row in Run(path).rows("results.jsonl")]
     assert sorted(row["seed"] for row in rows) == parse_seeds("0-3")
-    processes = min(4, local.cores())
+    processes = min(4, launch_train.cores())
     assert {(row["mode"], row["world_size"]) for row in rows} == {("seeds" if processes > 1 else "single", processes)}

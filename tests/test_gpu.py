@@ -6,14 +6,15 @@ import pytest
 import torch
 from conftest import QUIET, SMALL, only_run, train
 
-from stn.archs import build_model
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
+from stn.data.rng import Draws
 from stn.data.stream import Stream
-from stn.replay import Replay
-from stn.resolve import build_dataset, resolve
-from stn.rng import Draws
-from stn.runtime import Runtime
-from stn.schema import Arch, Config, Data
-from stn.seeds import Seeds
+from stn.models.build import build_model
+from stn.multiseed.model import Seeds
+from stn.training.cuda_graph import Replay
+from stn.training.runtime import Runtime
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from stn.archs.transformer import Localisation, Options, SpatialTransformer
-from stn.meter import Meter
-from stn.runtime import Runtime
-from stn.schema import Config
-from stn.seeds import SeedOps
+from stn.config.schema import Config
+from stn.models.transformer import Localisation, Options, SpatialTransformer
+from stn.multiseed.stacked import SeedOps
+from stn.training.running_metrics import Meter
+from stn.training.runtime import Runtime
 
 NAN = float("nan")
 

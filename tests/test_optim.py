@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from stn import optim
-from stn.archs import build_model
-from stn.resolve import build_dataset, resolve
-from stn.schema import Arch, Config, Data, Optim
-from stn.seeds import Seeds
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Optim
+from stn.models.build import build_model
+from stn.multiseed.model import Seeds
+from stn.training import optimizer
 
 
 def curve(steps: int = 100, **fields) -> list[float]:
-    return [optim.learning_rate(Optim(lr=0.1, **fields), step, steps) for step in range(steps)]
+    return [optimizer.learning_rate(Optim(lr=0.1, **fields), step, steps) for step in range(steps)]
 
 
 def torchs(make, steps: int = 100) -> list[float]:
@@ -62,7 +63,7 @@ def test_localisation_has_a_learning_rate_of_its_own(arch: str, own: set[str]) -
     facts = build_dataset("mnist")
     model = Seeds(lambda: build_model(config.arch, facts.shape, facts.classes), [0, 1])
     wish = Optim(name="sgd", lr=0.5, momentum=0.0, schedule="constant", loc_lr_multiplier=0.01)
-    optimiser = optim.SeedOptimiser([wish, wish], model, torch.tensor(0), 1)
+    optimiser = optimizer.SeedOptimiser([wish, wish], model, torch.tensor(0), 1)
     before = {name: p.detach().clone() for name, p in model.stacked.items()}
     for p in model.parameters():
         p.grad = torch.ones_like(p)
@@ -104,7 +105,7 @@ def test_updates_are_torchs(name: str) -> None:
     model, clock = Seeds(Weights, [0, 1, 2], dtype=torch.float64), torch.tensor(0)
     alone = [nn.Parameter(model.stacked["w"][s].detach().clone()) for s in range(3)]
     theirs = [make([p]) for p in alone]
-    ours = optim.SeedOptimiser([wish] * 3, model, clock, 10)
+    ours = optimizer.SeedOptimiser([wish] * 3, model, clock, 10)
     fixed = model.stacked["fixed"].detach().clone()
     for step in range(10):
         clock.fill_(step)
@@ -127,7 +128,7 @@ def test_each_seed_may_have_its_own_learning_rate_and_weight_decay(name: str) ->
 
     def run(wishes: list[Optim], seeds: list[int]) -> Seeds:
         model, clock = Seeds(Weights, seeds, dtype=torch.float64), torch.tensor(0)
-        optimiser = optim.SeedOptimiser(wishes, model, clock, 10)
+        optimiser = optimizer.SeedOptimiser(wishes, model, clock, 10)
         for step in range(10):
             clock.fill_(step)
             optimiser.zero_grad()
@@ -147,6 +148,6 @@ def test_clipping_is_per_seed() -> None:
     model = Seeds(lambda: nn.Linear(3, 2), [0, 1])
     for p in model.parameters():
         p.grad = torch.tensor([100.0, 0.01]).view(2, *[1] * (p.dim() - 1)).expand_as(p).clone()
-    optim.clip_gradients(model, 1.0)
+    optimizer.clip_gradients(model, 1.0)
     norms = torch.cat([p.grad.flatten(1) for p in model.parameters()], 1).norm(dim=1).tolist()  # type: ignore[union-attr]
     assert norms == pytest.approx([1.0, 0.01 * 8**0.5], rel=1e-4)

@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from conftest import CIFAR, needs_cifar
 
-from stn.config import signature
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Config, Data
+from stn.config.signature import signature
 from stn.data import sources
 from stn.data.datasets import points
 from stn.data.geometry import displaced, offsets, quadrilateral, resample, turned
+from stn.data.rng import Draws
 from stn.data.stream import Stream
-from stn.resolve import build_dataset, resolve
-from stn.rng import Draws
-from stn.schema import Config, Data
-from stn.warp import control_points
+from stn.models.grids import control_points
 
 SHA256 = {  # of 200 test images from the first to the last, and of their poses
     "mnist_r": "6de446daf329a6db",
@@ -52,7 +53,7 @@ def digest(name: str) -> str:
 
 
 def test_every_perturbed_set_has_a_digest() -> None:
-    from stn import registry
+    from stn.config import registry
 
     assert {name for name in registry.names("dataset") if build_dataset(name).perturb} == set(SHA256)
 

@@ -11,16 +11,18 @@ import torch
 from conftest import CIFAR, ROOT, Run, environment, needs_cifar, only_run, train
 from PIL import Image
 
-from stn import pictures, pose, show
-from stn.archs import build_model
-from stn.archs.wirings import Transformed
-from stn.config import load_yaml
+from stn.commands import show
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
+from stn.config.yaml_files import load_yaml
 from stn.data.stream import Stream
-from stn.pictures import warps
+from stn.evaluation import pose
+from stn.models.build import build_model
+from stn.models.wirings import Transformed
+from stn.pictures import draw, warps
 from stn.pictures.subject import Subject, image_grids, outline
-from stn.resolve import build_dataset, resolve
-from stn.rundir import RunDir
-from stn.schema import Arch, Config, Data
+from stn.runs.directory import RunDir
 
 
 def config_of(arch: str, dataset: str, **options) -> Config:
@@ -75,7 +77,7 @@ def test_networks_have_the_pictures_that_mean_something(
     arch: str, dataset: str, options: dict, more: set[str] | None, tmp_path: Path
 ) -> None:
     config = config_of(arch, dataset, **options)
-    paths = pictures.of_weights(config, lambda model: model.state_dict(), "a title", tmp_path, [0, 1, 2])
+    paths = draw.of_weights(config, lambda model: model.state_dict(), "a title", tmp_path, [0, 1, 2])
     expected = set() if more is None else {"warp", "object", "region"} | more
     assert {path.stem for path in paths} == {path.stem for path in tmp_path.iterdir()} == expected
 
@@ -212,7 +214,7 @@ def test_the_title_of_the_poses_says_what_the_result_row_says() -> None:
 
 
 def test_the_command_draws_again(run: Run, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "stn.show", str(run.path), "--seed", "1", "--gif", "--images", "0,5"]
+    line = [sys.executable, "-m", "stn", "show", str(run.path), "--seed", "1", "--gif", "--images", "0,5"]
     done = subprocess.run(
         [*line, "--out", str(tmp_path / "new")],
         capture_output=True,
@@ -270,8 +272,8 @@ def test_an_unfinished_run_is_not_drawn(run: Run, capsys, tmp_path: Path) -> Non
 def test_a_network_without_a_transformer_has_curves_only(run: Run, capsys, tmp_path: Path) -> None:
     """A run of cnn, put together from the other one: its weights and its name."""
     config = load_yaml(run.path / "config.yaml")
-    from stn.checkpoint import save_final
-    from stn.config import dump_yaml
+    from stn.config.yaml_files import dump_yaml
+    from stn.training.checkpoints import save_final
 
     plain = config_of("cnn", "mnist_r")
     for name in ("metrics.jsonl", "results.jsonl"):
@@ -291,7 +293,7 @@ def test_what_fails_costs_the_pictures_only(run: Run, monkeypatch: pytest.Monkey
     monkeypatch.setattr(warps, "warp", broken)
     there = RunDir(run.path)
     there.pictures = tmp_path
-    pictures.draw(load_yaml(run.path / "config.yaml"), there)
+    draw.draw(load_yaml(run.path / "config.yaml"), there)
     assert "no pictures: RuntimeError: no ink" in capsys.readouterr().out
 
 

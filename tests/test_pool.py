@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT, environment
 from test_sweep import launch, plan_of
 
-from launch import pool
+from launch.sweep import local
 
 SWEEP = {
     "base": {
@@ -148,16 +148,16 @@ def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
 
 
 def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "cores", lambda: 8)
+    monkeypatch.setattr(local, "cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     one = plan_of(tmp_path, SWEEP | {"cpus": 3}).plan
-    assert len(pool.workers(one, None)) == 2
-    assert len(pool.workers(one, 1)) == 1
+    assert len(local.workers(one, None)) == 2
+    assert len(local.workers(one, 1)) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7,9")
     monkeypatch.setattr(os, "environ", os.environ | {"ACCELERATE_USE_CPU": ""})
-    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in pool.workers(one, None)] == ["2", "3", "5", "7", "9"]
-    assert pool.workers(plan_of(tmp_path, SWEEP | {"gpus": 0, "cpus": 3}).plan, None) == [{}, {}]
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.workers(one, None)] == ["2", "3", "5", "7", "9"]
+    assert local.workers(plan_of(tmp_path, SWEEP | {"gpus": 0, "cpus": 3}).plan, None) == [{}, {}]
     two = plan_of(tmp_path, SWEEP | {"gpus": 2}).plan
-    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in pool.workers(two, None)] == ["2,3", "5,7"]
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.workers(two, None)] == ["2,3", "5,7"]
     with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5"):
-        pool.workers(plan_of(tmp_path, SWEEP | {"gpus": 6}).plan, None)
+        local.workers(plan_of(tmp_path, SWEEP | {"gpus": 6}).plan, None)

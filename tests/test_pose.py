@@ -7,15 +7,27 @@ import torch
 from conftest import QUIET, Run, only_run, train
 from torch import nn
 
-from launch.report.tables import UNITS
-from stn.archs import build_model
-from stn.archs.wirings import Transformed
+from launch.report.analysis.tables import UNITS
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
 from stn.data.stream import Stream
-from stn.evaluate import bypassed
-from stn.pose import _KINDS, POINTS, _line, compensation, linear_part, measure, pixels, sample, summarise, whole
-from stn.resolve import build_dataset, resolve
-from stn.schema import Arch, Config, Data
-from stn.seeds import Seeds
+from stn.evaluation.accuracy import bypassed
+from stn.evaluation.pose import (
+    _KINDS,
+    POINTS,
+    _line,
+    compensation,
+    linear_part,
+    measure,
+    pixels,
+    sample,
+    summarise,
+    whole,
+)
+from stn.models.build import build_model
+from stn.models.wirings import Transformed
+from stn.multiseed.model import Seeds
 
 
 def make(arch: str, dataset: str, **options) -> tuple[Transformed, Stream]:
@@ -153,7 +165,7 @@ def test_whichever_transformer_undoes_a_shift(which: int) -> None:
 
 
 def test_agreement_is_of_the_same_images_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stn.pose._AGREEMENT_IMAGES", 100)
+    monkeypatch.setattr("stn.evaluation.pose._AGREEMENT_IMAGES", 100)
     model, stream = make("stn_c0", "mnist_r")
     found = {measure(model, stream, size)[0]["feature_agreement"] for size in (400, 70)}
     assert max(found) - min(found) < 1e-9

@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from launch.report import page, published
-from launch.report.cells import Cell
-from launch.report.data import load
-from launch.report.markdown import render
-from launch.report.published import Beside, beside, figures
-from launch.report.sections import sections as sections_of
-from launch.report.stats import half_width
-from stn.config import RECIPES, build_config, dump_yaml, load_yaml, overlay, read_yaml, signature
-from stn.resolve import resolve
-from stn.rundir import RunDir
-from stn.schema import Config
+from launch.report.analysis import published
+from launch.report.analysis.cells import Cell
+from launch.report.analysis.published import Beside, beside, figures
+from launch.report.analysis.read import load
+from launch.report.analysis.sections import sections as sections_of
+from launch.report.analysis.stats import half_width
+from launch.report.output import page
+from launch.report.output.markdown import render
+from stn.config.resolve import resolve
+from stn.config.schema import Config
+from stn.config.signature import signature
+from stn.config.yaml_files import RECIPES, build_config, dump_yaml, load_yaml, overlay, read_yaml
+from stn.runs.directory import RunDir
 
 ACCURACIES = [0.9911, 0.9907, 0.9895, 0.9906, 0.9902]
 

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 from conftest import CIFAR, ROOT, only_run
 
-from stn.config import dump_yaml, load_yaml, signature
-from stn.describe import check
-from stn.resolve import build_dataset, resolve
-from stn.runtime import Runtime
-from stn.schema import Arch, Config, Data
-from stn.stop import Stop
-from stn.trials import build_trials
+from stn.commands.check import check
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
+from stn.config.signature import signature
+from stn.config.yaml_files import dump_yaml, load_yaml
+from stn.runs.trials import build_trials
+from stn.training.runtime import Runtime
+from stn.training.stop import Stop
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 COUNTS = {

@@ -11,13 +11,16 @@ import pytest
 from conftest import ROOT
 from test_sweep import TWO, launch, result, saved
 
-from launch.report import build, charts, markdown, page, sections, tables
-from launch.report.cells import differences
-from launch.report.data import load
-from launch.report.stats import compare, summary
-from launch.sweep import Plan
-from stn.config import dump_yaml, load_yaml, parse_seeds
-from stn.rundir import RunDir
+from launch.report import build
+from launch.report.analysis import charts, sections, tables
+from launch.report.analysis.cells import differences
+from launch.report.analysis.read import load
+from launch.report.analysis.stats import compare, summary
+from launch.report.output import markdown, page
+from launch.sweep.plan import Plan
+from stn.config.seed_list import parse_seeds
+from stn.config.yaml_files import dump_yaml, load_yaml
+from stn.runs.directory import RunDir
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from launch.report import figures
-from launch.report.tables import METRICS, Table, Value
+from launch.report.analysis.tables import METRICS, Table, Value
+from launch.report.output import figures
 
 ACCURACY = METRICS[0]
 

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import test_report
 
-from launch.report import build, charts, figures, markdown, page, sections, tables
-from launch.report.data import load
-from launch.sweep import Plan
-from stn.files import read_rows
-from stn.rundir import RunDir
+from launch.report import build
+from launch.report.analysis import charts, sections, tables
+from launch.report.analysis.read import load
+from launch.report.output import figures, markdown, page
+from launch.sweep.plan import Plan
+from stn.runs.directory import RunDir
+from stn.runs.files import read_rows
 
 plan = test_report.plan
 

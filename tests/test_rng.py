@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stn.rng import Draws, Site, _mix, _mix_int, derived_seed
+from stn.data.rng import Draws, Site, _mix, _mix_int, derived_seed
 
 
 def test_numbers_depend_on_keys_alone() -> None:

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn import sampling
-from stn.sampling import deterministic_sample
+from stn.models import sampling
+from stn.models.sampling import deterministic_sample
 
 PADDINGS = ["zeros", "border", "reflection"]
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

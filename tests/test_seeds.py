@@ -9,14 +9,17 @@ import torch.nn.functional as F
 from conftest import BATCH_NORM
 from torch import Tensor, nn
 
-from stn.archs import build_model
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Optim, Train
 from stn.data.stream import Stream
-from stn.optim import SeedOptimiser, clip_gradients
-from stn.resolve import build_dataset, resolve
-from stn.schema import Arch, Config, Data, Optim, Train
-from stn.seeds import SeedOps, Seeds, Stacked, stacked
-from stn.seeds.probe import probe
-from stn.seeds.thin import ThinConv
+from stn.models.build import build_model
+from stn.multiseed import stacked
+from stn.multiseed.model import Seeds
+from stn.multiseed.probe import probe
+from stn.multiseed.stacked import SeedOps, Stacked
+from stn.multiseed.thin_conv import ThinConv
+from stn.training.optimizer import SeedOptimiser, clip_gradients
 
 ARCHS = ["cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx"]
 

@@ -3,10 +3,12 @@
 import json
 from pathlib import Path
 
-from launch.expand import expand
-from stn import registry
-from stn.config import RECIPES, build_config, check, overlay, read_yaml, signature
-from stn.resolve import resolve
+from launch.sweep.expand import expand
+from stn.config import registry
+from stn.config.resolve import resolve
+from stn.config.signature import signature
+from stn.config.validation import check
+from stn.config.yaml_files import RECIPES, build_config, overlay, read_yaml
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "signatures.json").read_text())
 

@@ -13,17 +13,17 @@ import psutil
 import pytest
 from conftest import ROOT, environment, only_run, train
 
-from stn import log as log_module
-from stn import wandb_run
-from stn.config import signature
-from stn.log import Log
-from stn.resolve import resolve
-from stn.rundir import RunDir
-from stn.schema import Arch, Config, Optim
-from stn.schema import Log as LogFields
-from stn.sinks import ConsoleSink, WandbSink
-from stn.trials import Trial
-from stn.wandb_run import group, run_id
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Optim
+from stn.config.schema import Log as LogFields
+from stn.config.signature import signature
+from stn.runs.directory import RunDir
+from stn.runs.trials import Trial
+from stn.tracking import log as log_module
+from stn.tracking import wandb_run
+from stn.tracking.log import Log
+from stn.tracking.sinks import ConsoleSink, WandbSink
+from stn.tracking.wandb_run import group, run_id
 
 TRAIN_ROW = {
     "kind": "train",
@@ -187,13 +187,13 @@ def test_a_dead_sink_is_one_warning(when: str, tmp_path: Path, monkeypatch: pyte
 
     said: list[str] = []
     monkeypatch.setattr(log_module, "WandbSink", Dead)
-    monkeypatch.setattr(log_module, "say", said.append)
+    monkeypatch.setattr(log_module, "warn", said.append)
     run = RunDir(tmp_path)
     log = Log([Trial(config(), "abc", 3, run)], 0, writes=True)
     log.rows([TRAIN_ROW])
     log.rows([EVAL_ROW])
     log.close([])
-    assert said == ["warning: W&B is off: RuntimeError: broken pipe"]
+    assert said == ["W&B is off: RuntimeError: broken pipe"]
     assert len(run.metrics.read_text().splitlines()) == 2
 
 
@@ -258,7 +258,7 @@ def test_wandb_offline_and_a_server_that_does_not_answer(tmp_path: Path) -> None
     assert json.loads((only_run(tmp_path / "dead").path / "status.json").read_text())["state"] == "finished"
 
 
-LOGGED_IN = "import sys, wandb; from stn.wandb_run import logged_in; sys.exit(10 + logged_in(wandb))"
+LOGGED_IN = "import sys, wandb; from stn.tracking.wandb_run import logged_in; sys.exit(10 + logged_in(wandb))"
 
 
 @pytest.mark.slow
@@ -284,7 +284,7 @@ def test_a_login_is_found_where_the_client_keeps_it(entry: str, variables: dict,
 
 ENDING = """
 import os, signal, sys, psutil, wandb
-from stn import wandb_run
+from stn.tracking import wandb_run
 wandb_run.EXIT_S = 1.0
 wandb_run.bound_exit()
 wandb.init(mode="offline", dir=sys.argv[1], settings=wandb.Settings(**wandb_run.QUIET)).finish()

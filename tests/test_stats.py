@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from launch.report import stats
-from launch.report.stats import compare, holm, seeds_needed, sign_flip_p, summary
+from launch.report.analysis import stats
+from launch.report.analysis.stats import compare, holm, seeds_needed, sign_flip_p, summary
 
 
 def test_a_summary_by_hand() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from stn.rundir import RunDir
-from stn.stop import AGREE_EVERY, Stop
+from stn.runs.directory import RunDir
+from stn.training.stop import AGREE_EVERY, Stop
 
 
 @pytest.mark.parametrize(

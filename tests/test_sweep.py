@@ -10,14 +10,19 @@ import pytest
 import yaml
 from conftest import ROOT, environment
 
-from launch import attempt, collect, slurm, sweep
-from launch.collect import look, write_note
-from launch.expand import Change, expand
-from launch.expand import write as write_plan
-from launch.sweep import Plan, find_plan
-from stn.config import load_yaml, parse_seeds, signature
-from stn.resolve import resolve
-from stn.rundir import RunDir
+from launch.sweep import job as jobs
+from launch.sweep import plan as plans
+from launch.sweep import slurm, status
+from launch.sweep.expand import Change, expand
+from launch.sweep.expand import write as write_plan
+from launch.sweep.job import begin
+from launch.sweep.plan import Plan, find_plan
+from launch.sweep.status import look, write_note
+from stn.config.resolve import resolve
+from stn.config.seed_list import parse_seeds
+from stn.config.signature import signature
+from stn.config.yaml_files import load_yaml
+from stn.runs.directory import RunDir
 
 TWO = {"base": {"limit_train": 256, "epochs": 1}, "grid": {"arch": ["cnn", "stn_slx"]}, "seeds": "0-3"}
 
@@ -191,21 +196,21 @@ def test_an_edit_adds_and_removes_only_what_changed(tmp_path: Path) -> None:
 
 
 def test_every_sweep_that_ships_expands(tmp_path: Path) -> None:
-    found = {path.stem: expand(path, str(tmp_path)) for path in sweep.FILES.glob("*.yaml")}
+    found = {path.stem: expand(path, str(tmp_path)) for path in plans.FILES.glob("*.yaml")}
     assert set(found) >= {"paper_mnist", "conv_vs_coord", "depth", "cifar10", "smoke"}
     paper = found["paper_mnist"]
     assert len(paper.cells) == 15
     assert sum(len(parse_seeds(job.seeds)) for job in paper.plan.jobs) == 150
     smoke = found["smoke"]
     assert (len(smoke.cells), len(smoke.plan.jobs)) == (3, 12)
-    for path in sweep.FILES.glob("*.yaml"):
+    for path in plans.FILES.glob("*.yaml"):
         assert f"configs/sweeps/{path.name}" in path.read_text().split("\n\n")[0], f"{path}: no command on top"
 
 
 def test_launch_never_imports_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from launch import __main__, expand, sweep\n"
-        f"expand.expand(sweep.find_sweep('paper_mnist'), {str(tmp_path)!r})\n"
+        "import sys; from pathlib import Path; from launch import __main__; from launch.sweep import expand, plan\n"
+        f"expand.expand(plan.find_sweep('paper_mnist'), {str(tmp_path)!r})\n"
         "print({'torch', 'numpy', 'wandb', 'accelerate'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -215,7 +220,7 @@ def test_launch_never_imports_torch(tmp_path: Path) -> None:
 # ---- where it stands
 
 
-def result(plan: Plan, job: sweep.Job, seed: int, acc: float = 0.9, **more: object) -> None:
+def result(plan: Plan, job: plans.Job, seed: int, acc: float = 0.9, **more: object) -> None:
     run = RunDir(plan.experiment / job.sig / job.block)
     run.add_result({"seed": seed, "sig": job.sig, "status": "finished", "test_acc": acc} | more)
 
@@ -242,8 +247,8 @@ def plan(tmp_path: Path) -> Plan:
 def test_states_are_told_from_files(plan: Plan) -> None:
     states = [one.state for one in look(plan)]
     assert states == ["done", "failed", "running", "stopped", "stopped", "failed", "waiting", "failed"]
-    cnn, slx = collect.cells(look(plan))
-    assert {state: cnn[state] for state in collect.STATES} == {
+    cnn, slx = status.cells(look(plan))
+    assert {state: cnn[state] for state in status.STATES} == {
         "done": 4,
         "running": 1,
         "waiting": 0,
@@ -277,8 +282,8 @@ def test_damaged_files_are_no_traceback(plan: Plan) -> None:
         run = RunDir(plan.experiment / job.sig / job.block)
         run.path.mkdir(exist_ok=True, parents=True)
         run.status.write_text(text)
-        collect.note_file(plan, job).parent.mkdir(exist_ok=True)
-        collect.note_file(plan, job).write_text(text)
+        status.note_file(plan, job).parent.mkdir(exist_ok=True)
+        status.note_file(plan, job).write_text(text)
     after = [one.state for one in look(plan)]
     assert after[:3] == before[:3]
     assert set(after[3:]) == {"stopped"}
@@ -321,12 +326,12 @@ def test_only_missing_leaves_out_what_failed_and_what_is_at_work(plan: Plan, tmp
 
 def test_a_job_without_progress_is_given_up(plan: Plan) -> None:
     job = plan.jobs[3]
-    assert [attempt.begin(plan, job) for _ in range(4)] == [True] * 4
+    assert [begin(plan, job) for _ in range(4)] == [True] * 4
     RunDir(plan.experiment / job.sig / job.block).write_status("running", step=12, steps=20)
-    assert [attempt.begin(plan, job) for _ in range(5)] == [True] * 4 + [False]
+    assert [begin(plan, job) for _ in range(5)] == [True] * 4 + [False]
     assert look(plan, [job])[0].error == "given up after 4 starts without progress"
-    attempt.forgive(plan, look(plan, [job])[0])
-    assert attempt.begin(plan, job)
+    jobs.forgive(plan, look(plan, [job])[0])
+    assert begin(plan, job)
 
 
 def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> None:
@@ -334,7 +339,7 @@ def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> No
     job = plan.jobs[3]
     run = RunDir(plan.experiment / job.sig / job.block)
     for i in range(6):
-        assert attempt.begin(plan, job)
+        assert begin(plan, job)
         run.write_status("running", seeds=job.seeds, step=1000 * (i + 1), steps=10**6)
         run.write_end("stopped", reason="SIGTERM", finished=0, failed=[])
 
@@ -346,7 +351,7 @@ def test_a_job_trains_into_the_folder_of_its_plan(tmp_path: Path, monkeypatch: p
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     plan = find_plan(str(tmp_path / "moved" / "two"), "runs")
-    words = attempt.command(plan, plan.jobs[0])
+    words = jobs.command(plan, plan.jobs[0])
     assert words[words.index("--runs") + 1] == str(tmp_path / "moved")
 
 
@@ -357,9 +362,9 @@ def test_no_worker_is_a_mistake(tmp_path: Path) -> None:
 
 
 def test_what_has_failed_is_forgotten_by_retry_alone(plan: Plan) -> None:
-    collect.forget_failed(look(plan)[1])
+    status.forget_failed(look(plan)[1])
     assert look(plan)[1].missing == [3]
-    attempt.forgive(plan, look(plan)[5])
+    jobs.forgive(plan, look(plan)[5])
     assert look(plan)[5].state == "stopped"
 
 
@@ -471,6 +476,6 @@ def test_the_newest_rows_are_found_before_the_poses_of_many_seeds(tmp_path: Path
     run.add_metrics([{"kind": "train", "step": 8}, {"kind": "eval", "step": 9}])
     points = {"applied": [0.1234] * 200, "predicted": [0.1234] * 200}
     run.add_metrics([{"kind": "pose", "seed": seed, "step": 9, "degrees": points} for seed in range(64)])
-    found = collect.last_metrics(run)
+    found = status.last_metrics(run)
     assert (found["train"]["step"], found["eval"]["step"], found["pose"]["seed"]) == (8, 9, 63)
     assert run.metrics.stat().st_size > 1 << 16

@@ -56,7 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_start_leaves_out_what_is_slow_to_import(tmp_path: Path) -> None:
     done = train("--steps", 1, *SMALL, runs=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert {"torch", "accelerate", "stn.optim"} <= imported
+    assert {"torch", "accelerate", "stn.training.optimizer"} <= imported
     slow = {
         "torch._dynamo",
         "torch.distributed.tensor",
@@ -109,7 +109,7 @@ def test_the_same_command_again_says_finished_and_does_nothing(trained: Path) ->
 
 def test_evaluate_gives_the_recorded_figures(trained: Path, tmp_path: Path) -> None:
     run = only_run(trained)
-    evaluate = [sys.executable, "-m", "stn.evaluate"]
+    evaluate = [sys.executable, "-m", "stn", "evaluate"]
     done = subprocess.run([*evaluate, str(run.path)], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert f"test_acc {run.results()[0]['test_acc']:.6f}" in done.stdout

@@ -8,18 +8,19 @@ import torch
 import torch.nn.functional as F
 from conftest import only_run
 
-from stn.archs import build_model
-from stn.archs.transformer import Localisation, Options, SpatialTransformer
-from stn.archs.wirings import Transformed, count
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Log, Optim, Train
 from stn.data.sources import mnist
-from stn.resolve import build_dataset, resolve
-from stn.runtime import Runtime
-from stn.schema import Arch, Config, Data, Log, Optim, Train
-from stn.seeds.probe import probe
-from stn.stop import Stop
-from stn.transforms import LINEAR, build_family
-from stn.trials import build_trials
-from stn.warp import axes, bend, plate_grid, sample
+from stn.models.build import build_model
+from stn.models.grids import axes, bend, plate_grid, sample
+from stn.models.transformer import Localisation, Options, SpatialTransformer
+from stn.models.transforms import LINEAR, build_family
+from stn.models.wirings import Transformed, count
+from stn.multiseed.probe import probe
+from stn.runs.trials import build_trials
+from stn.training.runtime import Runtime
+from stn.training.stop import Stop
 
 FAMILIES = [*LINEAR, "tps"]
 PARAMETERS = {"translation": 2, "attention": 3, "similarity": 4, "affine": 6, "projective": 8, "tps": 32}

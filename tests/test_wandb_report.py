@@ -16,14 +16,14 @@ from conftest import ROOT, environment
 from test_sweep import TWO, launch, result, saved
 from wandb_server import Kept, WandbServer
 
-from launch.report import wandb_report, wandb_spec
-from launch.report.cells import Cell, Comparison
-from launch.report.data import load
-from launch.report.sections import sections
-from launch.report.wandb_report import MEMORY, SPEC
-from launch.report.wandb_spec import title
-from stn.rundir import RunDir
-from stn.wandb_run import describe, run_id, values
+from launch.report.analysis.cells import Cell, Comparison
+from launch.report.analysis.read import load
+from launch.report.analysis.sections import sections
+from launch.report.output import wandb_report, wandb_spec
+from launch.report.output.wandb_report import MEMORY, SPEC
+from launch.report.output.wandb_spec import title
+from stn.runs.directory import RunDir
+from stn.tracking.wandb_run import describe, run_id, values
 
 EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'"
 server = test_wandb_sync.server

@@ -16,13 +16,15 @@ import wandb
 from conftest import ROOT, command, environment, only_run, train
 from wandb_server import WandbServer
 
-from launch import wandb_client, wandb_sync
-from launch.wandb_sync import find, sync
-from stn.config import dump_yaml
-from stn.resolve import resolve
-from stn.rundir import Row, RunDir, read_rows
-from stn.schema import Arch, Config, Log
-from stn.sinks import WandbSink
+from launch.wandb import client as wandb_client
+from launch.wandb import sync as wandb_sync
+from launch.wandb.sync import find, sync
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Log
+from stn.config.yaml_files import dump_yaml
+from stn.runs.directory import Row, RunDir
+from stn.runs.files import read_rows
+from stn.tracking.sinks import WandbSink
 
 
 @pytest.fixture

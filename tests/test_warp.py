@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from conftest import invert
 
-from stn.archs.transformer import Localisation, Options, SpatialTransformer, is_localisation
-from stn.warp import affine_grid, compose, sample
+from stn.models.grids import affine_grid, compose, sample
+from stn.models.transformer import Localisation, Options, SpatialTransformer, is_localisation
 
 
 def random_theta(n: int) -> torch.Tensor:

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from test_archs import make
 from torch import nn
 
-from stn.config import find_recipe
-from stn.evaluate import main
-from stn.weights import fit, load_plain
+from stn.commands.evaluate import main
+from stn.config.yaml_files import find_recipe
+from stn.evaluation.foreign_weights import fit, load_plain
 
 RECIPE = "arch: {name: stn_c0_coord, net: tutorial_first, padding: zeros, align_corners: false}\ndataset: mnist\n"
 
@@ -159,9 +159,9 @@ def test_recipes_are_found_by_name(tmp_path: Path) -> None:
 
 
 def test_evaluate_prints_what_the_network_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from stn.config.schema import Data
     from stn.data.datasets import plain_mnist
     from stn.data.stream import Stream
-    from stn.schema import Data
 
     (tmp_path / "own.yaml").write_text(RECIPE)
     network = make("stn_c0_coord", net="tutorial_first", padding="zeros", align_corners=False).eval()
@@ -216,9 +216,9 @@ def test_bad_commands_are_one_message_and_exit_code_2(
         def refuse(path: Path) -> list:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-        monkeypatch.setattr("stn.files.read_rows", refuse)
+        monkeypatch.setattr("stn.commands.evaluate.read_rows", refuse)
     arguments = [str(places.get(a, a)) for a in arguments]
-    assert exit_code_here("stn/evaluate.py", *arguments, monkeypatch=monkeypatch) == 2
+    assert exit_code_here("stn/__main__.py", "evaluate", *arguments, monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error

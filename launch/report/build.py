@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from launch.report import figures, markdown, page
-from launch.report.cells import Comparison
-from launch.report.sections import Section, sections
-from stn.files import write_atomic
+from launch.report.analysis.cells import Comparison
+from launch.report.analysis.sections import Section, sections
+from launch.report.output import figures, markdown, page
+from stn.runs.files import write_atomic
 
 
 def write(comparison: Comparison, out: Path) -> list[Section]:

@@ -3,24 +3,19 @@
 Must not know torch: what loads and what perturbs is imported when it is called.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stn.later import Module
-from stn.registry import register
+from stn.config.dataset import Dataset
+from stn.config.lazy import Module
+from stn.config.registry import register
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from stn.data import distort, perturb, sources
-    from stn.rng import Draws
+    from stn.data import clutter, distort, sources
 else:
-    distort, perturb, sources = (Module(f"stn.data.{name}") for name in ("distort", "perturb", "sources"))
+    clutter, distort, sources = (Module(f"stn.data.{name}") for name in ("clutter", "distort", "sources"))
 
-Load = Callable[[str | None], "sources.Images"]
-Perturb = Callable[["Tensor", "Draws", "Tensor"], "tuple[Tensor, Tensor]"]
 
 MOVED = ("degrees", "log2_area", "x", "y")
 """Pose: counter-clockwise as seen, then area and place of the image's centre, in pixels, right and down."""
@@ -29,31 +24,6 @@ MOVED = ("degrees", "log2_area", "x", "y")
 def points(n: int) -> tuple[str, ...]:
     """Names for a pose: how far from each of n points of a grid, row by row, the output shows what is there."""
     return tuple(f"{axis}{k + 1}" for k in range(n) for axis in "xy")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What is known of a data set before it is loaded."""
-
-    load: Load
-    shape: tuple[int, int, int]
-    """Of one image after the perturbation."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    net: str
-    """The network that an architecture takes unless told otherwise."""
-    train: int = 60_000
-    test: int = 10_000
-    replicas: int = 1
-    """Fixed perturbations of each test image."""
-    classes: int = 10
-    side: int = 28
-    """Of an image before the perturbation."""
-    test_figures: tuple[tuple[float, ...], tuple[float, ...]] | None = None
-    """Mean and SD that normalise test images, where they are not the training images'."""
-    perturb: Perturb | None = None
-    pose: tuple[str, ...] = ()
-    """Names of the numbers that say which perturbation was applied."""
 
 
 def _mnist(side: int, mean: float, std: float, net: str, **rest) -> Dataset:
@@ -75,13 +45,13 @@ def mnist_r() -> Dataset:
 @register("dataset")
 def mnist_t() -> Dataset:
     """MNIST digits anywhere on a 60x60 canvas with clutter; 10 fixed variants of each test image."""
-    return _mnist(60, 0.0363, 0.1870, "finnveden_t", replicas=10, perturb=perturb.translate, pose=("x", "y"))
+    return _mnist(60, 0.0363, 0.1870, "finnveden_t", replicas=10, perturb=clutter.translate, pose=("x", "y"))
 
 
 @register("dataset")
 def mnist_s() -> Dataset:
     """MNIST digits half to four times as large on a 112x112 canvas with clutter; 10 fixed variants."""
-    return _mnist(112, 0.0414, 0.1751, "finnveden_s", replicas=10, perturb=perturb.rescale, pose=("log2_area",))
+    return _mnist(112, 0.0414, 0.1751, "finnveden_s", replicas=10, perturb=clutter.rescale, pose=("log2_area",))
 
 
 @register("dataset")

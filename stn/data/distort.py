@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stn.data.geometry import displaced, exp2, log2, resample, turned
-from stn.rng import Draws
+from stn.data.rng import Draws
 
 
 def rotate(x_MCHW: Tensor, draws: Draws, pool: Tensor, limit: float = 90) -> tuple[Tensor, Tensor]:

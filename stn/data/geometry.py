@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.warp import control_points, plate_grid
+from stn.models.grids import control_points, plate_grid
 
 _FINE = 1024
 """Positions out of float64 become multiples of this part of a pixel: their last bits depend on the machine."""

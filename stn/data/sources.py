@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stn.files import write_atomic
+from stn.runs.files import write_atomic
 
 
 class Images(NamedTuple):

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.config import share
-from stn.data.datasets import Dataset
+from stn.config.dataset import Dataset
+from stn.config.schema import Data
+from stn.config.seed_list import share
+from stn.data.augment import random_affine, random_crop, random_flip
 from stn.data.geometry import unit
-from stn.data.perturb import random_affine, random_crop, random_flip
-from stn.rng import Draws, Site
-from stn.schema import Data
+from stn.data.rng import Draws, Site
 
 TEST_SEED = 20_040_678  # fixes the test perturbations for good
 CACHED = 2**18

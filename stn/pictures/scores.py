@@ -3,10 +3,10 @@
 import torch
 from matplotlib.figure import Figure
 
-from stn.config import steps_of
-from stn.files import read_rows
-from stn.rundir import RunDir
-from stn.schema import Config
+from stn.config.fields import steps_of
+from stn.config.schema import Config
+from stn.runs.directory import RunDir
+from stn.runs.files import read_rows
 
 
 def _title(config: Config, n: int) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from stn.files import write_atomic
+from stn.runs.files import write_atomic
 
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
 """Okabe and Ito's, which colour-blind readers can tell apart."""

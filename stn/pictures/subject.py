@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn import pose
-from stn.archs.wirings import Transformed
 from stn.data.stream import Stream
+from stn.evaluation import pose
+from stn.models.grids import axes, bend, compose, grid_from, project, sample
+from stn.models.wirings import Transformed
 from stn.pictures.sheet import Strip
-from stn.rundir import Row
-from stn.warp import axes, bend, compose, grid_from, project, sample
+from stn.runs.directory import Row
 
 
 def image_grids(model: Transformed, shape: tuple[int, ...], theta_BP: Tensor) -> list[Tensor]:

@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from stn import pose
 from stn.data.stream import Stream
-from stn.files import write_atomic
+from stn.evaluation import pose
+from stn.models.grids import affine_grid, sample
 from stn.pictures.sheet import Strip, sheet
 from stn.pictures.subject import Subject, as_maps, image_grids, outline
-from stn.warp import affine_grid, sample
+from stn.runs.files import write_atomic
 
 _POINTS = 3_000
 _OBJECTS = 3

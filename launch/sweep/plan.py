@@ -1,0 +1,154 @@
+"""A sweep file, and a sweep on disk: its cells (settings), and jobs (blocks of a cell's seeds) with ids that stay.
+
+    runs/<name>/sweep/
+        sweep.yaml       the sweep as it was expanded last
+        manifest.jsonl   a row per job
+        cells/<sig>.yaml the resolved configuration of each cell
+        jobs/            what is known of a job beside its run directory: starts, its last error
+        logs/            what jobs printed
+        slurm/           each submission: the array scripts, their lists of jobs, Slurm's ids
+
+Must not know how jobs are run, nor torch.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import AfterValidator, Field
+
+from stn.config.fields import Positive, Section
+from stn.config.seed_list import parse_seeds
+from stn.config.yaml_files import RECIPES, find_recipe, read_mapping
+from stn.runs.directory import block_name
+
+FILES = RECIPES / "sweeps"
+_UNITS = {"minute": 1, "hour": 60, "day": 24 * 60}
+
+
+def _minutes(text: str) -> str:
+    match = re.fullmatch(r"(\d+) (minute|hour|day)s?", text.strip())
+    if not match or int(match[1]) == 0:
+        raise ValueError("a time is a number of minutes, hours or days, such as '90 minutes'")
+    return f"{match[1]} {match[2]}s"
+
+
+class Sweep(Section):
+    """What a file in configs/sweeps/ may say."""
+
+    name: str | None = None
+    """Folder under runs; None: the file's name."""
+    recipe: str | None = None
+    """Recipe that every cell starts from."""
+    base: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """Keys of a configuration that hold for all cells."""
+    grid: Annotated[dict[str, list[Any]], Field(default_factory=dict)]
+    """Keys of a configuration, each with its values, or ``recipe`` with names; cells are all combinations."""
+    exclude: Annotated[list[dict[str, Any]], Field(default_factory=list)]
+    """Combinations to leave out: all cells for which everything that an entry says is true."""
+    seeds: str
+    """Seeds of every cell, such as 0-99."""
+    seeds_per_job: Positive = 8
+    """Seeds that one job trains, as many of them at once as train.fuse allows."""
+    time: Annotated[str, AfterValidator(_minutes)] = "4 hours"
+    """Slurm: time limit of a job; it saves before, and goes on in the queue."""
+    gpus: Annotated[int | None, Field(ge=0)] = None
+    """GPUs of a job: a process on each; 0: one process on CPUs; None: one where this machine has any, none on Slurm."""
+    cpus: Positive = 1
+    """CPU cores of a job."""
+    memory: Annotated[str | None, Field(pattern=r"^\d+[KMGT]?$")] = None
+    """Slurm: memory of a job, such as 8G; None: what the site gives."""
+    restarts: Annotated[int, Field(ge=0)] = 3
+    """Starts in a row without progress after which a job is given up."""
+
+    def minutes(self) -> int:
+        number, unit = self.time.split()
+        return int(number) * _UNITS[unit.removesuffix("s")]
+
+
+class Job(NamedTuple):
+    sig: str
+    seeds: str
+    arch: str
+    dataset: str
+    setting: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.sig}/{self.block}"
+
+    @property
+    def block(self) -> str:
+        """The name of its run directory."""
+        return block_name(self.seeds)
+
+    @property
+    def label(self) -> str:
+        return " ".join(part for part in (self.arch, self.dataset, self.setting) if part)
+
+
+class Plan(NamedTuple):
+    """A sweep on disk."""
+
+    folder: Path
+    sweep: Sweep
+    jobs: list[Job]
+
+    @property
+    def experiment(self) -> Path:
+        return self.folder.parent
+
+    def cell_file(self, job: Job) -> Path:
+        return self.folder / "cells" / f"{job.sig}.yaml"
+
+    def log(self, job: Job) -> Path:
+        return self.folder / "logs" / f"{job.sig}_{job.block}.log"
+
+
+# ---- a file, or what is there of it
+
+
+def find_sweep(text: str) -> Path:
+    """A file, or one of configs/sweeps/ with or without its ending."""
+    return find_recipe(text, FILES, "sweep")
+
+
+def read_sweep(path: Path) -> Sweep:
+    given: Any = {key: value for key, value in read_mapping(path).items() if value is not None}
+    try:
+        sweep = Sweep(**({"name": path.stem} | given))
+        parse_seeds(sweep.seeds)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not re.fullmatch(r"[\w.-]+", str(sweep.name)) or str(sweep.name).startswith("."):
+        raise ValueError(f"{path}: name '{sweep.name}' cannot be a folder's name")
+    return sweep
+
+
+def folder_of(sweep: Sweep, runs: str) -> Path:
+    return Path(runs) / str(sweep.name) / "sweep"
+
+
+def find_plan(text: str, runs: str) -> Plan:
+    """The plan of a sweep that has been expanded: by its file, its name, or its folder under runs."""
+    path = Path(text)
+    for folder in (path, path / "sweep", Path(runs) / text / "sweep"):
+        if (folder / "manifest.jsonl").is_file():
+            return load_plan(folder)
+    try:
+        folder = folder_of(read_sweep(find_sweep(text)), runs)
+    except ValueError as error:
+        raise ValueError(f"nothing of '{text}' in {runs}, and {error}") from None
+    if not (folder / "manifest.jsonl").is_file():
+        raise ValueError(f"{text} has not been started: there is no {folder}")
+    return load_plan(folder)
+
+
+def load_plan(folder: Path) -> Plan:
+    """What has been written; a damaged manifest would lose jobs without a word."""
+    try:
+        rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+        return Plan(folder, Sweep.model_validate(read_mapping(folder / "sweep.yaml")), [Job(**row) for row in rows])
+    except (TypeError, ValueError):
+        raise ValueError(f"{folder} is damaged; remove its manifest.jsonl, and run the sweep again") from None

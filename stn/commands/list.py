@@ -1,0 +1,21 @@
+"""--list: what can be picked."""
+
+from rich.table import Table
+from rich.text import Text
+
+from stn.config import registry
+from stn.config.yaml_files import RECIPES
+from stn.tracking.console import console
+
+
+def list_names() -> int:
+    for kind, title in (("arch", "Architectures"), ("net", "Networks"), ("dataset", "Data sets")):
+        table = Table("name", "what it is", title=f"{title} (--{kind})", title_justify="left")
+        for name, line in registry.names(kind).items():
+            table.add_row(name, Text(line))
+        console.print(table)
+    table = Table("file", "what it is", title="Recipes (--config)", title_justify="left")
+    for path in sorted(RECIPES.glob("*.yaml")):
+        table.add_row(f"configs/{path.name}", Text(path.read_text().splitlines()[0].lstrip("# ")))
+    console.print(table)
+    return 0

@@ -1,0 +1,69 @@
+"""What fields of a configuration are made of: their types, and one clear line for each fault.
+
+Must not know which fields there are.
+"""
+
+import re
+from typing import Annotated, Any
+
+import tyro
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from stn.config.registry import nearest
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(?:(epoch|step)s?|%)")
+
+
+def _duration(text: str) -> str:
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise ValueError(
+            "a duration is a number of epochs or steps, or a share of the run: '2 epochs', '500 steps', '30 %'"
+        )
+    return f"{match[1]} {match[2] + 's' if match[2] else '%'}"
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+def short(flag: str) -> Any:
+    """A short command-line name beside the dotted one; YAML takes it at the top level."""
+    return tyro.conf.arg(aliases=[f"--{flag}"])
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line per fault, with the nearest valid name for an unknown key."""
+    lines = []
+    for fault in error.errors():
+        where, text = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"unknown key '{where}'; {nearest(where, model.model_fields)}")
+        elif isinstance(fault["input"], dict):  # a section that has explained itself
+            lines.append(f"{where}: {text}")
+        else:
+            lines.append(f"{where}: {text[0].lower()}{text[1:]} (got {fault['input']!r})")
+    return "\n".join(lines)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+    def __init__(self, **values: Any) -> None:
+        for key, value in values.items():
+            field = type(self).model_fields.get(key)
+            if isinstance(value, bool) and field is not None and "bool" not in str(field.annotation):
+                raise ValueError(f"{key}: {value} is no value for it (YAML reads yes, no, on and off as booleans)")
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ValueError(explain(error, type(self))) from None
+
+
+def steps_of(duration: str, steps_per_epoch: int | None = None, run: float | None = None) -> int:
+    """The one place where epochs, and shares of a run of so many steps, become steps. Resolved ones need neither."""
+    number, unit = duration.split()
+    whole = {"steps": 1, "epochs": steps_per_epoch, "%": run and run / 100}[unit]
+    assert whole is not None or not float(number), f"{duration} is not resolved"
+    return round(float(number) * (whole or 0))

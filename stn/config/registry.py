@@ -1,0 +1,80 @@
+"""Names for what a user can pick: architectures, networks, data sets.
+
+An entry is a decorated function; its keyword-only arguments are its options and its
+docstring's first line is what ``--list`` prints. Must not know what the entries build.
+"""
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from stn.config.lazy import Later, outline
+
+
+class Entry(NamedTuple):
+    function: Callable
+    line: str
+    """What --list prints."""
+    options: dict[str, Any]
+
+
+_entries: dict[str, dict[str, Entry]] = {}
+
+
+def _keywords(function: Callable) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _entry(kind: str, name: str, function: Callable, text: str | None, options: dict[str, Any]) -> Entry:
+    if not text:
+        raise ValueError(f"{kind} '{name}' has no docstring; its first line is shown by --list")
+    return Entry(function, text.strip().splitlines()[0], options)
+
+
+def register(kind: str, name: str | None = None, extends: Callable | None = None) -> Callable:
+    """Enter a function under a name (its own); ``extends`` is a callable whose options it passes on."""
+
+    def enter(function: Callable) -> Callable:
+        own, known = name or function.__name__, _entries.setdefault(kind, {})
+        if own in known and not isinstance(known[own].function, Later):
+            raise ValueError(f"{kind} '{own}' is registered twice")
+        options = (_keywords(extends) if extends else {}) | _keywords(function)
+        known[own] = _entry(kind, own, function, function.__doc__, options)
+        return function
+
+    return enter
+
+
+def expect(package: str) -> None:
+    """Know the entries of a package from its source, until it is imported and they enter themselves."""
+    for kind, name, function, text, options in outline(package):
+        _entries.setdefault(kind, {}).setdefault(name, _entry(kind, name, function, text, options))
+
+
+def names(kind: str) -> dict[str, str]:
+    """Every name of a kind with its one-line description."""
+    return {name: entry.line for name, entry in _entries[kind].items()}
+
+
+def nearest(word: str, known) -> str:
+    """A hint for a misspelt word: the closest known one, else all of them."""
+    known = sorted(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+
+
+def _find(kind: str, name: str) -> Entry:
+    if name not in _entries[kind]:
+        raise ValueError(f"unknown {kind} '{name}'; {nearest(name, _entries[kind])}")
+    return _entries[kind][name]
+
+
+def find(kind: str, name: str) -> Callable:
+    return _find(kind, name).function
+
+
+def options(kind: str, name: str) -> dict[str, Any]:
+    """The options of an entry with their defaults."""
+    return dict(_find(kind, name).options)

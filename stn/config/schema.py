@@ -1,0 +1,204 @@
+"""The fields of a configuration, one model per owner; the line below a field is its help text.
+
+``None`` in ``arch`` means "the entry's own default"; ``stn.config.resolve`` fills it in.
+Must not know torch, nor what the names stand for.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from stn.config.fields import Duration, Fraction, Positive, Section, short
+
+
+class Arch(Section):
+    """The network. Options left at None take the architecture's own default; see --list and --check."""
+
+    name: Annotated[str, short("arch")] = "stn_slx"
+    """Architecture: where the localisation net reads and what is warped."""
+    net: Annotated[str | None, short("net")] = None
+    """Classifier with its localisation net; None: the data set's usual one."""
+    depth: int | tuple[int, ...] | None = None
+    """X: convolutional layers before the point at which the localisation head reads; several: a head at each."""
+    transform: Literal["translation", "attention", "similarity", "affine", "projective", "tps"] | None = None
+    """What a transformer may do; tps is a thin-plate spline."""
+    points: Annotated[int, Field(ge=2, le=16)] | None = None
+    """tps: control points on each side of their grid."""
+    iterations: Positive | None = None
+    """Spatial transforms in a row, sharing one head, each resampling the original."""
+    test_iterations: Positive | None = None
+    """The same at test time; None: as in training."""
+    parallel: Positive | None = None
+    """Transformers side by side, whose outputs the classifier reads as channels."""
+    size: Positive | None = None
+    """Side of the transformer's output; None: the network's usual one."""
+    antialias: bool = False
+    """Average over the pixels that a smaller output leaves out, instead of jumping over them."""
+    padding: Literal["zeros", "border", "reflection"] | None = None
+    """What the sampler sees outside of the image."""
+    align_corners: bool | None = None
+    """Whether -1 and 1 are the centres of the corner pixels (published numbers: True)."""
+    identity: Literal["bias", "residual"] | None = None
+    """How the transform starts at the identity: in the last bias, or added to an output of zero."""
+    feed_theta: bool = False
+    """Give the transform's parameters to the classifier's last linear layer, too."""
+    theta_decay: Annotated[float, Field(ge=0)] | None = None
+    """Loss: this times the squared distance of the parameters from the identity."""
+
+
+class Data(Section):
+    """What is trained on, and how it is augmented."""
+
+    name: Annotated[str, short("dataset")] = "mnist"
+    """Data set."""
+    root: Annotated[str | None, short("data-root")] = None
+    """Folder with data sets other than MNIST, which ships with the code. None: $STN_DATA, else ./data."""
+    batch_size: Annotated[Positive, short("batch-size")] = 128
+    """Images per step over all processes together."""
+    limit_train: Annotated[Positive | None, short("limit-train")] = None
+    """Train on the first N images only."""
+    limit_test: Annotated[Positive | None, short("limit-test")] = None
+    """Test on the first N test images only."""
+    validation: Annotated[int, Field(ge=0)] = 0
+    """Hold out the last N training images and evaluate on these; the test set is not touched."""
+    perturb_train: bool = True
+    """Perturb the training images as well; off: only the test set is perturbed."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Augmentation: rotation of up to this many degrees, either way."""
+    translate: Fraction = 0.0
+    """Augmentation: shift of up to this fraction of the side, on each axis."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Augmentation: range of the enlargement."""
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    """Augmentation: shear of up to this many degrees, either way."""
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    """Augmentation: how an affine one resamples."""
+    crop: Annotated[int, Field(ge=0)] = 0
+    """Augmentation: random crop after padding each side by this many pixels."""
+    flip: bool = False
+    """Augmentation: mirror half of the images left to right."""
+
+
+class Optim(Section):
+    """The optimiser and its schedule."""
+
+    name: Literal["sgd", "adamw"] = "adamw"
+    """Optimiser."""
+    lr: Annotated[float, Field(gt=0), short("lr")] = 0.001
+    """Learning rate, the highest one of the schedule; several (0.01,0.02) train beside each other."""
+    momentum: Fraction | None = None
+    """SGD: momentum; None: 0.9."""
+    nesterov: bool = False
+    """SGD: Nesterov's form of momentum."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    """AdamW: decay of the two running means."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """SGD: L2 penalty; AdamW: decoupled decay; several (0,0.0005) train beside each other."""
+    schedule: Literal["constant", "step", "multistep", "cosine", "onecycle"] = "onecycle"
+    """How the learning rate moves after the warm-up."""
+    warmup: Duration = "0 epochs"
+    """Linear warm-up; onecycle: the rising part (0: three tenths of the run)."""
+    step_every: Duration = "15 epochs"
+    """step: multiply by gamma each time that this much has passed."""
+    milestones: tuple[Duration, ...] = ()
+    """multistep: multiply by gamma at each of these."""
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """step, multistep: the factor."""
+    start_factor: Annotated[float, Field(gt=0, le=1)] = 0.04
+    """onecycle: the learning rate starts at lr times this."""
+    final_factor: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """onecycle, cosine: the learning rate ends at lr times this."""
+    anneal: Literal["linear", "cosine"] = "cosine"
+    """onecycle: shape of both parts."""
+    label_smoothing: Fraction = 0.0
+    """Share of the target spread over all classes."""
+    clip: Annotated[float, Field(ge=0)] = 0.0
+    """Largest norm of a seed's gradient; 0: no clipping."""
+    accumulate: Positive = 1
+    """Parts that each batch is computed in, to save memory; the batch stays what it is."""
+    loc_lr_multiplier: Annotated[float, Field(ge=0)] = 1.0
+    """Learning rate of the localisation net, times lr."""
+
+
+class Train(Section):
+    """How long, how many, in what arithmetic."""
+
+    seeds: Annotated[str, short("seeds")] = "0"
+    """Seeds to train, such as 0,3,8-15."""
+    epochs: Annotated[float | None, Field(gt=0), short("epochs")] = None
+    """Length in epochs (8 where neither epochs nor steps is given)."""
+    steps: Annotated[Positive | None, short("steps")] = None
+    """Length in optimiser steps, instead of epochs."""
+    fraction: Annotated[float, Field(gt=0, le=1), short("fraction")] = 1.0
+    """Train this part of the length, with the learning rate's schedule and the evaluations as much closer together."""
+    precision: Annotated[Literal["fp32", "bf16", "fp16", "fp64"], short("precision")] = "fp32"
+    """bf16 and fp16 are mixed precision; fp16 needs a GPU."""
+    tf32: bool = False
+    """CUDA: allow TF32 in matrix products and convolutions."""
+    deterministic: bool = False
+    """CUDA: refuse operations whose result depends on timing; the warp's gradients add up in integers."""
+    compile: bool = False
+    """torch.compile the network; seldom worth its start-up on a CPU."""
+    cuda_graph: bool = True
+    """CUDA: record a training step once and replay it, where nothing in it asks the host."""
+    parallel: Annotated[Literal["auto", "data", "seeds"], short("parallel")] = "auto"
+    """data: processes share each batch; seeds: each trains its own seeds."""
+    fuse: Annotated[Positive | Literal["auto"], short("fuse")] = "auto"
+    """Seeds trained as one network in each process, at most; auto: 4 on a CPU, what the memory holds on a GPU."""
+    processes: Annotated[Positive | None, short("processes")] = None
+    """Refuse to start in any other number of processes."""
+    threads: Positive | None = None
+    """CPU threads of a process; None: the cores shared out over the machine's processes."""
+    time_limit: Annotated[float | None, Field(gt=0)] = None
+    """Minutes after which the run saves, stops and can be continued."""
+
+
+class Eval(Section):
+    """When and how to evaluate."""
+
+    every: Duration = "1 epochs"
+    """Time between evaluations; there is always one at the end."""
+    batch_size: Positive = 1000
+    """Images at a time, on each process, at most: a CPU takes fewer of those that are large."""
+
+
+class Checkpoint(Section):
+    """When to save."""
+
+    every: Duration = "1 epochs"
+    """Time between checkpoints."""
+    keep: Annotated[int, Field(ge=2)] = 2
+    """Checkpoints kept of each seed; a damaged newest one falls back to the one before."""
+
+
+class Log(Section):
+    """Where results go, and who hears of them."""
+
+    runs: Annotated[str, short("runs")] = "runs"
+    """Folder for run directories."""
+    name: Annotated[str | None, short("name")] = None
+    """Experiment: the folder under runs, the W&B groups' first word and tag; None: architecture-dataset."""
+    every: Duration = "50 steps"
+    """Time between rows of training metrics."""
+    wandb: Literal["auto", "disabled", "offline", "online"] = "auto"
+    """Weights & Biases; auto: online when logged in, else offline."""
+    wandb_project: str = "stn"
+    """Project there."""
+    tensorboard: bool = False
+    """Write TensorBoard events as well (needs the tensorboard package)."""
+    pictures: bool = True
+    """Draw curves, confusion matrix and what the transformers do at the end."""
+    gif: bool = False
+    """Draw warp.gif as well: images on their way through training."""
+
+
+class Config(Section):
+    """Train spatial-transformer networks: one architecture, one data set, any number of seeds."""
+
+    arch: Arch = Arch()
+    data: Data = Data()
+    optim: Optim = Optim()
+    train: Train = Train()
+    eval: Eval = Eval()
+    checkpoint: Checkpoint = Checkpoint()
+    log: Log = Log()

@@ -1,0 +1,39 @@
+"""Seed lists such as 0,3,8-15, and how they are shared out."""
+
+import re
+
+MOST_SEEDS = 1_000_000
+
+
+def parse_seeds(text: str) -> list[int]:
+    """'0,3,8-10' -> [0, 3, 8, 9, 10]."""
+    seeds: list[int] = []
+    for part in text.replace(" ", "").split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not match:
+            raise ValueError(f"seeds: cannot read '{part}' in '{text}'; write numbers and ranges, such as 0,3,8-15")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last >= 2**31 or last - first >= MOST_SEEDS:
+            raise ValueError(f"seeds: '{part}' goes beyond seed 2^31 - 1, or {MOST_SEEDS:,} seeds")
+        if last < first:
+            raise ValueError(f"seeds: the range '{part}' runs backwards")
+        seeds.extend(range(first, last + 1))
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds: '{text}' names a seed twice")
+    return seeds
+
+
+def format_seeds(seeds: list[int]) -> str:
+    """The inverse of parse_seeds for sorted seeds: [0, 3, 8, 9, 10] -> '0,3,8-10'."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][1] + 1:
+            parts[-1][1] = seed
+        else:
+            parts.append([seed, seed])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def share(n: int, rank: int, world: int) -> range:
+    """A rank's contiguous part of n things, such as seeds or rows; parts differ by at most one."""
+    return range(rank * n // world, (rank + 1) * n // world)

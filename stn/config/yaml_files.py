@@ -1,0 +1,126 @@
+"""A configuration's YAML form, what cannot be combined, its durations and seed lists, and its signature.
+
+Must not know torch, nor the command line.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stn.config import registry
+from stn.config.registry import nearest
+from stn.config.schema import Config
+
+registry.expect("stn.models")
+registry.expect("stn.data")
+RECIPES = Path(__file__).parents[2] / "configs"
+
+
+def _short_names() -> dict[str, tuple[str, str]]:
+    table = {}
+    for section, owner in Config.model_fields.items():
+        for key, field in owner.annotation.model_fields.items():  # type: ignore[union-attr]
+            for mark in field.metadata:
+                for alias in getattr(mark, "aliases", None) or ():
+                    table[alias.removeprefix("--").replace("-", "_")] = (section, key)
+    return table
+
+
+SHORT = _short_names()
+"""Short name -> (section, key)."""
+LENGTHS = {"epochs", "steps"}
+"""Keys of train that say the same thing in two units."""
+
+
+def find_recipe(name: str, folder: Path = RECIPES, kind: str = "recipe") -> Path:
+    """A file, or one of configs/ with or without its ending."""
+    for path in (Path(name), folder / name, folder / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    raise ValueError(f"no {kind} '{name}'; {nearest(Path(name).stem, {p.stem for p in folder.glob('*.yaml')})}")
+
+
+Sections = dict[str, dict[str, Any]]
+"""Section -> key -> value: a configuration, or what is to be laid over one."""
+
+
+def normalise(given: dict, where: str | Path) -> Sections:
+    """What was given, by section; short names such as ``lr`` are taken at the top level."""
+    values: Sections = {}
+    for key, value in given.items():
+        short = SHORT.get(str(key).replace("-", "_"))
+        if isinstance(value, dict):
+            section, keys = str(key), {str(name): each for name, each in value.items()}
+        elif short:
+            section, keys = short[0], {short[1]: value}
+        elif key in Config.model_fields:
+            raise ValueError(f"{where}: '{key}' needs keys of its own, got {value!r}")
+        else:
+            raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), {*Config.model_fields, *SHORT})}")
+        owner = values.setdefault(section, {})
+        if twice := owner.keys() & keys:
+            raise ValueError(f"{where}: {section}.{min(twice)} is given twice")
+        owner |= keys
+    return values
+
+
+def _fitting(values: Sections, arch: str) -> Sections:
+    """For a baseline under another network's recipe: no options that only others have."""
+    known = {"name", "net", *registry.options("arch", arch)}
+    kept = values | {"arch": {key: value for key, value in values.get("arch", {}).items() if key in known}}
+    if "iterations" not in known:
+        kept["optim"] = {k: v for k, v in values.get("optim", {}).items() if k != "loc_lr_multiplier"}
+    return kept
+
+
+def overlay(*layers: Sections) -> Sections:
+    """Later layers win key by key; one that gives a length, in epochs or in steps, replaces the lengths below it.
+
+    One that names an architecture leaves out what is said below of options that this one does not have.
+    """
+    values: Sections = {}
+    for layer in layers:
+        if (arch := layer.get("arch", {}).get("name")) in registry.names("arch"):
+            values = _fitting(values, arch)
+        if LENGTHS & layer.get("train", {}).keys():
+            values["train"] = {key: value for key, value in values.get("train", {}).items() if key not in LENGTHS}
+        for section, keys in layer.items():
+            values[section] = values.get(section, {}) | keys
+    return values
+
+
+def build_config(values: Sections, where: str | Path) -> Config:
+    try:
+        return Config(**values)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """The keys of a YAML file."""
+    try:
+        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f"{path}: expected 'key: value' lines, got {type(given).__name__}")
+    return given
+
+
+def read_yaml(path: str | Path) -> Sections:
+    """The sections of a file."""
+    return normalise(read_mapping(path), path)
+
+
+def load_yaml(path: str | Path) -> Config:
+    return build_config(read_yaml(path), path)
+
+
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where it was built: ten times as fast
+
+
+def dump_yaml(config: Config) -> str:
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_DUMPER, sort_keys=False)

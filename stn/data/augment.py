@@ -1,0 +1,49 @@
+"""Batched augmentation of training images: affine, crop, flip."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stn.data.geometry import cos_sin
+from stn.data.rng import Draws
+from stn.models.grids import affine_grid
+
+
+def random_affine(
+    x_MCHW: Tensor,
+    draws: Draws,
+    degrees: float,
+    shift: float,
+    scale: tuple[float, float],
+    shear: float,
+    interpolation: str,
+) -> Tensor:
+    """Rotation, translation, scale and shear about the centre, drawn for each image."""
+    (cos, sin), (cos_skew, sin_skew) = (cos_sin(draws.uniform(1, -d, d)[:, 0]) for d in (degrees, shear))
+    factor = draws.uniform(1, *scale)[:, 0]
+    tx, ty = (2 * draws.uniform(1, -shift, shift)[:, 0] for _ in range(2))
+    tan = sin_skew / cos_skew
+    # The image moves by A = R(angle) @ shear @ scale, then by (tx, ty); sampling points by the inverse.
+    a, b = factor * cos, factor * (cos * tan + sin)
+    c, d = -factor * sin, factor * (cos - sin * tan)
+    determinant = a * d - b * c
+    a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
+    theta = torch.stack([a, b, -(a * tx + b * ty), c, d, -(c * tx + d * ty)], -1).view(-1, 2, 3)
+    grid = affine_grid(theta, (x_MCHW.shape[2], x_MCHW.shape[3]), align_corners=False)
+    return F.grid_sample(x_MCHW, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
+
+
+def random_crop(x_MCHW: Tensor, draws: Draws, padding: int) -> Tensor:
+    """Shift by up to ``padding`` pixels each way, black outside."""
+    M, _, H, W = x_MCHW.shape
+    offset = draws.integers(2, 2 * padding + 1)
+    padded = F.pad(x_MCHW, [padding] * 4)
+    y = offset[:, :1] + torch.arange(H, device=x_MCHW.device)
+    x = offset[:, 1:] + torch.arange(W, device=x_MCHW.device)
+    rows = torch.arange(M, device=x_MCHW.device)
+    return padded[rows[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
+
+
+def random_flip(x_MCHW: Tensor, draws: Draws) -> Tensor:
+    flip_M = draws.uniform(1)[:, 0] < 0.5
+    return torch.where(flip_M[:, None, None, None], x_MCHW.flip(-1), x_MCHW)

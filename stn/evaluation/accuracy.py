@@ -1,0 +1,70 @@
+"""Exact evaluation: every test image counts once, on any number of processes.
+
+S seed, B batch, K class.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stn.data.stream import Stream
+from stn.models.transformer import SpatialTransformer
+from stn.multiseed.model import Seeds
+from stn.training.runtime import Runtime
+
+
+def scores(confusion_KK: Tensor, loss: float, split: str = "test") -> dict[str, Any]:
+    """Everything that follows from a confusion matrix (rows: truth) and the mean loss."""
+    total, hits = int(confusion_KK.sum()), confusion_KK.diag().double()
+    truth, predicted = confusion_KK.sum(1).double(), confusion_KK.sum(0).double()
+    f1 = 2 * hits / (truth + predicted).clamp(min=1)
+    present = (truth + predicted) > 0
+    accuracy = float(hits.sum() / max(1, total))
+    return {
+        f"{split}_acc": accuracy,
+        f"{split}_error": 1 - accuracy,
+        f"{split}_loss": loss,
+        "macro_f1": float(f1[present].mean()),
+        f"{split}_count": total,
+        "per_class_acc": (hits / truth.clamp(min=1)).tolist(),
+        "confusion": confusion_KK.tolist(),
+    }
+
+
+def evaluate(seeds: Seeds, stream: Stream, batch_size: int, runtime: Runtime) -> list[dict[str, Any]]:
+    """Scores of each seed over the whole test set, which the ranks share out."""
+    S, K = len(seeds.seeds), stream.dataset.classes
+    # The maps of all seeds are in memory at once; a GPU wants many.
+    rows = max(1, stream.at_once(batch_size if stream.device.type == "cpu" else 8 * batch_size) // S)
+    confusion_SKK = torch.zeros(S, K * K, dtype=torch.int64, device=stream.device)
+    loss_S = torch.zeros(S, dtype=torch.float64, device=stream.device)
+    training = seeds.training
+    seeds.eval()
+    with torch.no_grad(), runtime.accelerator.autocast():
+        for batch in stream.test_batches(rows, runtime.rank, runtime.world):
+            logits_SBK = seeds.predict(batch.x_BCHW)
+            y_SB = batch.y_B.expand(S, -1)
+            confusion_SKK.scatter_add_(1, y_SB * K + logits_SBK.argmax(-1), torch.ones_like(y_SB))
+            each_SB = F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none")
+            loss_S += each_SB.sum(1)
+    seeds.train(training)
+    confusion_SKK, loss_S = runtime.total(confusion_SKK), runtime.total(loss_S)
+    split = "val" if stream.data.validation else "test"
+    return [
+        scores(c.view(K, K).cpu(), float(loss / c.sum()), split) for c, loss in zip(confusion_SKK, loss_S, strict=True)
+    ]
+
+
+@contextmanager
+def bypassed(seeds: Seeds) -> Iterator[bool]:
+    """The networks without what their transformers do; says whether they have any."""
+    sts = [module for module in seeds.network(0).modules() if isinstance(module, SpatialTransformer)]
+    for st in sts:
+        st.bypassed = True
+    yield bool(sts)
+    for st in sts:
+        st.bypassed = False

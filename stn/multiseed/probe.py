@@ -1,0 +1,67 @@
+"""A look at a network before it trains: whether many seeds run as one, how fast, in how much memory.
+
+Must not know the data set or the optimiser.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stn.multiseed.model import Seeds, with_penalty
+
+_ROWS = 3
+
+
+class Probe(NamedTuple):
+    fault: str | None
+    """Why seeds cannot run as one; None: they can."""
+    slow: dict[str, str]
+    """Operations without a rule of their own, and how they are run."""
+    bytes_per_row: int
+    """What a training step keeps in memory for each image and seed, in float32."""
+    bytes_per_seed: int
+    """The parameters of one seed, in float32."""
+
+
+def _outcome(model: Seeds, x_SBCHW: Tensor, test_BCHW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Logits, test logits and buffers; gradients. Each has the seeds in front."""
+    logits_SBK, penalty_SB = with_penalty(model.train()(x_SBCHW, 0, torch.arange(_ROWS)))
+    (logits_SBK.logsumexp(-1) + penalty_SB).sum().backward()
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
+    model.eval()
+    with torch.no_grad():
+        tested_SBK = model.predict(test_BCHW)
+    return [logits_SBK.detach(), tested_SBK, *(b.double() for b in model.statistics.values())], grads
+
+
+def probe(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Probe:
+    """Two seeds as one network beside each alone, in float64: all that they leave must agree."""
+    x_SBCHW = torch.linspace(-1, 1, 2 * _ROWS * torch.Size(shape).numel(), dtype=torch.float64).mul_(40).sin_()
+    x_SBCHW = x_SBCHW.view(2, _ROWS, *shape)
+    kept: dict[int, int] = {}
+
+    def weigh(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes() * 4 // x.element_size()
+        return x
+
+    model, slow = None, {}
+    try:
+        alone = [_outcome(Seeds(build, [s], dtype=torch.float64), x_SBCHW[s : s + 1], x_SBCHW[0]) for s in (0, 1)]
+        model = Seeds(build, [0, 1], dtype=torch.float64)
+        slow = model.slow
+        with torch.autograd.graph.saved_tensors_hooks(weigh, lambda x: x):
+            together = _outcome(model, x_SBCHW, x_SBCHW[0])
+    except Exception as error:  # whatever a network does that many seeds, or float64, cannot do
+        return Probe(f"{type(error).__name__}: {error}".splitlines()[0], slow, 0, 0)
+    fault = None
+    for s in (0, 1):
+        largest = max(float(grad.abs().max()) for grad in alone[s][1])
+        for part, scale in ((0, None), (1, largest)):  # a gradient that should be 0 is rounding, of the others' size
+            for a, b in zip(alone[s][part], together[part], strict=True):
+                atol = 1e-7 * (float(a.abs().max()) if scale is None else scale)
+                if not torch.allclose(a[0], b[s], rtol=1e-7, atol=atol, equal_nan=True):
+                    fault = "together they do not compute what each computes alone"
+    kept.pop(model.flat.untyped_storage().data_ptr(), None)
+    return Probe(fault, slow, sum(kept.values()) // (2 * _ROWS), 4 * model.count())

@@ -1,0 +1,182 @@
+"""The run directory: its names, and how files in it are written. Must not know torch.
+
+    runs/<name>/<sig>/<seeds>/
+        config.yaml      the resolved configuration
+        env.json         versions, device, commit, command line
+        metrics.jsonl    a row per seed and log interval or evaluation, and of poses at the end
+        results.jsonl    a row per finished or failed seed
+        status.json      running, stopped, finished or failed
+        checkpoints/     seed-<n>/step-<n>.safetensors while it runs, seed-<n>/final.safetensors
+        pictures/        PNGs, drawn at the end
+        stop             create it, and the run saves and leaves
+
+A file is written under a temporary name, flushed and renamed; metrics.jsonl alone grows in
+place, and is cut back to the checkpoint on a resume. A result is published under
+a name that can be made once (.rows/<seed>), then written to results.jsonl.
+"""
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from stn.config.seed_list import format_seeds, parse_seeds
+from stn.runs.files import publish, read_json, read_rows, write_atomic
+from stn.runs.lease import Claim
+
+Row = dict[str, Any]
+
+
+def _lines(rows: list[Row]) -> str:
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def block_name(seeds: str) -> str:
+    """The folder of a block of seeds: the seeds themselves, where that is no longer than a name may be."""
+    if len(seeds) <= 100:
+        return seeds
+    return f"{len(parse_seeds(seeds))}-seeds-{hashlib.sha256(seeds.encode()).hexdigest()[:8]}"
+
+
+class RunDir:
+    """One block of seeds of one experiment."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.config, self.env = self.path / "config.yaml", self.path / "env.json"
+        self.metrics, self.results = self.path / "metrics.jsonl", self.path / "results.jsonl"
+        self.status, self.stop = self.path / "status.json", self.path / "stop"
+        self.checkpoints, self.pictures = self.path / "checkpoints", self.path / "pictures"
+        self.published = self.path / ".rows"
+        self.claim = Claim(self.path / ".claim")
+
+    @classmethod
+    def of(cls, runs: str, name: str, sig: str, seeds: list[int]) -> "RunDir":
+        return cls(Path(runs) / name / sig / block_name(format_seeds(seeds)))
+
+    @cached_property
+    def seeds(self) -> set[int] | None:
+        """Those in its name; None where that is a hash of them."""
+        with suppress(ValueError):
+            return set(parse_seeds(self.path.name))
+        return None
+
+    # ---- who writes
+
+    def lock(self, tell: Callable[[str], None], patience_s: float = 30.0) -> None:
+        """Keep a second copy of the same command out; it waits a little for the first to leave."""
+        self.claim.take(tell, patience_s)
+
+    def unlock(self) -> None:
+        self.claim.release()
+
+    def leave(self) -> str | None:
+        """Why whoever trains here should leave, if anything."""
+        return self.claim.lost or ("stop file" if self.stop.exists() else None)
+
+    def may_write(self) -> bool:
+        """Not where somebody else has taken over, as the folder says now."""
+        return not self.claim.token or self.claim.held()
+
+    # ---- results: .rows/SEED can be made once, and decides whose row it is; results.jsonl gets it, and is read
+
+    def rows(self) -> dict[int, Row]:
+        """Result rows of this block by seed, with those that have not reached results.jsonl yet."""
+        rows = {row["seed"]: row for row in read_rows(self.results) if isinstance(row.get("seed"), int)}
+        for path in self.published.glob("*"):
+            if path.name.isdigit() and int(path.name) not in rows and (row := read_json(path)):
+                rows[int(path.name)] = row
+        return rows
+
+    def finished(self) -> dict[int, Row]:
+        """Result rows by seed, of this block and of the other blocks of the same experiment."""
+        blocks = sorted(path for path in self.path.parent.glob("*") if path.is_dir())
+        return {seed: row for path in reversed(blocks) for seed, row in RunDir(path).rows().items()}
+
+    def add_result(self, row: Row) -> None:
+        """One row per seed of the experiment, whoever trains it beside us: the first one stays."""
+        seed, others = row["seed"], self._overlapping(row["seed"])
+        if not self.may_write() or any(seed in other.rows() for other in others):
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        publish(self.published / str(seed), json.dumps(row, allow_nan=False) + "\n", scratch=self.path)
+        self.mend_results()
+        self.settle({seed})
+
+    def settle(self, seeds: set[int]) -> None:
+        """Keep one row of each seed. Two blocks that publish at once both look afterwards: one at least sees both."""
+        for seed in seeds & set(self.rows()):
+            also = [other for other in self._overlapping(seed) if seed in other.rows()]
+            for later in sorted([self, *also], key=lambda run: run.path)[1:]:
+                later.forget({seed})
+
+    def mend_results(self) -> None:
+        """Write what has been published into results.jsonl, until nobody has written older rows over it."""
+        while True:
+            rows = self.rows()
+            if len(rows) == len(read_rows(self.results)):
+                return
+            write_atomic(self.results, _lines([rows[seed] for seed in sorted(rows)]))
+
+    def forget(self, seeds: set[int]) -> None:
+        """Drop rows of this block."""
+        for seed in seeds:
+            (self.published / str(seed)).unlink(missing_ok=True)
+        write_atomic(self.results, _lines([row for row in read_rows(self.results) if row.get("seed") not in seeds]))
+        self.mend_results()
+
+    def _overlapping(self, seed: int) -> list["RunDir"]:
+        """Other blocks of the experiment that may hold a seed: it is in their name, or their name is a hash."""
+        blocks = [path for path in self.path.parent.glob("*") if path.is_dir() and path.name != self.path.name]
+        return [run for run in map(RunDir, blocks) if run.seeds is None or seed in run.seeds]
+
+    # ---- metrics and status
+
+    def add_metrics(self, rows: list[Row]) -> None:
+        if self.claim.lost:
+            return
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(_lines(rows))
+
+    def sync_metrics(self) -> None:
+        """Rows that a checkpoint relies on must not be lost with the machine."""
+        with self.metrics.open("a") as file:
+            os.fsync(file.fileno())
+
+    def cut_metrics(self, seeds: list[int], step: int) -> None:
+        """Forget what these seeds logged after a step: it is about to be trained again."""
+        rows = read_rows(self.metrics)
+        kept = [r for r in rows if r.get("seed") not in seeds or r.get("step", 0) <= step]
+        write_atomic(self.metrics, _lines(kept))
+
+    def write_status(self, state: str, **more: Any) -> None:
+        if not self.may_write():
+            return
+        status = {"state": state, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **more}
+        write_atomic(self.status, json.dumps(status, indent=1) + "\n")
+
+    def write_end(self, state: str, **more: Any) -> None:
+        """A state in which nobody trains, beside how far it has come."""
+        before = {key: value for key, value in self.read_status().items() if key in ("seeds", "step", "steps")}
+        self.write_status(state, **before | more)
+
+    def read_status(self) -> Row:
+        return read_json(self.status)
+
+
+def find_runs(paths: Iterable[str]) -> list[RunDir]:
+    """The run directories that these are, or that lie below."""
+    found: dict[Path, RunDir] = {}
+    for path in paths:
+        for folder, below, files in os.walk(Path(path).resolve()):
+            if "config.yaml" in files:
+                below.clear()  # W&B and exports keep files of that name further down
+                found[Path(folder)] = RunDir(folder)
+            below.sort()
+    return list(found.values())

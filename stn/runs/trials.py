@@ -1,0 +1,79 @@
+"""What is trained: pairs of an experiment and a seed, and the blocks in which they train together.
+
+Experiments that differ in what a seed may have of its own (learning rate, weight decay) share
+blocks. Must not know torch.
+"""
+
+from itertools import groupby
+from typing import NamedTuple
+
+from stn.config.schema import Config
+from stn.config.seed_list import format_seeds, parse_seeds, share
+from stn.config.signature import signature
+from stn.runs.directory import Row, RunDir
+
+
+class Trial(NamedTuple):
+    config: Config
+    sig: str
+    seed: int
+    run: RunDir
+
+    def identity(self) -> Row:
+        """What a result row says of the experiment."""
+        config = self.config
+        return {
+            "sig": self.sig,
+            "seed": self.seed,
+            "name": config.log.name,
+            "arch": config.arch.name,
+            "net": config.arch.net,
+            "dataset": config.data.name,
+            "lr": config.optim.lr,
+            "weight_decay": config.optim.weight_decay,
+            "precision": config.train.precision,
+            "batch_size": config.data.batch_size,
+        }
+
+
+def build_trials(configs: list[Config], process: int = 0, processes: int = 1) -> list[Trial]:
+    """Every experiment with every seed, in the contiguous part of one process."""
+    pairs = [(config, seed) for config in configs for seed in parse_seeds(config.train.seeds)]
+    own = [pairs[i] for i in share(len(pairs), process, processes)]
+    trials = []
+    for config in configs:
+        sig, seeds = signature(config), [seed for one, seed in own if one is config]
+        assert config.log.name is not None
+        run = RunDir.of(config.log.runs, config.log.name, sig, seeds)
+        trials += [Trial(config, sig, seed, run) for seed in seeds]
+    return trials
+
+
+def by_run(trials: list[Trial]) -> list[list[Trial]]:
+    """The trials of each run directory."""
+    return [list(group) for _, group in groupby(trials, key=lambda trial: trial.run.path)]
+
+
+def blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[Trial]]:
+    """At most so many at once, in equal parts; together goes on only what has ``saved`` a step in common."""
+    groups: list[tuple[set[int], list[Trial]]] = []
+    for trial, steps in zip(trials, saved, strict=True):
+        for common, members in groups:
+            if common & (steps or {0}):
+                common &= steps or {0}
+                members.append(trial)
+                break
+        else:
+            groups.append((set(steps or {0}), [trial]))
+    cut = []
+    for _, members in groups:
+        n = -(-len(members) // most)
+        cut += [[members[i] for i in share(len(members), k, n)] for k in range(n)]
+    return cut
+
+
+def describe(trials: list[Trial]) -> str:
+    """What a line of progress calls a block."""
+    config, runs = trials[0].config, len(by_run(trials))
+    settings = f" x {runs} settings" if runs > 1 else ""
+    return f"{config.arch.name} {config.data.name} seed {format_seeds(sorted({t.seed for t in trials}))}{settings}"
