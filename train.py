@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stn.commands.check import check
-from stn.commands.finish import give_up, wrap_up
+from stn.commands.finish import record_failure, wrap_up
 from stn.commands.list import list_names
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
@@ -26,20 +26,20 @@ from stn.config.signature import signature
 from stn.config.yaml_files import dump_yaml
 from stn.data.stream import Batch, Stream
 from stn.evaluation.accuracy import evaluate
-from stn.evaluation.transformer_metrics import last_look, snapshots
+from stn.evaluation.transformer_metrics import final_transformer_metrics, transform_snapshots
 from stn.models.build import build_model
-from stn.multiseed.model import Seeds, with_penalty
+from stn.multiseed.model import StackedModel, with_penalty
 from stn.runs import provenance
 from stn.runs.directory import Row
 from stn.runs.files import write_atomic
-from stn.runs.trials import Trial, blocks, build_trials, by_run, describe
+from stn.runs.trials import Trial, block_label, blocks, build_trials, group_by_run
 from stn.tracking.console import say, warn
 from stn.tracking.log import Log
 from stn.training import checkpoints, optimizer
-from stn.training.block_size import at_once
-from stn.training.cuda_graph import Replay
-from stn.training.progress import Progress
-from stn.training.running_metrics import Meter
+from stn.training.block_size import choose_block_size
+from stn.training.block_state import BlockState
+from stn.training.cuda_graph import GraphedStep
+from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
 
@@ -70,14 +70,14 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
     # ---- data, model, optimiser
     dataset = build_dataset(config.data.name)
     stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
-    model = Seeds(
+    model = StackedModel(
         lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds, runtime.device, runtime.dtype
     )
     if config.train.compile:
         model.compiled = {}
     optimiser = optimizer.SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
     forward, stepper = runtime.prepare(model, optimiser)
-    meter = Meter(seeds, runtime, "val" if config.data.validation else "test")
+    metrics = RunningMetrics(seeds, runtime, "val" if config.data.validation else "test")
 
     # ---- one step, on the device alone
     def update() -> None:
@@ -87,55 +87,57 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
             runtime.accelerator.unscale_gradients(stepper)
             optimizer.clip_gradients(model, config.optim.clip)
         stepper.step()
-        meter.add(stream.clock, loss_S, hits_S)
+        metrics.add(stream.clock, loss_S, hits_S)
 
-    replay = Replay(update, runtime.device, runtime.replays(config), warn)
+    step_graph = GraphedStep(update, runtime.device, runtime.replays(config), warn)
 
     # ---- resume
-    progress = Progress(trials, runtime, model, optimiser, meter, steps)
-    step = progress.load()
+    state = BlockState(trials, runtime, model, optimiser, metrics, steps)
+    step = state.load()
     if step:
-        say(f"{describe(trials)} goes on at step {step} of {steps}")
+        say(f"{block_label(trials)} goes on at step {step} of {steps}")
 
     # ---- the loop
     model.train()
     with Log(trials, step, runtime.writes) as log:
         if step == 0 and runtime.writes:
-            log.rows(snapshots(model, stream, 0), sinks=False)
-        meter.tick(training=False)
-        while step < steps and meter.alive() and not stop.due(step):
+            log.rows(transform_snapshots(model, stream, 0), sinks=False)
+        metrics.tick(training=False)
+        while step < steps and metrics.alive() and not stop.due(step):
             size = stream.seek(step)
-            replay(size)
-            meter.count(size * len(seeds))
+            step_graph(size)
+            metrics.count(size * len(seeds))
             step += 1
 
             epoch = step / stream.steps_per_epoch
             if due(config.log.every, step, steps):
                 lrs = [optimizer.learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
-                log.rows(meter.train_rows(step, epoch, lrs))
+                log.rows(metrics.train_rows(step, epoch, lrs))
             if due(config.eval.every, step, steps):
-                meter.tick(training=True)
+                metrics.tick(training=True)
                 scores = evaluate(model, stream, config.eval.batch_size, runtime)
-                log.rows(meter.eval_rows(step, epoch, scores))
-                meter.tick(training=False)
+                log.rows(metrics.eval_rows(step, epoch, scores))
+                metrics.tick(training=False)
             if runtime.writes and (due(config.eval.every, step, steps) or step == steps // 2):
-                log.rows(snapshots(model, stream, step, meter.failed), sinks=False)
+                log.rows(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
-                progress.save(step, config.checkpoint.keep)
+                state.save(step, config.checkpoint.keep)
 
         # ---- leave
         rows: list[Row] = []
-        if step < steps and meter.alive():
-            progress.save(step, config.checkpoint.keep)
+        if step < steps and metrics.alive():
+            state.save(step, config.checkpoint.keep)
         else:
-            looks, poses = last_look(model, stream, step, config.eval.batch_size, runtime, meter.failed)
+            looks, poses = final_transformer_metrics(
+                model, stream, step, config.eval.batch_size, runtime, metrics.failed
+            )
             log.rows(poses, sinks=False)
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
                 facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
                 facts |= {"mode": runtime.mode, "world_size": runtime.processes}
                 facts["weights_sha256"] = checkpoints.digest(weights)
-                rows.append(trial.identity() | facts | meter.result(s) | looks[s])
+                rows.append(trial.identity() | facts | metrics.result(s) | looks[s])
                 if runtime.writes and trial.run.may_write():
                     checkpoints.save_final(trial.run, trial.seed, weights)
                     trial.run.add_result(rows[-1])
@@ -151,19 +153,19 @@ def due(every: str, step: int, steps: int) -> bool:
 def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
     """Train the seeds that are not finished, block by block; the exit code."""
     todo: list[Trial] = []
-    for group in by_run(trials):
+    for group in group_by_run(trials):
         run, seeds = group[0].run, {trial.seed for trial in group}
         if runtime.writes and seeds - set(run.finished()):
             run.lock(tell=say)
             checkpoints.drop_torn(run)
             write_atomic(run.config, dump_yaml(group[0].config))
-            write_atomic(run.env, provenance.describe(sig=group[0].sig, **runtime.facts()))
+            write_atomic(run.env, provenance.environment_json(sig=group[0].sig, **runtime.facts()))
         # Under the lock: another copy may have finished some in the meantime.
         done = runtime.from_writer(set(run.finished()) if runtime.writes else set())
         todo += [trial for trial in group if trial.seed not in done]
     if todo:
         saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in todo] if runtime.writes else []
-        most = at_once(todo, runtime) if runtime.writes else 0
+        most = choose_block_size(todo, runtime) if runtime.writes else 0
         for block in blocks(todo, runtime.from_writer(most), runtime.from_writer(saved)):
             train_block(runtime, stop, block)
             if stop.reason:
@@ -191,13 +193,13 @@ def main() -> int:
     except ValueError as error:
         command_line.fail(error, everywhere=True)
     trials = build_trials(configs, *runtime.share)
-    wishes = [group[0].run.leave for group in by_run(trials)]
+    wishes = [group[0].run.leave for group in group_by_run(trials)]
     stop = Stop(wishes, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
     stop.listen()
     try:
         code = train(runtime, stop, trials)
     except Exception as error:
-        give_up(trials if runtime.writes else [], error)
+        record_failure(trials if runtime.writes else [], error)
     runtime.end()
     return code
 

@@ -27,8 +27,8 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Optim
 from stn.data.stream import Stream
 from stn.models.build import build_model
-from stn.multiseed.model import Seeds
-from stn.training.cuda_graph import Replay
+from stn.multiseed.model import StackedModel
+from stn.training.cuda_graph import GraphedStep
 from stn.training.optimizer import SeedOptimiser
 
 BATCH, LR, STEPS = 64, 0.01, 50_000
@@ -142,7 +142,7 @@ def fused(config: Config, device: torch.device, count: int, bf16: bool, graph: b
     """As train.py's train_block does it, with the sums that its log is made of."""
     seeds, dataset = list(range(count)), build_dataset(config.data.name)
     stream = Stream(config.data, dataset, seeds, device)
-    model = Seeds(lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds, device).train()
+    model = StackedModel(lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds, device).train()
     optimiser = SeedOptimiser([config.optim] * count, model, stream.clock, STEPS)
     sums_2S = torch.zeros(2, count, dtype=torch.float64, device=device)
 
@@ -163,7 +163,7 @@ def fused(config: Config, device: torch.device, count: int, bf16: bool, graph: b
     def refuse(text: str) -> None:
         raise RuntimeError(text)
 
-    replay, steps = Replay(update, device, graph, refuse), itertools.cycle(range(STEPS))
+    replay, steps = GraphedStep(update, device, graph, refuse), itertools.cycle(range(STEPS))
 
     def step() -> int:
         size = stream.seek(next(steps))

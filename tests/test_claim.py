@@ -12,12 +12,12 @@ import psutil
 import pytest
 from conftest import ROOT
 
-from stn.commands.finish import give_up
+from stn.commands.finish import record_failure
 from stn.config.schema import Config
 from stn.runs import files, lease
 from stn.runs.directory import RunDir
 from stn.runs.files import read_rows, write_atomic
-from stn.runs.lease import Claim
+from stn.runs.lease import Lease
 from stn.runs.trials import Trial
 
 
@@ -36,7 +36,7 @@ def elsewhere(folder: Path, token: int = 1, **more) -> Path:
 
 def taken(folder: Path, patience_s: float = 0.0) -> float:
     """Seconds until the folder is ours."""
-    start, mine = time.monotonic(), Claim(folder)
+    start, mine = time.monotonic(), Lease(folder)
     mine.take(print, patience_s)
     mine.release()
     return time.monotonic() - start
@@ -58,7 +58,7 @@ def test_a_beat_under_way_does_not_undo_that_it_was_left(tmp_path: Path, monkeyp
         write_atomic(path, text)
 
     monkeypatch.setattr(lease, "write_atomic", slow)
-    mine = Claim(tmp_path)
+    mine = Lease(tmp_path)
     mine.take(print, 0.0)
     assert beating.wait(3)
     mine.release()
@@ -130,7 +130,7 @@ def test_who_has_been_replaced_writes_nothing_and_is_told_to_leave(tmp_path: Pat
     run.lock(tell=print)
     run.write_status("running", step=1)
     assert run.leave() is None
-    elsewhere(run.claim.folder, run.claim.token + 1)
+    elsewhere(run.lease.folder, run.lease.token + 1)
     deadline = time.monotonic() + 10
     while not run.leave() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -145,7 +145,7 @@ def test_who_has_been_replaced_writes_nothing_and_is_told_to_leave(tmp_path: Pat
 
 
 def test_who_cannot_renew_takes_itself_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = Claim(tmp_path)
+    mine = Lease(tmp_path)
     mine.take(print, 0)
 
     def gone(*_: object) -> None:
@@ -161,7 +161,7 @@ def test_who_cannot_renew_takes_itself_for_dead(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_holder_renews_what_it_holds(tmp_path: Path) -> None:
-    mine = Claim(tmp_path)
+    mine = Lease(tmp_path)
     mine.take(print, 0)
     time.sleep(1.5)
     assert mine.newest()[1]["beat"] >= 2
@@ -273,10 +273,10 @@ def test_who_never_held_the_claim_leaves_its_holders_status_alone(tmp_path: Path
         other.lock(print, patience_s=0)
     trial = Trial(Config(), "sig", 0, other)
     with pytest.raises(SystemExit):
-        give_up([trial], error.value)
+        record_failure([trial], error.value)
     assert holder.read_status()["state"] == "running"
     with pytest.raises(SystemExit):
-        give_up([trial._replace(run=holder)], error.value)
+        record_failure([trial._replace(run=holder)], error.value)
     assert holder.read_status() | {"state": "failed", "step": 7, "steps": 100} == holder.read_status()
     holder.unlock()
 
@@ -284,7 +284,7 @@ def test_who_never_held_the_claim_leaves_its_holders_status_alone(tmp_path: Path
 def test_a_number_below_the_newest_is_no_claim(tmp_path: Path) -> None:
     """Seen 7 released; before the link others have taken 8 and 9, and whoever took 9 has removed 8."""
     elsewhere(tmp_path, 9)
-    assert not Claim(tmp_path)._enter(8)
+    assert not Lease(tmp_path)._enter(8)
     assert [path.name for path in tmp_path.iterdir()] == ["9"]
 
 
@@ -300,7 +300,7 @@ def test_a_process_that_is_hidden_from_us_is_not_taken_for_dead(
         return create_time(process)
 
     monkeypatch.setattr(psutil.Process, "create_time", hidden)
-    assert lease._lives_here(Claim(tmp_path).newest()[1]) is None
+    assert lease._lives_here(Lease(tmp_path).newest()[1]) is None
 
 
 def test_rows_of_two_blocks_are_settled_after_a_kill(tmp_path: Path) -> None:

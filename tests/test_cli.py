@@ -83,7 +83,7 @@ def test_overlays_win_key_by_key_and_replace_the_length() -> None:
     with pytest.raises(ValueError, match="sweep: optim: lr: input should be a valid number"):
         build_config({"optim": {"lr": "fast"}}, "sweep")
     with pytest.raises(ValueError, match="give epochs or steps, not both"):
-        validation.check(build_config(overlay(base, {"train": {"epochs": 1, "steps": 5}}), "sweep"))
+        validation.validate(build_config(overlay(base, {"train": {"epochs": 1, "steps": 5}}), "sweep"))
 
 
 BAD: dict[str, tuple[str, str]] = {

@@ -26,10 +26,10 @@ from stn.config.schema import Arch, Config, Data, Log, Optim, Train
 from stn.config.seed_list import parse_seeds
 from stn.data.stream import Stream
 from stn.models.build import build_model
-from stn.multiseed.model import Seeds
-from stn.runs.trials import Trial, blocks, build_trials, by_run, describe
+from stn.multiseed.model import StackedModel
+from stn.runs.trials import Trial, block_label, blocks, build_trials, group_by_run
 from stn.training import block_size, optimizer
-from stn.training.running_metrics import Meter
+from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
 
@@ -98,8 +98,8 @@ def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: P
     assert [(trial.config.optim.lr, trial.seed) for trial in block] == [
         (lr, s) for lr in (0.001, 0.5) for s in range(3)
     ]
-    assert len(by_run(block)) == 2
-    assert describe(block) == "cnn mnist seed 0-2 x 2 settings"
+    assert len(group_by_run(block)) == 2
+    assert block_label(block) == "cnn mnist seed 0-2 x 2 settings"
     shares = [build_trials([two[0].config, two[3].config], process, 2) for process in (0, 1)]
     assert [(trial.config.optim.lr, trial.seed) for trial in shares[1]] == [(0.5, 0), (0.5, 1), (0.5, 2)]
     assert {trial.run.path.name for trial in shares[0]} == {"0-2"}
@@ -107,18 +107,18 @@ def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: P
 
 def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(Config(), 1)
-    assert block_size.at_once(trials(tmp_path, config()), runtime) == block_size.MOST["cpu"]
-    assert block_size.at_once(trials(tmp_path, config(fuse=7)), runtime) == 7
-    assert block_size.at_once(trials(tmp_path, config(fuse=1)), runtime) == 1
-    assert block_size.at_once(trials(tmp_path, config(seeds="3")), runtime) == 1
+    assert block_size.choose_block_size(trials(tmp_path, config()), runtime) == block_size.MOST["cpu"]
+    assert block_size.choose_block_size(trials(tmp_path, config(fuse=7)), runtime) == 7
+    assert block_size.choose_block_size(trials(tmp_path, config(fuse=1)), runtime) == 1
+    assert block_size.choose_block_size(trials(tmp_path, config(seeds="3")), runtime) == 1
     one = trials(tmp_path, config())[0].config
     found = block_size.examine(one)
     assert 20_000 < found.bytes_per_row < 200_000
     need = 2 * found.bytes_per_row * 129 + 4 * found.bytes_per_seed
-    assert found.bytes_per_seed == 4 * Seeds(lambda: build_model(one.arch, (1, 28, 28), 10), [0]).count()
+    assert found.bytes_per_seed == 4 * StackedModel(lambda: build_model(one.arch, (1, 28, 28), 10), [0]).count()
     for seeds in (1, 3):
         monkeypatch.setattr("psutil.virtual_memory", lambda n=seeds: type("", (), {"available": 2 * n * need + 1000}))
-        assert block_size.at_once(trials(tmp_path, config()), runtime) == seeds
+        assert block_size.choose_block_size(trials(tmp_path, config()), runtime) == seeds
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch
     ],
 )
 def test_one_note_says_what_is_slow(arch: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    most = block_size.at_once(trials(tmp_path, config(arch)), Runtime(Config(), 1))
+    most = block_size.choose_block_size(trials(tmp_path, config(arch)), Runtime(Config(), 1))
     said = capsys.readouterr().out
     assert said.startswith(text)
     assert len(said.splitlines()) == bool(text)
@@ -143,10 +143,10 @@ def test_one_note_says_what_is_slow(arch: str, text: str, tmp_path: Path, capsys
 def test_a_number_that_is_none_leaves_seven_of_eight_bit_for_bit() -> None:
     seeds = 8
 
-    def weights(poison: bool) -> Seeds:
+    def weights(poison: bool) -> StackedModel:
         one, facts = resolve(config("stn_slx")), build_dataset("mnist")
         stream = Stream(one.data, facts, list(range(seeds)))
-        model = Seeds(lambda: build_model(one.arch, facts.shape, facts.classes), list(range(seeds)))
+        model = StackedModel(lambda: build_model(one.arch, facts.shape, facts.classes), list(range(seeds)))
         optimiser = optimizer.SeedOptimiser([one.optim] * seeds, model, stream.clock, 3)
         for step in range(3):
             optimiser.zero_grad()
@@ -211,9 +211,9 @@ def test_a_step_that_is_replayed_is_the_step(arch: str, data: str) -> None:
     outcomes = []
     for replayed in (False, True):
         stream = Stream(one.data, facts, [0, 1], dtype=torch.float64)
-        model = Seeds(lambda: build_model(one.arch, facts.shape, facts.classes), [0, 1], dtype=torch.float64)
+        model = StackedModel(lambda: build_model(one.arch, facts.shape, facts.classes), [0, 1], dtype=torch.float64)
         stepper = optimizer.SeedOptimiser([wish, wish.model_copy(update={"lr": 0.1})], model, stream.clock, 20_000)
-        meter = Meter([0, 1], Runtime(Config(), 1), "test")
+        meter = RunningMetrics([0, 1], Runtime(Config(), 1), "test")
 
         def update(stream=stream, model=model, stepper=stepper, meter=meter) -> None:
             stepper.zero_grad()

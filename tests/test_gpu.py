@@ -12,8 +12,8 @@ from stn.config.schema import Arch, Config, Data
 from stn.data.rng import Draws
 from stn.data.stream import Stream
 from stn.models.build import build_model
-from stn.multiseed.model import Seeds
-from stn.training.cuda_graph import Replay
+from stn.multiseed.model import StackedModel
+from stn.training.cuda_graph import GraphedStep
 from stn.training.runtime import Runtime
 
 pytestmark = [
@@ -118,7 +118,7 @@ def test_what_cannot_be_recorded_trains_all_the_same(tmp_path: Path) -> None:
     def asks() -> None:
         total.add_(1 if float(total) >= 0 else 2)
 
-    replay = Replay(asks, runtime.device, True, said.append)
+    replay = GraphedStep(asks, runtime.device, True, said.append)
     for _ in range(10):
         replay(0)
     assert float(total) == 10
@@ -132,7 +132,7 @@ def test_recorded_steps_are_replayed_for_each_size() -> None:
     def step() -> None:
         seen[size[0]] += torch.ones((), device="cuda")
 
-    replay = Replay(step, torch.device("cuda"), True, print)
+    replay = GraphedStep(step, torch.device("cuda"), True, print)
     for i in range(30):
         size[0] = i % 3
         replay(size[0])
@@ -148,7 +148,7 @@ def test_memory_grows_by_little_for_each_seed(tmp_path: Path) -> None:
     for seeds in (32, 64):
         torch.cuda.reset_peak_memory_stats()
         stream = Stream(one.data, facts, list(range(seeds)), "cuda")
-        model = Seeds(lambda: build_model(one.arch, facts.shape, facts.classes), list(range(seeds)), "cuda")
+        model = StackedModel(lambda: build_model(one.arch, facts.shape, facts.classes), list(range(seeds)), "cuda")
         for step in range(2):
             batch = stream.batch(step)
             model(batch.x_SBCHW, stream.clock, batch.row_B).square().mean().backward()

@@ -8,7 +8,7 @@ import torch
 from stn.config.schema import Config
 from stn.models.transformer import Localisation, Options, SpatialTransformer
 from stn.multiseed.stacked import SeedOps
-from stn.training.running_metrics import Meter
+from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 
 NAN = float("nan")
@@ -19,8 +19,8 @@ def runtime() -> Runtime:
     return Runtime(Config(), 1)
 
 
-def meter(runtime: Runtime, *losses: float) -> Meter:
-    m = Meter([0, 1], runtime, "test")
+def meter(runtime: Runtime, *losses: float) -> RunningMetrics:
+    m = RunningMetrics([0, 1], runtime, "test")
     for step, loss in enumerate(losses):
         m.add(torch.tensor(step), torch.tensor([0.5, loss]), torch.tensor([1.0, 0.0]))
         m.count(20)
@@ -47,7 +47,7 @@ def test_a_failed_seed_names_its_first_bad_step_and_leaves_the_other_alone(runti
 def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> None:
     saved = meter(runtime, 1.0, NAN, 1.0).states()
     assert (saved[0]["failed"], saved[1]["failed"]) == (None, 1)
-    other = Meter([0, 1], runtime, "test")
+    other = RunningMetrics([0, 1], runtime, "test")
     other.load(saved)
     assert other.failed == {1: 1}
     other.add(torch.tensor(3), torch.tensor([0.5, 1.0]), torch.tensor([1.0, 0.0]))

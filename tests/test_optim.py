@@ -8,7 +8,7 @@ from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Optim
 from stn.models.build import build_model
-from stn.multiseed.model import Seeds
+from stn.multiseed.model import StackedModel
 from stn.training import optimizer
 
 
@@ -61,7 +61,7 @@ def test_warmup_is_linear_and_ends_at_lr() -> None:
 def test_localisation_has_a_learning_rate_of_its_own(arch: str, own: set[str]) -> None:
     config = resolve(Config(arch=Arch(name=arch), data=Data(name="mnist")))
     facts = build_dataset("mnist")
-    model = Seeds(lambda: build_model(config.arch, facts.shape, facts.classes), [0, 1])
+    model = StackedModel(lambda: build_model(config.arch, facts.shape, facts.classes), [0, 1])
     wish = Optim(name="sgd", lr=0.5, momentum=0.0, schedule="constant", loc_lr_multiplier=0.01)
     optimiser = optimizer.SeedOptimiser([wish, wish], model, torch.tensor(0), 1)
     before = {name: p.detach().clone() for name, p in model.stacked.items()}
@@ -102,7 +102,7 @@ TORCHS = {
 def test_updates_are_torchs(name: str) -> None:
     wish, make = TORCHS[name]
     wish = wish.model_copy(update={"schedule": "constant"})
-    model, clock = Seeds(Weights, [0, 1, 2], dtype=torch.float64), torch.tensor(0)
+    model, clock = StackedModel(Weights, [0, 1, 2], dtype=torch.float64), torch.tensor(0)
     alone = [nn.Parameter(model.stacked["w"][s].detach().clone()) for s in range(3)]
     theirs = [make([p]) for p in alone]
     ours = optimizer.SeedOptimiser([wish] * 3, model, clock, 10)
@@ -126,8 +126,8 @@ def test_each_seed_may_have_its_own_learning_rate_and_weight_decay(name: str) ->
         Optim(name=name, lr=lr, weight_decay=wd, schedule="cosine") for lr, wd in ((0.1, 0.0), (0.02, 0.3), (0.02, 0.0))
     ]
 
-    def run(wishes: list[Optim], seeds: list[int]) -> Seeds:
-        model, clock = Seeds(Weights, seeds, dtype=torch.float64), torch.tensor(0)
+    def run(wishes: list[Optim], seeds: list[int]) -> StackedModel:
+        model, clock = StackedModel(Weights, seeds, dtype=torch.float64), torch.tensor(0)
         optimiser = optimizer.SeedOptimiser(wishes, model, clock, 10)
         for step in range(10):
             clock.fill_(step)
@@ -145,7 +145,7 @@ def test_each_seed_may_have_its_own_learning_rate_and_weight_decay(name: str) ->
 
 
 def test_clipping_is_per_seed() -> None:
-    model = Seeds(lambda: nn.Linear(3, 2), [0, 1])
+    model = StackedModel(lambda: nn.Linear(3, 2), [0, 1])
     for p in model.parameters():
         p.grad = torch.tensor([100.0, 0.01]).view(2, *[1] * (p.dim() - 1)).expand_as(p).clone()
     optimizer.clip_gradients(model, 1.0)

@@ -27,7 +27,7 @@ from stn.evaluation.pose import (
 )
 from stn.models.build import build_model
 from stn.models.wirings import Transformed
-from stn.multiseed.model import Seeds
+from stn.multiseed.model import StackedModel
 
 
 def make(arch: str, dataset: str, **options) -> tuple[Transformed, Stream]:
@@ -174,7 +174,7 @@ def test_agreement_is_of_the_same_images_whatever_the_batch(monkeypatch: pytest.
 def test_bypassed_networks_do_not_warp() -> None:
     facts = build_dataset("mnist_t")
     config = resolve(Config(arch=Arch(name="stn_cx"), data=Data(name="mnist_t")))
-    seeds = Seeds(lambda: build_model(config.arch, facts.shape, facts.classes), [0, 1]).eval()
+    seeds = StackedModel(lambda: build_model(config.arch, facts.shape, facts.classes), [0, 1]).eval()
     x = torch.randn(4, *facts.shape)
     with torch.no_grad():
         start = seeds.predict(x)

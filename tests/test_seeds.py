@@ -15,8 +15,8 @@ from stn.config.schema import Arch, Config, Data, Optim, Train
 from stn.data.stream import Stream
 from stn.models.build import build_model
 from stn.multiseed import stacked
-from stn.multiseed.model import Seeds
-from stn.multiseed.probe import probe
+from stn.multiseed.equivalence import probe
+from stn.multiseed.model import StackedModel
 from stn.multiseed.stacked import SeedOps, Stacked
 from stn.multiseed.thin_conv import ThinConv
 from stn.training.optimizer import SeedOptimiser, clip_gradients
@@ -181,8 +181,8 @@ UNKNOWN: dict[str, tuple[str, str, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
-def compare(act: Callable[[Tensor, Tensor], Tensor]) -> Seeds:
-    model = Seeds(lambda: Op(act), [7, 8, 9], dtype=torch.float64)
+def compare(act: Callable[[Tensor, Tensor], Tensor]) -> StackedModel:
+    model = StackedModel(lambda: Op(act), [7, 8, 9], dtype=torch.float64)
     x = torch.linspace(-3, 3, 3 * 6 * 4 * 5 * 5, dtype=torch.float64).mul(9).sin().view(3, 6, 4, 5, 5)
     results = []
     for together in (True, False):
@@ -274,7 +274,7 @@ def test_the_probe_looks_at_evaluation_and_at_buffers_too() -> None:
             return y
 
     assert not probe(Codebook, (4, 5, 5)).fault
-    model = Seeds(Codebook, [0, 1])
+    model = StackedModel(Codebook, [0, 1])
     model(torch.ones(2, 3, 4, 5, 5), 0, torch.arange(3))
     assert model.statistics["mean"].abs().min() > 0
 
@@ -312,7 +312,7 @@ def test_buffers_that_are_assigned_to_are_kept() -> None:
             self.mean = 0.5 * self.mean + 0.5 * (x * self.w).mean(0).detach()
             return x * self.w + self.mean
 
-    together, alone = Seeds(Count, [0, 1]), Seeds(Count, [0, 1])
+    together, alone = StackedModel(Count, [0, 1]), StackedModel(Count, [0, 1])
     x = torch.randn(2, 5, 3)
     for step in range(2):
         a = together(x, step, torch.arange(5))
@@ -327,11 +327,11 @@ def test_buffers_that_are_assigned_to_are_kept() -> None:
 
 def train(
     config: Config, seeds: list[int], n: int = 20, parts: int = 1, poison: int | None = None
-) -> tuple[Seeds, Tensor]:
+) -> tuple[StackedModel, Tensor]:
     """n steps of a real stream; the model and the losses [n, S]."""
     facts = build_dataset(config.data.name)
     stream = Stream(config.data, facts, seeds, dtype=torch.float64)
-    model = Seeds(lambda: build_model(config.arch, facts.shape, facts.classes), seeds, dtype=torch.float64)
+    model = StackedModel(lambda: build_model(config.arch, facts.shape, facts.classes), seeds, dtype=torch.float64)
     optimiser = SeedOptimiser([config.optim] * len(seeds), model, stream.clock, n)
     if poison is not None:
         with torch.no_grad():
@@ -377,7 +377,7 @@ def test_one_seed_is_the_ordinary_module_with_torchs_own_optimiser() -> None:
     one = config("stn_slx", Optim(name="adamw", lr=0.003, weight_decay=0.1, schedule="constant"))
     model, _ = train(one, [3])
     facts = build_dataset("mnist_r")
-    plain = Seeds(lambda: build_model(one.arch, facts.shape, facts.classes), [3], dtype=torch.float64).network(0)
+    plain = StackedModel(lambda: build_model(one.arch, facts.shape, facts.classes), [3], dtype=torch.float64).network(0)
     module = build_model(one.arch, facts.shape, facts.classes).double()
     module.load_state_dict(plain.state_dict())
     stream = Stream(one.data, facts, [3], dtype=torch.float64)
@@ -411,16 +411,16 @@ def test_a_batch_in_parts_is_the_batch() -> None:
 def test_initialisation_does_not_disturb_torchs_random_state() -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first = Seeds(lambda: nn.Linear(3, 2), [1]).weights(0)
+    first = StackedModel(lambda: nn.Linear(3, 2), [1]).weights(0)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(6)
-    for name, value in Seeds(lambda: nn.Linear(3, 2), [0, 1]).weights(1).items():
+    for name, value in StackedModel(lambda: nn.Linear(3, 2), [0, 1]).weights(1).items():
         assert torch.equal(value, first[name])
 
 
 def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(ValueError, match="another network"):
-        Seeds(lambda: nn.Linear(3, 2), [1]).load_weights(0, {"weight": torch.zeros(2, 3)})
+        StackedModel(lambda: nn.Linear(3, 2), [1]).load_weights(0, {"weight": torch.zeros(2, 3)})
 
 
 def test_weights_that_two_modules_share_stay_one() -> None:
@@ -429,7 +429,7 @@ def test_weights_that_two_modules_share_stay_one() -> None:
         net[2].weight = net[0].weight
         return net
 
-    model = Seeds(tied, [0, 1])
+    model = StackedModel(tied, [0, 1])
     assert len(list(model.parameters())) == 3
     assert set(model.weights(0)) == set(tied().state_dict())
     x = torch.randn(2, 5, 4)

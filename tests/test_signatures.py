@@ -7,7 +7,7 @@ from launch.sweep.expand import expand
 from stn.config import registry
 from stn.config.resolve import resolve
 from stn.config.signature import signature
-from stn.config.validation import check
+from stn.config.validation import validate
 from stn.config.yaml_files import RECIPES, build_config, overlay, read_yaml
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "signatures.json").read_text())
@@ -19,7 +19,7 @@ def test_recipes_keep_their_signatures_on_every_architecture() -> None:
         for arch in registry.names("arch"):
             try:
                 config = build_config(overlay(read_yaml(path), {"arch": {"name": arch}}), path)
-                check(config)
+                validate(config)
                 found[f"{path.stem} {arch}"] = signature(resolve(config))
             except ValueError:  # an architecture that this recipe's network or options do not fit
                 continue

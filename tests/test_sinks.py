@@ -111,7 +111,7 @@ def test_names_that_wandb_takes() -> None:
     for one in ([run_id(c, "abcdef012345", 2**31 - 1) for c in made], [group(c, "abcdef012345") for c in made]):
         assert len(set(one)) == len(ODD)
         assert all(len(text) <= 128 and re.fullmatch(r"[A-Za-z0-9_.-]+", text) for text in one)
-    assert all(1 <= len(tag) <= 64 for c in made for tag in wandb_run.describe(c, "abc", 0)["tags"])
+    assert all(1 <= len(tag) <= 64 for c in made for tag in wandb_run.init_arguments(c, "abc", 0)["tags"])
     assert run_id(made[-1], "abc", 3) == "ok_1.2-abc-3"
     default = resolve(Config(arch=Arch(name="stn_cx")))
     assert group(default, "abcdef012345") == "stn_cx-mnist-abcdef"

@@ -12,7 +12,7 @@ import pytest
 from conftest import ROOT, environment
 
 from stn.config import registry
-from stn.config.lazy import Later, outline
+from stn.config.lazy import LazyFunction, scan_package
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
 from stn.config.signature import signature
@@ -114,7 +114,9 @@ def ours(kind: str) -> list[str]:
 
 def test_source_and_registry_say_the_same() -> None:
     """What is read before torch is imported is what enters itself afterwards."""
-    read = {(kind, name): (function, text, options) for kind, name, function, text, options in outline("stn.models")}
+    read = {
+        (kind, name): (function, text, options) for kind, name, function, text, options in scan_package("stn.models")
+    }
     for kind in ("arch", "net"):
         for name in ours(kind):
             function, text, options = read.pop((kind, name))
@@ -129,14 +131,14 @@ def test_what_is_read_must_be_literal(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("stn.config.lazy.ROOT", tmp_path)
     (tmp_path / "own.py").write_text("@register('arch')\ndef f(*, depth=1 + 1):\n    'One.'\n")
     with pytest.raises(ValueError, match="f: 'depth' needs a literal default"):
-        list(outline(""))
+        list(scan_package(""))
 
 
 def test_what_is_imported_takes_the_place_of_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """And not the other way round; a second entry of that name is refused."""
     monkeypatch.setattr(registry, "_entries", {})
     registry.expect("stn.models")
-    assert isinstance(registry.find("arch", "cnn"), Later)
+    assert isinstance(registry.find("arch", "cnn"), LazyFunction)
     registry.register("arch")(wirings.cnn)
     registry.expect("stn.models")
     assert registry.find("arch", "cnn") is wirings.cnn

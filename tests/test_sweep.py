@@ -330,7 +330,7 @@ def test_a_job_without_progress_is_given_up(plan: Plan) -> None:
     RunDir(plan.experiment / job.sig / job.block).write_status("running", step=12, steps=20)
     assert [begin(plan, job) for _ in range(5)] == [True] * 4 + [False]
     assert look(plan, [job])[0].error == "given up after 4 starts without progress"
-    jobs.forgive(plan, look(plan, [job])[0])
+    jobs.reset_job(plan, look(plan, [job])[0])
     assert begin(plan, job)
 
 
@@ -364,7 +364,7 @@ def test_no_worker_is_a_mistake(tmp_path: Path) -> None:
 def test_what_has_failed_is_forgotten_by_retry_alone(plan: Plan) -> None:
     status.forget_failed(look(plan)[1])
     assert look(plan)[1].missing == [3]
-    jobs.forgive(plan, look(plan)[5])
+    jobs.reset_job(plan, look(plan)[5])
     assert look(plan)[5].state == "stopped"
 
 

@@ -17,7 +17,7 @@ from stn.models.grids import axes, bend, plate_grid, sample
 from stn.models.transformer import Localisation, Options, SpatialTransformer
 from stn.models.transforms import LINEAR, build_family
 from stn.models.wirings import Transformed, count
-from stn.multiseed.probe import probe
+from stn.multiseed.equivalence import probe
 from stn.runs.trials import build_trials
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop

@@ -23,7 +23,7 @@ from launch.report.output import wandb_report, wandb_spec
 from launch.report.output.wandb_report import MEMORY, SPEC
 from launch.report.output.wandb_spec import title
 from stn.runs.directory import RunDir
-from stn.tracking.wandb_run import describe, run_id, values
+from stn.tracking.wandb_run import init_arguments, run_id, values
 
 EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'"
 server = test_wandb_sync.server
@@ -122,7 +122,7 @@ def test_the_saved_spec_groups_by_architecture(server: WandbServer, cells: list[
 
 
 def test_filters_and_panels_name_what_runs_are_sent_with(cells: list[Cell]) -> None:
-    (((runs,), panels), *_), about = grids(build(cells)), describe(cells[0].config, cells[0].sig, 0)
+    (((runs,), panels), *_), about = grids(build(cells)), init_arguments(cells[0].config, cells[0].sig, 0)
     assert (about["config"]["arch"], about["config"]["dataset"]) == ("cnn", conditions(runs)["config:dataset.value"])
     assert about["group"] in conditions(runs)["run:group"]
     row = {"step": 1, "epoch": 0.1, "loss": 1.0, "test_acc": 1.0, "test_loss": 1.0}

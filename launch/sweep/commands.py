@@ -11,12 +11,12 @@ import tyro
 from launch.sweep import expand, local, slurm, task
 from launch.sweep import plan as plans
 from launch.sweep import status as standings
-from launch.sweep.job import forgive
+from launch.sweep.job import reset_job
 from launch.sweep.local import plural
 from launch.sweep.plan import Job, Plan
 from launch.sweep.table import cells_table
 from stn.config.seed_list import format_seeds, parse_seeds
-from stn.runs.lease import Claim
+from stn.runs.lease import Lease
 from stn.tracking.console import console, say
 
 Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
@@ -62,12 +62,12 @@ def _check_most(most: int | None) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two people may submit one sweep; not at one moment."""
-    claim = Claim(folder / ".claim")
-    claim.take(say, patience_s=30.0)
+    lease = Lease(folder / ".claim")
+    lease.take(say, patience_s=30.0)
     try:
         yield
     finally:
-        claim.release()
+        lease.release()
 
 
 def _tell(change: expand.Change) -> None:
@@ -92,7 +92,7 @@ def _todo(plan: Plan, states: tuple[str, ...], on: str, dry: bool, again: bool =
     for one in [] if dry else found:
         if again:
             standings.forget_failed(one)
-        forgive(plan, one)
+        reset_job(plan, one)
     return [one.job for one in found]
 
 

@@ -16,7 +16,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.config.signature import signature
-from stn.config.validation import check
+from stn.config.validation import validate
 from stn.config.yaml_files import Sections, build_config, dump_yaml, find_recipe, normalise, overlay, read_yaml
 from stn.runs.files import read_text, write_atomic
 
@@ -54,7 +54,7 @@ def _build(sweep: Sweep, point: dict[str, Any], runs: str, where: str) -> Config
             if any(key in layer.get(section, {}) for layer in given):
                 raise ValueError(f"{where}: '{key}' is not for base or grid; a sweep says it itself")
     config = build_config(overlay(below, *given, own), where)
-    check(config)
+    validate(config)
     return config
 
 

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from launch import train
 from launch.sweep.plan import Job, Plan
-from launch.sweep.status import Standing, look, read_note, tail, write_note
+from launch.sweep.status import JobStatus, look, read_note, tail, write_note
 from stn.runs.process import follow_parent
 
 LINES = 15
@@ -75,7 +75,7 @@ class Attempt:
         write_note(self.plan, self.job, note)
         return "failed"
 
-    def standing(self) -> Standing:
+    def standing(self) -> JobStatus:
         return look(self.plan, [self.job])[0]
 
 
@@ -92,7 +92,7 @@ def begin(plan: Plan, job: Job) -> bool:
     return not given_up
 
 
-def forgive(plan: Plan, standing: Standing) -> None:
+def reset_job(plan: Plan, standing: JobStatus) -> None:
     """Let a job begin anew, whatever became of its earlier starts."""
     if read_note(plan, standing.job):
         write_note(plan, standing.job, {})

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from launch.sweep.job import Attempt, begin
 from launch.sweep.plan import Job, Plan
-from launch.sweep.status import Standing, accuracy, last_metrics
+from launch.sweep.status import JobStatus, accuracy, last_metrics
 from launch.train import gpus
 from stn.config.seed_list import parse_seeds
 from stn.runs.process import cores
@@ -54,7 +54,7 @@ class Watch:
         self.images_per_s = 0.0
         self.left_s: float | None = None
 
-    def look(self, standing: Standing) -> None:
+    def look(self, standing: JobStatus) -> None:
         if standing.status.get("state") != "running":
             return
         rows, status = last_metrics(standing.runs[-1]), standing.status

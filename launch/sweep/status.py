@@ -13,7 +13,7 @@ from stn.runs.files import parse_rows, read_json, write_atomic
 STATES: tuple[str, ...] = ("done", "running", "waiting", "stopped", "failed")
 
 
-class Standing(NamedTuple):
+class JobStatus(NamedTuple):
     """One job: its result rows, and the state of the seeds that have none."""
 
     job: Job
@@ -78,7 +78,7 @@ def _experiment(folder: Path, wanted: set[int]) -> tuple[dict[int, Row], list[Bl
     return rows, blocks
 
 
-def _judge(plan: Plan, job: Job, known: dict[int, Row], blocks: list[Block]) -> Standing:
+def _judge(plan: Plan, job: Job, known: dict[int, Row], blocks: list[Block]) -> JobStatus:
     own = set(parse_seeds(job.seeds))
     rows = {seed: known[seed] for seed in sorted(own) if seed in known}
     near = [
@@ -89,17 +89,17 @@ def _judge(plan: Plan, job: Job, known: dict[int, Row], blocks: list[Block]) -> 
     error = None
     if len(rows) == len(own):
         state = "failed" if any(row.get("status") == "failed" for row in rows.values()) else "done"
-    elif any(run.claim.is_live() for run, said in near if said.get("state") != "finished"):
+    elif any(run.lease.is_live() for run, said in near if said.get("state") != "finished"):
         state = "running"
     else:
         error = read_note(plan, job).get("error")
         if error is None and status.get("state") == "failed":
             error = status.get("reason")
         state = "failed" if error is not None else "stopped" if near else "waiting"
-    return Standing(job, rows, state, [run for run, _ in near], status, error)
+    return JobStatus(job, rows, state, [run for run, _ in near], status, error)
 
 
-def look(plan: Plan, jobs: list[Job] | None = None) -> list[Standing]:
+def look(plan: Plan, jobs: list[Job] | None = None) -> list[JobStatus]:
     """How jobs stand; all of a sweep unless told otherwise."""
     asked: dict[str, list[Job]] = {}
     for job in plan.jobs if jobs is None else jobs:
@@ -119,9 +119,9 @@ def accuracy(row: Row) -> float | None:
     return row.get("test_acc", row.get("val_acc"))
 
 
-def cells(standings: list[Standing]) -> list[dict[str, Any]]:
+def cells(standings: list[JobStatus]) -> list[dict[str, Any]]:
     """A row per cell: seeds by state, those without a result, the mean so far."""
-    groups: dict[tuple[str, str, str, str], list[Standing]] = {}
+    groups: dict[tuple[str, str, str, str], list[JobStatus]] = {}
     for one in standings:
         groups.setdefault((one.job.arch, one.job.dataset, one.job.setting, one.job.sig), []).append(one)
     table = []
@@ -164,7 +164,7 @@ def last_metrics(run: RunDir) -> dict[str, Row]:
     return rows
 
 
-def forget_failed(standing: Standing) -> None:
+def forget_failed(standing: JobStatus) -> None:
     """Drop the rows of seeds that have failed, in whatever block they are, so that they are trained again."""
     failed = set(standing.failed)
     for run in standing.runs:

@@ -17,7 +17,7 @@ from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
 from stn.evaluation.foreign_weights import fit, load_plain
 from stn.models.build import build_model
-from stn.multiseed.model import Seeds
+from stn.multiseed.model import StackedModel
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import read_rows
 from stn.tracking.console import say
@@ -47,7 +47,7 @@ def _alone(config: Config) -> Config:
 def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runtime) -> dict[str, Any]:
     """One network's scores."""
     dataset = build_dataset(config.data.name)
-    seeds = Seeds(
+    seeds = StackedModel(
         lambda: build_model(config.arch, dataset.shape, dataset.classes), [seed], runtime.device, runtime.dtype
     )
     seeds.load_weights(0, weights)

@@ -9,7 +9,7 @@ from stn.config import command_line
 from stn.config.seed_list import format_seeds
 from stn.pictures import draw
 from stn.runs.directory import Row
-from stn.runs.trials import Trial, by_run
+from stn.runs.trials import Trial, group_by_run
 from stn.tracking.console import console, say
 from stn.training import checkpoints
 
@@ -17,13 +17,13 @@ from stn.training import checkpoints
 def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
     """Say how it ended, in each status.json and on the console; the exit code. By sig, what was trained just now."""
     done: list[tuple[Trial, Row]] = []
-    for group in by_run(trials):
+    for group in group_by_run(trials):
         finished = group[0].run.finished()
         rows = [(trial, finished[trial.seed]) for trial in group if trial.seed in finished]
         done += rows
         _close(group, [row for _, row in rows], stopped, group[0].sig in trained)
     if stopped:
-        for group in by_run(trials):  # also of those that have finished: it was meant for the whole command
+        for group in group_by_run(trials):  # also of those that have finished: it was meant for the whole command
             group[0].run.stop.unlink(missing_ok=True)
     if stopped and len(done) < len(trials):
         say(f"stopped ({stopped}); the same command goes on")
@@ -55,11 +55,11 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
     run.unlock()
 
 
-def give_up(trials: list[Trial], error: Exception) -> NoReturn:
+def record_failure(trials: list[Trial], error: Exception) -> NoReturn:
     """Leave word of what ended the process, where that can still be written."""
     with suppress(OSError):
-        for group in by_run(trials):
-            if group[0].run.claim.token:  # else somebody else's
+        for group in group_by_run(trials):
+            if group[0].run.lease.token:  # else somebody else's
                 group[0].run.write_end("failed", reason=f"{type(error).__name__}: {error}")
     if isinstance(error, OSError):
         command_line.fail(error, code=1, everywhere=True)
@@ -87,7 +87,7 @@ def summary(done: list[tuple[Trial, Row]]) -> None:
             f"{row['wall_s']:.1f}",
         )
     console.print(table)
-    for group in by_run([trial for trial, _ in done]):
+    for group in group_by_run([trial for trial, _ in done]):
         for name, path in (("results", group[0].run.results), ("pictures", group[0].run.pictures)):
             if path.exists():
                 say(f"{name:9s} {path}")

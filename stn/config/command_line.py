@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, NoReturn
 import tyro
 
 from stn.config.schema import Config
-from stn.config.validation import check
+from stn.config.validation import validate
 from stn.config.yaml_files import LENGTHS, Sections, build_config, overlay, read_yaml
 
 _SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")
@@ -90,7 +90,7 @@ def _parse_one(arguments: list[str]) -> Command:
         config=(tyro.conf.AvoidSubcommands,),
         console_outputs=is_main_process(),
     )
-    check(command)
+    validate(command)
     return command
 
 

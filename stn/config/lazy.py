@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
-class Later:
+class LazyFunction:
     """A function that is imported when it is called."""
 
     module: str
@@ -25,13 +25,13 @@ class Later:
 
 
 @dataclass(frozen=True)
-class Module:
+class LazyModule:
     """A module that is imported when one of its functions is called."""
 
     module: str
 
-    def __getattr__(self, name: str) -> Later:
-        return Later(self.module, name)
+    def __getattr__(self, name: str) -> LazyFunction:
+        return LazyFunction(self.module, name)
 
 
 def _options(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _options(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Any]:
     return values
 
 
-def outline(package: str) -> Iterator[tuple[str, str, Later, str | None, dict[str, Any]]]:
+def scan_package(package: str) -> Iterator[tuple[str, str, LazyFunction, str | None, dict[str, Any]]]:
     """Kind, name, function, docstring and options of all that the modules of a package enter with @register."""
     paths = sorted(ROOT.joinpath(*package.split(".")).glob("*.py"))
     trees = {f"{package}.{path.stem}": ast.parse(path.read_text(encoding="utf-8")) for path in paths}
@@ -64,5 +64,5 @@ def outline(package: str) -> Iterator[tuple[str, str, Later, str | None, dict[st
                 given |= {str(keyword.arg): keyword.value for keyword in call.keywords}
                 name = ast.literal_eval(given["name"]) if "name" in given else node.name
                 base = _options(definitions[ast.unparse(given["extends"])]) if "extends" in given else {}
-                function = Later(module, node.name)
+                function = LazyFunction(module, node.name)
                 yield ast.literal_eval(given["kind"]), name, function, ast.get_docstring(node), base | _options(node)

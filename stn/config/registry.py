@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from stn.config.lazy import Later, outline
+from stn.config.lazy import LazyFunction, scan_package
 
 
 class Entry(NamedTuple):
@@ -38,7 +38,7 @@ def register(kind: str, name: str | None = None, extends: Callable | None = None
 
     def enter(function: Callable) -> Callable:
         own, known = name or function.__name__, _entries.setdefault(kind, {})
-        if own in known and not isinstance(known[own].function, Later):
+        if own in known and not isinstance(known[own].function, LazyFunction):
             raise ValueError(f"{kind} '{own}' is registered twice")
         options = (_keywords(extends) if extends else {}) | _keywords(function)
         known[own] = _entry(kind, own, function, function.__doc__, options)
@@ -49,7 +49,7 @@ def register(kind: str, name: str | None = None, extends: Callable | None = None
 
 def expect(package: str) -> None:
     """Know the entries of a package from its source, until it is imported and they enter themselves."""
-    for kind, name, function, text, options in outline(package):
+    for kind, name, function, text, options in scan_package(package):
         _entries.setdefault(kind, {}).setdefault(name, _entry(kind, name, function, text, options))
 
 

@@ -4,7 +4,7 @@ from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 
 
-def check(config: Config) -> None:
+def validate(config: Config) -> None:
     """Combinations that no single field can judge."""
     optim, data, train = config.optim, config.data, config.train
     parse_seeds(train.seeds)

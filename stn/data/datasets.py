@@ -8,13 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from stn.config.dataset import Dataset
-from stn.config.lazy import Module
+from stn.config.lazy import LazyModule
 from stn.config.registry import register
 
 if TYPE_CHECKING:
     from stn.data import clutter, distort, sources
 else:
-    clutter, distort, sources = (Module(f"stn.data.{name}") for name in ("clutter", "distort", "sources"))
+    clutter, distort, sources = (LazyModule(f"stn.data.{name}") for name in ("clutter", "distort", "sources"))
 
 
 MOVED = ("degrees", "log2_area", "x", "y")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stn.data.stream import Stream
 from stn.models.transformer import SpatialTransformer
-from stn.multiseed.model import Seeds
+from stn.multiseed.model import StackedModel
 from stn.training.runtime import Runtime
 
 
@@ -35,7 +35,7 @@ def scores(confusion_KK: Tensor, loss: float, split: str = "test") -> dict[str, 
     }
 
 
-def evaluate(seeds: Seeds, stream: Stream, batch_size: int, runtime: Runtime) -> list[dict[str, Any]]:
+def evaluate(seeds: StackedModel, stream: Stream, batch_size: int, runtime: Runtime) -> list[dict[str, Any]]:
     """Scores of each seed over the whole test set, which the ranks share out."""
     S, K = len(seeds.seeds), stream.dataset.classes
     # The maps of all seeds are in memory at once; a GPU wants many.
@@ -60,7 +60,7 @@ def evaluate(seeds: Seeds, stream: Stream, batch_size: int, runtime: Runtime) ->
 
 
 @contextmanager
-def bypassed(seeds: Seeds) -> Iterator[bool]:
+def bypassed(seeds: StackedModel) -> Iterator[bool]:
     """The networks without what their transformers do; says whether they have any."""
     sts = [module for module in seeds.network(0).modules() if isinstance(module, SpatialTransformer)]
     for st in sts:

@@ -8,12 +8,14 @@ from collections.abc import Container
 from stn.data.stream import Stream
 from stn.evaluation import pose
 from stn.evaluation.accuracy import bypassed, evaluate
-from stn.multiseed.model import Seeds
+from stn.multiseed.model import StackedModel
 from stn.runs.directory import Row
 from stn.training.runtime import Runtime
 
 
-def snapshots(model: Seeds, stream: Stream, step: int, failed: Container[int] = ()) -> list[Row | None]:
+def transform_snapshots(
+    model: StackedModel, stream: Stream, step: int, failed: Container[int] = ()
+) -> list[Row | None]:
     """A row for each seed that is alive and whose network has a transformer."""
     rows: list[Row | None] = []
     for s, seed in enumerate(model.seeds):
@@ -23,8 +25,8 @@ def snapshots(model: Seeds, stream: Stream, step: int, failed: Container[int] = 
     return rows
 
 
-def last_look(
-    model: Seeds, stream: Stream, step: int, batch_size: int, runtime: Runtime, failed: Container[int] = ()
+def final_transformer_metrics(
+    model: StackedModel, stream: Stream, step: int, batch_size: int, runtime: Runtime, failed: Container[int] = ()
 ) -> tuple[list[Row], list[Row | None]]:
     """What result rows of seeds that are alive have beside the scores, and rows of poses for the record.
 

@@ -26,7 +26,7 @@ def with_penalty(out: Output) -> tuple[Tensor, Tensor | float]:
     return out if isinstance(out, tuple) else (out, 0.0)
 
 
-class Seeds(nn.Module):
+class StackedModel(nn.Module):
     """``build`` makes one network from torch's random state. What runs is the first one's code."""
 
     def __init__(

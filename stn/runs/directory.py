@@ -28,7 +28,7 @@ from typing import Any
 
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.runs.files import publish, read_json, read_rows, write_atomic
-from stn.runs.lease import Claim
+from stn.runs.lease import Lease
 
 Row = dict[str, Any]
 
@@ -54,7 +54,7 @@ class RunDir:
         self.status, self.stop = self.path / "status.json", self.path / "stop"
         self.checkpoints, self.pictures = self.path / "checkpoints", self.path / "pictures"
         self.published = self.path / ".rows"
-        self.claim = Claim(self.path / ".claim")
+        self.lease = Lease(self.path / ".claim")
 
     @classmethod
     def of(cls, runs: str, name: str, sig: str, seeds: list[int]) -> "RunDir":
@@ -71,18 +71,18 @@ class RunDir:
 
     def lock(self, tell: Callable[[str], None], patience_s: float = 30.0) -> None:
         """Keep a second copy of the same command out; it waits a little for the first to leave."""
-        self.claim.take(tell, patience_s)
+        self.lease.take(tell, patience_s)
 
     def unlock(self) -> None:
-        self.claim.release()
+        self.lease.release()
 
     def leave(self) -> str | None:
         """Why whoever trains here should leave, if anything."""
-        return self.claim.lost or ("stop file" if self.stop.exists() else None)
+        return self.lease.lost or ("stop file" if self.stop.exists() else None)
 
     def may_write(self) -> bool:
         """Not where somebody else has taken over, as the folder says now."""
-        return not self.claim.token or self.claim.held()
+        return not self.lease.token or self.lease.held()
 
     # ---- results: .rows/SEED can be made once, and decides whose row it is; results.jsonl gets it, and is read
 
@@ -139,7 +139,7 @@ class RunDir:
     # ---- metrics and status
 
     def add_metrics(self, rows: list[Row]) -> None:
-        if self.claim.lost:
+        if self.lease.lost:
             return
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(_lines(rows))

@@ -67,7 +67,7 @@ def _is_over(holder: dict[str, Any]) -> bool:
     return replaced or _lives_here(holder) is False
 
 
-class Claim:
+class Lease:
     """One claim on one folder."""
 
     def __init__(self, folder: Path) -> None:

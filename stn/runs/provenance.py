@@ -35,7 +35,7 @@ def commit() -> dict[str, Any]:
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
-def describe(**more: Any) -> str:
+def environment_json(**more: Any) -> str:
     """The contents of env.json."""
     facts = {
         "python": platform.python_version(),

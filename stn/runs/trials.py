@@ -49,7 +49,7 @@ def build_trials(configs: list[Config], process: int = 0, processes: int = 1) ->
     return trials
 
 
-def by_run(trials: list[Trial]) -> list[list[Trial]]:
+def group_by_run(trials: list[Trial]) -> list[list[Trial]]:
     """The trials of each run directory."""
     return [list(group) for _, group in groupby(trials, key=lambda trial: trial.run.path)]
 
@@ -72,8 +72,8 @@ def blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[T
     return cut
 
 
-def describe(trials: list[Trial]) -> str:
+def block_label(trials: list[Trial]) -> str:
     """What a line of progress calls a block."""
-    config, runs = trials[0].config, len(by_run(trials))
+    config, runs = trials[0].config, len(group_by_run(trials))
     settings = f" x {runs} settings" if runs > 1 else ""
     return f"{config.arch.name} {config.data.name} seed {format_seeds(sorted({t.seed for t in trials}))}{settings}"

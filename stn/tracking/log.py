@@ -8,7 +8,7 @@ from functools import partial
 
 from stn.config.command_line import is_main_process
 from stn.runs.directory import Row, RunDir
-from stn.runs.trials import Trial, by_run, describe
+from stn.runs.trials import Trial, block_label, group_by_run
 from stn.tracking.console import console, warn
 from stn.tracking.sinks import ConsoleSink, Sink, TensorBoardSink, WandbSink
 
@@ -17,10 +17,12 @@ class Log:
     """The log of a block of trials; rows are in the order of the trials, None for a seed that has failed."""
 
     def __init__(self, trials: list[Trial], start: int, writes: bool) -> None:
-        self.groups = by_run(trials) if writes else []
+        self.groups = group_by_run(trials) if writes else []
         self.sinks: list[tuple[str, Sink, RunDir | None]] = []
         if writes and is_main_process():
-            self._open("console", lambda: ConsoleSink(console, describe(trials), trials[0].config.train.steps, start))
+            self._open(
+                "console", lambda: ConsoleSink(console, block_label(trials), trials[0].config.train.steps, start)
+            )
         for group in self.groups:
             (config, sig, _, run), seeds = group[0], [trial.seed for trial in group]
             if config.log.tensorboard:

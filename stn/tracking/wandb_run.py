@@ -67,7 +67,7 @@ def group(config: Config, sig: str) -> str:
     return f"{name}{what}-{sig[:6]}"
 
 
-def describe(config: Config, sig: str, seed: int) -> dict[str, Any]:
+def init_arguments(config: Config, sig: str, seed: int) -> dict[str, Any]:
     """What W&B is told of a seed when its run begins."""
     facts = {
         "arch": config.arch.name,
@@ -111,7 +111,7 @@ class SeedRun:
     def __init__(
         self, wandb: Any, config: Config, sig: str, seed: int, mode: str, folder: str, **settings: Any
     ) -> None:
-        about = describe(config, sig, seed)
+        about = init_arguments(config, sig, seed)
         tags = about.pop("tags")
         bound_exit()
         self.run = wandb.init(

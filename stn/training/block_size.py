@@ -9,7 +9,7 @@ import torch
 from stn.config.dataset import build_dataset
 from stn.config.schema import Config
 from stn.models.build import build_model
-from stn.multiseed.probe import Probe, probe
+from stn.multiseed.equivalence import Probe, probe
 from stn.runs.trials import Trial
 from stn.tracking.console import say, warn
 from stn.training.runtime import Runtime
@@ -30,7 +30,7 @@ def remarks(found: Probe) -> str:
     return ", ".join(f"{name} ({way})" for name, way in sorted(found.slow.items()))
 
 
-def at_once(trials: list[Trial], runtime: Runtime) -> int:
+def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
     """Seeds in a block."""
     config = trials[0].config
     asked = config.train.fuse

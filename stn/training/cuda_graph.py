@@ -11,7 +11,7 @@ WARM_UP = 4
 """Steps before recording: libraries choose their algorithms in the first ones."""
 
 
-class Replay:
+class GraphedStep:
     """Calls ``step``, which works on the device alone and leaves its results in tensors that stay.
 
     Whatever ``step`` reads from the host is fixed in the recording, so there is one recording for

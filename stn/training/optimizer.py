@@ -12,7 +12,7 @@ from torch import Tensor
 from stn.config.fields import steps_of
 from stn.config.schema import Optim
 from stn.models.transformer import is_localisation
-from stn.multiseed.model import Seeds
+from stn.multiseed.model import StackedModel
 
 
 class SeedOptimiser(torch.optim.Optimizer):
@@ -23,7 +23,7 @@ class SeedOptimiser(torch.optim.Optimizer):
     schedule is a table on the device, read at ``clock``: an update never asks the host.
     """
 
-    def __init__(self, optims: list[Optim], seeds: Seeds, clock: Tensor, steps: int) -> None:
+    def __init__(self, optims: list[Optim], seeds: StackedModel, clock: Tensor, steps: int) -> None:
         super().__init__(seeds.stacked.values(), {})
         self.optim, self.seeds, self.clock, flat = optims[0], seeds, clock, seeds.flat
         first, lr, decay = optims[0], {}, {}
@@ -123,7 +123,7 @@ def _between(start: float, end: float, part: float, shape: str) -> float:
     return start + (end - start) * part
 
 
-def clip_gradients(seeds: Seeds, norm: float) -> None:
+def clip_gradients(seeds: StackedModel, norm: float) -> None:
     """Each seed's own gradient norm, so that seeds never meet."""
     grads = [p.grad for p in seeds.stacked.values() if p.grad is not None]
     norm_S = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()

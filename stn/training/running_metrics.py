@@ -17,7 +17,7 @@ from stn.training.runtime import Runtime
 NEVER = 2**62
 
 
-class Meter:
+class RunningMetrics:
     def __init__(self, seeds: list[int], runtime: Runtime, split: str) -> None:
         self.seeds, self.runtime, self.split = seeds, runtime, split
         self._sums_3S = torch.zeros(3, len(seeds), dtype=torch.float64, device=runtime.device)  # loss, hits, steps

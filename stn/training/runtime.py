@@ -20,7 +20,7 @@ from accelerate.utils import (
 from torch import Tensor
 
 from stn.config.schema import Config
-from stn.multiseed.model import Seeds
+from stn.multiseed.model import StackedModel
 from stn.runs.process import cores, follow_launcher
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class Runtime:
             _keep_memory()
         self.dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
 
-    def prepare(self, model: Seeds, optimiser: torch.optim.Optimizer) -> tuple:
+    def prepare(self, model: StackedModel, optimiser: torch.optim.Optimizer) -> tuple:
         """The model as it is called in training (DDP where ranks share seeds), and the optimiser."""
         # device_placement is True anyway: said, it spares the second that a look for DTensors takes to import.
         prepared = self.accelerator.prepare_model(model, device_placement=True, evaluation_mode=self.world == 1)

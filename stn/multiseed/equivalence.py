@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from stn.multiseed.model import Seeds, with_penalty
+from stn.multiseed.model import StackedModel, with_penalty
 
 _ROWS = 3
 
@@ -25,7 +25,7 @@ class Probe(NamedTuple):
     """The parameters of one seed, in float32."""
 
 
-def _outcome(model: Seeds, x_SBCHW: Tensor, test_BCHW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def _outcome(model: StackedModel, x_SBCHW: Tensor, test_BCHW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Logits, test logits and buffers; gradients. Each has the seeds in front."""
     logits_SBK, penalty_SB = with_penalty(model.train()(x_SBCHW, 0, torch.arange(_ROWS)))
     (logits_SBK.logsumexp(-1) + penalty_SB).sum().backward()
@@ -48,8 +48,10 @@ def probe(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Probe:
 
     model, slow = None, {}
     try:
-        alone = [_outcome(Seeds(build, [s], dtype=torch.float64), x_SBCHW[s : s + 1], x_SBCHW[0]) for s in (0, 1)]
-        model = Seeds(build, [0, 1], dtype=torch.float64)
+        alone = [
+            _outcome(StackedModel(build, [s], dtype=torch.float64), x_SBCHW[s : s + 1], x_SBCHW[0]) for s in (0, 1)
+        ]
+        model = StackedModel(build, [0, 1], dtype=torch.float64)
         slow = model.slow
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda x: x):
             together = _outcome(model, x_SBCHW, x_SBCHW[0])
