@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 import torch
-from forked import Starter
 from torch import nn
 
 from stn.config.registry import register
 from stn.models.layers import Net, Shape, classify, conv, dense
 from stn.runs.process import cores
+from tests.support.forked import Starter
 
 if TYPE_CHECKING:
-    from cluster import Cluster
+    from tests.support.cluster import Cluster
 
 ROOT = Path(__file__).parent.parent
 CIFAR = next(
@@ -236,7 +236,7 @@ def only_run(runs: Path) -> Run:
 @pytest.fixture(scope="session", autouse=True)
 def no_process_left() -> Iterator[None]:
     """Whatever the tests start, on this machine or on a cluster's nodes, has ended when they have."""
-    from cluster import leftover_processes
+    from tests.support.cluster import leftover_processes
 
     mark = ("STN_TESTS", uuid.uuid4().hex)
     os.environ[mark[0]] = mark[1]  # whoever is started inherits it
@@ -257,7 +257,7 @@ def no_process_left() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def cluster() -> "Iterator[Cluster]":
     """A Slurm with two nodes of two GPUs, none of them real; taken down again if it was not up before."""
-    from cluster import bring_up
+    from tests.support.cluster import bring_up
 
     yield from bring_up()
 

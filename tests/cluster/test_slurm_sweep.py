@@ -1,0 +1,163 @@
+"""A sweep on a real Slurm: nothing that happens to nodes and jobs loses, doubles or changes a result."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.cluster import ENDED, Cluster, Job, leftover_processes, until
+from tests.sweeps.test_local import SWEEP, rows
+from tests.sweeps.test_sweep import launch
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("own_jobs", "own_arrays")]
+
+NAME = "tiny"
+
+
+@pytest.fixture
+def own_arrays(cluster: Cluster) -> Iterator[None]:
+    """Arrays and reports that sweep.sh has submitted end with the test."""
+    yield
+    for name in (NAME, f"{NAME}-report"):
+        cluster.call("scancel", f"--name={name}")
+    until("the end of all tasks", lambda: not cluster.call("squeue", "-h", f"--name={NAME}"), 60)
+
+
+def inject(word: str, node: str) -> None:
+    subprocess.run([os.environ["STN_SLURM"], word, node], check=True, capture_output=True, timeout=60)
+
+
+def submit(cluster: Cluster, folder: Path, **changes: object) -> Job:
+    """sbatch slurm/sweep.sh, and the array that it submits."""
+    path = folder / f"{NAME}.yaml"
+    path.write_text(yaml.safe_dump(SWEEP | changes))
+    job = cluster.submit(folder, "slurm/sweep.sh", path, "--runs", folder / "runs", STN_LEASE_S="20").wait()
+    assert job.state() == "COMPLETED", job.tell()
+    return array(cluster, folder)
+
+
+def array(cluster: Cluster, folder: Path) -> Job:
+    """The newest array of the sweep."""
+    newest = sorted((folder / "runs" / NAME / "sweep" / "slurm").glob("*/array-0.json"))[-1]
+    return Job(str(json.loads(newest.read_text())["array"]), folder / "runs" / NAME / "sweep" / "logs", cluster)
+
+
+def where(cluster: Cluster, node: str) -> list[str]:
+    return cluster.call("squeue", "-h", "-r", "-t", "R", f"--name={NAME}", "-w", node, "-o", "%i").split()
+
+
+def signal_trainings(tasks: Job, number: signal.Signals) -> list[int]:
+    """To what the tasks of an array train in, wherever."""
+    found = [
+        pid
+        for pid, words in leftover_processes("SLURM_ARRAY_JOB_ID", tasks.id).items()
+        if "train.py" in words and "launch task" not in words
+    ]
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return found
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(f"--- {p.name}\n{p.read_text()}" for p in sorted(folder.glob("runs/*/sweep/logs/*")))
+
+
+def report_of(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.glob("runs/*/sweep/logs/report-*.log"))
+
+
+def test_one_command_trains_every_seed_once_and_reports(cluster: Cluster, tmp_path: Path) -> None:
+    tasks = submit(cluster, tmp_path, seeds_per_job=1)
+    tasks.wait(180)
+    assert list(tasks.states().values()) == ["COMPLETED"] * 8, logs(tmp_path)
+    assert len(rows(tmp_path / "runs")) == 8
+    until("the report", lambda: "all" in report_of(tmp_path), 60)
+    assert "tiny: 8 seeds" in report_of(tmp_path)
+    ended = cluster.call("sacct", "-X", "-n", "-o", "State", f"--name={NAME},{NAME}-report", "-j", tasks.id).split()
+    assert set(ended) == {"COMPLETED"}
+
+
+def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A node crashes, one loses its network and then its slurmd, tasks are requeued, cancelled and out of time.
+
+    With so much memory for each that a node has room for four. Trainings halt while Slurm finds out about a node."""
+    long = SWEEP["base"] | {"steps": 300, "checkpoint": {"every": "20 steps"}, "eval": {"every": "150 steps"}}
+    changes = {"base": long | {"fuse": 3}, "seeds": "0-11", "seeds_per_job": 3, "memory": "60G"}
+    tasks = submit(cluster, tmp_path, **changes)
+
+    def begun() -> int:
+        return len(list(tmp_path.glob("runs/*/*/*/checkpoints/seed-*/step-*")))
+
+    until("checkpoints", lambda: begun() > 8, 120, lambda: logs(tmp_path))
+    first, second = where(cluster, "node1"), where(cluster, "node2")
+    assert len(first) >= 3
+    assert len(second) >= 3
+    cluster.call("scontrol", "requeue", first[0])
+    cluster.call("scancel", second[0])
+    cluster.call("scontrol", "update", f"job={second[1]}", "TimeLimit=1")
+    inject("netdown", "node1")
+    halted = signal_trainings(tasks, signal.SIGSTOP)
+    until("node1 is missed", lambda: not where(cluster, "node1"), 90, tasks.tell)
+    until("a task of node1 elsewhere", lambda: set(first) & set(where(cluster, "node2")), 90, tasks.tell)
+    signal_trainings(tasks, signal.SIGCONT)
+    assert len(halted) > 4
+    inject("netup", "node1")
+    words = ["scontrol", "update", f"job={second[1]}", "TimeLimit=10"]  # once was enough, where it still runs
+    subprocess.run(words, env=cluster.environment, check=False, capture_output=True)
+    inject("crash", "node2")
+    inject("start", "node2")
+    until("tasks on node1 again", lambda: where(cluster, "node1"), 120, tasks.tell)
+    inject("kill-slurmd", "node1")
+    inject("start", "node1")
+
+    def settled() -> bool:
+        lines = cluster.call("squeue", "-h", "-r", "-t", "all", "-o", "%T|%r", "-j", tasks.id).splitlines()
+        return all(line.split("|")[0] in ENDED or "requeued held" in line for line in lines)
+
+    until("the end of all tasks, or that Slurm holds them", settled, 400, tasks.tell)
+    words = ("tiny", "--runs", tmp_path / "runs")
+    env = {"SLURM_CONF": cluster.environment["SLURM_CONF"], "STN_VENV": cluster.environment["STN_VENV"]}
+    retried = launch("retry", *words, "--on", "slurm", STN_LEASE_S="20", **env)
+    assert retried.returncode == 0, retried.stdout + retried.stderr
+    again = array(cluster, tmp_path)
+    assert again.id != tasks.id, "the cancelled task is to be tried again"
+    again.wait(200)
+    tasks.wait(200)
+    assert "goes on at step" in logs(tmp_path)
+    assert json.loads(launch("status", *words, "--json").stdout)["totals"]["done"] == 24, logs(tmp_path)
+    calm = tmp_path / "calm"
+    calm.mkdir()
+    (calm / f"{NAME}.yaml").write_text(yaml.safe_dump(SWEEP | changes | {"seeds_per_job": 12}))
+    assert launch("sweep", calm / f"{NAME}.yaml", "--runs", calm / "runs").returncode == 0
+    assert rows(tmp_path / "runs") == rows(calm / "runs")
+
+
+def test_a_task_goes_back_into_the_queue_before_its_time_is_over(cluster: Cluster, tmp_path: Path) -> None:
+    long = SWEEP["base"] | {"steps": 1000, "checkpoint": {"every": "10000 steps"}}
+    tasks = submit(cluster, tmp_path, base=long, grid={"arch": ["stn_slx"]}, seeds="0-1")
+    until("training", lambda: list(tmp_path.glob("runs/*/*/*/metrics.jsonl")), 60, lambda: logs(tmp_path))
+    cluster.call("scancel", "--batch", "--signal=USR1", f"{tasks.id}_0")
+    tasks.wait(120)
+    assert set(tasks.states().values()) == {"COMPLETED"}
+    text = logs(tmp_path)
+    assert text.index("stopped (SIGTERM)") < text.index("back into the queue") < text.index("goes on at step"), text
+    assert len(rows(tmp_path / "runs")) == 2
+
+
+def test_a_job_that_fails_by_itself_is_not_requeued(cluster: Cluster, tmp_path: Path) -> None:
+    base = SWEEP["base"] | {"dataset": "cifar10", "data": {"root": str(tmp_path / "nothing")}}
+    tasks = submit(cluster, tmp_path, base=base, grid={"arch": ["cnn"]}, seeds="0").wait(60)
+    assert set(tasks.states().values()) == {"FAILED"}
+    assert tasks.states().keys() <= {f"{tasks.id}_0"} | set(ENDED)
+    told = launch("status", "tiny", "--runs", tmp_path / "runs").stdout
+    assert "failed, cnn cifar10" in told
+    assert "nothing" in told

@@ -1,0 +1,245 @@
+"""What leaves the harness computes what was trained: TorchScript, torch.export, ONNX, and the card that says so."""
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from stn.commands import export
+from stn.commands.check import layers, mflop
+from stn.models import grids
+from stn.models import layers as model_layers
+from stn.models.transforms import Linear
+from stn.training import checkpoints
+from tests.conftest import CIFAR, QUIET, ROOT, environment, exit_code_here, needs_cifar, only_run, train
+from tests.models.test_archs import make
+
+WIRINGS = [
+    *(("cnn", {}), ("stn_c0", {}), ("stn_c0_coord", {}), ("stn_cx", {}), ("stn_dlx", {}), ("stn_slx", {})),
+    ("stn_slx", {"iterations": 2}),
+    ("stn_slx", {"iterations": 2, "transform": "projective", "align_corners": False, "padding": "zeros"}),
+    ("stn_c0", {"iterations": 2, "transform": "tps"}),
+    ("stn_c0", {"net": "cifar_small", "parallel": 2, "feed_theta": True, "size": 14, "antialias": True}),
+    ("stn_cx", {"depth": (0, 1), "identity": "residual", "transform": "tps"}),
+]
+
+
+def network_of(arch: str, options: dict) -> nn.Module:
+    """With a transform that differs from image to image."""
+    network = make(arch, **options).eval()
+    for name, p in network.named_parameters():
+        if ".last." in name:
+            nn.init.normal_(p, std=0.05) if p.ndim > 1 else p.data.add_(0.05)
+    return network
+
+
+def images(n: int) -> torch.Tensor:
+    return torch.randn(n, 1, 28, 28, generator=torch.Generator().manual_seed(n))
+
+
+@pytest.mark.parametrize(("arch", "options"), WIRINGS)
+def test_exported_networks_compute_the_same_for_any_batch(arch: str, options: dict, tmp_path: Path) -> None:
+    import onnxruntime
+
+    network = network_of(arch, options)
+    program = export.capture(network, images(3))
+    export.write_torchscript(program, images(3), tmp_path / "model.ts")
+    export.write_onnx(program, tmp_path / "model.onnx")
+    assert logging.getLogger("onnxscript.optimizer._constant_folding").level == logging.NOTSET
+    with export._quiet():
+        script = torch.jit.load(tmp_path / "model.ts")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    for B in (1, 5):
+        with torch.no_grad():
+            wanted, scripted, exported = (f(images(B)) for f in (network, script, program.module()))
+        (onnx,) = session.run(["logits"], {"images": images(B).numpy()})
+        for found in (scripted, exported, torch.from_numpy(onnx)):
+            torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
+def test_torch_export_of_a_fresh_network_leaves_nothing_behind() -> None:
+    """What is made while torch.export looks on has no values; a cache must not keep it."""
+    network = make("stn_c0_coord").eval()
+    for constant in (grids._axis, model_layers._coordinates, Linear._basis):
+        constant.known.clear()  # type: ignore[attr-defined]
+    program = torch.export.export(network, (images(3),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    with torch.no_grad():
+        wanted = network(images(1))
+        assert type(wanted) is torch.Tensor
+        torch.testing.assert_close(program.module()(images(1)), wanted)
+
+
+def test_flops_are_those_of_the_formula() -> None:
+    found = {row[0]: row[4] for row in layers(make("stn_c0_coord", net="tutorial_first"), (1, 28, 28))}
+    assert found["st.0.heads.0.head.0.0"] == 2 * 8 * 22 * 22 * 3 * 7 * 7  # two of its channels are coordinates
+    assert found["stages.1.0"] == 2 * 20 * 8 * 8 * 10 * 5 * 5
+    assert found["stages.2.1"] == 2 * 10 * 50
+    assert found["stages.0.1"] == 0
+    assert mflop(make("stn_c0_coord", net="tutorial_first"), (1, 28, 28)) == sum(found.values()) / 1e6
+
+
+def test_flops_count_every_run_and_no_grid() -> None:
+    once = [row for row in layers(make("stn_slx"), (1, 28, 28)) if row[0] == "stages.0.0"]
+    assert len(once) == 2
+    assert once[0][4] == once[1][4] == 2 * 16 * 20 * 20 * 9 * 9
+    tps, affine = (layers(make("stn_c0", transform=t, iterations=2), (1, 28, 28)) for t in ("tps", "affine"))
+    last = "st.0.heads.0.last"
+    assert [row[4] for row in tps if row[0] != last] == [row[4] for row in affine if row[0] != last]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("runs")
+    command = ("--arch", "stn_cx", "--seeds", "3,5", "--steps", 10, "--limit-train", 640, "--limit-test", 200)
+    done = train(*command, *QUIET, runs=runs)
+    assert done.returncode == 0, done.stderr
+    return only_run(runs).path
+
+
+def exported(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "stn", "export", *map(str, arguments)],
+        capture_output=True, text=True, cwd=ROOT, env=environment(), check=False,
+    )  # fmt: skip
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_run_is_exported_and_the_card_works(run: Path, tmp_path: Path) -> None:
+    done = exported(run, "--out", tmp_path, "--seed", 5, "--onnx")
+    assert done.returncode == 0, done.stderr
+    assert "largest difference" in done.stdout
+    assert done.stderr == ""
+    assert names(tmp_path) == set(export.FILES)
+    card = (tmp_path / "card.md").read_text()
+    row = next(row for row in map(json.loads, (run / "results.jsonl").read_text().splitlines()) if row["seed"] == 5)
+    assert f"| accuracy | {row['test_acc']:.2%} of 200 test images |" in card
+    for fact in (
+        "| seed | 5 |",
+        f"`{row['sig']}`",
+        "53,984",
+        f"| torch | {version('torch')} |",
+        "[0.1307]",
+        "`stn_cx`",
+        "`mnist`",
+    ):
+        assert fact in card
+    assert (tmp_path / "config.yaml").read_text() == (run / "config.yaml").read_text()
+    weights = load_file(run / "checkpoints" / "seed-5" / "final.safetensors")
+    assert all(x.equal(weights[name]) for name, x in load_file(tmp_path / "model.safetensors").items())
+
+    code = "\n".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL))
+    code += "\nx = (images - mean) / std\nprint(logits.shape, float((network(x) - logits).abs().max()) < 1e-5)"
+    env = environment(PYTHONPATH=str(ROOT))
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=env, check=False
+    )
+    assert told.stdout == "torch.Size([5, 10]) True\n", told.stderr
+
+
+def test_the_first_finished_seed_is_the_default_and_nothing_old_stays(run: Path) -> None:
+    (run / "export").mkdir()
+    (run / "export" / "model.onnx").write_text("of another seed")
+    done = exported(run)
+    assert done.returncode == 0, done.stderr
+    assert names(run / "export") == set(export.FILES) - {"model.onnx"}
+    assert "| seed | 3 |" in (run / "export" / "card.md").read_text()
+
+
+def test_an_export_that_computes_something_else_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "card.md").write_text("of an earlier export")
+    right = export.capture
+    for wrong in (1e-4, float("nan")):
+
+        def spoilt(network: nn.Module, x: torch.Tensor, wrong: float = wrong) -> torch.export.ExportedProgram:
+            return right(nn.Sequential(network, nn.Linear(10, 10)).eval() if wrong > 0 else Nan(network), x)
+
+        monkeypatch.setattr(export, "capture", spoilt)
+        with pytest.raises(SystemExit) as left:
+            export.export_run(str(run), None, tmp_path, False)
+        assert left.value.code == 1
+        assert "differs from the network" in capsys.readouterr().err
+        assert names(tmp_path) == {"card.md"}
+        assert (tmp_path / "card.md").read_text() == "of an earlier export"
+
+
+class Nan(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x) * float("nan")
+
+
+def test_bad_input_is_one_message(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished = tmp_path / "unfinished"
+    shutil.copytree(run, unfinished, ignore=shutil.ignore_patterns("export"))
+    (unfinished / "results.jsonl").write_text("")
+    (tmp_path / "file").touch()
+    for arguments, message in (
+        ((tmp_path / "none",), "is no run directory"),
+        ((unfinished,), "has no finished seed"),
+        ((run, "--seed", 4), "has no finished seed 4; finished: [3, 5]"),
+        ((run, "--out", tmp_path / "file"), "File exists"),
+    ):
+        assert exit_code_here("stn/__main__.py", "export", *arguments, monkeypatch=monkeypatch) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+    assert not (unfinished / "export").exists()
+    monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(ValueError, match="pip install onnx onnxscript"):
+        export.export_run(str(run), None, tmp_path / "out", True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_card_of_a_validation_run_says_what_was_held_out(tmp_path: Path) -> None:
+    words = ("--arch", "cnn", "--limit-train", 320, "--steps", 2, "--data.validation", 500, *QUIET)
+    assert train(*words, runs=tmp_path).returncode == 0
+    path = only_run(tmp_path).path
+    export.export_run(str(path), None, tmp_path / "out", onnx=False)
+    assert "of 500 held-out training images" in (tmp_path / "out" / "card.md").read_text()
+
+
+def test_a_run_in_double_precision_is_exported_in_double(tmp_path: Path) -> None:
+    words = ("--arch", "stn_c0", "--limit-train", 320, "--limit-test", 100, "--steps", 2, "--precision", "fp64", *QUIET)
+    assert train(*words, runs=tmp_path).returncode == 0
+    run = only_run(tmp_path)
+    (run.path / "env.json").write_text("{damaged")
+    export.export_run(str(run.path), None, tmp_path / "out", onnx=False)
+    assert checkpoints.digest(load_file(tmp_path / "out" / "model.safetensors")) == run.results()[0]["weights_sha256"]
+    card = (tmp_path / "out" / "card.md").read_text()
+    assert "| commit | not known |" in card
+    code = "\n".join(re.findall(r"```python\n(.*?)```", card, re.DOTALL))
+    code += "\nx = (images - mean) / std\nassert x.dtype == torch.float64\nassert torch.equal(network(x), logits)"
+    words = [sys.executable, "-c", code]
+    env = environment(PYTHONPATH=str(ROOT))
+    told = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path / "out", env=env, check=False)
+    assert told.returncode == 0, told.stderr
+
+
+@needs_cifar
+def test_a_run_that_was_moved_finds_its_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").symlink_to(CIFAR)
+    words = ("--arch", "cnn", "--dataset", "cifar10", "--limit-train", 320, "--limit-test", 100, "--steps", 2, *QUIET)
+    assert train(*words, "--data-root", tmp_path / "there", runs=tmp_path).returncode == 0
+    (tmp_path / "there").unlink()
+    monkeypatch.setenv("STN_DATA", str(CIFAR))
+    export.export_run(str(only_run(tmp_path).path), None, tmp_path / "out", onnx=False)
+    assert (tmp_path / "out" / "model.ts").is_file()

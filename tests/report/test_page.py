@@ -1,0 +1,307 @@
+"""The page in a real browser, with the network off: what it shows, and that it can be used."""
+
+import itertools
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from tests.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from report import CHROMIUM, generate
+
+from launch.report import build
+from launch.report.analysis.read import load
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium), or STN_CHROMIUM")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+
+def generated(folder: Path, archs: int, datasets: int, seeds: int) -> Path:
+    """A report over generated run directories."""
+    sizes = ["--archs", str(archs), "--datasets", str(datasets), "--seeds", str(seeds), "--repeat", "1"]
+    words = [sys.executable, "benchmarks/report.py", *sizes, "--keep", str(folder)]
+    subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
+    return folder / "report" / "index.html"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return generated(tmp_path_factory.mktemp("page") / "small", archs=3, datasets=2, seeds=8)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["playwright.Browser"]:
+    with playwright.sync_playwright() as driver:
+        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser: "playwright.Browser"):
+    """Opens a page without a network; any word on the console fails the test."""
+    said: list[str] = []
+    contexts = []
+
+    def open_(path: Path, width: int = 1280, **options) -> "playwright.Page":
+        context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda r: said.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.goto(path.as_uri())
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
+    assert said == []
+
+
+def column(page: "playwright.Page", number: int) -> list[str]:
+    """What is seen in a column of the table of architectures."""
+    return page.locator(f".architectures:visible tbody tr:visible > :nth-child({number})").all_inner_texts()
+
+
+def results(page: Path, dataset: str) -> dict[str, dict[int, float]]:
+    """Accuracies by architecture and seed, as a reader would take them from the run directories."""
+    found: dict[str, dict[int, float]] = {}
+    for run in page.parent.parent.glob("sig*/*"):
+        config = (run / "config.yaml").read_text()
+        if f"name: {dataset}\n" in config:
+            arch = re.search(r"^arch:\n  name: (\w+)", config, re.MULTILINE)
+            assert arch
+            for line in (run / "results.jsonl").read_text().splitlines():
+                row = json.loads(line)
+                found.setdefault(arch[1], {})[row["seed"]] = 100 * row["test_acc"]
+    return found
+
+
+def test_figures_are_those_of_the_rows(small: Path, opened) -> None:
+    page = opened(small)
+    page.select_option("#dataset", "mnist_r")
+    for arch, values in results(small, "mnist_r").items():
+        x = list(values.values())
+        low, high = scipy_stats.t.interval(0.95, len(x) - 1, np.mean(x), scipy_stats.sem(x))
+        row = page.locator(f'.architectures:visible tr[data-about="{arch}"] td').all_inner_texts()
+        wanted = ["8", f"{np.mean(x):.2f}", f"{np.std(x, ddof=1):.2f}", f"{low:.2f} to {high:.2f}"]
+        assert row[:7] == [*wanted, *(f"{v:.2f}" for v in (np.median(x), max(x), min(x)))]
+
+
+def test_pairs_are_those_of_the_rows(small: Path, opened) -> None:
+    """Every assignment of signs, counted one by one; Holm's correction by hand."""
+    page = opened(small)
+    page.select_option("#dataset", "mnist_r")
+    found = {}
+    for (a, first), (b, second) in itertools.combinations(sorted(results(small, "mnist_r").items()), 2):
+        d = np.array([second[seed] - first[seed] for seed in sorted(first)])
+        flips = [abs(np.mean(d * signs)) for signs in itertools.product([1, -1], repeat=len(d))]
+        found[f"{b} - {a}"] = d, np.mean(np.array(flips) >= abs(d.mean()) - 1e-12)
+    order = sorted(found, key=lambda pair: found[pair][1])
+    corrected, running = {}, 0.0
+    for rank, pair in enumerate(order):
+        running = max(running, min(1.0, (len(order) - rank) * found[pair][1]))
+        corrected[pair] = running
+    for pair, (d, _) in found.items():
+        row = page.locator(f'.comparisons:visible tr[data-about="{pair}"] td').all_inner_texts()
+        assert row[:2] == ["8", f"{d.mean():+.2f}"]
+        assert row[3:5] == [f"{corrected[pair]:.4g}", f"{d.mean() / d.std(ddof=1):.2f}"]
+        b, a = pair.split(" - ")
+        heads = page.locator(".matrix:visible thead th").all_inner_texts()
+        field = page.locator(f'.matrix:visible tr[data-about="{b}"] td').nth(heads.index(a) - 1)
+        assert field.inner_text() == f"{d.mean():+.2f}"
+        assert field.get_attribute("class") == (
+            "weak" if corrected[pair] >= 0.05 else "better" if d.mean() > 0 else "worse"
+        )
+
+
+def test_tables_sort_and_filter(small: Path, opened) -> None:
+    page = opened(small)
+    page.locator(".architectures:visible thead button", has_text="mean").click()
+    means = [float(text) for text in column(page, 3)]
+    assert means == sorted(means)
+    button = page.locator(".architectures:visible thead button", has_text="mean")
+    button.focus()
+    page.keyboard.press("Enter")
+    assert [float(text) for text in column(page, 3)] == sorted(means, reverse=True)
+    assert button.locator("xpath=..").get_attribute("aria-sort") == "descending"
+    page.evaluate("""document.querySelectorAll('.panel:not([hidden]) .architectures tbody tr').forEach((row, i) => {
+        row.cells[2].dataset.sort = [9, 10, -2][i]; row.cells[2].textContent = [9, 10, -2][i]; })""")
+    page.locator(".architectures:visible thead button", has_text="mean").click()
+    assert column(page, 3) == ["-2", "9", "10"], "by number"
+    page.fill("#filter", "C0")
+    assert column(page, 1) == ["stn_c0"]
+    assert page.locator('[data-chart="curves"]:visible .legend li').all_inner_texts() == ["stn_c0"]
+    page.fill("#filter", "")
+    assert len(column(page, 1)) == 3
+
+
+def test_data_set_and_metric_are_chosen(small: Path, opened) -> None:
+    page = opened(small)
+    names = page.locator("#dataset option").all_inner_texts()
+    assert names == ["mnist", "mnist_r"]
+    assert page.locator("h2:visible").all_inner_texts() == ["mnist"]
+    page.select_option("#dataset", "mnist_r")
+    assert page.locator("h2:visible").all_inner_texts() == ["mnist_r"]
+    before = column(page, 3)
+    page.select_option("#metric", "best_test_acc")
+    assert "chosen on the test set" in page.locator(".panel:visible h3").first.inner_text()
+    after = column(page, 3)
+    assert all(float(best) >= float(last) for best, last in zip(after, before, strict=True))
+    assert after != before
+
+
+def test_a_curve_says_what_is_under_the_pointer(small: Path, opened) -> None:
+    page = opened(small)
+    chart = page.locator('[data-chart="curves"]:visible .canvas')
+    chart.scroll_into_view_if_needed()
+    box = chart.bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 14 - 0.04 * box["width"], box["y"] + box["height"] * 0.7)
+    said = page.locator("#tip").inner_text()
+    found = re.fullmatch(r"(\w+), seed (\d), epoch (\d+): (\d+\.\d\d) % error", said)
+    assert found, said
+    folder = small.parent.parent
+    rows = [json.loads(line) for path in folder.glob("*/*/metrics.jsonl") for line in path.read_text().splitlines()]
+    errors = {
+        f"{100 * (1 - row['test_acc']):.2f}"
+        for row in rows
+        if row["kind"] == "eval" and row["seed"] == int(found[2]) and row["epoch"] == int(found[3])
+    }
+    assert found[4] in errors
+
+
+@pytest.mark.parametrize("kind", ["seeds", "curves", "cost", "confusion", "pose"])
+def test_charts_are_used_by_keyboard(kind: str, small: Path, opened) -> None:
+    page = opened(small)
+    page.locator(f'[data-chart="{kind}"]:visible .canvas').focus()
+    said = []
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+        said.append(page.locator("#tip").inner_text())
+    assert len(set(said)) == 3
+    for key, other in (("Home", said[0]), ("PageDown", None), ("Home", said[0]), ("ArrowLeft", None), ("End", None)):
+        before = page.locator("#tip").inner_text()
+        page.keyboard.press(key)
+        now = page.locator("#tip").inner_text()
+        assert now == (before if key == "End" else other or now)  # left of the first is the last
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#tip").inner_text() == said[0]
+    page.keyboard.press("Escape")
+    assert page.locator("#tip").is_hidden()
+
+
+def test_links_lead_to_run_directories(small: Path, opened) -> None:
+    page = opened(small)
+    link = page.locator(".architectures:visible tbody a").first
+    where = Path(link.evaluate("a => decodeURIComponent(new URL(a.href).pathname)"))
+    assert (where / "0-7" / "results.jsonl").is_file()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_it_is_accessible_and_fits(width: int, scheme: str, small: Path, opened) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = opened(small, width, color_scheme=scheme)
+    faults = Axe().run(page).response["violations"]
+    assert [(f["id"], f["nodes"][0]["html"]) for f in faults if f["impact"] in ("serious", "critical")] == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
+
+
+def test_wide_intervals_stay_in_the_plot(small: Path, opened, tmp_path: Path) -> None:
+    """Two seeds: 12.7 standard errors, far beyond the curves."""
+    comparison = load([str(small.parent.parent)])
+    for cell in comparison.cells:
+        cell.rows = {seed: row for seed, row in cell.rows.items() if seed < 2}
+    build.write(comparison, tmp_path)
+    page = opened(tmp_path / "index.html")
+    bands = page.locator('[data-chart="curves"]:visible svg > polygon[fill-opacity="0.16"]')
+    assert bands.count() == 3
+    for band in bands.all():
+        clip = page.locator(str(band.get_attribute("clip-path"))[4:-1] + " rect")
+        assert float(str(clip.get_attribute("height"))) < 300
+
+
+def test_plots_of_every_data_set_clip_by_what_is_shown(small: Path, opened) -> None:
+    page, names = opened(small), '[data-chart="curves"]:visible svg > polygon[clip-path]'
+    for i in range(page.locator("#dataset option").count()):
+        page.select_option("#dataset", index=i)
+        assert page.locator(names).count()
+        by = {str(band.get_attribute("clip-path"))[4:-1] for band in page.locator(names).all()}
+        assert all(page.locator(f"svg:visible {name}").count() == page.locator(name).count() == 1 for name in by)
+    assert i
+
+
+def test_printing_is_light_and_the_page_dark_again(small: Path, opened) -> None:
+    page = opened(small, color_scheme="dark")
+    said = "document.documentElement.dataset.theme"
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate(said) == "light"
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 within Chromium's margins
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(said) == "dark"
+
+
+NAMES = [
+    "</script><script>hacked = 1</script>",
+    "\"><img src=x onerror='hacked = 1'>",
+    "x" * 300,
+    "перенос сдвиг 変換",
+    "{{ 7*7 }}",
+]
+
+
+def test_any_name_is_text(small: Path, opened, tmp_path: Path) -> None:
+    comparison = load([str(small.parent.parent)])
+    comparison.name = f"</title><script>hacked = 1</script> & {NAMES[3]}"
+    comparison.notes = NAMES
+    for cell, name in zip(comparison.cells, itertools.cycle(NAMES)):
+        cell.setting, cell.failed = name, {99: f"</script> {name}"}
+    build.write(comparison, tmp_path)
+    page = opened(tmp_path / "index.html")
+    assert page.evaluate("typeof hacked") == "undefined"
+    assert page.locator("h1").inner_text() == f"Comparison: {comparison.name}"
+    assert page.locator(".notes li").all_inner_texts() == NAMES
+    shown = {text.split(" ", 1)[1] for text in column(page, 1)}
+    assert shown == {cell.setting for cell in comparison.cells if cell.dataset == "mnist"}
+    legend = page.locator('[data-chart="curves"]:visible .legend li').all_inner_texts()
+    assert {text.split(" ", 1)[1] for text in legend} == shown
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert "<script>" not in (tmp_path / "report.md").read_text()
+
+
+def test_without_scripts_there_are_the_tables(small: Path, opened) -> None:
+    page = opened(small, java_script_enabled=False)
+    assert len(page.locator(".architectures tbody tr:visible").all()) > 6
+    assert page.locator("noscript").is_visible()
+
+
+@pytest.mark.slow
+def test_a_large_report_opens_at_once(tmp_path: Path, opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 cells, 1,000 seeds: under 10 MB, under 2 s on an idle machine; here with room for what runs beside it.
+
+    Without figures/, which the page does not need and which take most of the time."""
+    generate(tmp_path / "large", archs=20, datasets=5, seeds=10)
+    monkeypatch.setattr(build.figures, "draw", lambda section, folder: [])
+    build.write(load([str(tmp_path / "large")]), tmp_path)
+    large = tmp_path / "index.html"
+    assert large.stat().st_size < 10e6
+    page = opened(large)
+    page.wait_for_selector('[data-chart="pose"]:visible svg')
+    took = page.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart")
+    assert 0 < took < 4000
+    assert len(column(page, 1)) == 20

@@ -1,0 +1,289 @@
+"""Published figures beside ours: those of SPEC's tables, and only where a run is of the very recipe."""
+
+import json
+import math
+import re
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch.report.analysis import published
+from launch.report.analysis.cells import Cell
+from launch.report.analysis.published import Beside, beside, figures
+from launch.report.analysis.read import load
+from launch.report.analysis.sections import sections as sections_of
+from launch.report.analysis.stats import half_width
+from launch.report.output import page
+from launch.report.output.markdown import render
+from stn.config.resolve import resolve
+from stn.config.schema import Config
+from stn.config.signature import signature
+from stn.config.yaml_files import RECIPES, build_config, dump_yaml, load_yaml, overlay, read_yaml
+from stn.runs.directory import RunDir
+from tests.conftest import ROOT
+
+ACCURACIES = [0.9911, 0.9907, 0.9895, 0.9906, 0.9902]
+
+
+def changed(recipe: str, **sections: dict[str, Any]) -> Config:
+    return resolve(build_config(overlay(read_yaml(RECIPES / f"{recipe}.yaml"), sections), recipe))
+
+
+def cell(folder: Path, config: Config, accuracies: list[float] = ACCURACIES, epochs: tuple[float, ...] = ()) -> Cell:
+    """Of a run directory with these accuracies after the last epoch, 0.001 more at best, 0.01 less at ``epochs``."""
+    seeds = list(range(len(accuracies)))
+    run = RunDir.of(str(folder), config.log.name or "", signature(config), seeds)
+    run.path.mkdir(parents=True)
+    run.config.write_text(dump_yaml(config))
+    rows = [
+        {"seed": s, "status": "finished", "test_acc": a, "best_test_acc": a + 0.001} for s, a in enumerate(accuracies)
+    ]
+    run.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for seed, acc in enumerate(accuracies):
+        run.add_metrics([{"kind": "eval", "seed": seed, "step": 1, "epoch": e, "test_acc": acc - 0.01} for e in epochs])
+    (found,) = load([str(run.path)]).cells
+    return found
+
+
+def at(found: list[Beside]) -> dict[str | int, Beside]:
+    return {one.figure.at: one for one in found}
+
+
+def test_a_whole_run_stands_beside_what_was_published(tmp_path: Path) -> None:
+    """By hand: SD 0.0606, t(4) = 2.7764, so half a width is 2.7764 x 0.0606 x sqrt(1/5 + 1/5) = 0.1064."""
+    found = at(beside(cell(tmp_path, changed("s2_conv"))))
+    assert set(found) == {"last", "best"}
+    last, best = found["last"], found["best"]
+    assert (last.figure.value, last.n, last.agrees) == ("98.86", 5, False)
+    assert (last.mean, last.sd) == pytest.approx((99.042, 0.06058), abs=1e-5)
+    assert last.difference == pytest.approx(99.042 - 98.86)
+    assert last.half == pytest.approx(0.10637, abs=1e-5)
+    assert best.mean == pytest.approx(99.142)
+    assert best.difference == pytest.approx(99.142 - 99.05)
+    assert best.agrees
+
+
+def test_errors_are_compared_with_errors(tmp_path: Path) -> None:
+    (found,) = beside(cell(tmp_path, changed("finnveden_t"), [0.9887, 0.9885, 0.9889]))
+    assert (found.figure.system, found.figure.n) == ("Finnveden et al., T, stn_slx", 10)
+    assert found.mean == pytest.approx(1.13)
+    assert found.difference == pytest.approx(0, abs=1e-9)
+    assert found.half == pytest.approx(4.302653 * 0.02 * math.sqrt(1 / 3 + 1 / 10), rel=1e-6)
+
+
+def test_one_run_claims_nothing(tmp_path: Path) -> None:
+    found = at(beside(cell(tmp_path, changed("s2_conv"), [0.99])))["last"]
+    assert (found.n, found.sd, found.half, found.agrees) == (1, None, None, None)
+    assert found.difference == pytest.approx(0.14)
+
+
+def test_without_a_finished_seed_there_is_nothing_to_compare(tmp_path: Path) -> None:
+    one = cell(tmp_path, changed("s2_conv"))
+    one.rows = {}
+    assert beside(one) == []
+
+
+def test_runs_whose_number_was_not_stated_count_as_one(tmp_path: Path) -> None:
+    (found,) = beside(cell(tmp_path, changed("icstn"), [0.98, 0.99]))
+    assert (found.figure.n, str(found.figure)) == (None, "1.230")
+    assert found.half == pytest.approx(half_width(statistics.stdev([1.0, 2.0]), 2, 1))
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"optim": {"lr": 0.02}},
+        {"optim": {"momentum": 0.9}},
+        {"train": {"epochs": 29}},
+        {"train": {"steps": 1407}},
+        {"train": {"precision": "bf16"}},
+        {"data": {"batch_size": 128}},
+        {"data": {"name": "mnist_r"}},
+        {"data": {"limit_test": 1000}},
+        {"arch": {"name": "stn_c0_coord"}},
+        {"arch": {"padding": "zeros"}},
+        {"arch": {"net": "tutorial_norm"}},
+    ],
+    ids=str,
+)
+def test_another_recipe_stands_beside_nothing(sections: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    assert beside(cell(tmp_path, changed("s2_conv", **sections))) == []
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"train": {"seeds": "7-19", "threads": 1, "fuse": 2, "processes": 2}},
+        {"data": {"root": "elsewhere"}, "log": {"name": "other", "runs": "elsewhere"}},
+        {"eval": {"batch_size": 50}, "checkpoint": {"every": "5 epochs"}, "optim": {"accumulate": 2}},
+    ],
+    ids=str,
+)
+def test_what_changes_no_result_changes_nothing(sections: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+    assert set(at(beside(cell(tmp_path, changed("s2_conv", **sections))))) == {"last", "best"}
+
+
+def test_the_best_of_more_evaluations_is_another_figure(tmp_path: Path) -> None:
+    assert set(at(beside(cell(tmp_path, changed("s2_conv", eval={"every": "100 steps"}))))) == {"last"}
+
+
+def test_an_epochs_figure_is_that_evaluation(tmp_path: Path) -> None:
+    """Where there is one; rows of other kinds, and of seeds that have not finished, are no part of it."""
+    one = cell(tmp_path, changed("s1_conv"), [0.99, 0.98], epochs=(5.0, 10.0))
+    run = one.runs[0]
+    run.add_metrics([{"kind": "eval", "seed": 2, "step": 1, "epoch": 5.0, "test_acc": 0.1}])
+    run.add_metrics([{"kind": "train", "seed": 0, "step": 1, "epoch": 20.0, "test_acc": 0.1, "of": "eval"}])
+    with run.metrics.open("a") as file:
+        file.write('{"kind": "eval", "seed": 0, "epo')
+    found = at(beside(one))
+    assert set(found) == {"last", 5, 10}
+    assert (found[5].n, found[5].figure.value) == (2, "97.70")
+    assert found[5].mean == pytest.approx(97.5)
+    assert found[5].difference == pytest.approx(-0.2)
+    assert found["last"].mean == pytest.approx(98.5)
+
+
+def test_what_cannot_be_resolved_any_more_stands_beside_nothing(tmp_path: Path) -> None:
+    one = cell(tmp_path, changed("s2_conv"))
+    one.config = one.config.model_copy(update={"arch": one.config.arch.model_copy(update={"name": "gone"})})
+    assert beside(one) == []
+
+
+def test_without_recipes_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As beside an installed package."""
+    one = cell(tmp_path, changed("s2_conv"))
+    monkeypatch.setattr(published, "RECIPES", tmp_path)
+    published._known.cache_clear()
+    assert beside(one) == []
+    monkeypatch.undo()
+    published._known.cache_clear()
+    assert beside(one)
+
+
+def test_the_report_has_a_table_where_there_is_something_to_compare(tmp_path: Path) -> None:
+    cells = [cell(tmp_path / "a", changed("s2_conv")), cell(tmp_path / "b", changed("s2_conv", optim={"lr": 0.5}))]
+    found = published.table(cells)
+    assert found is not None
+    row = "| manuelrames, convolution, last epoch | stn_c0 | % accuracy | 98.86 (n = 5) | 99.04 | 0.06 | 5 | +0.18 |"
+    assert f"{row} no (± 0.11) |" in render(found)
+    assert render(found).count("manuelrames, convolution, last epoch") == 1
+    (last,) = (row for row in found.rows if row[0].text == "manuelrames, convolution, last epoch")
+    assert [value.sort for value in last][3:8] == pytest.approx([98.86, 99.04, 0.06, 5, 0.18], abs=0.01)
+    assert published.table(cells[1:]) is None
+    comparison = load([str(tmp_path / "a")])
+    shown = page.page(comparison, sections_of(comparison, tmp_path))
+    about = re.findall(r'data-about="(.*?)"', shown.partition('class="published"')[2].partition("</table>")[0])
+    assert set(about) == {"stn_c0"}, "the page's filter is for architectures"
+
+
+def test_a_thousand_seeds_take_no_time(tmp_path: Path) -> None:
+    cells = [cell(tmp_path / str(i), changed("s2_conv", optim={"lr": 0.01 + i / 100}), [0.9] * 10) for i in range(100)]
+    published._known.cache_clear()
+    before = time.process_time()
+    assert sum(map(len, map(beside, cells))) == 2
+    assert time.process_time() - before < 1
+
+
+# ---- the figures
+
+
+@pytest.mark.parametrize("figure", figures(), ids=lambda f: f"{f.system} {f.at}")
+def test_every_figure_has_a_recipe_that_resolves(figure: published.Figure) -> None:
+    config = resolve(figure.config())
+    assert config.data.name == figure.dataset
+    assert figure.arch in (None, config.arch.name)
+    assert figure.net in (None, config.arch.net)
+    recipe = load_yaml(ROOT / "configs" / f"{figure.recipe}.yaml")
+    if isinstance(figure.at, int):
+        assert 1 <= figure.at < (recipe.train.epochs or 0)
+    else:
+        assert figure.at in ("last", "best")
+    assert figure.unit in ("accuracy", "error")
+    assert 0 < float(figure.value) < 100
+    assert figure.source
+
+
+def test_no_figure_is_there_twice() -> None:
+    keys = [(json.dumps(figure.config().model_dump(mode="json")), figure.at) for figure in figures()]
+    assert len(set(keys)) == len(keys)
+    listed = [figure.system for figure in figures() if figure.listed]
+    assert len(set(listed)) == len(listed)
+
+
+ARCHS = ("cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values"),
+    [
+        ("finnveden_r", (1.71, 1.08, 1.32, 1.05, 0.98)),
+        ("finnveden_t", (1.61, 1.10, 1.16, 1.08, 1.13)),
+        ("finnveden_s", (1.38, 0.85, 0.96, 0.77, 0.82)),
+    ],
+)
+def test_finnvedens_figures_are_the_papers(recipe: str, values: tuple[float, ...]) -> None:
+    own = [figure for figure in figures() if figure.recipe == recipe]
+    assert {figure.arch: float(figure.value) for figure in own} == dict(zip(ARCHS, values, strict=True))
+    assert {(figure.at, figure.n, figure.unit) for figure in own} == {("last", 10, "error")}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "affine", "projective", "tps"),
+    [
+        ("jaderberg_r", (2.1, 1.2, 1.2, 0.7), (1.3, 0.8), (1.1, 0.7)),
+        ("jaderberg_rts", (5.2, 0.8, 0.8, 0.5), (0.9, 0.6), (0.8, 0.5)),
+        ("jaderberg_p", (3.1, 1.5, 1.5, 0.8), (1.4, 0.8), (1.4, 0.8)),
+        ("jaderberg_e", (3.2, 1.4, 2.7, 1.2), (2.6, 1.3), (2.4, 1.1)),
+        ("jaderberg_tc", (13.2, 3.5, 2.0, 1.7), (), ()),
+    ],
+)
+def test_jaderbergs_figures_are_the_papers(
+    recipe: str, affine: tuple[float, ...], projective: tuple[float, ...], tps: tuple[float, ...]
+) -> None:
+    """FCN, CNN, ST-FCN, ST-CNN; ST-FCN, ST-CNN with the other transforms."""
+    found: dict[tuple[str | None, ...], float] = {}
+    for figure in figures():
+        if figure.recipe == recipe:
+            arch = resolve(figure.config()).arch
+            found[arch.name, (arch.net or "").removeprefix("jaderberg_"), arch.transform] = float(figure.value)
+            assert (figure.n, figure.unit) == (3, "error")
+    both = [("stn_c0", "fcn"), ("stn_c0", "cnn")]
+    expected = dict(zip([("cnn", "fcn", None), ("cnn", "cnn", None)], affine, strict=False))
+    for transform, values in (("affine", affine[2:]), ("projective", projective), ("tps", tps)):
+        expected |= {(*network, transform): value for network, value in zip(both, values, strict=False)}
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values"),
+    [
+        ("s0_conv", {"last": 98.53}),
+        ("s0_coord", {"last": 98.71}),
+        ("s1_conv", {5: 97.70, 10: 98.00, 20: 98.53, 25: 98.90, "last": 99.21}),
+        ("s1_coord", {5: 96.97, 10: 98.34, "last": 99.08}),
+        ("s1_linear", {"last": 99.13}),
+        ("s2_conv", {"best": 99.05, "last": 98.86}),
+        ("s2_coord", {"best": 99.06, "last": 98.64}),
+        ("s2_best_coord", {1: 93.83, 5: 98.26, 15: 99.06, "best": 99.40, "last": 99.34}),
+        ("s3", {1: 14.26, 2: 18.24, "best": 78.91, "last": 78.91}),
+        ("s4", {1: 22.29, 5: 43.58, 10: 41.93, 20: 60.99, "best": 65.83, "last": 64.88}),
+        ("icstn_cnn", {"last": 6.597}),
+    ],
+)
+def test_the_projects_figures_are_theirs(recipe: str, values: dict[str | int, float]) -> None:
+    own = [figure for figure in figures() if figure.recipe == recipe]
+    for dataset in {figure.dataset for figure in own}:  # s3 with its own normalisation of test images, and with ours
+        assert {figure.at: float(figure.value) for figure in own if figure.dataset == dataset} == values
+    assert {figure.n for figure in own} == {5 if recipe in ("s2_conv", "s2_coord") else None if "ic" in recipe else 1}
+
+
+def test_lin_and_luceys_figures_are_theirs() -> None:
+    found = {}
+    for figure in figures():
+        if figure.recipe == "icstn":
+            config = figure.config()
+            found[config.arch.iterations, config.optim.loc_lr_multiplier] = float(figure.value)
+    assert found == {(1, 1.0): 4.944, (2, 0.01): 1.905, (4, 0.01): 1.230}

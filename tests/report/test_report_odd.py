@@ -1,0 +1,138 @@
+"""Reports over odd run directories: what is damaged, twice there, or only a part."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launch.report import build
+from launch.report.analysis import charts, sections, tables
+from launch.report.analysis.read import load
+from launch.report.output import figures, markdown, page
+from launch.sweep.plan import Plan
+from stn.runs.directory import RunDir
+from stn.runs.files import read_rows
+from tests.report import test_report
+
+plan = test_report.plan
+
+
+def _of(kind: str, change: dict) -> Callable[[RunDir], None]:
+    """Put something else into rows: of the results, or of one kind of metrics.jsonl."""
+
+    def damage(run: RunDir) -> None:
+        path = run.results if kind == "result" else run.metrics
+        rows = [row | change if row.get("kind", "result") == kind else row for row in read_rows(path)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    return damage
+
+
+def _folder(name: str) -> Callable[[RunDir], None]:
+    def damage(run: RunDir) -> None:
+        (run.path / name).unlink(missing_ok=True)
+        (run.path / name).mkdir(parents=True)
+
+    return damage
+
+
+ODD = ["x", None, [1], {"a": 1}, float("nan"), float("inf"), True, 10**400, 1e308]
+DAMAGES: list[Callable[[RunDir], None]] = [
+    *(_of("eval", {key: odd}) for key in ("seed", "epoch", "test_acc", "kind") for odd in ODD),
+    *(_of("pose", {"degrees": odd}) for odd in [*ODD, *({"applied": [odd, 2], "predicted": [1, 2]} for odd in ODD)]),
+    _of("pose", {"degrees": {"applied": [[1, 2], [3]], "predicted": [1]}}),
+    *(_of("result", {key: odd}) for key in ("fused", "wall_s", "steps", "test_loss", "params") for odd in ODD),
+    *(_of("result", {"confusion": odd}) for odd in [*ODD, [], ["ab"], [[1, 2], [1]], [[[1]]]]),
+    *(_of("result", {"confusion": [[odd]]}) for odd in [*ODD, -1]),
+    *(lambda run, odd=odd: run.env.write_text(f'{{"packages": {odd}, "commit": [1]}}') for odd in ("null", "[1]", "1")),
+    lambda run: run.results.write_text('{"seed": 0, "status": "failed", "reason": "\\ud800"}\n'),
+    lambda run: run.results.write_text(f'{{"seed": {"1" * 5000}}}\n'),
+    lambda run: run.metrics.write_text('["eval"]\n"eval"\n'),
+    *(_folder(name) for name in ("metrics.jsonl", "results.jsonl", "env.json", "pictures/warp.png")),
+]  # fmt: skip
+
+
+def test_whatever_is_in_the_rows_there_is_a_report(plan: Plan, tmp_path: Path) -> None:
+    run = load([str(plan.experiment)]).cells[0].runs[0]
+    for seed, row in run.rows().items():
+        run.forget({seed})
+        run.add_result(row | {"confusion": [[8, 2], [1, 9]], "wall_s": 3.0, "fused": 4})
+    pose = {"kind": "pose", "seed": 0, "step": 1, "degrees": {"applied": [1, 2], "predicted": [1, 2]}}
+    run.add_metrics([{"kind": "eval", "seed": 0, "step": 1, "epoch": 1.0, "test_acc": 0.5}, pose])
+    run.env.write_text("{}")
+    shutil.copytree(run.path, tmp_path / "whole")
+    for damage in DAMAGES:
+        shutil.rmtree(run.path)
+        shutil.copytree(tmp_path / "whole", run.path)
+        damage(run)
+        comparison = load([str(plan.experiment)])
+        found = sections.sections(comparison, tmp_path)
+        assert "stn_slx" in page.page(comparison, found)
+        assert "stn_slx" in markdown.markdown(comparison, found, tmp_path)
+        for make in (figures.curves, figures.confusion, figures.pose):
+            make(found[0].charts)
+
+
+def test_poses_that_are_drawn_are_of_all_images_and_both_directions(plan: Plan) -> None:
+    """A shift has x and y one after the other: every second of them would be x alone."""
+    cell = load([str(plan.experiment)]).cells[0]
+    both = [[x, 1000 + x] for x in range(200)]
+    cell.metrics["pose"] = {seed: [{"shift": {"applied": both, "predicted": both}}] for seed in range(10)}
+    found = charts.pose(cell)
+    assert found is not None
+    assert len(found["points"]) == charts.MOST_POINTS
+    assert sum(a >= 1000 for a, _ in found["points"]) == pytest.approx(200, abs=50)
+    assert len({a for a, _ in found["points"]}) > 200
+
+
+def test_half_a_character_is_written_as_something(plan: Plan) -> None:
+    comparison = load([str(plan.experiment)])
+    comparison.cells[0].failed[9] = "\ud800"
+    build.write(comparison, plan.experiment / "report")
+    assert "seed 9 failed: ?" in (plan.experiment / "report" / "report.md").read_text()
+
+
+def test_a_seed_in_two_run_directories_counts_once_and_that_is_said(plan: Plan) -> None:
+    first, second = load([str(plan.experiment)]).cells[0].runs
+    twin = {"seed": 0, "status": "finished", "test_acc": 0.1}
+    second.results.write_text(second.results.read_text() + json.dumps(twin) + "\n")
+    rows = ({"kind": "eval", "seed": 0, "step": 1, "epoch": 1, "test_acc": acc} for acc in (0.9, 0.1))
+    for run, row in zip((first, second), rows, strict=True):
+        run.add_metrics([row])
+    comparison = load([str(plan.experiment)])
+    assert comparison.cells[0].rows[0]["test_acc"] == 0.9
+    assert [row["test_acc"] for row in comparison.cells[0].metrics["eval"][0]] == [0.9]
+    assert "has seeds 0 as well" in " ".join(comparison.notes)
+
+
+def test_results_that_have_only_been_published_are_no_damage(plan: Plan) -> None:
+    run = load([str(plan.experiment)]).cells[0].runs[0]
+    run.published.mkdir(exist_ok=True)
+    (run.published / "2").write_text(json.dumps(run.rows()[2]))
+    run.results.write_text("".join(run.results.read_text().splitlines(keepends=True)[:2]))
+    assert load([str(plan.experiment)]).notes == []
+
+
+def test_one_experiment_of_two_sweeps_has_two_names(plan: Plan) -> None:
+    shutil.copytree(plan.experiment, plan.experiment.with_name("again"))
+    labels = [cell.label for cell in load([str(plan.experiment.parent)]).cells]
+    assert sorted(labels) == ["cnn (again)", "cnn (two)", "stn_slx (again)", "stn_slx (two)"]
+
+
+def test_a_part_of_a_sweep_does_not_miss_the_rest(plan: Plan) -> None:
+    cell = load([str(plan.experiment)]).cells[0]
+    for path in (cell.folder, cell.runs[0].path):
+        (found,) = load([str(path)]).cells
+        assert (found.label, found.missing) == ("cnn", [])
+
+
+def test_no_direction_is_better_where_neither_is(plan: Plan) -> None:
+    cells, metric = load([str(plan.experiment)]).cells, tables.METRICS[-1]
+    assert (metric.key, metric.higher) == ("pose_determinant", None)
+    for cell in cells:
+        for row in cell.rows.values():
+            row["pose_determinant"] = row["test_acc"]
+    (_, _, upper), (_, lower, _) = tables.matrix(cells, tables.pairings(cells, metric), metric).rows
+    assert (upper.mark, lower.mark) == ("real", "real")

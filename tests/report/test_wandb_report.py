@@ -1,0 +1,252 @@
+"""The comparison on W&B: the real client against a loopback server, and what the spec says that it was sent."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+import wandb
+
+from launch.report.analysis.cells import Cell, Comparison
+from launch.report.analysis.read import load
+from launch.report.analysis.sections import sections
+from launch.report.output import wandb_report, wandb_spec
+from launch.report.output.wandb_report import MEMORY, SPEC
+from launch.report.output.wandb_spec import title
+from stn.runs.directory import RunDir
+from stn.tracking.wandb_run import init_arguments, run_id, values
+from tests.conftest import ROOT, environment
+from tests.support.wandb_server import Kept, WandbServer
+from tests.sweeps import test_wandb_sync
+from tests.sweeps.test_sweep import TWO, launch, result, saved
+
+EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'"
+server = test_wandb_sync.server
+
+
+def cells_of(tmp_path: Path, grid: dict[str, Any]) -> list[Cell]:
+    plan = saved(tmp_path, TWO | {"grid": grid, "seeds": "0-7"})
+    for i, job in enumerate(plan.jobs):
+        for seed in range(8):
+            result(plan, job, seed, 0.9 + 0.01 * i + 0.001 * seed)
+        RunDir(plan.experiment / job.sig / job.block).config.write_text(plan.cell_file(job).read_text())
+    return load([str(plan.experiment)]).cells
+
+
+def publish(cells: list[Cell], out: Path) -> str:
+    return wandb_report.publish(sections(Comparison("two", cells, []), out), out)
+
+
+def build(cells: list[Cell]) -> dict[str, Any]:
+    return wandb_spec.build(sections(Comparison("two", cells, []), Path("report")))
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[Cell]:
+    return cells_of(tmp_path, {"arch": ["cnn", "stn_slx"], "dataset": ["mnist", "mnist_r"]})
+
+
+def renamed(cells: list[Cell], section: str, **fields: str) -> list[Cell]:
+    for cell in cells:
+        part = getattr(cell.config, section).model_copy(update=fields)
+        cell.config = cell.config.model_copy(update={section: part})
+    return cells
+
+
+def blocks(spec: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [block for block in spec["blocks"] if block["type"] == kind]
+
+
+def grids(spec: dict[str, Any]) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    """Run sets and panels of each grid."""
+    found = [block["metadata"] for block in blocks(spec, "panel-grid")]
+    return [(one["runSets"], one["panelBankSectionConfig"]["panels"]) for one in found]
+
+
+def conditions(runs: dict[str, Any]) -> dict[str, Any]:
+    return {f"{one['key']['section']}:{one['key']['name']}": one["value"] for one in runs["filters"]["filters"]}
+
+
+def spec_on(server: WandbServer) -> dict[str, Any]:
+    (view,) = server.views.values()
+    return json.loads(view["spec"])
+
+
+def test_there_is_one_report_however_often(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+    server.runs[run_id(cells[0].config, cells[0].sig, 0)] = Kept()
+    first, second = publish(cells, tmp_path).splitlines()
+    assert first == f"W&B report made: {server.url}/me/stn/reports/Comparison-two--Vmlldzo0"
+    absent = "stn_slx (mnist), cnn (mnist_r), stn_slx (mnist_r)"
+    assert second == f"W&B does not have the runs of {absent}: python -m launch wandb-sync"
+    ((known, view),) = server.views.items()
+    assert (view["displayName"], view["entityName"], view["type"]) == ("Comparison: two", "me", "runs")
+
+    cells[0].rows[0]["test_acc"] = 0.1
+    assert publish(cells, tmp_path).startswith("W&B report updated: ")
+    assert list(server.views) == [known]
+    assert server.views[known]["name"] == view["name"]
+    assert "| 10.00 |" in server.views[known]["spec"], "what has changed is in it"
+
+    (tmp_path / MEMORY).unlink()
+    assert publish(cells, tmp_path).startswith("W&B report updated: ")
+    assert list(server.views) == [known], "found by its title"
+
+    server.views[known]["displayName"] = "Ours"  # by a person
+    publish(cells, tmp_path)
+    assert list(server.views) == [known], "found by its id"
+    assert server.views[known]["displayName"] == "Comparison: two"
+
+    server.views["other"] = server.views.pop(known) | {"id": "other", "displayName": "Other"}
+    assert publish(cells, tmp_path).startswith("W&B report made: ")
+    assert len(server.views) == 2, "it was deleted there; what is not ours is left alone"
+    assert server.views["other"]["displayName"] == "Other"
+
+
+def test_the_saved_spec_groups_by_architecture(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+    publish(cells, tmp_path)
+    for (run_sets, panels), dataset in zip(grids(spec_on(server)), ["mnist", "mnist_r"], strict=True):
+        (runs,) = run_sets
+        assert runs["grouping"] == [{"section": "config", "name": "arch.value"}]
+        assert runs["project"] == {"name": "stn", "entityName": "me", "id": "internal-stn"}
+        groups = sorted(f"two-{cell.arch}-{dataset}-{cell.sig[:6]}" for cell in cells if cell.dataset == dataset)
+        assert (runs["name"], conditions(runs)) == (dataset, {"config:dataset.value": dataset, "run:group": groups})
+        assert [(one["op"], one.get("connector")) for one in runs["filters"]["filters"]] == [("=", None), ("IN", "AND")]
+        assert {one["config"]["groupBy"] for one in panels} == {"arch.value"}
+        metrics = [one["config"]["metrics"] for one in panels]
+        assert metrics == [["test_acc"], ["test_loss"], ["train/loss"], ["test_acc"]]
+
+
+def test_filters_and_panels_name_what_runs_are_sent_with(cells: list[Cell]) -> None:
+    (((runs,), panels), *_), about = grids(build(cells)), init_arguments(cells[0].config, cells[0].sig, 0)
+    assert (about["config"]["arch"], about["config"]["dataset"]) == ("cnn", conditions(runs)["config:dataset.value"])
+    assert about["group"] in conditions(runs)["run:group"]
+    row = {"step": 1, "epoch": 0.1, "loss": 1.0, "test_acc": 1.0, "test_loss": 1.0}
+    sent = values(row | {"kind": "train"}) | values(row | {"kind": "eval"})
+    named = {metric for panel in panels for metric in panel["config"]["metrics"]}
+    assert named | {panels[0]["config"]["xAxis"]} <= set(sent)
+
+
+def test_intervals_are_in_markdown_blocks(cells: list[Cell]) -> None:
+    cells[0].failed, cells[0].missing = {8: "nan"}, [9]
+    about, first, second = [block["content"] for block in blocks(build(cells), "markdown-block")]
+    assert "W&B cannot draw such intervals" in about
+    assert "| architecture | n | mean % | SD | 95 % interval |" in first
+    assert "| stn_slx - cnn | 8 |" in first
+    assert "Seeds that are missing: 1; that have failed: 1." in first
+    assert "Seeds that are missing" not in second
+    assert "](" not in first, "a link to a folder of this machine"
+
+
+def test_settings_of_one_architecture_are_told_apart(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path, {"arch": ["cnn", "stn_slx"], "lr": [0.01, 0.02]})
+    (((runs,), panels),) = grids(build(cells))
+    assert runs["grouping"] == [{"section": "config", "name": "arch.value"}, {"section": "run", "name": "group"}]
+    assert {one["config"]["groupBy"] for one in panels} == {"group"}
+
+
+def test_each_project_has_a_run_set(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+    renamed(cells[:1], "log", wandb_project="apart")
+    said = publish(cells, tmp_path)
+    assert said.startswith("no W&B report: W&B has no project me/apart: upload its runs first (wandb-sync); ")
+    assert (server.views, (tmp_path / SPEC).exists()) == ({}, True)
+    server.projects.add("apart")
+    publish(cells, tmp_path)
+    assert not (tmp_path / SPEC).exists(), "it has been published"
+    ((apart, own), _), _ = grids(spec_on(server))
+    assert (apart["name"], apart["project"]["id"]) == ("mnist, apart", "internal-apart")
+    assert (own["name"], own["project"]["id"]) == ("mnist, stn", "internal-stn")
+    assert [len(conditions(one)["run:group"]) for one in (apart, own)] == [1, 1]
+
+
+def picture(path: Path, shade: float) -> None:
+    path.parent.mkdir(exist_ok=True)
+    matplotlib.image.imsave(path, np.full((4, 4), shade), vmin=0, vmax=1)
+
+
+def test_pictures_are_sent_once_and_shown(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+    picture(file := tmp_path / "figures" / "forest plot.png", 0.2)
+    publish(cells, tmp_path)
+    *_, ((runs,), (panel,)) = grids(spec_on(server))
+    ((known, kept),) = server.runs.items()
+    assert (panel["viewType"], panel["config"]["mediaKeys"]) == ("Media Browser", ["figures/forest-plot"])
+    assert (conditions(runs), kept.fields["jobType"]) == ({"run:name": known}, "report")
+    sent = kept.rows[-1]["figures/forest-plot"]
+    assert (sent["_type"], sent["path"] in server.stored) == ("image-file", True)
+    publish(cells, tmp_path)
+    assert len(kept.rows) == 1
+    picture(file, 0.7)
+    publish(cells, tmp_path)
+    assert len(kept.rows) == 2
+    del server.runs[known]
+    publish(cells, tmp_path)
+    assert list(server.runs) == [known], "it had been deleted there"
+    file.write_bytes(b"torn")
+    assert re.fullmatch(r"no W&B report: .*forest plot.png.*", publish(cells, tmp_path))
+
+
+NAME = 'it\'s "<script>alert(1)</script>" = 日本 | ö'
+
+
+def test_whatever_names_are_they_do_no_harm(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+    renamed(cells, "log", name=NAME)
+    for cell in cells:
+        renamed([cell], "arch", name=NAME + cell.arch)
+        renamed([cell], "data", name=NAME + cell.dataset)
+        cell.setting = NAME
+        cell.runs[0].env.write_text(json.dumps({"commit": NAME + cell.sig}))
+    url = publish(cells, tmp_path).splitlines()[0].partition(": ")[2]
+    assert url.isascii()
+    assert not set(url) & set("<>'\" |=")
+    assert server.views["Vmlldzo0=="]["displayName"] == f"Comparison: {NAME}"
+    text = "".join(block["content"] for block in blocks(spec_on(server), "markdown-block"))
+    assert ("&lt;script" in text, "<script" in text) == (True, False)
+    found = [conditions(runs)["config:dataset.value"] for (runs,), _ in grids(spec_on(server))]
+    assert found == [NAME + "mnist", NAME + "mnist_r"]
+    publish(renamed(cells, "log", name=NAME * 10), tmp_path)
+    (view,) = server.views.values()
+    assert len(view["displayName"]) == 128
+    assert view["displayName"] != title(renamed(cells, "log", name=NAME * 11))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("WANDB_API_KEY", "", "run `wandb login`"),
+        ("WANDB_MODE", "offline", "WANDB_MODE is offline"),
+        ("WANDB_BASE_URL", "http://127.0.0.1:9", "W&B does not answer"),
+    ],
+)
+def test_without_w_and_b_the_spec_is_kept(name, value, says, server, cells, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv(name, value)
+    wandb.teardown()
+    end = f"; the same command publishes it then. What it would say: {tmp_path / SPEC}"
+    assert re.fullmatch(f"no W&B report: .*{says}.*{re.escape(end)}", publish(cells, tmp_path))
+    kept = json.loads((tmp_path / SPEC).read_text())
+    assert (kept["title"], kept["project"]) == ("Comparison: two", "stn")
+    assert grids(kept["spec"])[0][0][0]["grouping"] == [{"section": "config", "name": "arch.value"}]
+    assert (server.views, (tmp_path / MEMORY).exists()) == ({}, False)
+    assert publish([], tmp_path) == "no W&B report: there are no run directories"
+
+
+@pytest.mark.slow
+def test_command_line(cells: list[Cell], tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    words = ("report", cells[0].folder.parent, "--out", tmp_path, "--wandb")
+    with WandbServer() as server:
+        env = server.environment(tmp_path / "home")
+        for word in ("made", "updated"):
+            done = launch(*words, cwd=ROOT, **env)
+            assert (done.returncode, done.stderr, len(server.views)) == (0, "", 1)
+            assert f"W&B report {word}: {server.url}/me/stn/reports/Comparison-two--" in done.stdout
+    down = launch(*words, cwd=ROOT, **env)
+    assert (down.returncode, down.stderr, (tmp_path / SPEC).is_file()) == (0, "", True)
+    assert "no W&B report: W&B does not answer" in down.stdout
+    hide = "import runpy, sys; sys.modules['wandb_workspaces'] = None; runpy.run_module('launch', run_name='__main__')"
+    hidden = [sys.executable, "-c", hide, *map(str, words)]
+    done = subprocess.run(hidden, cwd=ROOT, capture_output=True, text=True, env=environment(**env), timeout=240)
+    assert (done.returncode, done.stderr) == (2, f"error: {EXTRA}\n")

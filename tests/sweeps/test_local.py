@@ -1,0 +1,163 @@
+"""A sweep on this machine: what is stopped or killed in the middle ends with the rows of an undisturbed one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+
+from launch.sweep import local
+from tests.conftest import ROOT, environment
+from tests.sweeps.test_sweep import launch, plan_of
+
+SWEEP = {
+    "base": {
+        "dataset": "mnist",
+        "steps": 150,
+        "batch_size": 32,
+        "limit_train": 640,
+        "limit_test": 100,
+        "eval": {"every": "50 steps"},
+        "checkpoint": {"every": "10 steps"},
+        "log": {"every": "50 steps", "pictures": False, "wandb": "disabled"},
+    },
+    "grid": {"arch": ["cnn", "stn_slx"]},
+    "seeds": "0-3",
+    "seeds_per_job": 4,
+}
+
+
+def rows(runs: Path) -> dict[tuple[str, int], str]:
+    """The weights' hash of each seed; each seed has one row."""
+    found = [json.loads(line) for path in runs.glob("*/*/*/results.jsonl") for line in path.read_text().splitlines()]
+    assert len({(row["sig"], row["seed"]) for row in found}) == len(found)
+    assert not list(runs.rglob("*.tmp"))
+    return {(row["arch"], row["seed"]): row["weights_sha256"] for row in found}
+
+
+def sweep_file(folder: Path, **changes: object) -> Path:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(SWEEP | changes))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = launch("sweep", sweep_file(folder), "--runs", folder / "runs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 done" in done.stdout
+    return rows(folder / "runs")
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "launch", "sweep", str(folder / "tiny.yaml"), "--runs", str(folder / "runs")],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait(what: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def training(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(launcher.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    return list(folder.glob("runs/*/*/*/checkpoints/*/step-*.safetensors"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_a_launcher_that_is_stopped_or_killed_goes_on(
+    number: signal.Signals, tmp_path: Path, undisturbed: dict[tuple[str, int], str]
+) -> None:
+    sweep_file(tmp_path)
+    first = start(tmp_path)
+    wait(lambda: checkpoints(tmp_path))
+    children = training(first)
+    assert children
+    first.send_signal(number)
+    text = first.communicate(timeout=60)[0]
+    if number == signal.SIGINT:
+        assert first.returncode == 0
+        assert "the same command goes on" in text
+    # Nobody trains on without a launcher, and nothing was lost.
+    wait(lambda: not [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE], 60)
+    assert len(rows(tmp_path / "runs")) < 8
+    done = launch("sweep", tmp_path / "tiny.yaml", "--runs", tmp_path / "runs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "goes on at step" in "".join(log.read_text() for log in tmp_path.glob("runs/tiny/sweep/logs/*.log"))
+    assert rows(tmp_path / "runs") == undisturbed
+    again = launch("sweep", tmp_path / "tiny.yaml", "--runs", tmp_path / "runs")
+    assert "nothing to do" in again.stdout
+
+
+@pytest.mark.slow
+def test_two_launchers_and_killed_children_leave_one_row_each(
+    tmp_path: Path, undisturbed: dict[tuple[str, int], str]
+) -> None:
+    sweep_file(tmp_path)
+    both = [start(tmp_path), start(tmp_path)]
+    wait(lambda: checkpoints(tmp_path))
+    for child in training(both[0]) + training(both[1]):
+        child.kill()
+    texts = [one.communicate(timeout=300)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], texts
+    assert "ended before its time; it goes on" in texts[0] + texts[1]
+    retried = launch("retry", "tiny", "--runs", tmp_path / "runs")
+    assert retried.returncode == 0, retried.stdout + retried.stderr
+    assert rows(tmp_path / "runs") == undisturbed
+
+
+def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
+    """CIFAR-10 that is not there; then it is mended by an edit of the sweep."""
+    base = SWEEP["base"] | {"steps": 2, "data": {"root": str(tmp_path / "nothing")}}
+    path = sweep_file(tmp_path, base=base | {"dataset": "cifar10"}, grid={"arch": ["cnn"]}, seeds="0")
+    words = ("--runs", tmp_path / "runs")
+    failed = launch("sweep", path, *words)
+    assert failed.returncode == 1
+    assert "cnn cifar10 seeds 0 failed; see" in failed.stdout
+    told = launch("status", "tiny", *words)
+    assert "error: " in told.stdout
+    assert "nothing" in told.stdout
+    assert json.loads(launch("status", "tiny", *words, "--json").stdout)["totals"]["failed"] == 1
+    sweep_file(tmp_path, base=base, grid={"arch": ["cnn"]}, seeds="0")
+    mended = launch("sweep", path, *words)
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    assert "no longer part of it: 1 job" in mended.stdout
+
+
+def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "cores", lambda: 8)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    one = plan_of(tmp_path, SWEEP | {"cpus": 3}).plan
+    assert len(local.workers(one, None)) == 2
+    assert len(local.workers(one, 1)) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7,9")
+    monkeypatch.setattr(os, "environ", os.environ | {"ACCELERATE_USE_CPU": ""})
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.workers(one, None)] == ["2", "3", "5", "7", "9"]
+    assert local.workers(plan_of(tmp_path, SWEEP | {"gpus": 0, "cpus": 3}).plan, None) == [{}, {}]
+    two = plan_of(tmp_path, SWEEP | {"gpus": 2}).plan
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.workers(two, None)] == ["2,3", "5,7"]
+    with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5"):
+        local.workers(plan_of(tmp_path, SWEEP | {"gpus": 6}).plan, None)

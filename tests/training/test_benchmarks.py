@@ -1,0 +1,250 @@
+"""The benchmarks: what they measure, how they count, and how they refuse bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUIET, ROOT, environment, only_run, train
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import forms
+import fused
+import measure
+import reproduce
+
+from launch.report.analysis.published import figures
+from stn.config.resolve import resolve
+from stn.config.yaml_files import build_config, normalise, overlay, read_yaml
+from stn.runs.directory import RunDir
+
+
+def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, str(ROOT / "benchmarks" / script), *words]
+    return subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=300, check=False)
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "text"),
+    [
+        ("fused.py", ("--networks", "tutoril"), "unknown 'tutoril'; known are tutorial, cnn"),
+        ("fused.py", ("--seeds-at-once", "4,0"), "'0' is no whole number above 0"),
+        ("fused.py", ("--json", "/nowhere/out.json"), "cannot write '/nowhere/out.json'"),
+        ("headline.py", ("--fraction", "2"), "2 is not above 0 and at most 1"),
+        ("headline.py", ("--seeds", "0-"), "cannot read"),
+        ("headline.py", ("--seeds", "0", "--processes", "2"), "1 seeds cannot keep 2 processes busy"),
+    ],
+)
+def test_bad_input_is_one_line(script: str, words: tuple[str, ...], text: str) -> None:
+    done = run(script, *words)
+    assert done.returncode == 2
+    assert text in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_plain_tutorial_network_has_the_tutorials_size_and_work() -> None:
+    found = forms.count(forms.configure(*fused.NETWORKS["tutorial"]))
+    assert found["parameters"] == 27_360
+    assert found["flop"] == pytest.approx(4.29e6, rel=0.02)
+    assert 3e5 < found["bytes"] < 8e5
+
+
+def test_ratios_are_of_pairs_and_failures_stay_out() -> None:
+    loop = fused.Row(fused.Form("loader"), [{"images_per_s": 10.0}, {"images_per_s": 20.0}, {"error": "x"}])
+    many = fused.Row(
+        fused.Form("fused", seeds=4), [{"images_per_s": 30.0}, {"images_per_s": 80.0}, {"images_per_s": 9}]
+    )
+    assert many.over(loop) == pytest.approx((3 + 4) / 2)
+    assert many.over(None) is None
+    assert fused.best([loop, many], "fused") is many
+    assert fused.best([loop, many], "fused", processes=2) is None
+
+
+@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("cuda", [True, False])
+def test_every_form_that_is_promised_is_planned(quick: bool, cuda: bool) -> None:
+    names = {str(form) + f" x {form.processes}" for form in fused.plan("tutorial", quick, None, cuda)}
+    if cuda:
+        assert {"loader 0 workers x 1", "resident x 1", "fused 32 seeds graph x 1", "fused 32 seeds x 1"} <= names
+    else:
+        assert {f"{form} x {n}" for form in ("loader 0 workers", "resident", "fused 4 seeds") for n in (1, 2)} <= names
+        assert "vmap 4 seeds x 1" in names
+        assert {"fused 16 seeds x 1", "fused 32 seeds x 1"} <= names
+
+
+@pytest.mark.slow
+def test_two_processes_measure_together(tmp_path: Path) -> None:
+    job = {"cuda": False, "seconds": 0.1, "stretches": 4, "again": 0, "root": str(tmp_path)}
+    form = fused.Form("fused", processes=2, seeds=2)
+    found = fused.measure(form, job | {"network": fused.NETWORKS["stn_cx"]})
+    assert found["images_per_s"] > 100
+    assert len(found["processes"]) == 2
+    with pytest.raises(RuntimeError, match=r"No such file|not found"):
+        fused.measure(fused.Form("loader"), job | {"network": fused.NETWORKS["tutorial"]})
+
+
+@pytest.mark.slow
+def test_headline_runs_the_real_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    done = run("headline.py", "--fraction", "0.0001", "--seeds", "0-1", "--nets", "cnn", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    record = json.loads(file.read_text())
+    assert (record["steps"], record["networks"]["cnn"]["n"]) == (7, 2)
+    assert record["projected_s"] > record["wall_s"]
+    assert "Projected, not run" in done.stdout
+
+
+@pytest.mark.slow
+def test_what_sweeps_and_reports_cost_is_measured(tmp_path: Path) -> None:
+    done = run("sweeps.py", "--seeds", "2", "--json", str(tmp_path / "sweeps.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "sweeps.json").read_text())
+    assert found["seeds"] == 200
+    assert set(found["figures"]) == {"expansion", "expansion again", "status", "retry"}
+    assert all(one["seconds"] > 0 and one["mb"] > 10 for one in found["figures"].values())
+    few = ("--archs", "2", "--datasets", "1", "--seeds", "7", "--repeat", "1")
+    done = run("report.py", *few, "--json", str(tmp_path / "report.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert (found["cells"], found["seeds"]) == (2, 14)
+    assert found["figures"]["seconds"] > 0
+
+
+def test_a_record_says_what_it_was_measured_on() -> None:
+    assert {"date", "commit", "dirty", "cpu", "cores", "gpu", "torch", "command"} <= set(measure.machine(None))
+
+
+def test_the_readmes_tables_are_those_of_the_rows() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert reproduce.readme(text) == text, "run python benchmarks/reproduce.py readme"
+    assert "vicsesi, convolution, 50 epochs" in text
+    for path in reproduce.CONFIGS.glob("*.yaml"):
+        assert reproduce.header(path.read_text(), path.stem) == path.read_text(), path.name
+
+
+@pytest.fixture
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(reproduce, "ROWS", tmp_path)
+    line = {"arch": "stn_c0", "net": "tutorial", "sig": "a", "status": "finished", "steps": 28140, "epochs": 30.0}
+    line["precision"] = "fp32"
+    accuracies = [0.9911, 0.9907, 0.9895, 0.9906, 0.9902]
+    whole = [line | {"seed": s, "test_acc": a, "best_test_acc": a + 0.001} for s, a in enumerate(accuracies)]
+    (tmp_path / "s2_conv.jsonl").write_text("".join(json.dumps(row) + "\n" for row in whole))
+    return tmp_path
+
+
+def test_an_interval_of_a_difference_by_hand(rows: Path) -> None:
+    """SD 0.0606, t(4) = 2.7764, so half a width is 2.7764 x 0.0606 x sqrt(1/5 + 1/5) = 0.106."""
+    last = next(f for f in figures() if f.system == "manuelrames, convolution, last epoch")
+    assert reproduce.line(last) == (
+        "| manuelrames, convolution, last epoch | accuracy | 98.86 (n = 5) "
+        "| 99.04 (0.06) | 5 | whole | +0.18 | **no** (\u00b1 0.11) |"
+    )
+    assert "yes" in reproduce.line(last._replace(value="99.0"))
+    best = last._replace(at="best", value="99.05")
+    assert "| 99.14 (0.06) |" in reproduce.line(best)
+    assert "| 0.96 (0.06) |" in reproduce.line(last._replace(unit="error", value="1.0"))
+
+
+def test_a_shorter_schedule_claims_nothing(rows: Path) -> None:
+    path = rows / "s2_conv.jsonl"
+    path.write_text(path.read_text().replace('"epochs": 30.0', '"epochs": 3.0'))
+    last = next(f for f in figures() if f.recipe == "s2_conv")
+    assert "| 0.1 |" in reproduce.line(last)
+    assert "shorter schedule" in reproduce.line(last)
+    path.write_text(path.read_text().splitlines()[0])
+    assert "one run says nothing" in reproduce.line(last)
+
+
+def test_systems_that_share_a_line_part_when_one_has_been_run(rows: Path) -> None:
+    """A network's rows are its own: the fully connected one has none."""
+    together = "| Jaderberg et al., TC | error | 13.2 / 3.5 / 2.0 / 1.7 (n = 3) | not run |"
+    assert together in reproduce.table()
+    line = {
+        "arch": "stn_c0",
+        "net": "jaderberg_cnn",
+        "seed": 0,
+        "status": "finished",
+        "precision": "bf16",
+        "steps": 150_000,
+        "epochs": 640.0,
+    }
+    (rows / "jaderberg_tc.jsonl").write_text(json.dumps(line | {"test_acc": 0.982}) + "\n")
+    text = reproduce.table()
+    assert together not in text
+    assert "| Jaderberg et al., TC, ST-FCN | error | 2.0 (n = 3) | not run |" in text
+    assert "| Jaderberg et al., TC, ST-CNN | error | 1.7 (n = 3) | 1.80 | 1 | whole, bf16 | +0.10 | one run" in text
+    (rows / "icstn.jsonl").write_text(json.dumps(line | {"net": "icstn", "test_acc": 0.98, "steps": 500_000}) + "\n")
+    text = reproduce.table()
+    assert "| Lin and Lucey, STN | error | 4.944 | not run |" in text
+    assert "| Lin and Lucey, IC-STN-4 | error | 1.230 | 2.00 |" in text
+
+
+def test_a_recipes_header_says_what_its_rows_say(rows: Path) -> None:
+    path = rows / "s2_conv.jsonl"
+    facts = '"date": "2026-11-20", "wall_s": 2221.6, "fused": 5, "device": "cpu"'
+    path.write_text(path.read_text().replace('"seed"', f'{facts}, "seed"'))
+    text = "# title\n# time       not run\n# ours       not run\n#            at all\narch: cnn\n"
+    ours = "stn_c0, accuracy: last epoch 99.04 % (SD 0.06), best evaluation on the test set 99.14 % (SD 0.06); n = 5"
+    time = "37 min for 5 seeds (--fuse 5) in one process on cpu"
+    assert (
+        reproduce.header(text, "s2_conv")
+        == f"# title\n# time       {time}\n# ours       {ours}, 2026-11-20\narch: cnn\n"
+    )
+    assert reproduce.header(text, "s2_coord") == text
+
+
+def test_a_header_names_a_network_that_is_not_the_recipes_and_errors_beside_published_errors(rows: Path) -> None:
+    row = {"arch": "cnn", "net": "jaderberg_fcn", "seed": 0, "status": "finished", "test_acc": 0.75, "steps": 1500}
+    facts = {"best_test_acc": 0.76, "date": "2026-11-21", "wall_s": 1.0, "fused": 1, "device": "cpu", "options": None}
+    (rows / "jaderberg_r.jsonl").write_text(json.dumps(row | facts) + "\n")
+    said = "cnn jaderberg_fcn, error: last epoch 25.00 %, best evaluation on the test set 24.00 %; n = 1, 1500 steps"
+    assert said in reproduce.header("# title\n# ours       not run\narch: cnn\n", "jaderberg_r")
+
+
+def test_rows_are_collected_from_run_directories_and_replace_their_own(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "name: short\nnet: tutorial\nlimit_train: 640\nlimit_test: 100\nepochs: 2\nseeds: 0-1\n"
+    (tmp_path / "short.yaml").write_text(text)
+    monkeypatch.setattr(reproduce, "CONFIGS", tmp_path)
+    done = train("--config", tmp_path / "short.yaml", *QUIET, runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr
+    path = only_run(tmp_path / "runs").path
+    out = reproduce.collect(str(path))
+    assert reproduce.collect(str(path)) == out == rows / "short.jsonl"
+    found = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["seed"] for row in found] == [0, 1]
+    assert list(found[0]["evaluations"]) == ["1", "2"]
+    assert found[0]["evaluations"]["2"] == pytest.approx(found[0]["test_acc"], abs=1e-6)
+    assert found[0]["bypass_acc"] is not None
+    assert "confusion" not in found[0]
+    assert len(found[0]["date"]) == 10
+    with pytest.raises(ValueError, match="is no run directory with results"):
+        reproduce.collect(str(tmp_path / "nothing"))
+    status = RunDir(path).read_status()
+    RunDir(path).write_status("stopped")
+    with pytest.raises(ValueError, match="is stopped"):
+        reproduce.collect(str(path))
+    RunDir(path).write_status(status["state"])
+    (tmp_path / "short.yaml").write_text(f"{text}lr: 0.5\n")
+    with pytest.raises(ValueError, match="short is not a run of a recipe"):
+        reproduce.collect(str(path))
+
+
+def test_a_run_of_any_name_is_known_by_what_it_is() -> None:
+    def recipe(name: str, *laid: dict) -> tuple:
+        layers = read_yaml(ROOT / "configs" / f"{name}.yaml"), *(normalise(one, "here") for one in laid)
+        return reproduce._recipe(resolve(build_config(overlay(*layers, {"log": {"name": "some_sweep"}}), "here")))
+
+    part = {"fraction": 0.01, "precision": "bf16"}
+    assert recipe("finnveden_r", {"arch": "stn_cx"}, part) == ("finnveden_r", None)
+    assert recipe("icstn", part, {"arch": {"iterations": 2}}) == ("icstn", {"arch": {"iterations": 2}})
+    for other in ({"lr": 0.5}, {"arch": {"transform": "tps"}}, {"steps": 75_000}, {"data": {"limit_train": 1000}}):
+        with pytest.raises(ValueError, match="some_sweep is not a run of a recipe"):
+            recipe("finnveden_r", other)
+    # Twenty of the fifty epochs of another recipe, too, whose learning rate does not move either.
+    assert recipe("s0_conv") == ("s0_conv", None)

@@ -1,0 +1,308 @@
+"""What a person and W&B see; a sink that dies does not harm the run."""
+
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Optim
+from stn.config.schema import Log as LogFields
+from stn.config.signature import signature
+from stn.runs.directory import RunDir
+from stn.runs.trials import Trial
+from stn.tracking import log as log_module
+from stn.tracking import wandb_run
+from stn.tracking.log import Log
+from stn.tracking.sinks import ConsoleSink, WandbSink
+from stn.tracking.wandb_run import group, run_id
+from tests.conftest import ROOT, environment, only_run, train
+
+TRAIN_ROW = {
+    "kind": "train",
+    "seed": 3,
+    "step": 50,
+    "epoch": 0.5,
+    "loss": 0.25,
+    "acc": 0.9,
+    "lr": 0.1,
+    "images_per_s": 1e4,
+}
+EVAL_ROW = {"kind": "eval", "seed": 3, "step": 100, "epoch": 1.0, "test_acc": 0.95, "test_loss": 0.2, "test_count": 10}
+
+
+class FakeRun(SimpleNamespace):
+    def __init__(self, **init) -> None:
+        super().__init__(init=init, logged=[], steps=[], summary={}, metrics=[], code=None, tags=(), starting_step=0)
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.metrics.append((name, step_metric))
+
+    def log(self, values: dict, step: int, commit: bool) -> None:
+        assert commit
+        self.logged.append(values)
+        self.steps.append(step)
+
+    def finish(self, exit_code: int) -> None:
+        self.code = exit_code
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[FakeRun]:
+    import wandb as real
+
+    runs: list[FakeRun] = []
+
+    def init(**keywords) -> FakeRun:
+        runs.append(FakeRun(**keywords))
+        return runs[-1]
+
+    monkeypatch.setattr(real, "init", init)
+    monkeypatch.setattr(real, "login", lambda **_: False)
+    monkeypatch.setattr(WandbSink, "unreachable", False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return runs
+
+
+def config(**log_fields) -> Config:
+    return resolve(Config(arch=Arch(name="stn_cx"), log=LogFields(name="exp", **log_fields)))
+
+
+def test_one_wandb_run_per_seed_with_what_grouping_needs(wandb: list[FakeRun], tmp_path: Path) -> None:
+    sink = WandbSink(RunDir(tmp_path), config(), "abc", [3, 4], print)
+    sink.rows([TRAIN_ROW, EVAL_ROW])
+    sink.close([EVAL_ROW | {"status": "finished"}, {"seed": 4, "status": "failed", "test_acc": None}])
+    first, second = wandb
+    assert (first.init["id"], second.init["id"]) == ("exp-abc-3", "exp-abc-4")
+    assert first.init["group"] == "exp-stn_cx-mnist-abc"
+    assert first.init["name"] == "stn_cx-mnist-s3"
+    assert first.init["resume"] == "allow"
+    assert first.init["mode"] == "offline"
+    assert first.tags == ("stn_cx", "mnist", "exp")
+    assert {k: v for k, v in first.init["config"].items() if k != "config"} == {
+        "arch": "stn_cx", "net": "finnveden_r", "dataset": "mnist", "lr": 0.001, "seed": 3, "sig": "abc", "name": "exp",
+    }  # fmt: skip
+    assert first.init["config"]["config"]["optim"]["lr"] == 0.001
+    assert first.metrics == [("*", "global_step")]
+    assert first.logged[0]["train/loss"] == 0.25
+    assert first.logged[1]["test_acc"] == 0.95
+    assert [values["global_step"] for values in first.logged] == [50, 100]
+    assert first.steps == [100, 201]
+    assert second.logged == []
+    assert first.summary["test_acc"] == 0.95
+    assert (first.code, second.code) == (0, 1)
+
+
+ODD = ("é ü", "a/b c", "a-b c", "x" * 200, "x" * 199 + "y", "ok_1.2")
+
+
+def test_names_that_wandb_takes() -> None:
+    made = [resolve(Config(arch=Arch(name="stn_cx"), log=LogFields(name=name.replace("/", ":")))) for name in ODD]
+    for one in ([run_id(c, "abcdef012345", 2**31 - 1) for c in made], [group(c, "abcdef012345") for c in made]):
+        assert len(set(one)) == len(ODD)
+        assert all(len(text) <= 128 and re.fullmatch(r"[A-Za-z0-9_.-]+", text) for text in one)
+    assert all(1 <= len(tag) <= 64 for c in made for tag in wandb_run.init_arguments(c, "abc", 0)["tags"])
+    assert run_id(made[-1], "abc", 3) == "ok_1.2-abc-3"
+    default = resolve(Config(arch=Arch(name="stn_cx")))
+    assert group(default, "abcdef012345") == "stn_cx-mnist-abcdef"
+    by_lr = resolve(Config(arch=Arch(name="stn_cx"), optim=Optim(lr=0.5)))
+    assert group(by_lr, signature(by_lr)) != group(default, signature(default))
+
+
+@pytest.mark.parametrize(
+    ("wish", "known", "variable", "mode"),
+    [
+        ("auto", False, None, "offline"),
+        ("auto", True, None, "online"),
+        ("auto", True, "offline", "offline"),
+        ("offline", True, None, "offline"),
+        ("online", False, None, "online"),
+        ("disabled", True, None, None),
+    ],
+)
+def test_wandb_mode(
+    wish: str,
+    known: bool,
+    variable: str | None,
+    mode: str | None,
+    wandb: list[FakeRun],
+    tmp_path: Path,
+    monkeypatch,
+) -> None:
+    import wandb as real
+
+    monkeypatch.setattr(real, "login", lambda **_: known)
+    if variable:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    WandbSink(RunDir(tmp_path), config(wandb=wish), "abc", [0], print)
+    assert [run.init["mode"] for run in wandb] == ([mode] if mode else [])
+
+
+def test_an_unreachable_server_means_offline_once_and_for_all(
+    wandb: list[FakeRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import wandb as real
+
+    tried, said = [], []
+    working = real.init
+
+    def init(**keywords):
+        tried.append(keywords["mode"])
+        if keywords["mode"] == "online":
+            raise real.errors.CommError("no route")
+        return working(**keywords)
+
+    monkeypatch.setattr(real, "init", init)
+    WandbSink(RunDir(tmp_path), config(wandb="online"), "abc", [0, 1, 2], said.append)
+    WandbSink(RunDir(tmp_path), config(wandb="online"), "abc", [3], said.append)
+    assert tried == ["online", "offline", "offline", "offline", "offline"]
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("when", ["opening", "rows", "close"])
+def test_a_dead_sink_is_one_warning(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead:
+        def __init__(self, *_: object) -> None:
+            self.fail("opening")
+
+        def fail(self, now: str) -> None:
+            if now == when:
+                raise RuntimeError("broken pipe")
+
+        def rows(self, rows: list) -> None:
+            self.fail("rows")
+
+        def close(self, results: list) -> None:
+            self.fail("close")
+
+    said: list[str] = []
+    monkeypatch.setattr(log_module, "WandbSink", Dead)
+    monkeypatch.setattr(log_module, "warn", said.append)
+    run = RunDir(tmp_path)
+    log = Log([Trial(config(), "abc", 3, run)], 0, writes=True)
+    log.rows([TRAIN_ROW])
+    log.rows([EVAL_ROW])
+    log.close([])
+    assert said == ["W&B is off: RuntimeError: broken pipe"]
+    assert len(run.metrics.read_text().splitlines()) == 2
+
+
+def test_a_process_that_does_not_write_logs_nothing(tmp_path: Path) -> None:
+    log = Log([Trial(config(), "abc", 3, RunDir(tmp_path))], 0, writes=False)
+    log.rows([TRAIN_ROW])
+    log.close([])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_console_shows_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
+    import io
+
+    from rich.console import Console
+
+    for terminal in (True, False):
+        out = io.StringIO()
+        console = Console(file=out, force_terminal=terminal, width=160)
+        sink = ConsoleSink(console, "stn_slx mnist seed 3", 100, 0)
+        sink.rows([TRAIN_ROW])
+        sink.rows([EVAL_ROW])
+        sink.close([])
+        text = out.getvalue()
+        assert "loss 0.2500" in text
+        assert "90.00%" in text
+        assert "10,000 images/s" in text
+        assert ("\x1b[" in text) == terminal
+        if not terminal:
+            assert "test acc 95.00%" in text
+
+
+@pytest.mark.slow
+def test_wandb_offline_and_a_server_that_does_not_answer(tmp_path: Path) -> None:
+    words = (
+        "--steps",
+        10,
+        "--limit-train",
+        1280,
+        "--limit-test",
+        300,
+        "--log.no-pictures",
+        "--seeds",
+        "0,1",
+        "--name",
+        "e",
+    )
+    start = time.monotonic()
+    done = train(*words, runs=tmp_path / "offline", NETRC=str(tmp_path / "none"))
+    assert done.returncode == 0
+    assert time.monotonic() - start < 30
+    run = only_run(tmp_path / "offline")
+    ids = {p.name.split("-", 3)[3] for p in (run.path / "wandb").glob("offline-run-*")}
+    assert ids == {f"e-{run.path.parent.name}-{seed}" for seed in (0, 1)}
+
+    done = train(
+        *words, "--log.wandb", "online", runs=tmp_path / "dead",
+        WANDB_API_KEY="k" * 40, WANDB_BASE_URL="http://127.0.0.1:9",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "W&B is not reachable, logging offline" in done.stdout
+    assert all(row["status"] == "finished" for row in only_run(tmp_path / "dead").results().values())
+    assert json.loads((only_run(tmp_path / "dead").path / "status.json").read_text())["state"] == "finished"
+
+
+LOGGED_IN = "import sys, wandb; from stn.tracking.wandb_run import logged_in; sys.exit(10 + logged_in(wandb))"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("entry", "variables", "known"),
+    [
+        ("", {}, False),
+        ("machine api.wandb.ai login user password ", {}, True),  # whatever the client calls that server today
+        ("machine my.host:8080 login user password ", {"WANDB_BASE_URL": "http://my.host:8080"}, True),
+        ("machine my.host login user password ", {"WANDB_BASE_URL": "http://another.host"}, False),
+        ("", {"WANDB_API_KEY": "k" * 40, "WANDB_MODE": "offline"}, True),
+        ("", {"WANDB_API_KEY": "too short"}, True),
+    ],
+)
+def test_a_login_is_found_where_the_client_keeps_it(entry: str, variables: dict, known: bool, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text(f"{entry}{'k' * 40}\n" if entry else "")
+    env = environment(HOME=str(tmp_path), NETRC=str(tmp_path / "netrc"), **variables)
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGED_IN], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (10 + known, "", "")
+
+
+ENDING = """
+import os, signal, sys, psutil, wandb
+from stn.tracking import wandb_run
+wandb_run.EXIT_S = 1.0
+wandb_run.bound_exit()
+wandb.init(mode="offline", dir=sys.argv[1], settings=wandb.Settings(**wandb_run.QUIET)).finish()
+core = [child for child in psutil.Process().children() if "wandb" in child.name()]
+os.kill(core[0].pid, signal.SIGSTOP)
+print(core[0].pid)
+"""
+
+
+@pytest.mark.slow
+def test_a_wandb_process_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", ENDING, str(tmp_path)]
+    with subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        core = psutil.Process(int(process.stdout.readline()))
+        try:
+            assert process.wait(60) == 0
+            core.wait(10)
+        finally:
+            for left in (core, process):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.kill()

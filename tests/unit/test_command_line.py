@@ -1,0 +1,256 @@
+"""The command line: precedence, recipes, and bad input of every kind."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stn.commands.check import check
+from stn.commands.list import list_names
+from stn.config import command_line, validation
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Train
+from stn.config.yaml_files import SHORT, build_config, load_yaml, normalise, overlay
+from stn.training.runtime import Runtime
+from tests.conftest import ROOT, command, environment, train
+
+CONTRACT = {
+    "arch", "dataset", "seeds", "epochs", "steps", "batch_size", "lr", "precision", "data_root", "runs", "name",
+    "limit_train", "limit_test", "parallel",
+}  # fmt: skip
+
+
+def test_short_names_are_the_contract() -> None:
+    assert set(SHORT) >= CONTRACT
+    typed = (
+        "--arch cnn --dataset mnist_r --seeds 0,3,8-15 --epochs 2 --batch-size 32 --lr 1e-3 --precision bf16 "
+        "--data-root d --runs r --name n --limit-train 5 --limit-test 6 --parallel seeds --check --list "
+        "--log.wandb offline"
+    )
+    asked = command_line.parse(typed.split(" "))
+    (parsed,) = asked.configs
+    assert (parsed.arch.name, parsed.data.name, parsed.train.seeds, parsed.train.epochs) == (
+        "cnn",
+        "mnist_r",
+        "0,3,8-15",
+        2,
+    )
+    assert (parsed.data.batch_size, parsed.optim.lr, parsed.train.precision) == (32, 0.001, "bf16")
+    assert (parsed.data.root, parsed.log.runs, parsed.log.name, parsed.log.wandb) == ("d", "r", "n", "offline")
+    assert (parsed.data.limit_train, parsed.data.limit_test, parsed.train.parallel) == (5, 6, "seeds")
+    assert asked.check
+    assert asked.list
+
+
+def test_command_line_overrides_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("lr: 1e-3\nsteps: 70\nseeds: 4\noptim: {momentum: 0.5, name: sgd}\narch: {name: cnn}\n")
+    (parsed,) = command_line.parse(["--config", str(path), "--lr", "0.5"]).configs
+    assert (parsed.optim.lr, parsed.optim.momentum, parsed.train.steps, parsed.arch.name) == (0.5, 0.5, 70, "cnn")
+    assert parsed.train.seeds == "4"
+    (other_length,) = command_line.parse([f"--config={path}", "--epochs", "3"]).configs
+    assert (other_length.train.epochs, other_length.train.steps) == (3, None)
+    (only_called,) = command_line.parse([f"--config={path}", "--name", "epochs"]).configs
+    assert (only_called.train.epochs, only_called.train.steps, only_called.log.name) == (None, 70, "epochs")
+
+
+@pytest.mark.parametrize("words", [["--arch", "cnn"], ["--arch=cnn"], ["--arch.name", "cnn"]])
+def test_a_baseline_leaves_out_what_a_recipe_says_of_transformers(words: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("arch: {name: stn_slx, net: tutorial, padding: zeros}\noptim: {lr: 0.5, loc_lr_multiplier: 0.1}\n")
+    (baseline,) = map(resolve, command_line.parse(["--config", str(path), *words]).configs)
+    assert (baseline.arch.name, baseline.arch.net, baseline.arch.padding) == ("cnn", "tutorial", None)
+    assert (baseline.optim.lr, baseline.optim.loc_lr_multiplier) == (0.5, 1.0)
+    (other,) = map(resolve, command_line.parse(["--config", str(path), "--arch", "stn_c0"]).configs)
+    assert (other.arch.padding, other.optim.loc_lr_multiplier) == ("zeros", 0.1)
+    with pytest.raises(ValueError, match="cnn has no option 'padding'"):
+        resolve(command_line.parse(["--config", str(path), *words, "--arch.padding", "zeros"]).configs[0])
+
+
+def test_overlays_win_key_by_key_and_replace_the_length() -> None:
+    base = normalise({"lr": 0.1, "optim": {"name": "sgd"}, "steps": 70, "train": {"seeds": "0-3"}}, "base")
+    over = normalise({"optim": {"lr": 0.5}, "epochs": 2}, "sweep")
+    assert over == {"optim": {"lr": 0.5}, "train": {"epochs": 2}}
+    assert overlay(base, over) == {"optim": {"lr": 0.5, "name": "sgd"}, "train": {"seeds": "0-3", "epochs": 2}}
+    assert overlay(over, base)["train"] == {"seeds": "0-3", "steps": 70}
+    both = overlay(base, {"train": {"epochs": None, "steps": 9}}, {"optim": {"lr": 1}})
+    assert both == {"optim": {"lr": 1, "name": "sgd"}, "train": {"seeds": "0-3", "epochs": None, "steps": 9}}
+    assert base == {"optim": {"lr": 0.1, "name": "sgd"}, "train": {"seeds": "0-3", "steps": 70}}
+    assert over == {"optim": {"lr": 0.5}, "train": {"epochs": 2}}
+    assert build_config(overlay(base, over), "sweep").optim.lr == 0.5
+    with pytest.raises(ValueError, match="sweep: optim: lr: input should be a valid number"):
+        build_config({"optim": {"lr": "fast"}}, "sweep")
+    with pytest.raises(ValueError, match="give epochs or steps, not both"):
+        validation.validate(build_config(overlay(base, {"train": {"epochs": 1, "steps": 5}}), "sweep"))
+
+
+BAD: dict[str, tuple[str, str]] = {
+    # what is typed -> what the message must say
+    "--archh cnn": ("typo in a flag", "--arch"),
+    "--arch stn_slxx": ("typo in an architecture", "did you mean 'stn_slx'?"),
+    "--dataset mnst": ("typo in a data set", "did you mean 'mnist'?"),
+    "--lr 0.1,0.1": ("a setting twice", "different values"),
+    "--optim.weight-decay=0,": ("a setting that is missing", "different values"),
+    "--lr 0.01,1e-2": ("a setting twice in other words", "the same"),
+    "--lr 0.1,x": ("a setting that is no number", "lr"),
+    "--fuse 0": ("no seed at a time", "fuse"),
+    "--fuse all": ("a number in words", "fuse"),
+    "--fuse 2 --precision fp16": ("fused fp16", "fp16 cannot fuse"),
+    "--net finnveden_q": ("typo in a network", "did you mean 'finnveden_"),
+    "--optim.name sgdd": ("typo in a choice", "sgd"),
+    "--lr abc": ("a word for a number", "could not convert string to float: 'abc'"),
+    "--lr -1": ("a negative learning rate", "lr: input should be greater than 0 (got -1.0)"),
+    "--lr nan": ("not a number", "lr: input should be"),
+    "--batch-size 0": ("no images", "batch_size: input should be greater than 0 (got 0)"),
+    "--batch-size 1.5": ("half an image", "1.5"),
+    "--seeds 3-1": ("a range that runs backwards", "the range '3-1' runs backwards"),
+    "--seeds 0,x": ("a seed that is no number", "cannot read 'x'"),
+    "--seeds 0,0": ("a seed twice", "names a seed twice"),
+    "--epochs 1 --steps 5": ("two lengths", "give epochs or steps, not both"),
+    "--epochs": ("a missing value", "--epochs"),
+    "stray": ("a stray word", "stray"),
+    "--eval.every 3": ("a duration without a unit", "a duration is a number of epochs or steps"),
+    "--eval.every 0steps": ("a duration of nothing", "eval.every is less than one step"),
+    "--arch cnn --arch.depth 1": ("an option of another architecture", "cnn has no option 'depth'"),
+    "--arch.depth 7": ("an impossible depth", "arch.depth 7 is not possible here"),
+    "--arch cnn --optim.loc-lr-multiplier 0.1": ("a group that is not there", "cnn has no localisation net"),
+    "--optim.name adamw --optim.nesterov": ("an impossible combination", "nesterov needs optim.name sgd"),
+    "--optim.schedule multistep": ("a schedule without its milestones", "needs optim.milestones"),
+    "--optim.warmup 100epochs": ("a warm-up longer than the run", "leaves nothing of the"),
+    "--precision fp16": ("fp16 on a CPU", "fp16 needs a GPU"),
+    "--parallel seeds --processes 2": ("another number of processes", "2 processes were asked for, but 1 trains here"),
+    "--data.validation 60000": ("nothing left to train on", "leaves nothing of 60000"),
+    "--name ../x": ("a name that leaves the folder", "cannot be a folder's name"),
+    "--config nope.yaml": ("a missing file", "cannot read nope.yaml: No such file or directory"),
+    "--config broken.yaml": ("broken YAML", "broken.yaml is not YAML"),
+    "--config list.yaml": ("YAML of another form", "expected 'key: value' lines, got list"),
+    "--config unknown.yaml": (
+        "an unknown key",
+        "unknown.yaml: optim: unknown key 'momentun'; did you mean 'momentum'?",
+    ),
+    "--config top.yaml": ("an unknown key at the top", "unknown key 'batchsize'; did you mean 'batch_size'?"),
+    "--config type.yaml": ("a wrong type in YAML", "optim: lr: input should be a valid number"),
+    "--config number.yaml": ("a number for a key", "number.yaml: optim: unknown key '1'"),
+    "--config twice.yaml": ("a key given twice", "optim.lr is given twice"),
+    "--config yes.yaml": ("a YAML boolean", "batch_size: True is no value for it"),
+    "--config a.yaml --config b.yaml": ("two files", "give --config once"),
+    "--seeds 0-99999999999": ("more seeds than there are", "goes beyond"),
+    "--seeds 9223372036854775808": ("a seed beyond 64 bits", "goes beyond"),
+    "--optim.schedule step --optim.step-every 0steps": ("a period of nothing", "step_every is less than one step"),
+    "--optim.momentum 0.5": ("momentum for AdamW", "adamw takes no momentum"),
+    "--data.crop 100": ("a crop as large as the image", "as large as the image"),
+    "--config scalar.yaml": ("a value for a section", "'optim' needs keys of its own, got 3"),
+    "--dataset cifar10 --data-root nowhere": ("a data set that is not there", "Put the official binary version there"),
+}
+FILES = {
+    "broken.yaml": "a: [1,\n",
+    "list.yaml": "- 1\n",
+    "unknown.yaml": "optim: {momentun: 0.9}\n",
+    "top.yaml": "batchsize: 3\n",
+    "type.yaml": "lr: fast\n",
+    "scalar.yaml": "optim: 3\n",
+    "number.yaml": "optim: {1: 2}\n",
+    "twice.yaml": "lr: 0.1\noptim: {lr: 0.2}\n",
+    "yes.yaml": "batch_size: yes\n",
+}
+
+
+@pytest.mark.parametrize("typed", BAD, ids=lambda typed: BAD[typed][0])
+def test_bad_input_is_one_message_exit_2_and_nothing_on_disk(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, for speed; the next test takes some through the real command line."""
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("COLUMNS", "200")
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["train.py", *typed.split()])
+    source = compile((ROOT / "train.py").read_text(), "train.py", "exec")
+    with pytest.raises(SystemExit) as left:
+        exec(source, {"__name__": "__main__"})
+    captured = capsys.readouterr()
+    assert left.value.code == 2
+    flat = " ".join(captured.err.replace("│", " ").split())
+    assert BAD[typed][1] in flat
+    assert flat.count("error: ") + flat.count("For full helptext") == 1
+    assert "Traceback" not in captured.err + captured.out
+    assert sorted(p.name for p in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("typed", ["--archh cnn", "--arch stn_slxx", "--lr -1", "--config nope.yaml", "--arch.depth 7"])
+def test_bad_input_through_the_launcher(typed: str, tmp_path: Path) -> None:
+    done = train(*typed.split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr + done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_quick() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = train("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    # Seconds of a processor, whatever else runs here: 0.3 as it is, 1.8 where torch is imported first.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.2
+    assert "--arch.align-corners" in done.stdout
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "mnist_r", "mnist_t", "mnist_s", "cifar10"])
+def test_every_architecture_passes_check_on_every_data_set(dataset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for arch in ("cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx"):
+        assert check([resolve(Config(arch=Arch(name=arch), data=Data(name=dataset)))]) == 0
+    assert "parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_passes_check_and_says_what_it_is(path: Path) -> None:
+    resolved = resolve(load_yaml(path))
+    assert check([resolved]) == 0
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert f"--config configs/{path.name}" in header[1]
+    for word in ("command", "time", "published", "ours"):
+        assert any(line.startswith(f"# {word} ") for line in header), word
+
+
+def test_finnvedens_recipe_is_the_papers() -> None:
+    for letter, lr in (("r", 0.02), ("t", 0.01), ("s", 0.02)):
+        c = load_yaml(ROOT / "configs" / f"finnveden_{letter}.yaml")
+        assert (c.optim.name, c.optim.lr, c.optim.momentum, c.optim.weight_decay) == ("sgd", lr, 0, 0)
+        assert (c.data.name, c.data.batch_size, c.train.steps) == (f"mnist_{letter}", 256, 70_000)
+        assert (c.optim.milestones, c.optim.gamma, c.train.seeds) == (("50000 steps",), 0.1, "0-9")
+
+
+def test_list_shows_every_name_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list_names() == 0
+    out = capsys.readouterr().out
+    for name in ("stn_c0_coord", "mnist_s", "cifar10", "tutorial", "configs/finnveden_r.yaml"):
+        assert name in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "message"),
+    [
+        (["--cpu", "--num_processes", "2"], "several processes were asked for, but 1 trains here"),
+        (["--num_processes", "1"], "3 processes were asked for, but 1 trains here"),
+    ],
+)
+def test_another_world_size_than_asked_for_is_refused(launcher: list[str], message: str, tmp_path: Path) -> None:
+    words = command("--runs", tmp_path / "runs", *(["--processes", "3"] if "3" in message else []))
+    accelerate = [str(Path(sys.executable).parent / "accelerate"), "launch", *launcher]
+    done = subprocess.run([*accelerate, *words[1:]], capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_more_ranks_than_the_environment_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stn.training.runtime._asked_for", lambda config: 4)
+    with pytest.raises(ValueError, match="4 processes were asked for, but 1 trains here"):
+        Runtime(Config(train=Train()), 1)

@@ -1,0 +1,146 @@
+"""The house: imports go one way, files stay short, torch stays out of where it must not be."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from stn.config import registry
+from stn.config.lazy import LazyFunction, scan_package
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
+from stn.config.signature import signature
+from stn.config.yaml_files import RECIPES, dump_yaml, load_yaml
+from stn.models import wirings
+from tests.conftest import ROOT, environment
+
+PACKAGES = [
+    "stn.config",
+    "stn.runs",
+    "stn.models",
+    "stn.data",
+    "stn.multiseed",
+    "stn.tracking",
+    "stn.training",
+    "stn.evaluation",
+    "stn.pictures",
+    "stn.commands",
+    "train",
+]
+"""A package imports those before it."""
+LAUNCH = {"stn.config", "stn.runs", "stn.tracking"}
+"""What launch imports of stn."""
+WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", "launch")
+FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py")), *sorted((ROOT / "launch").rglob("*.py"))]
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def package(module: str) -> str:
+    return "launch" if module.startswith("launch") else ".".join(module.split(".")[:2])
+
+
+def imports(path: Path, everywhere: bool = True) -> set[str]:
+    tree = ast.parse(path.read_text())
+    found: set[str] = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            module = node.module or ""
+            found |= {f"stn.{alias.name}" for alias in node.names} if module == "stn" else {module}
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name != "pack.py"], ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_down_only(path: Path) -> None:
+    own = package(module(path))
+    allowed = LAUNCH if own == "launch" else set(PACKAGES[: PACKAGES.index(own)]) if own in PACKAGES else set(PACKAGES)
+    for name in imports(path):
+        if name.split(".")[0] in ("stn", "train", "launch") and package(name) != own:
+            assert package(name) in allowed, f"{own} must not import {name}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if module(p).startswith(WITHOUT_TORCH)], ids=str)
+def test_torch_stays_out(path: Path) -> None:
+    heavy = {m.split(".")[0] for m in imports(path, everywhere=False)} & {"torch", "accelerate", "wandb", "numpy"}
+    assert not heavy - ({"numpy"} if "report" in path.parts else set())  # imported when a report is asked for
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_stay_short_and_say_what_they_own(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 240
+    assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+WITHOUT = """
+import json, sys
+from pathlib import Path
+from stn.config.yaml_files import load_yaml
+from stn.config.signature import signature
+from stn.config.resolve import resolve
+found = {path.name: signature(resolve(load_yaml(path))) for path in Path(sys.argv[1]).iterdir()}
+print(json.dumps([sorted({"torch", "numpy"} & set(sys.modules)), found]))
+"""
+
+
+def test_resolving_needs_no_torch_and_comes_to_the_same(tmp_path: Path) -> None:
+    """Every recipe, and every architecture on every data set: in a process without torch, and in this one."""
+    configs = {path.stem: load_yaml(path) for path in RECIPES.glob("*.yaml")}
+    for arch in ours("arch"):
+        configs |= {f"{arch} {data}": Config(arch=Arch(name=arch), data=Data(name=data)) for data in ours("dataset")}
+    for name, config in configs.items():
+        (tmp_path / name).write_text(dump_yaml(config))
+    words = [sys.executable, "-c", WITHOUT, str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    here = {name: signature(resolve(config)) for name, config in configs.items()}
+    assert len(set(here.values())) > len(configs) // 2
+    assert json.loads(done.stdout) == [[], here]
+
+
+def ours(kind: str) -> list[str]:
+    """What stn enters, without what tests do."""
+    return [name for name in registry.names(kind) if registry.find(kind, name).__module__.startswith("stn.")]
+
+
+def test_source_and_registry_say_the_same() -> None:
+    """What is read before torch is imported is what enters itself afterwards."""
+    read = {
+        (kind, name): (function, text, options) for kind, name, function, text, options in scan_package("stn.models")
+    }
+    for kind in ("arch", "net"):
+        for name in ours(kind):
+            function, text, options = read.pop((kind, name))
+            entered = registry.find(kind, name)
+            assert getattr(import_module(function.module), function.name) is entered
+            assert (text, options) == (inspect.getdoc(entered), registry.options(kind, name))
+            assert list(options) == list(registry.options(kind, name))
+    assert not read
+
+
+def test_what_is_read_must_be_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stn.config.lazy.ROOT", tmp_path)
+    (tmp_path / "own.py").write_text("@register('arch')\ndef f(*, depth=1 + 1):\n    'One.'\n")
+    with pytest.raises(ValueError, match="f: 'depth' needs a literal default"):
+        list(scan_package(""))
+
+
+def test_what_is_imported_takes_the_place_of_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not the other way round; a second entry of that name is refused."""
+    monkeypatch.setattr(registry, "_entries", {})
+    registry.expect("stn.models")
+    assert isinstance(registry.find("arch", "cnn"), LazyFunction)
+    registry.register("arch")(wirings.cnn)
+    registry.expect("stn.models")
+    assert registry.find("arch", "cnn") is wirings.cnn
+    with pytest.raises(ValueError, match="registered twice"):
+        registry.register("arch")(wirings.cnn)
