@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUIET, ROOT, SMALL, only_run, train
-from tests.support.cluster import Cluster, Job, until
+from tests.support.cluster import Cluster, Job
+from tests.support.machine import wait_until
+from tests.support.paths import ROOT
+from tests.support.trainer import QUIET, SMALL, only_run, train
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("own_jobs")]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cancel_jobs")]
 
 SCRIPT = "slurm/train.sh"
 
@@ -18,7 +20,7 @@ def wait_until_it_trains(job: Job, runs: Path, rows: int = 1) -> None:
         assert job.state() in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED"), job.tell()
         return any(path.read_text().count('"kind": "train"') >= rows for path in runs.glob("*/*/*/metrics.jsonl"))
 
-    until("a row of training", trains, 90, job.tell)
+    wait_until("a row of training", trains, 90, job.tell)
 
 
 def restarted(job: Job) -> int:
@@ -102,7 +104,7 @@ def test_a_job_goes_on_where_it_was_requeued_and_where_its_time_was_up(cluster: 
     for restarts, tell in enumerate((("scontrol", "requeue"), ("scancel", "--batch", "--signal=USR1"))):
         wait_until_it_trains(job, tmp_path / "cut", rows)
         cluster.call(*tell, job.id)
-        until("the requeue", lambda n=restarts: restarted(job) > n and job.state() == "PENDING", 60, job.tell)
+        wait_until("the requeue", lambda n=restarts: restarted(job) > n and job.state() == "PENDING", 60, job.tell)
         run = only_run(tmp_path / "cut")
         assert (run.status()["state"], run.status().get("reason")) == ("stopped", "SIGTERM"), job.tell()
         rows = len(run.rows()) + 5
@@ -122,7 +124,7 @@ def test_a_pre_empted_job_goes_on_and_a_cancelled_one_does_not(cluster: Cluster,
     job = cluster.submit(tmp_path, "-p", "preempt", SCRIPT, *words, "--runs", tmp_path / "runs")
     wait_until_it_trains(job, tmp_path / "runs", 5)
     cluster.submit(tmp_path, "-p", "gpu", "--nodes", 2, "--exclusive", "--wrap", "true").wait()
-    until("the second start", lambda: "goes on at step" in job.log(), 90, job.tell)
+    wait_until("the second start", lambda: "goes on at step" in job.log(), 90, job.tell)
     assert (job.state(), restarted(job)) == ("RUNNING", 1), job.tell()
     cluster.call("scancel", job.id)
     job.wait()
@@ -146,7 +148,7 @@ def test_what_cannot_succeed_fails_once(cluster: Cluster, tmp_path: Path) -> Non
 def test_a_job_is_not_requeued_for_ever(cluster: Cluster, tmp_path: Path) -> None:
     words = ("--arch", "cnn", "--steps", 100_000, *SMALL, "--runs", tmp_path / "runs")
     job = cluster.submit(tmp_path, SCRIPT, *words, STN_MAX_RESTARTS="0")
-    until("the start", lambda: job.state() == "RUNNING", 30, job.tell)
+    wait_until("the start", lambda: job.state() == "RUNNING", 30, job.tell)
     cluster.call("scontrol", "requeue", job.id)
     job.wait()
     assert (job.state(), job.facts()["ExitCode"], restarted(job)) == ("FAILED", "1:0", 1), job.tell()

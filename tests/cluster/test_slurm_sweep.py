@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.support.cluster import ENDED, Cluster, Job, leftover_processes, until
-from tests.sweeps.test_local import SWEEP, rows
-from tests.sweeps.test_sweep import launch
+from tests.support.cluster import ENDED, Cluster, Job
+from tests.support.machine import processes_with, wait_until
+from tests.support.sweeps import TINY, launch, weights_of_seeds
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("own_jobs", "own_arrays")]
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cancel_jobs", "own_arrays")]
 
 NAME = "tiny"
 
@@ -26,7 +26,7 @@ def own_arrays(cluster: Cluster) -> Iterator[None]:
     yield
     for name in (NAME, f"{NAME}-report"):
         cluster.call("scancel", f"--name={name}")
-    until("the end of all tasks", lambda: not cluster.call("squeue", "-h", f"--name={NAME}"), 60)
+    wait_until("the end of all tasks", lambda: not cluster.call("squeue", "-h", f"--name={NAME}"), 60)
 
 
 def inject(word: str, node: str) -> None:
@@ -36,7 +36,7 @@ def inject(word: str, node: str) -> None:
 def submit(cluster: Cluster, folder: Path, **changes: object) -> Job:
     """sbatch slurm/sweep.sh, and the array that it submits."""
     path = folder / f"{NAME}.yaml"
-    path.write_text(yaml.safe_dump(SWEEP | changes))
+    path.write_text(yaml.safe_dump(TINY | changes))
     job = cluster.submit(folder, "slurm/sweep.sh", path, "--runs", folder / "runs", STN_LEASE_S="20").wait()
     assert job.state() == "COMPLETED", job.tell()
     return array(cluster, folder)
@@ -56,7 +56,7 @@ def signal_trainings(tasks: Job, number: signal.Signals) -> list[int]:
     """To what the tasks of an array train in, wherever."""
     found = [
         pid
-        for pid, words in leftover_processes("SLURM_ARRAY_JOB_ID", tasks.id).items()
+        for pid, words in processes_with("SLURM_ARRAY_JOB_ID", tasks.id).items()
         if "train.py" in words and "launch task" not in words
     ]
     for pid in found:
@@ -77,8 +77,8 @@ def test_one_command_trains_every_seed_once_and_reports(cluster: Cluster, tmp_pa
     tasks = submit(cluster, tmp_path, seeds_per_job=1)
     tasks.wait(180)
     assert list(tasks.states().values()) == ["COMPLETED"] * 8, logs(tmp_path)
-    assert len(rows(tmp_path / "runs")) == 8
-    until("the report", lambda: "all" in report_of(tmp_path), 60)
+    assert len(weights_of_seeds(tmp_path / "runs")) == 8
+    wait_until("the report", lambda: "all" in report_of(tmp_path), 60)
     assert "tiny: 8 seeds" in report_of(tmp_path)
     ended = cluster.call("sacct", "-X", "-n", "-o", "State", f"--name={NAME},{NAME}-report", "-j", tasks.id).split()
     assert set(ended) == {"COMPLETED"}
@@ -90,14 +90,14 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     """A node crashes, one loses its network and then its slurmd, tasks are requeued, cancelled and out of time.
 
     With so much memory for each that a node has room for four. Trainings halt while Slurm finds out about a node."""
-    long = SWEEP["base"] | {"steps": 300, "checkpoint": {"every": "20 steps"}, "eval": {"every": "150 steps"}}
+    long = TINY["base"] | {"steps": 300, "checkpoint": {"every": "20 steps"}, "eval": {"every": "150 steps"}}
     changes = {"base": long | {"fuse": 3}, "seeds": "0-11", "seeds_per_job": 3, "memory": "60G"}
     tasks = submit(cluster, tmp_path, **changes)
 
     def begun() -> int:
         return len(list(tmp_path.glob("runs/*/*/*/checkpoints/seed-*/step-*")))
 
-    until("checkpoints", lambda: begun() > 8, 120, lambda: logs(tmp_path))
+    wait_until("checkpoints", lambda: begun() > 8, 120, lambda: logs(tmp_path))
     first, second = where(cluster, "node1"), where(cluster, "node2")
     assert len(first) >= 3
     assert len(second) >= 3
@@ -106,8 +106,8 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     cluster.call("scontrol", "update", f"job={second[1]}", "TimeLimit=1")
     inject("netdown", "node1")
     halted = signal_trainings(tasks, signal.SIGSTOP)
-    until("node1 is missed", lambda: not where(cluster, "node1"), 90, tasks.tell)
-    until("a task of node1 elsewhere", lambda: set(first) & set(where(cluster, "node2")), 90, tasks.tell)
+    wait_until("node1 is missed", lambda: not where(cluster, "node1"), 90, tasks.tell)
+    wait_until("a task of node1 elsewhere", lambda: set(first) & set(where(cluster, "node2")), 90, tasks.tell)
     signal_trainings(tasks, signal.SIGCONT)
     assert len(halted) > 4
     inject("netup", "node1")
@@ -115,7 +115,7 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     subprocess.run(words, env=cluster.environment, check=False, capture_output=True)
     inject("crash", "node2")
     inject("start", "node2")
-    until("tasks on node1 again", lambda: where(cluster, "node1"), 120, tasks.tell)
+    wait_until("tasks on node1 again", lambda: where(cluster, "node1"), 120, tasks.tell)
     inject("kill-slurmd", "node1")
     inject("start", "node1")
 
@@ -123,7 +123,7 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
         lines = cluster.call("squeue", "-h", "-r", "-t", "all", "-o", "%T|%r", "-j", tasks.id).splitlines()
         return all(line.split("|")[0] in ENDED or "requeued held" in line for line in lines)
 
-    until("the end of all tasks, or that Slurm holds them", settled, 400, tasks.tell)
+    wait_until("the end of all tasks, or that Slurm holds them", settled, 400, tasks.tell)
     words = ("tiny", "--runs", tmp_path / "runs")
     env = {"SLURM_CONF": cluster.environment["SLURM_CONF"], "STN_VENV": cluster.environment["STN_VENV"]}
     retried = launch("retry", *words, "--on", "slurm", STN_LEASE_S="20", **env)
@@ -136,25 +136,25 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     assert json.loads(launch("status", *words, "--json").stdout)["totals"]["done"] == 24, logs(tmp_path)
     calm = tmp_path / "calm"
     calm.mkdir()
-    (calm / f"{NAME}.yaml").write_text(yaml.safe_dump(SWEEP | changes | {"seeds_per_job": 12}))
+    (calm / f"{NAME}.yaml").write_text(yaml.safe_dump(TINY | changes | {"seeds_per_job": 12}))
     assert launch("sweep", calm / f"{NAME}.yaml", "--runs", calm / "runs").returncode == 0
-    assert rows(tmp_path / "runs") == rows(calm / "runs")
+    assert weights_of_seeds(tmp_path / "runs") == weights_of_seeds(calm / "runs")
 
 
 def test_a_task_goes_back_into_the_queue_before_its_time_is_over(cluster: Cluster, tmp_path: Path) -> None:
-    long = SWEEP["base"] | {"steps": 1000, "checkpoint": {"every": "10000 steps"}}
+    long = TINY["base"] | {"steps": 1000, "checkpoint": {"every": "10000 steps"}}
     tasks = submit(cluster, tmp_path, base=long, grid={"arch": ["stn_slx"]}, seeds="0-1")
-    until("training", lambda: list(tmp_path.glob("runs/*/*/*/metrics.jsonl")), 60, lambda: logs(tmp_path))
+    wait_until("training", lambda: list(tmp_path.glob("runs/*/*/*/metrics.jsonl")), 60, lambda: logs(tmp_path))
     cluster.call("scancel", "--batch", "--signal=USR1", f"{tasks.id}_0")
     tasks.wait(120)
     assert set(tasks.states().values()) == {"COMPLETED"}
     text = logs(tmp_path)
     assert text.index("stopped (SIGTERM)") < text.index("back into the queue") < text.index("goes on at step"), text
-    assert len(rows(tmp_path / "runs")) == 2
+    assert len(weights_of_seeds(tmp_path / "runs")) == 2
 
 
 def test_a_job_that_fails_by_itself_is_not_requeued(cluster: Cluster, tmp_path: Path) -> None:
-    base = SWEEP["base"] | {"dataset": "cifar10", "data": {"root": str(tmp_path / "nothing")}}
+    base = TINY["base"] | {"dataset": "cifar10", "data": {"root": str(tmp_path / "nothing")}}
     tasks = submit(cluster, tmp_path, base=base, grid={"arch": ["cnn"]}, seeds="0").wait(60)
     assert set(tasks.states().values()) == {"FAILED"}
     assert tasks.states().keys() <= {f"{tasks.id}_0"} | set(ENDED)

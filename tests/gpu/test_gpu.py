@@ -14,7 +14,7 @@ from stn.models.build import build_model
 from stn.multiseed.model import StackedModel
 from stn.training.cuda_graph import GraphedStep
 from stn.training.runtime import Runtime
-from tests.conftest import QUIET, SMALL, only_run, train
+from tests.support.trainer import QUIET, SMALL, only_run, train
 
 pytestmark = [
     pytest.mark.gpu,

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from stn.models.grids import affine_grid, compose, sample
 from stn.models.transformer import Localisation, Options, SpatialTransformer, is_localisation
-from tests.conftest import invert
+from tests.support.networks import invert_affine
 
 
 def random_theta(n: int) -> torch.Tensor:
@@ -28,7 +28,7 @@ def test_grid_is_computed_in_fp32_whatever_theta_is_in() -> None:
 def test_compose_is_the_product_and_invert_undoes() -> None:
     a, b = random_theta(4), random_theta(4).flip(0)
     last = torch.tensor([0.0, 0, 1], dtype=torch.float64).expand(4, 1, 3)
-    whole_a, whole_b, inverse = (torch.cat([m, last], 1) for m in (a, b, invert(a)))
+    whole_a, whole_b, inverse = (torch.cat([m, last], 1) for m in (a, b, invert_affine(a)))
     torch.testing.assert_close(compose(whole_a, whole_b), whole_a @ whole_b, atol=1e-14, rtol=0)
     identity = torch.eye(3, dtype=torch.float64).expand(4, 3, 3)
     torch.testing.assert_close(compose(whole_a, inverse), identity, atol=1e-12, rtol=0)
@@ -39,7 +39,7 @@ def test_a_known_warp_is_undone_by_its_inverse() -> None:
     smooth = (1 + 2 * x + 3 * y).view(1, 1, 41, 41).double()  # bilinear sampling is exact on a plane
     theta = torch.tensor([[[0.8, 0.2, 0.1], [-0.2, 0.8, 0.05]]], dtype=torch.float64)
     there = sample(smooth, affine_grid(theta, (41, 41), True), "border", True)
-    back = sample(there, affine_grid(invert(theta), (41, 41), True), "border", True)
+    back = sample(there, affine_grid(invert_affine(theta), (41, 41), True), "border", True)
     torch.testing.assert_close(back[..., 12:29, 12:29], smooth[..., 12:29, 12:29], atol=1e-5, rtol=0)
 
 

@@ -19,7 +19,7 @@ from stn.multiseed.model import StackedModel
 from stn.multiseed.stacked import SeedOps, Stacked
 from stn.multiseed.thin_conv import ThinConv
 from stn.training.optimizer import SeedOptimiser, clip_gradients
-from tests.conftest import BATCH_NORM
+from tests.support.networks import BATCH_NORM
 
 ARCHS = ["cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx"]
 

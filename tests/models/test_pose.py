@@ -27,7 +27,7 @@ from stn.evaluation.pose import (
 from stn.models.build import build_model
 from stn.models.wirings import Transformed
 from stn.multiseed.model import StackedModel
-from tests.conftest import QUIET, Run, only_run, train
+from tests.support.trainer import QUIET, Run, only_run, train
 
 
 def make(arch: str, dataset: str, **options) -> tuple[Transformed, Stream]:

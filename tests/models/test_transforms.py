@@ -20,7 +20,7 @@ from stn.multiseed.equivalence import probe
 from stn.runs.trials import build_trials
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
-from tests.conftest import only_run
+from tests.support.trainer import only_run
 
 FAMILIES = [*LINEAR, "tps"]
 PARAMETERS = {"translation": 2, "attention": 3, "similarity": 4, "affine": 6, "projective": 8, "tps": 32}

@@ -23,7 +23,7 @@ from stn.config.schema import Config
 from stn.config.signature import signature
 from stn.config.yaml_files import RECIPES, build_config, dump_yaml, load_yaml, overlay, read_yaml
 from stn.runs.directory import RunDir
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 ACCURACIES = [0.9911, 0.9907, 0.9895, 0.9906, 0.9902]
 

@@ -19,26 +19,8 @@ from launch.sweep.plan import Plan
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml, load_yaml
 from stn.runs.directory import RunDir
-from tests.conftest import ROOT
-from tests.sweeps.test_sweep import TWO, launch, result, saved
-
-
-@pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    """Two architectures on eight seeds each; one seed of the second has failed, one is missing."""
-    plan = saved(tmp_path, TWO | {"seeds": "0-7", "seeds_per_job": 4})
-    for job in plan.jobs:
-        run = RunDir(plan.experiment / job.sig / job.block)
-        run.path.mkdir(parents=True)
-        run.config.write_text(dump_yaml(load_yaml(plan.cell_file(job))))
-        for seed in parse_seeds(job.seeds):
-            second = job.arch == "stn_slx"
-            if second and seed == 5:
-                result(plan, job, seed, status="failed", reason="loss is nan at step 3")
-            elif not (second and seed == 6):
-                acc = 0.9 + 0.01 * second + 0.001 * seed * (2 if second else 1)
-                result(plan, job, seed, acc, best_test_acc=acc + 0.01, params=1000, images_per_s=1e4, wall_s=3.0)
-    return plan
+from tests.support.paths import ROOT
+from tests.support.sweeps import TWO_CELLS, add_result, launch, save_plan
 
 
 def test_figures_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
@@ -112,7 +94,7 @@ def test_what_so_many_pairs_on_so_few_seeds_cannot_show_is_said(plan: Plan) -> N
 
 
 def test_every_seed_of_a_sweep_that_has_begun_nowhere_is_missing(tmp_path: Path) -> None:
-    plan = saved(tmp_path, TWO | {"seeds": "0-3"})
+    plan = save_plan(tmp_path, TWO_CELLS | {"seeds": "0-3"})
     for path in (plan.experiment, plan.experiment.parent):
         cells = load([str(path)]).cells
         assert [(cell.arch, cell.missing) for cell in cells] == [("cnn", [0, 1, 2, 3]), ("stn_slx", [0, 1, 2, 3])]
@@ -173,10 +155,10 @@ def test_a_confusion_is_the_mean_over_seeds(plan: Plan) -> None:
 
 
 def test_cells_are_told_apart_by_what_differs(tmp_path: Path) -> None:
-    plan = saved(tmp_path, TWO | {"grid": {"arch": ["cnn"], "lr": [0.01, 0.02]}, "seeds": "0"})
+    plan = save_plan(tmp_path, TWO_CELLS | {"grid": {"arch": ["cnn"], "lr": [0.01, 0.02]}, "seeds": "0"})
     for job in plan.jobs:
         run = RunDir(plan.experiment / job.sig / job.block)
-        result(plan, job, 0)
+        add_result(plan, job, 0)
         run.config.write_text(dump_yaml(load_yaml(plan.cell_file(job))))
     assert [cell.label for cell in load([str(plan.experiment)]).cells] == ["cnn lr=0.01", "cnn lr=0.02"]
     shutil.rmtree(plan.folder)  # no sweep to say what it calls them
@@ -219,15 +201,15 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
 
 @pytest.mark.parametrize("case", ["empty", "one seed", "all failed", "no figure", "damaged"])
 def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
-    plan = saved(tmp_path, TWO | {"grid": {"arch": ["cnn"]}, "seeds": "0"})
+    plan = save_plan(tmp_path, TWO_CELLS | {"grid": {"arch": ["cnn"]}, "seeds": "0"})
     job = plan.jobs[0]
     run = RunDir(plan.experiment / job.sig / job.block)
     run.path.mkdir(parents=True)
     run.config.write_text(dump_yaml(load_yaml(plan.cell_file(job))))
     if case == "one seed":
-        result(plan, job, 0)
+        add_result(plan, job, 0)
     elif case == "all failed":
-        result(plan, job, 0, status="failed", reason="a | b <script>\nc")
+        add_result(plan, job, 0, status="failed", reason="a | b <script>\nc")
     elif case == "no figure":
         run.add_result({"seed": 0, "status": "finished", "test_acc": None})
     elif case == "damaged":

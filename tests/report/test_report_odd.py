@@ -14,9 +14,6 @@ from launch.report.output import figures, markdown, page
 from launch.sweep.plan import Plan
 from stn.runs.directory import RunDir
 from stn.runs.files import read_rows
-from tests.report import test_report
-
-plan = test_report.plan
 
 
 def _of(kind: str, change: dict) -> Callable[[RunDir], None]:

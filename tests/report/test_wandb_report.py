@@ -20,20 +20,19 @@ from launch.report.output.wandb_report import MEMORY, SPEC
 from launch.report.output.wandb_spec import title
 from stn.runs.directory import RunDir
 from stn.tracking.wandb_run import init_arguments, run_id, values
-from tests.conftest import ROOT, environment
+from tests.support.paths import ROOT
+from tests.support.sweeps import TWO_CELLS, add_result, launch, save_plan
+from tests.support.trainer import environment
 from tests.support.wandb_server import Kept, WandbServer
-from tests.sweeps import test_wandb_sync
-from tests.sweeps.test_sweep import TWO, launch, result, saved
 
 EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'"
-server = test_wandb_sync.server
 
 
 def cells_of(tmp_path: Path, grid: dict[str, Any]) -> list[Cell]:
-    plan = saved(tmp_path, TWO | {"grid": grid, "seeds": "0-7"})
+    plan = save_plan(tmp_path, TWO_CELLS | {"grid": grid, "seeds": "0-7"})
     for i, job in enumerate(plan.jobs):
         for seed in range(8):
-            result(plan, job, seed, 0.9 + 0.01 * i + 0.001 * seed)
+            add_result(plan, job, seed, 0.9 + 0.01 * i + 0.001 * seed)
         RunDir(plan.experiment / job.sig / job.block).config.write_text(plan.cell_file(job).read_text())
     return load([str(plan.experiment)]).cells
 

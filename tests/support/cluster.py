@@ -4,37 +4,17 @@ import os
 import re
 import shutil
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import EVERY_CORE, ROOT, environment
+from tests.support.machine import EVERY_CORE, wait_until
+from tests.support.paths import ROOT
+from tests.support.trainer import environment
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "DEADLINE")
-
-
-def until(what: str, true: Callable[[], object], seconds: float, tell: Callable[[], str] = str) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}\n{tell()}"
-        time.sleep(0.1)
-
-
-def leftover_processes(variable: str, value: str) -> dict[int, str]:
-    """Command lines of processes that were started with this in their environment, on this machine or its nodes."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            marked = f"{variable}={value}".encode() in (folder / "environ").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if marked and words and "resource_tracker" not in words:  # Python's own, which leaves with the tests
-            found[int(folder.name)] = words
-    return found
 
 
 @dataclass
@@ -65,7 +45,7 @@ class Job:
 
     def wait(self, seconds: float = 120) -> "Job":
         """Until the job, or each task of an array, has ended for good."""
-        until(f"the end of job {self.id}", lambda: set(self.states().values()) <= set(ENDED), seconds, self.tell)
+        wait_until(f"the end of job {self.id}", lambda: set(self.states().values()) <= set(ENDED), seconds, self.tell)
         return self
 
     def cancel(self) -> None:

@@ -1,15 +1,25 @@
 """A loopback server that speaks as much of W&B's protocol as the real client needs, and keeps what it is sent.
 
-Must not know what is tested. History lines are kept by their offset, as W&B's server does: a line that is
+History lines are kept by their offset, as W&B's server does: a line that is
 sent twice (its answer was lost) is one line.
 """
 
 import json
+import os
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+import psutil
+import pytest
+import wandb
+
+from launch.wandb import client as wandb_client
+from launch.wandb import sync as wandb_sync
+from stn.tracking.sinks import WandbSink
 
 
 class Kept:
@@ -196,3 +206,25 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def serve_this_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """Yield a server, and point the W&B client in this process at it, with short timeouts."""
+    home = folder / "home"
+    home.mkdir()
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(WandbSink, "unreachable", False)
+    monkeypatch.setattr(wandb_sync, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(wandb_client, "TIMEOUT_S", 3)
+    monkeypatch.setitem(wandb_client.UPLOAD, "init_timeout", 3)
+    monkeypatch.setitem(wandb_client.UPLOAD, "finish_timeout", 3)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with WandbServer() as server:
+        for name, value in server.environment(home).items():
+            monkeypatch.setenv(name, value)
+        wandb.teardown()  # it reads the environment once
+        yield server
+        wandb.teardown()
+    children = [child.name() for child in psutil.Process().children(recursive=True)]
+    assert not [name for name in children if "wandb" in name]

@@ -5,8 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,37 +12,15 @@ import pytest
 import yaml
 
 from launch.sweep import local
-from tests.conftest import ROOT, environment
-from tests.sweeps.test_sweep import launch, plan_of
-
-SWEEP = {
-    "base": {
-        "dataset": "mnist",
-        "steps": 150,
-        "batch_size": 32,
-        "limit_train": 640,
-        "limit_test": 100,
-        "eval": {"every": "50 steps"},
-        "checkpoint": {"every": "10 steps"},
-        "log": {"every": "50 steps", "pictures": False, "wandb": "disabled"},
-    },
-    "grid": {"arch": ["cnn", "stn_slx"]},
-    "seeds": "0-3",
-    "seeds_per_job": 4,
-}
-
-
-def rows(runs: Path) -> dict[tuple[str, int], str]:
-    """The weights' hash of each seed; each seed has one row."""
-    found = [json.loads(line) for path in runs.glob("*/*/*/results.jsonl") for line in path.read_text().splitlines()]
-    assert len({(row["sig"], row["seed"]) for row in found}) == len(found)
-    assert not list(runs.rglob("*.tmp"))
-    return {(row["arch"], row["seed"]): row["weights_sha256"] for row in found}
+from tests.support.machine import wait_until
+from tests.support.paths import ROOT
+from tests.support.sweeps import TINY, expand_sweep, launch, weights_of_seeds
+from tests.support.trainer import environment
 
 
 def sweep_file(folder: Path, **changes: object) -> Path:
     path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(SWEEP | changes))
+    path.write_text(yaml.safe_dump(TINY | changes))
     return path
 
 
@@ -54,7 +30,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int
     done = launch("sweep", sweep_file(folder), "--runs", folder / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 done" in done.stdout
-    return rows(folder / "runs")
+    return weights_of_seeds(folder / "runs")
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
@@ -68,18 +44,15 @@ def start(folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def wait(what: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def training(launcher: subprocess.Popen[str]) -> list[psutil.Process]:
     try:
         return psutil.Process(launcher.pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
+
+
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -93,7 +66,7 @@ def test_a_launcher_that_is_stopped_or_killed_goes_on(
 ) -> None:
     sweep_file(tmp_path)
     first = start(tmp_path)
-    wait(lambda: checkpoints(tmp_path))
+    wait_until("a checkpoint", lambda: checkpoints(tmp_path), 120)
     children = training(first)
     assert children
     first.send_signal(number)
@@ -102,12 +75,12 @@ def test_a_launcher_that_is_stopped_or_killed_goes_on(
         assert first.returncode == 0
         assert "the same command goes on" in text
     # Nobody trains on without a launcher, and nothing was lost.
-    wait(lambda: not [one for one in children if one.is_running() and one.status() != psutil.STATUS_ZOMBIE], 60)
-    assert len(rows(tmp_path / "runs")) < 8
+    wait_until("the end of all trainings", lambda: not any(map(is_alive, children)), 60)
+    assert len(weights_of_seeds(tmp_path / "runs")) < 8
     done = launch("sweep", tmp_path / "tiny.yaml", "--runs", tmp_path / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "goes on at step" in "".join(log.read_text() for log in tmp_path.glob("runs/tiny/sweep/logs/*.log"))
-    assert rows(tmp_path / "runs") == undisturbed
+    assert weights_of_seeds(tmp_path / "runs") == undisturbed
     again = launch("sweep", tmp_path / "tiny.yaml", "--runs", tmp_path / "runs")
     assert "nothing to do" in again.stdout
 
@@ -118,7 +91,7 @@ def test_two_launchers_and_killed_children_leave_one_row_each(
 ) -> None:
     sweep_file(tmp_path)
     both = [start(tmp_path), start(tmp_path)]
-    wait(lambda: checkpoints(tmp_path))
+    wait_until("a checkpoint", lambda: checkpoints(tmp_path), 120)
     for child in training(both[0]) + training(both[1]):
         child.kill()
     texts = [one.communicate(timeout=300)[0] for one in both]
@@ -126,12 +99,12 @@ def test_two_launchers_and_killed_children_leave_one_row_each(
     assert "ended before its time; it goes on" in texts[0] + texts[1]
     retried = launch("retry", "tiny", "--runs", tmp_path / "runs")
     assert retried.returncode == 0, retried.stdout + retried.stderr
-    assert rows(tmp_path / "runs") == undisturbed
+    assert weights_of_seeds(tmp_path / "runs") == undisturbed
 
 
 def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
     """CIFAR-10 that is not there; then it is mended by an edit of the sweep."""
-    base = SWEEP["base"] | {"steps": 2, "data": {"root": str(tmp_path / "nothing")}}
+    base = TINY["base"] | {"steps": 2, "data": {"root": str(tmp_path / "nothing")}}
     path = sweep_file(tmp_path, base=base | {"dataset": "cifar10"}, grid={"arch": ["cnn"]}, seeds="0")
     words = ("--runs", tmp_path / "runs")
     failed = launch("sweep", path, *words)
@@ -150,14 +123,14 @@ def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
 def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    one = plan_of(tmp_path, SWEEP | {"cpus": 3}).plan
+    one = expand_sweep(tmp_path, TINY | {"cpus": 3}).plan
     assert len(local.workers(one, None)) == 2
     assert len(local.workers(one, 1)) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7,9")
     monkeypatch.setattr(os, "environ", os.environ | {"ACCELERATE_USE_CPU": ""})
     assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.workers(one, None)] == ["2", "3", "5", "7", "9"]
-    assert local.workers(plan_of(tmp_path, SWEEP | {"gpus": 0, "cpus": 3}).plan, None) == [{}, {}]
-    two = plan_of(tmp_path, SWEEP | {"gpus": 2}).plan
+    assert local.workers(expand_sweep(tmp_path, TINY | {"gpus": 0, "cpus": 3}).plan, None) == [{}, {}]
+    two = expand_sweep(tmp_path, TINY | {"gpus": 2}).plan
     assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.workers(two, None)] == ["2,3", "5,7"]
     with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5"):
-        local.workers(plan_of(tmp_path, SWEEP | {"gpus": 6}).plan, None)
+        local.workers(expand_sweep(tmp_path, TINY | {"gpus": 6}).plan, None)

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from launch.sweep import job as jobs
 from launch.sweep import plan as plans
 from launch.sweep import slurm, status
-from launch.sweep.expand import Change, expand
+from launch.sweep.expand import expand
 from launch.sweep.expand import write as write_plan
 from launch.sweep.job import begin
 from launch.sweep.plan import Plan, find_plan
@@ -22,46 +21,17 @@ from stn.config.seed_list import parse_seeds
 from stn.config.signature import signature
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import RunDir
-from tests.conftest import ROOT, environment
-
-TWO = {"base": {"limit_train": 256, "epochs": 1}, "grid": {"arch": ["cnn", "stn_slx"]}, "seeds": "0-3"}
-
-
-def launch(*words: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    where = {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | env
-    return subprocess.run(
-        [sys.executable, "-m", "launch", *map(str, words)],
-        capture_output=True,
-        text=True,
-        env=environment(**where),
-        cwd=cwd,
-        timeout=300,
-        check=False,
-    )
-
-
-def write(folder: Path, given: dict, name: str = "two") -> Path:
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(given))
-    return path
-
-
-def plan_of(tmp_path: Path, given: dict) -> Change:
-    return expand(write(tmp_path, given), str(tmp_path / "runs"))
-
-
-def saved(tmp_path: Path, given: dict) -> Plan:
-    change = plan_of(tmp_path, given)
-    write_plan(change)
-    return change.plan
-
+from tests.support.paths import ROOT
+from tests.support.sweeps import TWO_CELLS, add_result, expand_sweep, launch, save_plan, write_sweep
 
 # ---- expansion
 
 
 def test_cells_are_all_combinations_and_jobs_blocks_of_their_seeds(tmp_path: Path) -> None:
-    given = TWO | {"grid": {"arch": ["cnn", "stn_slx"], "dataset": ["mnist", "mnist_r"], "optim.lr": [0.01, 0.02]}}
-    change = plan_of(tmp_path, given | {"seeds": "0-9", "seeds_per_job": 4})
+    given = TWO_CELLS | {
+        "grid": {"arch": ["cnn", "stn_slx"], "dataset": ["mnist", "mnist_r"], "optim.lr": [0.01, 0.02]}
+    }
+    change = expand_sweep(tmp_path, given | {"seeds": "0-9", "seeds_per_job": 4})
     assert len(change.cells) == 8
     assert {(c.config.arch.name, c.config.data.name, c.config.optim.lr) for c in change.cells} == {
         (a, d, lr) for a in ("cnn", "stn_slx") for d in ("mnist", "mnist_r") for lr in (0.01, 0.02)
@@ -74,7 +44,7 @@ def test_cells_are_all_combinations_and_jobs_blocks_of_their_seeds(tmp_path: Pat
 
 def test_a_cell_is_the_experiment_that_train_py_would_run(tmp_path: Path) -> None:
     given = {"recipe": "s2_conv", "base": {"epochs": 3, "log": {"wandb": "disabled"}}, "seeds": "0-1"}
-    plan = saved(tmp_path, given)
+    plan = save_plan(tmp_path, given)
     config = resolve(load_yaml(plan.cell_file(plan.jobs[0])))
     assert signature(config) == plan.jobs[0].sig
     recipe = load_yaml(ROOT / "configs" / "s2_conv.yaml")
@@ -85,34 +55,36 @@ def test_a_cell_is_the_experiment_that_train_py_would_run(tmp_path: Path) -> Non
 
 def test_recipes_are_a_dimension_and_a_length_replaces_theirs(tmp_path: Path) -> None:
     grid = {"recipe": ["finnveden_r", "finnveden_t"], "arch": ["cnn", "stn_cx"]}
-    change = plan_of(tmp_path, {"grid": grid, "base": {"epochs": 1, "optim.milestones": ["1 epochs"]}, "seeds": "0"})
+    change = expand_sweep(
+        tmp_path, {"grid": grid, "base": {"epochs": 1, "optim.milestones": ["1 epochs"]}, "seeds": "0"}
+    )
     assert {(c.config.data.name, c.config.optim.lr) for c in change.cells} == {("mnist_r", 0.02), ("mnist_t", 0.01)}
     assert {c.config.train.steps for c in change.cells} == {235}
 
 
 def test_a_baseline_joins_a_sweep_of_transformers(tmp_path: Path) -> None:
     given = {"recipe": "s2_conv", "base": {"arch.iterations": 2}, "grid": {"arch": ["cnn", "stn_c0"]}, "seeds": "0"}
-    cnn, st = [cell.config.arch for cell in plan_of(tmp_path, given).cells]
+    cnn, st = [cell.config.arch for cell in expand_sweep(tmp_path, given).cells]
     assert (cnn.padding, cnn.iterations, st.padding, st.iterations) == (None, None, "border", 2)
 
 
 def test_sections_can_be_values(tmp_path: Path) -> None:
     grid = {"arch": [{"name": "stn_cx", "depth": 2}, {"name": "stn_slx", "depth": 1}]}
-    change = plan_of(tmp_path, TWO | {"grid": grid})
+    change = expand_sweep(tmp_path, TWO_CELLS | {"grid": grid})
     assert [(c.config.arch.name, c.config.arch.depth) for c in change.cells] == [("stn_cx", 2), ("stn_slx", 1)]
 
 
 def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
     grid = {"arch": ["cnn", "stn_slx"], "recipe": ["finnveden_r", "finnveden_t"]}
     given = {"grid": grid, "seeds": "0", "exclude": [{"arch": "cnn", "dataset": "mnist_t"}]}
-    cells = plan_of(tmp_path, given).cells
+    cells = expand_sweep(tmp_path, given).cells
     assert {(c.config.arch.name, c.config.data.name) for c in cells} == {
         ("cnn", "mnist_r"),
         ("stn_slx", "mnist_r"),
         ("stn_slx", "mnist_t"),
     }
     by_recipe = given | {"exclude": [{"recipe": "finnveden_t"}]}
-    assert {c.config.data.name for c in plan_of(tmp_path, by_recipe).cells} == {"mnist_r"}
+    assert {c.config.data.name for c in expand_sweep(tmp_path, by_recipe).cells} == {"mnist_r"}
 
 
 @pytest.mark.parametrize(
@@ -146,34 +118,34 @@ def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
 )
 def test_bad_input_is_one_clear_message(change: dict, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="two") as error:
-        plan_of(tmp_path, TWO | change)
+        expand_sweep(tmp_path, TWO_CELLS | change)
     assert message in str(error.value)
     assert not (tmp_path / "runs").exists()
 
 
 def test_an_edit_of_how_it_runs_reaches_the_jobs(tmp_path: Path) -> None:
     """What does not change the science does not change a cell's signature."""
-    first = saved(tmp_path, TWO)
-    second = saved(tmp_path, TWO | {"base": TWO["base"] | {"log": {"every": "7 steps"}}})
+    first = save_plan(tmp_path, TWO_CELLS)
+    second = save_plan(tmp_path, TWO_CELLS | {"base": TWO_CELLS["base"] | {"log": {"every": "7 steps"}}})
     assert second.jobs == first.jobs
     assert load_yaml(second.cell_file(second.jobs[0])).log.every == "7 steps"
 
 
 def test_what_is_left_empty_is_left_out(tmp_path: Path) -> None:
-    plan = saved(tmp_path, TWO | {"name": None, "exclude": None, "base": None, "memory": None})
+    plan = save_plan(tmp_path, TWO_CELLS | {"name": None, "exclude": None, "base": None, "memory": None})
     assert load_yaml(plan.cell_file(plan.jobs[0])).log.name == plan.experiment.name == "two"
 
 
 def test_what_is_excluded_is_read_as_the_grid_is(tmp_path: Path) -> None:
-    given = TWO | {"grid": {"arch": ["cnn"], "lr": ["1e-3", 0.01]}, "exclude": [{"lr": "1e-3"}]}
-    assert [cell.config.optim.lr for cell in plan_of(tmp_path, given).cells] == [0.01]
+    given = TWO_CELLS | {"grid": {"arch": ["cnn"], "lr": ["1e-3", 0.01]}, "exclude": [{"lr": "1e-3"}]}
+    assert [cell.config.optim.lr for cell in expand_sweep(tmp_path, given).cells] == [0.01]
     depths = {"arch.depth": [[0, 1], [1]]}
-    given = TWO | {"grid": {"arch": ["stn_slx"], **depths}, "exclude": [{"arch.depth": [1]}]}
-    assert [cell.config.arch.depth for cell in plan_of(tmp_path, given).cells] == [(0, 1)]
+    given = TWO_CELLS | {"grid": {"arch": ["stn_slx"], **depths}, "exclude": [{"arch.depth": [1]}]}
+    assert [cell.config.arch.depth for cell in expand_sweep(tmp_path, given).cells] == [(0, 1)]
 
 
 def test_a_damaged_manifest_is_no_smaller_sweep(tmp_path: Path) -> None:
-    manifest = saved(tmp_path, TWO).folder / "manifest.jsonl"
+    manifest = save_plan(tmp_path, TWO_CELLS).folder / "manifest.jsonl"
     for damage in ("{", '{"sig": "x"}\n', "[]"):
         manifest.write_text(manifest.read_text() + damage)
         done = launch("status", "two", "--runs", tmp_path / "runs")
@@ -182,16 +154,18 @@ def test_a_damaged_manifest_is_no_smaller_sweep(tmp_path: Path) -> None:
 
 
 def test_an_edit_adds_and_removes_only_what_changed(tmp_path: Path) -> None:
-    first = saved(tmp_path, TWO | {"seeds": "0-5", "seeds_per_job": 4})
-    more = plan_of(tmp_path, TWO | {"seeds": "0-9", "seeds_per_job": 4})
+    first = save_plan(tmp_path, TWO_CELLS | {"seeds": "0-5", "seeds_per_job": 4})
+    more = expand_sweep(tmp_path, TWO_CELLS | {"seeds": "0-9", "seeds_per_job": 4})
     assert {job.id for job in first.jobs} < {job.id for job in more.plan.jobs}
     assert {job.seeds for job in more.added} == {"6-9"}
     assert more.removed == []
     write_plan(more)
-    other = plan_of(tmp_path, TWO | {"grid": {"arch": ["cnn", "stn_cx"]}, "seeds": "0-9", "seeds_per_job": 4})
+    other = expand_sweep(
+        tmp_path, TWO_CELLS | {"grid": {"arch": ["cnn", "stn_cx"]}, "seeds": "0-9", "seeds_per_job": 4}
+    )
     assert {job.arch for job in other.added} == {"stn_cx"}
     assert {job.arch for job in other.removed} == {"stn_slx"}
-    same = plan_of(tmp_path, TWO | {"seeds": "0-9", "seeds_per_job": 2})
+    same = expand_sweep(tmp_path, TWO_CELLS | {"seeds": "0-9", "seeds_per_job": 2})
     assert (same.added, same.removed) == ([], [])
 
 
@@ -220,23 +194,18 @@ def test_launch_never_imports_torch(tmp_path: Path) -> None:
 # ---- where it stands
 
 
-def result(plan: Plan, job: plans.Job, seed: int, acc: float = 0.9, **more: object) -> None:
-    run = RunDir(plan.experiment / job.sig / job.block)
-    run.add_result({"seed": seed, "sig": job.sig, "status": "finished", "test_acc": acc} | more)
-
-
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
     """Jobs: done, failed by itself, running, stopped, killed, crashed, never begun, given up."""
-    plan = saved(tmp_path, TWO | {"seeds": "0-7", "seeds_per_job": 2})
+    plan = save_plan(tmp_path, TWO_CELLS | {"seeds": "0-7", "seeds_per_job": 2})
     runs = [RunDir(plan.experiment / job.sig / job.block) for job in plan.jobs]
     for seed, acc in ((0, 0.9), (1, 0.8)):
-        result(plan, plan.jobs[0], seed, acc)
-    result(plan, plan.jobs[1], 2)
-    result(plan, plan.jobs[1], 3, status="failed", reason="loss is nan at step 3")
+        add_result(plan, plan.jobs[0], seed, acc)
+    add_result(plan, plan.jobs[1], 2)
+    add_result(plan, plan.jobs[1], 3, status="failed", reason="loss is nan at step 3")
     runs[2].lock(tell=print)
     runs[2].write_status("running", seeds="4-5", step=10, steps=20)
-    result(plan, plan.jobs[2], 4)
+    add_result(plan, plan.jobs[2], 4)
     runs[3].write_status("stopped", step=10, steps=20)
     runs[4].write_status("running", step=10, steps=20)
     runs[5].write_status("failed", reason="RuntimeError: boom")
@@ -308,7 +277,7 @@ def test_rows_of_other_blocks_count(plan: Plan) -> None:
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
-    path = write(tmp_path, TWO)
+    path = write_sweep(tmp_path, TWO_CELLS)
     done = launch("sweep", path, "--dry-run", "--runs", tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     assert "2 cells, 8 seeds, 2 jobs" in done.stdout
@@ -346,7 +315,7 @@ def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> No
 
 def test_a_job_trains_into_the_folder_of_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_plan(expand(write(tmp_path, TWO), "runs"))
+    write_plan(expand(write_sweep(tmp_path, TWO_CELLS), "runs"))
     (tmp_path / "runs").rename(tmp_path / "moved")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -356,7 +325,7 @@ def test_a_job_trains_into_the_folder_of_its_plan(tmp_path: Path, monkeypatch: p
 
 
 def test_no_worker_is_a_mistake(tmp_path: Path) -> None:
-    done = launch("sweep", write(tmp_path, TWO), "--max-parallel", 0, "--runs", tmp_path / "runs")
+    done = launch("sweep", write_sweep(tmp_path, TWO_CELLS), "--max-parallel", 0, "--runs", tmp_path / "runs")
     assert (done.returncode, done.stderr) == (2, "error: max_parallel is 1 or more, not 0\n")
     assert not (tmp_path / "runs").exists()
 
@@ -373,8 +342,8 @@ def test_what_has_failed_is_forgotten_by_retry_alone(plan: Plan) -> None:
 
 def test_the_array_script_is_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    given = TWO | {"time": "2 hours", "gpus": 1, "cpus": 4, "memory": "8G", "seeds_per_job": 2}
-    plan = saved(tmp_path, given)
+    given = TWO_CELLS | {"time": "2 hours", "gpus": 1, "cpus": 4, "memory": "8G", "seeds_per_job": 2}
+    plan = save_plan(tmp_path, given)
     text = slurm.script(plan, plan.folder / "slurm" / "x" / "jobs-0.txt", 4, 3)
     text = text.replace(str(tmp_path), "HERE").replace(str(ROOT), "ROOT")
     golden = ROOT / "tests" / "golden" / "array.sh"
@@ -383,7 +352,7 @@ def test_the_array_script_is_what_it_was(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_without_slurm_one_line_says_so_and_a_dry_run_shows_the_script(tmp_path: Path) -> None:
-    path = write(tmp_path, TWO)
+    path = write_sweep(tmp_path, TWO_CELLS)
     bare = {"PATH": str(Path(sys.executable).parent)}
     done = launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "runs", **bare)
     assert done.returncode == 2
@@ -395,7 +364,7 @@ def test_without_slurm_one_line_says_so_and_a_dry_run_shows_the_script(tmp_path:
 
 
 def test_a_controller_that_does_not_answer_hides_no_script(tmp_path: Path) -> None:
-    path, programs = write(tmp_path, TWO), tmp_path / "bin"
+    path, programs = write_sweep(tmp_path, TWO_CELLS), tmp_path / "bin"
     programs.mkdir()
     (programs / "scontrol").write_text("#!/bin/sh\necho 'scontrol: error: no controller' >&2\nexit 1\n")
     (programs / "scontrol").chmod(0o755)
@@ -438,7 +407,7 @@ def fake_slurm(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_large_sweep_is_split_and_a_report_follows(tmp_path: Path) -> None:
-    env, path = fake_slurm(tmp_path), write(tmp_path, TWO | {"seeds_per_job": 1})
+    env, path = fake_slurm(tmp_path), write_sweep(tmp_path, TWO_CELLS | {"seeds_per_job": 1})
     done = launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "runs", "--max-parallel", 2, **env)
     assert done.returncode == 0, done.stderr
     calls = [line.split() for line in (tmp_path / "calls").read_text().splitlines()]
@@ -457,7 +426,7 @@ def test_a_large_sweep_is_split_and_a_report_follows(tmp_path: Path) -> None:
 
 
 def test_retry_leaves_alone_what_is_queued(tmp_path: Path) -> None:
-    env, path = fake_slurm(tmp_path), write(tmp_path, TWO)
+    env, path = fake_slurm(tmp_path), write_sweep(tmp_path, TWO_CELLS)
     assert launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "runs", **env).returncode == 0
     (tmp_path / "queued").touch()
     done = launch("retry", "two", "--on", "slurm", "--runs", tmp_path / "runs", **env)

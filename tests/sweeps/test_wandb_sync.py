@@ -7,15 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import wandb
 
-from launch.wandb import client as wandb_client
-from launch.wandb import sync as wandb_sync
 from launch.wandb.sync import find, sync
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Log
@@ -23,31 +20,9 @@ from stn.config.yaml_files import dump_yaml
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import read_rows
 from stn.tracking.sinks import WandbSink
-from tests.conftest import ROOT, command, environment, only_run, train
+from tests.support.paths import ROOT
+from tests.support.trainer import command, environment, only_run, train
 from tests.support.wandb_server import WandbServer
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
-    """A server, and a client in this process that knows no other."""
-    home = tmp_path / "home"
-    home.mkdir()
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setattr(WandbSink, "unreachable", False)
-    monkeypatch.setattr(wandb_sync, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(wandb_client, "TIMEOUT_S", 3)
-    monkeypatch.setitem(wandb_client.UPLOAD, "init_timeout", 3)
-    monkeypatch.setitem(wandb_client.UPLOAD, "finish_timeout", 3)
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    with WandbServer() as server:
-        for name, value in server.environment(home).items():
-            monkeypatch.setenv(name, value)
-        wandb.teardown()  # it reads the environment once
-        yield server
-        wandb.teardown()
-    left = [child.name() for child in psutil.Process().children(recursive=True)]
-    assert not [name for name in left if "wandb" in name]
 
 
 def config(**log_fields) -> Config:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUIET, ROOT, environment, only_run, train
+from tests.support.paths import ROOT
+from tests.support.trainer import QUIET, environment, only_run, train
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 

@@ -22,7 +22,8 @@ from stn.models.wirings import Transformed
 from stn.pictures import draw, warps
 from stn.pictures.subject import Subject, image_grids, outline
 from stn.runs.directory import RunDir
-from tests.conftest import CIFAR, ROOT, Run, environment, needs_cifar, only_run, train
+from tests.support.paths import CIFAR, ROOT, needs_cifar
+from tests.support.trainer import Run, environment, only_run, train
 
 
 def config_of(arch: str, dataset: str, **options) -> Config:

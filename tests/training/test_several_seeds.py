@@ -30,8 +30,19 @@ from stn.training import block_size, optimizer
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
-from tests.conftest import BATCH_NORM, QUIET, ROOT, SMALL, TWO_THREADS, Run, environment, only_run, train
-from tests.training.test_train import start, wait_until_it_trains
+from tests.support.networks import BATCH_NORM
+from tests.support.paths import ROOT
+from tests.support.trainer import (
+    QUIET,
+    SMALL,
+    TWO_THREADS,
+    Run,
+    environment,
+    only_run,
+    start_training,
+    train,
+    wait_for_train_rows,
+)
 
 
 @register("arch")
@@ -322,8 +333,8 @@ def test_killed_at_random_and_restarted_in_other_blocks(tmp_path: Path) -> None:
              "--batch-size", 16, "--checkpoint.every", "4 steps", "--log.every", "2 steps", *SMALL)  # fmt: skip
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     for size, lines in ((1, 10), (8, 60)):
-        process = start(*words, "--fuse", size, runs=tmp_path / "cut", launcher=None)
-        wait_until_it_trains(tmp_path / "cut", lines)
+        process = start_training(*words, "--fuse", size, runs=tmp_path / "cut", launcher=None)
+        wait_for_train_rows(tmp_path / "cut", lines)
         time.sleep(random.random() * 2)
         process.kill()
         process.wait()

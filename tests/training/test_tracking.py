@@ -23,7 +23,8 @@ from stn.tracking import wandb_run
 from stn.tracking.log import Log
 from stn.tracking.sinks import ConsoleSink, WandbSink
 from stn.tracking.wandb_run import group, run_id
-from tests.conftest import ROOT, environment, only_run, train
+from tests.support.paths import ROOT
+from tests.support.trainer import environment, only_run, train
 
 TRAIN_ROW = {
     "kind": "train",

@@ -14,31 +14,25 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, SMALL, TWO_THREADS, Run, command, environment, only_run, train
+from tests.support.paths import ROOT
+from tests.support.trainer import (
+    QUICK,
+    SMALL,
+    TWO_THREADS,
+    Run,
+    command,
+    environment,
+    only_run,
+    start_training,
+    train,
+    wait_for_train_rows,
+)
 
 ROW = {
     "sig", "seed", "arch", "dataset", "status", "params", "steps", "epochs", "test_acc", "test_error", "test_loss",
     "macro_f1", "best_test_acc", "best_epoch", "wall_s", "images_per_s", "mode", "world_size", "precision",
     "weights_sha256",
 }  # fmt: skip
-QUICK = ("--net", "tutorial", "--arch", "stn_c0", "--batch-size", "32")  # for what needs many steps, whatever they do
-
-
-def start(*words: object, runs: Path, launcher: str | None = None) -> subprocess.Popen:
-    """A run in a process group of its own."""
-    return subprocess.Popen(
-        command(*words, launcher=launcher, runs=runs),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True,
-    )  # fmt: skip
-
-
-def wait_until_it_trains(runs: Path, rows: int = 1) -> None:
-    deadline = time.monotonic() + 240  # on a busy machine
-    while time.monotonic() < deadline:
-        if any(p.read_text().count('"kind": "train"') >= rows for p in runs.glob("*/*/*/metrics.jsonl")):
-            return
-        time.sleep(0.05)
-    raise AssertionError("it does not train")
 
 
 @pytest.fixture(scope="module")
@@ -191,15 +185,15 @@ def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_goes_on(tmp_
     run = only_run(tmp_path / "cut")
     assert (done.returncode, run.status()["state"], run.status()["reason"]) == (0, "stopped", "time limit")
     assert "the same command goes on" in done.stdout
-    process = start(*words, runs=tmp_path / "cut")
-    wait_until_it_trains(tmp_path / "cut", 1)
+    process = start_training(*words, runs=tmp_path / "cut")
+    wait_for_train_rows(tmp_path / "cut", 1)
     (run.path / "stop").touch()
     assert process.wait(60) == 0
     assert (run.status()["state"], run.status()["reason"]) == ("stopped", "stop file")
     assert not (run.path / "stop").exists()
     assert 0 < max(int(p.stem[5:]) for p in run.path.rglob("step-*.safetensors")) < 400
     assert train(*words, runs=tmp_path / "cut").returncode == 0
-    assert run.figures() == reference.figures()
+    assert run.metrics_without_clock() == reference.metrics_without_clock()
     assert run.results()[0]["weights_sha256"] == reference.results()[0]["weights_sha256"]
 
 
@@ -221,7 +215,7 @@ def test_a_full_disk_is_one_message_and_nothing_is_lost(tmp_path: Path) -> None:
     assert list((tmp_path / "full").rglob("*.tmp")) == []
     assert train(*words, runs=tmp_path / "full").returncode == 0
     assert train(*words, runs=tmp_path / "whole").returncode == 0
-    assert only_run(tmp_path / "full").figures() == only_run(tmp_path / "whole").figures()
+    assert only_run(tmp_path / "full").metrics_without_clock() == only_run(tmp_path / "whole").metrics_without_clock()
 
 
 @pytest.mark.slow
@@ -232,7 +226,7 @@ def test_killed_at_ten_random_moments_the_run_is_bit_identical(tmp_path: Path) -
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     took, chance = only_run(tmp_path / "whole").results()[0]["wall_s"], random.Random(time.time_ns())
     for _ in range(10):
-        process = start(*words, runs=tmp_path / "killed")
+        process = start_training(*words, runs=tmp_path / "killed")
         while not any(Run(p).status().get("pid") == process.pid for p in (tmp_path / "killed").glob("*/*/*")):
             assert process.poll() is None, "it ended before it was killed"
             time.sleep(0.01)
@@ -242,7 +236,7 @@ def test_killed_at_ten_random_moments_the_run_is_bit_identical(tmp_path: Path) -
         process.wait()
     assert train(*words, runs=tmp_path / "killed").returncode == 0
     killed, whole = only_run(tmp_path / "killed"), only_run(tmp_path / "whole")
-    assert killed.figures() == whole.figures()
+    assert killed.metrics_without_clock() == whole.metrics_without_clock()
     assert killed.results()[0]["weights_sha256"] == whole.results()[0]["weights_sha256"]
     assert list(killed.path.rglob(".*.tmp")) == []
 
@@ -266,14 +260,14 @@ def test_three_ranks_stopped_by_sigterm_go_on_bit_for_bit(tmp_path: Path) -> Non
     reference = only_run(tmp_path / "whole")
     assert reference.results()[0]["world_size"] == 3
     process = three("cut")
-    wait_until_it_trains(tmp_path / "cut", 3)
+    wait_for_train_rows(tmp_path / "cut", 3)
     process.terminate()
     process.wait(120)
     run = only_run(tmp_path / "cut")
     assert (run.status()["state"], run.status()["reason"]) == ("stopped", "SIGTERM")
     assert 0 < max(int(p.stem[5:]) for p in run.path.rglob("step-*.safetensors")) < 100
     assert three("cut").wait(200) == 0
-    assert run.figures() == reference.figures()
+    assert run.metrics_without_clock() == reference.metrics_without_clock()
     assert clocks_apart(run.results()[0]) == clocks_apart(reference.results()[0])
 
 
@@ -385,8 +379,8 @@ def test_no_network_at_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize("launcher", ["one", "cpu2"])
 def test_a_signal_to_the_whole_group_is_one_wish(launcher: str, tmp_path: Path) -> None:
     """Slurm, timeout and systemd signal launcher and ranks alike; the launcher then signals the ranks again."""
-    process = start("--steps", 5000, "--log.every", "10 steps", *SMALL, launcher=launcher, runs=tmp_path)
-    wait_until_it_trains(tmp_path)
+    process = start_training("--steps", 5000, "--log.every", "10 steps", *SMALL, launcher=launcher, runs=tmp_path)
+    wait_for_train_rows(tmp_path)
     os.killpg(process.pid, signal.SIGTERM)
     process.wait(60)
     deadline = time.monotonic() + 20
@@ -401,8 +395,8 @@ def test_ranks_that_share_blocks_of_seeds_stop_together(tmp_path: Path) -> None:
     """A wish that comes too late for one block must reach all ranks before the next."""
     words = ("--parallel", "data", "--seeds", "0-60", "--steps", 9, "--log.every", "1 steps",
              "--batch-size", 1280, "--eval.every", "9 steps", *SMALL)  # fmt: skip
-    process = start(*words, launcher="cpu2", runs=tmp_path)
-    wait_until_it_trains(tmp_path, 3)
+    process = start_training(*words, launcher="cpu2", runs=tmp_path)
+    wait_for_train_rows(tmp_path, 3)
     (only_run(tmp_path).path / "stop").touch()
     process.wait(90)
     assert (process.returncode, only_run(tmp_path).status()["state"]) == (0, "stopped")
@@ -455,8 +449,8 @@ def test_what_the_launcher_asks_for_is_not_ignored(variable: str, value: str, me
 @pytest.mark.slow
 def test_a_second_copy_waits_and_finds_nothing_to_do(tmp_path: Path) -> None:
     words = ("--steps", 600, "--log.every", "10 steps", "--eval.every", "600 steps", *QUICK, *SMALL)
-    first = start(*words, runs=tmp_path)
-    wait_until_it_trains(tmp_path, 20)
+    first = start_training(*words, runs=tmp_path)
+    wait_for_train_rows(tmp_path, 20)
     first.send_signal(signal.SIGSTOP)  # until the second has come, however long that takes on a busy machine
     line = command(*words, runs=tmp_path)
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment(PYTHONUNBUFFERED="1")) as second:

@@ -14,7 +14,8 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Train
 from stn.config.yaml_files import SHORT, build_config, load_yaml, normalise, overlay
 from stn.training.runtime import Runtime
-from tests.conftest import ROOT, command, environment, train
+from tests.support.paths import ROOT
+from tests.support.trainer import command, environment, train
 
 CONTRACT = {
     "arch", "dataset", "seeds", "epochs", "steps", "batch_size", "lr", "precision", "data_root", "runs", "name",

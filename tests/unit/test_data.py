@@ -15,7 +15,8 @@ from stn.data import augment, clutter, distort, geometry, sources
 from stn.data.rng import Draws
 from stn.data.stream import Stream
 from stn.models.grids import affine_grid, sample
-from tests.conftest import CIFAR, invert, needs_cifar
+from tests.support.networks import invert_affine
+from tests.support.paths import CIFAR, needs_cifar
 
 MNIST = ["mnist", "mnist_r", "mnist_t", "mnist_s", "mnist_rts", "mnist_p", "mnist_e", "mnist_h"]
 
@@ -222,7 +223,7 @@ def test_rotation_is_uniform_and_says_what_it_did() -> None:
     # Undone by the sampling matrix of the opposite angle, but for the blur of two resamplings.
     angle = torch.deg2rad(degrees[:, 0])
     theta = torch.stack([angle.cos(), -angle.sin(), 0 * angle, angle.sin(), angle.cos(), 0 * angle], 1).view(-1, 2, 3)
-    back = sample(x, affine_grid(invert(theta), (28, 28), True), "zeros", True)
+    back = sample(x, affine_grid(invert_affine(theta), (28, 28), True), "zeros", True)
     original = digits(5000).float() / 255
     error = (back - original).abs().mean()
     assert error < 0.03

@@ -19,7 +19,7 @@ from stn.data.geometry import displaced, offsets, quadrilateral, resample, turne
 from stn.data.rng import Draws
 from stn.data.stream import Stream
 from stn.models.grids import control_points
-from tests.conftest import CIFAR, needs_cifar
+from tests.support.paths import CIFAR, needs_cifar
 
 SHA256 = {  # of 200 test images from the first to the last, and of their poses
     "mnist_r": "6de446daf329a6db",

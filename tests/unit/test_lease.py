@@ -18,7 +18,7 @@ from stn.runs.directory import RunDir
 from stn.runs.files import read_rows, write_atomic
 from stn.runs.lease import Lease
 from stn.runs.trials import Trial
-from tests.conftest import ROOT
+from tests.support.paths import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,8 @@ from stn.config.yaml_files import dump_yaml, load_yaml
 from stn.runs.trials import build_trials
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
-from tests.conftest import CIFAR, ROOT, only_run
+from tests.support.paths import CIFAR, ROOT
+from tests.support.trainer import only_run
 
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 COUNTS = {

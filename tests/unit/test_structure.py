@@ -17,7 +17,8 @@ from stn.config.schema import Arch, Config, Data
 from stn.config.signature import signature
 from stn.config.yaml_files import RECIPES, dump_yaml, load_yaml
 from stn.models import wirings
-from tests.conftest import ROOT, environment
+from tests.support.paths import ROOT
+from tests.support.trainer import environment
 
 PACKAGES = [
     "stn.config",
@@ -120,8 +121,9 @@ def test_source_and_registry_say_the_same() -> None:
     for kind in ("arch", "net"):
         for name in ours(kind):
             function, text, options = read.pop((kind, name))
+            imported = getattr(import_module(function.module), function.name)
             entered = registry.find(kind, name)
-            assert getattr(import_module(function.module), function.name) is entered
+            assert imported is entered
             assert (text, options) == (inspect.getdoc(entered), registry.options(kind, name))
             assert list(options) == list(registry.options(kind, name))
     assert not read

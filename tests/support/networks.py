@@ -1,0 +1,41 @@
+"""Networks for tests."""
+
+import torch
+from torch import nn
+
+from stn.config.dataset import build_dataset
+from stn.config.registry import register
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
+from stn.models.build import build_model
+from stn.models.layers import Net, Shape, classify, conv, dense
+
+BATCH_NORM = "batch_norm"
+
+
+@register("net", BATCH_NORM)
+def batch_norm(wiring: str, classes: int) -> Net:
+    """For 28x28 images: batch norm and both kinds of dropout, which no network of the papers combines."""
+
+    def first(shape: Shape) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(shape[0], 8, 5), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.ReLU())
+
+    coordinates = {} if wiring == "stn_c0_coord" else None
+    stages = [first, conv(16, 5, dropout=0.3), classify(classes, 32, dropout=0.5)]
+    return Net(stages, [conv(8, 5, coordinates=coordinates), dense(16)])
+
+
+def build_network(arch: str, dataset: str = "mnist", **options) -> nn.Module:
+    """Return an architecture for a data set, as ``train.py --arch`` builds it for one seed."""
+    config = resolve(Config(arch=Arch(name=arch, **options), data=Data(name=dataset)))
+    facts = build_dataset(dataset)
+    torch.manual_seed(0)
+    return build_model(config.arch, facts.shape, facts.classes)
+
+
+def invert_affine(theta_B23: torch.Tensor) -> torch.Tensor:
+    """Return the matrices whose affine maps undo those of ``theta_B23``."""
+    a, b, c, d = (theta_B23[:, i, j] for i in (0, 1) for j in (0, 1))
+    inverse = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2) / (a * d - b * c).view(-1, 1, 1)
+    shift = (inverse * theta_B23[:, None, :2, 2]).sum(-1, keepdim=True)
+    return torch.cat([inverse, -shift], dim=2)

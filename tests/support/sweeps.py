@@ -1,0 +1,78 @@
+"""Sweep files for tests, their plans, and results written without training."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from launch.sweep import plan as plans
+from launch.sweep.expand import Change, expand
+from launch.sweep.expand import write as write_plan
+from launch.sweep.plan import Plan
+from stn.runs.directory import RunDir
+from tests.support.paths import ROOT
+from tests.support.trainer import environment
+
+TWO_CELLS = {"base": {"limit_train": 256, "epochs": 1}, "grid": {"arch": ["cnn", "stn_slx"]}, "seeds": "0-3"}
+TINY = {
+    "base": {
+        "dataset": "mnist",
+        "steps": 150,
+        "batch_size": 32,
+        "limit_train": 640,
+        "limit_test": 100,
+        "eval": {"every": "50 steps"},
+        "checkpoint": {"every": "10 steps"},
+        "log": {"every": "50 steps", "pictures": False, "wandb": "disabled"},
+    },
+    "grid": {"arch": ["cnn", "stn_slx"]},
+    "seeds": "0-3",
+    "seeds_per_job": 4,
+}
+"""A sweep that trains two blocks of four seeds, long enough to be interrupted."""
+
+
+def launch(*words: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m launch`` in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "launch", *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environment(**{"PYTHONPATH": str(ROOT)} | env),
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
+
+
+def write_sweep(folder: Path, sweep: dict, name: str = "two") -> Path:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(sweep))
+    return path
+
+
+def expand_sweep(tmp_path: Path, sweep: dict) -> Change:
+    return expand(write_sweep(tmp_path, sweep), str(tmp_path / "runs"))
+
+
+def save_plan(tmp_path: Path, sweep: dict) -> Plan:
+    change = expand_sweep(tmp_path, sweep)
+    write_plan(change)
+    return change.plan
+
+
+def add_result(plan: Plan, job: plans.Job, seed: int, acc: float = 0.9, **more: object) -> None:
+    """Write a result row as a training of this job would."""
+    run = RunDir(plan.experiment / job.sig / job.block)
+    run.add_result({"seed": seed, "sig": job.sig, "status": "finished", "test_acc": acc} | more)
+
+
+def weights_of_seeds(runs: Path) -> dict[tuple[str, int], str]:
+    """Return weights_sha256 by architecture and seed; each seed must have one row."""
+    files = runs.glob("*/*/*/results.jsonl")
+    rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    assert len({(row["sig"], row["seed"]) for row in rows}) == len(rows)
+    assert not list(runs.rglob("*.tmp"))
+    return {(row["arch"], row["seed"]): row["weights_sha256"] for row in rows}

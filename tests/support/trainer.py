@@ -1,0 +1,122 @@
+"""train.py as a user types it, and the run directories that it leaves."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from tests.support.forked import ForkServer
+from tests.support.machine import wait_until
+from tests.support.paths import ROOT
+
+QUIET = ("--log.wandb", "disabled", "--log.no-pictures")
+SMALL = ("--limit-train", "1280", "--limit-test", "300", *QUIET)
+QUICK = ("--net", "tutorial", "--arch", "stn_c0", "--batch-size", "32")
+"""For tests that need many steps of any network."""
+TWO_THREADS = ("--train.threads", "2")
+"""For tests that compare bits: the number of threads decides how torch splits tensors."""
+
+
+def command(*arguments: object, launcher: str | None = None, runs: Path | None = None) -> list[str]:
+    """Return the command line of a training; ``launcher`` names a file of configs/accelerate."""
+    start = [sys.executable]
+    if launcher:
+        on_cpu = ["env", "ACCELERATE_USE_CPU=true"] if launcher == "cpu2" else []  # also where there are GPUs
+        start = [*on_cpu, str(Path(sys.executable).parent / "accelerate"), "launch", "--config_file"]
+        start.append(str(ROOT / "configs" / "accelerate" / f"{launcher}.yaml"))
+    where = ["--runs", str(runs)] if runs else []
+    return [*start, str(ROOT / "train.py"), *map(str, arguments), *where]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return this process's environment without the user's W&B and Accelerate settings."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "ACCELERATE_"))}
+    return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "WANDB_SILENT": "true"} | more
+
+
+@cache
+def fork_server() -> ForkServer:
+    return ForkServer(environment())
+
+
+def train(
+    *arguments: object, launcher: str | None = None, runs: Path | None = None, cwd: Path | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a training to its end; by the fork server where the start of Python is not what is tested."""
+    words = command(*arguments, launcher=launcher, runs=runs)
+    if sys.platform == "linux" and not (launcher or cwd or env):
+        return fork_server().run(words[1:], environment())
+    return subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        env=environment(**env),
+        cwd=cwd,
+        timeout=500,
+        check=False,
+    )
+
+
+def start_training(*words: object, runs: Path, launcher: str | None = None) -> subprocess.Popen:
+    """Start a training in a process group of its own."""
+    return subprocess.Popen(
+        command(*words, launcher=launcher, runs=runs),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment(), start_new_session=True,
+    )  # fmt: skip
+
+
+def wait_for_train_rows(runs: Path, count: int = 1) -> None:
+    """Wait until a run below ``runs`` has written this many rows of training metrics."""
+
+    def written() -> bool:
+        files = runs.glob("*/*/*/metrics.jsonl")
+        return any(path.read_text().count('"kind": "train"') >= count for path in files)
+
+    wait_until(f"{count} rows of training below {runs}", written, 240)  # on a busy machine
+
+
+def run_script(script: str, *arguments: object, monkeypatch: pytest.MonkeyPatch) -> object:
+    """Return the exit code of a script, run in this process: that saves the seconds that its imports take."""
+    monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+    with pytest.raises(SystemExit) as error:
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+    return error.value.code
+
+
+class Run:
+    """A run directory, read back."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def results(self) -> dict[int, dict]:
+        return {row["seed"]: row for row in self.rows("results.jsonl")}
+
+    def rows(self, name: str = "metrics.jsonl") -> list[dict]:
+        return [json.loads(line) for line in (self.path / name).read_text().splitlines()]
+
+    def metrics_without_clock(self) -> list[dict]:
+        return [{k: v for k, v in row.items() if k != "images_per_s"} for row in self.rows()]
+
+    def status(self) -> dict:
+        path = self.path / "status.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def saved_steps(self) -> set[int]:
+        return {int(path.stem.removeprefix("step-")) for path in self.path.rglob("step-*.safetensors")}
+
+    def wait_until_it_ends(self) -> dict:
+        """Wait until the status is no longer ``running``, and return it."""
+        wait_until(f"the end of {self.path}", lambda: self.status().get("state") != "running", 60)
+        return self.status()
+
+
+def only_run(runs: Path) -> Run:
+    """Return the one run directory below ``runs``."""
+    (path,) = runs.glob("*/*/*")
+    return Run(path)
