@@ -5,8 +5,8 @@
     python benchmarks/reproduce.py readme                       # the same, into README.md and the recipes' headers
 
 An interval is Student's, for the difference between our mean over n seeds and a published mean over
-m runs that scatter as ours do: t(n - 1) x SD x sqrt(1/n + 1/m). A published figure agrees where the
-difference lies within it. Published figures are those of launch/report/analysis/published.yaml.
+m runs that scatter as ours do: t(n - 1) x SD x sqrt(1/n + 1/m). A published result agrees where the
+difference lies within it. Published results are those of launch/report/analysis/published.yaml.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from launch.report.analysis.published import Figure, figures, science
+from launch.report.analysis.published import PublishedResult, published_results, training_signature
 from launch.report.analysis.stats import summary
 from stn.config.resolve import resolve
 from stn.config.schema import Config
@@ -35,17 +35,17 @@ ROWS = Path(__file__).parent / "results" / "reproduction"
 
 
 def _recipe(config: Config) -> tuple[str, dict[str, Any] | None]:
-    """Of which recipe a run is, or part of one, in whatever precision; and what a published figure lays over it."""
+    """Of which recipe a run is, or part of one, in whatever precision; and what a published result lays over it."""
     named = CONFIGS / f"{config.log.name}.yaml"
     known = [(str(config.log.name), None, load_yaml(named))] if named.is_file() else []
-    known += [(figure.recipe, figure.options, figure.config()) for figure in figures()]
+    known += [(result.recipe, result.options, result.config()) for result in published_results()]
     parts = []
     for name, options, whole in known:
         if whole.data.name == config.data.name:
             part = config.train.steps / resolve(whole).train.steps  # type: ignore[operator]
             update = {"fraction": min(part, 1.0), "precision": config.train.precision}
             same = whole.model_copy(update={"train": whole.train.model_copy(update=update)})
-            if science(resolve(same)) == science(resolve(config)):
+            if training_signature(resolve(same)) == training_signature(resolve(config)):
                 parts.append((part, name, options))
     if not parts:
         raise ValueError(f"{config.log.name} is not a run of a recipe in configs/ as it is today")
@@ -85,12 +85,12 @@ def collect(path: str) -> Path:
     return out
 
 
-def rows_of(figure: Figure) -> list[Row]:
-    """The finished seeds that may stand beside a published figure."""
-    rows = [row for row in read_rows(ROWS / f"{figure.recipe}.jsonl") if row["status"] == "finished"]
-    own = {key: value for key in ("arch", "net") if (value := getattr(figure, key))}
-    rows = [row for row in rows if own.items() <= row.items() and row.get("options") == figure.options]
-    return [row for row in rows if figure.at in ("last", "best") or str(figure.at) in row["evaluations"]]
+def rows_of(result: PublishedResult) -> list[Row]:
+    """The finished seeds that may stand beside a published result."""
+    rows = [row for row in read_rows(ROWS / f"{result.recipe}.jsonl") if row["status"] == "finished"]
+    own = {key: value for key in ("arch", "net") if (value := getattr(result, key))}
+    rows = [row for row in rows if own.items() <= row.items() and row.get("options") == result.options]
+    return [row for row in rows if result.at in ("last", "best") or str(result.at) in row["evaluations"]]
 
 
 def length(rows: list[Row], recipe: str) -> float:
@@ -104,22 +104,22 @@ def _reduced(rows: list[Row]) -> list[str]:
     return sorted({row.get("precision", "fp32") for row in rows} - {"fp32"})
 
 
-def line(figure: Figure) -> str:
-    rows = rows_of(figure)
-    cells: list[Any] = [figure.system, figure.unit, figure]
+def line(result: PublishedResult) -> str:
+    rows = rows_of(result)
+    cells: list[Any] = [result.system, result.unit, result]
     if not rows:
         return _row([*cells, "not run", "", "", "", ""])
-    key = {"last": "test_acc", "best": "best_test_acc"}.get(str(figure.at))
-    found = [row[key] if key else row["evaluations"][str(figure.at)] for row in rows]
-    ours = figure.beside(found)
-    share = length(rows, figure.recipe)
+    key = {"last": "test_acc", "best": "best_test_acc"}.get(str(result.at))
+    found = [row[key] if key else row["evaluations"][str(result.at)] for row in rows]
+    ours = result.compare(found)
+    share = length(rows, result.recipe)
     schedule = [f"{share:.3g}" if share < 1 else "whole", *_reduced(rows)]
     cells.append(f"{ours.mean:.2f}" if ours.sd is None else f"{ours.mean:.2f} ({ours.sd:.2f})")
     cells += [ours.n, ", ".join(schedule), f"{ours.difference:+.2f}"]
-    if ours.half is None:
+    if ours.half_width is None:
         return _row([*cells, "one run says nothing"])
     agrees = "yes" if ours.agrees else "**no**"
-    return _row([*cells, f"{agrees if share == 1 else 'shorter schedule'} (± {ours.half:.2f})"])
+    return _row([*cells, f"{agrees if share == 1 else 'shorter schedule'} (± {ours.half_width:.2f})"])
 
 
 def _row(cells: list[Any]) -> str:
@@ -141,14 +141,14 @@ TOGETHER = {
 
 def table() -> str:
     head = "| system | % | published | ours, mean (SD) | n | schedule | difference | within the interval |"
-    lines, listed = [head, "|---" * 8 + "|"], [figure for figure in figures() if figure.listed]
-    lines += [line(figure) for figure in listed if not any(figure.recipe in some for some in TOGETHER.values())]
+    lines, listed = [head, "|---" * 8 + "|"], [result for result in published_results() if result.listed]
+    lines += [line(result) for result in listed if not any(result.recipe in some for some in TOGETHER.values())]
     for title, recipes in TOGETHER.items():
-        group = [figure for figure in listed if figure.recipe in recipes]
+        group = [result for result in listed if result.recipe in recipes]
         if any(map(rows_of, group)):
             lines += map(line, group)
         else:
-            shown = group[-1]._replace(value=" / ".join(figure.value for figure in group))
+            shown = group[-1]._replace(value=" / ".join(result.value for result in group))
             lines.append(_row([title, shown.unit, shown, "not run", "", "", "", ""]))
     return "\n".join(lines)
 
@@ -193,7 +193,7 @@ def header(text: str, recipe: str) -> str:
         return text
     said, kinds = [], list(dict.fromkeys(_which(row)[:-1] for row in rows))
     usual = resolve(load_yaml(CONFIGS / f"{recipe}.yaml")).arch.net
-    units = {figure.unit for figure in figures() if figure.recipe == recipe}
+    units = {result.unit for result in published_results() if result.recipe == recipe}
     unit = units.pop() if len(units) == 1 else "accuracy"
     for kind in kinds:
         own = [row for row in rows if _which(row)[:-1] == kind]

@@ -1,4 +1,4 @@
-"""Published figures beside ours: those of SPEC's tables, and only where a run is of the very recipe."""
+"""Published results beside ours: those of SPEC's tables, and only where a run is of the very recipe."""
 
 import json
 import math
@@ -12,7 +12,7 @@ import pytest
 
 from launch.report.analysis import published
 from launch.report.analysis.cells import Cell
-from launch.report.analysis.published import Beside, beside, figures
+from launch.report.analysis.published import Replication, published_results, replications
 from launch.report.analysis.read import load
 from launch.report.analysis.sections import sections as sections_of
 from launch.report.analysis.stats import half_width
@@ -48,48 +48,48 @@ def cell(folder: Path, config: Config, accuracies: list[float] = ACCURACIES, epo
     return found
 
 
-def at(found: list[Beside]) -> dict[str | int, Beside]:
-    return {one.figure.at: one for one in found}
+def at(found: list[Replication]) -> dict[str | int, Replication]:
+    return {one.published.at: one for one in found}
 
 
 def test_a_whole_run_stands_beside_what_was_published(tmp_path: Path) -> None:
     """By hand: SD 0.0606, t(4) = 2.7764, so half a width is 2.7764 x 0.0606 x sqrt(1/5 + 1/5) = 0.1064."""
-    found = at(beside(cell(tmp_path, changed("s2_conv"))))
+    found = at(replications(cell(tmp_path, changed("s2_conv"))))
     assert set(found) == {"last", "best"}
     last, best = found["last"], found["best"]
-    assert (last.figure.value, last.n, last.agrees) == ("98.86", 5, False)
+    assert (last.published.value, last.n, last.agrees) == ("98.86", 5, False)
     assert (last.mean, last.sd) == pytest.approx((99.042, 0.06058), abs=1e-5)
     assert last.difference == pytest.approx(99.042 - 98.86)
-    assert last.half == pytest.approx(0.10637, abs=1e-5)
+    assert last.half_width == pytest.approx(0.10637, abs=1e-5)
     assert best.mean == pytest.approx(99.142)
     assert best.difference == pytest.approx(99.142 - 99.05)
     assert best.agrees
 
 
 def test_errors_are_compared_with_errors(tmp_path: Path) -> None:
-    (found,) = beside(cell(tmp_path, changed("finnveden_t"), [0.9887, 0.9885, 0.9889]))
-    assert (found.figure.system, found.figure.n) == ("Finnveden et al., T, stn_slx", 10)
+    (found,) = replications(cell(tmp_path, changed("finnveden_t"), [0.9887, 0.9885, 0.9889]))
+    assert (found.published.system, found.published.n) == ("Finnveden et al., T, stn_slx", 10)
     assert found.mean == pytest.approx(1.13)
     assert found.difference == pytest.approx(0, abs=1e-9)
-    assert found.half == pytest.approx(4.302653 * 0.02 * math.sqrt(1 / 3 + 1 / 10), rel=1e-6)
+    assert found.half_width == pytest.approx(4.302653 * 0.02 * math.sqrt(1 / 3 + 1 / 10), rel=1e-6)
 
 
 def test_one_run_claims_nothing(tmp_path: Path) -> None:
-    found = at(beside(cell(tmp_path, changed("s2_conv"), [0.99])))["last"]
-    assert (found.n, found.sd, found.half, found.agrees) == (1, None, None, None)
+    found = at(replications(cell(tmp_path, changed("s2_conv"), [0.99])))["last"]
+    assert (found.n, found.sd, found.half_width, found.agrees) == (1, None, None, None)
     assert found.difference == pytest.approx(0.14)
 
 
 def test_without_a_finished_seed_there_is_nothing_to_compare(tmp_path: Path) -> None:
     one = cell(tmp_path, changed("s2_conv"))
     one.rows = {}
-    assert beside(one) == []
+    assert replications(one) == []
 
 
 def test_runs_whose_number_was_not_stated_count_as_one(tmp_path: Path) -> None:
-    (found,) = beside(cell(tmp_path, changed("icstn"), [0.98, 0.99]))
-    assert (found.figure.n, str(found.figure)) == (None, "1.230")
-    assert found.half == pytest.approx(half_width(statistics.stdev([1.0, 2.0]), 2, 1))
+    (found,) = replications(cell(tmp_path, changed("icstn"), [0.98, 0.99]))
+    assert (found.published.n, str(found.published)) == (None, "1.230")
+    assert found.half_width == pytest.approx(half_width(statistics.stdev([1.0, 2.0]), 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_runs_whose_number_was_not_stated_count_as_one(tmp_path: Path) -> None:
     ids=str,
 )
 def test_another_recipe_stands_beside_nothing(sections: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    assert beside(cell(tmp_path, changed("s2_conv", **sections))) == []
+    assert replications(cell(tmp_path, changed("s2_conv", **sections))) == []
 
 
 @pytest.mark.parametrize(
@@ -123,14 +123,14 @@ def test_another_recipe_stands_beside_nothing(sections: dict[str, dict[str, Any]
     ids=str,
 )
 def test_what_changes_no_result_changes_nothing(sections: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    assert set(at(beside(cell(tmp_path, changed("s2_conv", **sections))))) == {"last", "best"}
+    assert set(at(replications(cell(tmp_path, changed("s2_conv", **sections))))) == {"last", "best"}
 
 
-def test_the_best_of_more_evaluations_is_another_figure(tmp_path: Path) -> None:
-    assert set(at(beside(cell(tmp_path, changed("s2_conv", eval={"every": "100 steps"}))))) == {"last"}
+def test_the_best_of_more_evaluations_is_another_result(tmp_path: Path) -> None:
+    assert set(at(replications(cell(tmp_path, changed("s2_conv", eval={"every": "100 steps"}))))) == {"last"}
 
 
-def test_an_epochs_figure_is_that_evaluation(tmp_path: Path) -> None:
+def test_an_epochs_result_is_that_evaluation(tmp_path: Path) -> None:
     """Where there is one; rows of other kinds, and of seeds that have not finished, are no part of it."""
     one = cell(tmp_path, changed("s1_conv"), [0.99, 0.98], epochs=(5.0, 10.0))
     run = one.runs[0]
@@ -138,9 +138,9 @@ def test_an_epochs_figure_is_that_evaluation(tmp_path: Path) -> None:
     run.add_metrics([{"kind": "train", "seed": 0, "step": 1, "epoch": 20.0, "test_acc": 0.1, "of": "eval"}])
     with run.metrics.open("a") as file:
         file.write('{"kind": "eval", "seed": 0, "epo')
-    found = at(beside(one))
+    found = at(replications(one))
     assert set(found) == {"last", 5, 10}
-    assert (found[5].n, found[5].figure.value) == (2, "97.70")
+    assert (found[5].n, found[5].published.value) == (2, "97.70")
     assert found[5].mean == pytest.approx(97.5)
     assert found[5].difference == pytest.approx(-0.2)
     assert found["last"].mean == pytest.approx(98.5)
@@ -149,30 +149,30 @@ def test_an_epochs_figure_is_that_evaluation(tmp_path: Path) -> None:
 def test_what_cannot_be_resolved_any_more_stands_beside_nothing(tmp_path: Path) -> None:
     one = cell(tmp_path, changed("s2_conv"))
     one.config = one.config.model_copy(update={"arch": one.config.arch.model_copy(update={"name": "gone"})})
-    assert beside(one) == []
+    assert replications(one) == []
 
 
 def test_without_recipes_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As beside an installed package."""
     one = cell(tmp_path, changed("s2_conv"))
     monkeypatch.setattr(published, "RECIPES", tmp_path)
-    published._known.cache_clear()
-    assert beside(one) == []
+    published._results_by_signature.cache_clear()
+    assert replications(one) == []
     monkeypatch.undo()
-    published._known.cache_clear()
-    assert beside(one)
+    published._results_by_signature.cache_clear()
+    assert replications(one)
 
 
 def test_the_report_has_a_table_where_there_is_something_to_compare(tmp_path: Path) -> None:
     cells = [cell(tmp_path / "a", changed("s2_conv")), cell(tmp_path / "b", changed("s2_conv", optim={"lr": 0.5}))]
-    found = published.table(cells)
+    found = published.replication_table(cells)
     assert found is not None
     row = "| manuelrames, convolution, last epoch | stn_c0 | % accuracy | 98.86 (n = 5) | 99.04 | 0.06 | 5 | +0.18 |"
     assert f"{row} no (± 0.11) |" in render(found)
     assert render(found).count("manuelrames, convolution, last epoch") == 1
     (last,) = (row for row in found.rows if row[0].text == "manuelrames, convolution, last epoch")
     assert [value.sort for value in last][3:8] == pytest.approx([98.86, 99.04, 0.06, 5, 0.18], abs=0.01)
-    assert published.table(cells[1:]) is None
+    assert published.replication_table(cells[1:]) is None
     comparison = load([str(tmp_path / "a")])
     shown = page.page(comparison, sections_of(comparison, tmp_path))
     about = re.findall(r'data-about="(.*?)"', shown.partition('class="published"')[2].partition("</table>")[0])
@@ -181,35 +181,35 @@ def test_the_report_has_a_table_where_there_is_something_to_compare(tmp_path: Pa
 
 def test_a_thousand_seeds_take_no_time(tmp_path: Path) -> None:
     cells = [cell(tmp_path / str(i), changed("s2_conv", optim={"lr": 0.01 + i / 100}), [0.9] * 10) for i in range(100)]
-    published._known.cache_clear()
+    published._results_by_signature.cache_clear()
     before = time.process_time()
-    assert sum(map(len, map(beside, cells))) == 2
+    assert sum(map(len, map(replications, cells))) == 2
     assert time.process_time() - before < 1
 
 
-# ---- the figures
+# ---- the published results
 
 
-@pytest.mark.parametrize("figure", figures(), ids=lambda f: f"{f.system} {f.at}")
-def test_every_figure_has_a_recipe_that_resolves(figure: published.Figure) -> None:
-    config = resolve(figure.config())
-    assert config.data.name == figure.dataset
-    assert figure.arch in (None, config.arch.name)
-    assert figure.net in (None, config.arch.net)
-    recipe = load_yaml(ROOT / "configs" / f"{figure.recipe}.yaml")
-    if isinstance(figure.at, int):
-        assert 1 <= figure.at < (recipe.train.epochs or 0)
+@pytest.mark.parametrize("result", published_results(), ids=lambda f: f"{f.system} {f.at}")
+def test_every_result_has_a_recipe_that_resolves(result: published.PublishedResult) -> None:
+    config = resolve(result.config())
+    assert config.data.name == result.dataset
+    assert result.arch in (None, config.arch.name)
+    assert result.net in (None, config.arch.net)
+    recipe = load_yaml(ROOT / "configs" / f"{result.recipe}.yaml")
+    if isinstance(result.at, int):
+        assert 1 <= result.at < (recipe.train.epochs or 0)
     else:
-        assert figure.at in ("last", "best")
-    assert figure.unit in ("accuracy", "error")
-    assert 0 < float(figure.value) < 100
-    assert figure.source
+        assert result.at in ("last", "best")
+    assert result.unit in ("accuracy", "error")
+    assert 0 < float(result.value) < 100
+    assert result.source
 
 
-def test_no_figure_is_there_twice() -> None:
-    keys = [(json.dumps(figure.config().model_dump(mode="json")), figure.at) for figure in figures()]
+def test_no_result_is_there_twice() -> None:
+    keys = [(json.dumps(result.config().model_dump(mode="json")), result.at) for result in published_results()]
     assert len(set(keys)) == len(keys)
-    listed = [figure.system for figure in figures() if figure.listed]
+    listed = [result.system for result in published_results() if result.listed]
     assert len(set(listed)) == len(listed)
 
 
@@ -224,10 +224,10 @@ ARCHS = ("cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx")
         ("finnveden_s", (1.38, 0.85, 0.96, 0.77, 0.82)),
     ],
 )
-def test_finnvedens_figures_are_the_papers(recipe: str, values: tuple[float, ...]) -> None:
-    own = [figure for figure in figures() if figure.recipe == recipe]
-    assert {figure.arch: float(figure.value) for figure in own} == dict(zip(ARCHS, values, strict=True))
-    assert {(figure.at, figure.n, figure.unit) for figure in own} == {("last", 10, "error")}
+def test_finnvedens_results_are_the_papers(recipe: str, values: tuple[float, ...]) -> None:
+    own = [result for result in published_results() if result.recipe == recipe]
+    assert {result.arch: float(result.value) for result in own} == dict(zip(ARCHS, values, strict=True))
+    assert {(result.at, result.n, result.unit) for result in own} == {("last", 10, "error")}
 
 
 @pytest.mark.parametrize(
@@ -240,16 +240,16 @@ def test_finnvedens_figures_are_the_papers(recipe: str, values: tuple[float, ...
         ("jaderberg_tc", (13.2, 3.5, 2.0, 1.7), (), ()),
     ],
 )
-def test_jaderbergs_figures_are_the_papers(
+def test_jaderbergs_results_are_the_papers(
     recipe: str, affine: tuple[float, ...], projective: tuple[float, ...], tps: tuple[float, ...]
 ) -> None:
     """FCN, CNN, ST-FCN, ST-CNN; ST-FCN, ST-CNN with the other transforms."""
     found: dict[tuple[str | None, ...], float] = {}
-    for figure in figures():
-        if figure.recipe == recipe:
-            arch = resolve(figure.config()).arch
-            found[arch.name, (arch.net or "").removeprefix("jaderberg_"), arch.transform] = float(figure.value)
-            assert (figure.n, figure.unit) == (3, "error")
+    for result in published_results():
+        if result.recipe == recipe:
+            arch = resolve(result.config()).arch
+            found[arch.name, (arch.net or "").removeprefix("jaderberg_"), arch.transform] = float(result.value)
+            assert (result.n, result.unit) == (3, "error")
     both = [("stn_c0", "fcn"), ("stn_c0", "cnn")]
     expected = dict(zip([("cnn", "fcn", None), ("cnn", "cnn", None)], affine, strict=False))
     for transform, values in (("affine", affine[2:]), ("projective", projective), ("tps", tps)):
@@ -273,17 +273,17 @@ def test_jaderbergs_figures_are_the_papers(
         ("icstn_cnn", {"last": 6.597}),
     ],
 )
-def test_the_projects_figures_are_theirs(recipe: str, values: dict[str | int, float]) -> None:
-    own = [figure for figure in figures() if figure.recipe == recipe]
-    for dataset in {figure.dataset for figure in own}:  # s3 with its own normalisation of test images, and with ours
-        assert {figure.at: float(figure.value) for figure in own if figure.dataset == dataset} == values
-    assert {figure.n for figure in own} == {5 if recipe in ("s2_conv", "s2_coord") else None if "ic" in recipe else 1}
+def test_the_projects_results_are_theirs(recipe: str, values: dict[str | int, float]) -> None:
+    own = [result for result in published_results() if result.recipe == recipe]
+    for dataset in {result.dataset for result in own}:  # s3 with its own normalisation of test images, and with ours
+        assert {result.at: float(result.value) for result in own if result.dataset == dataset} == values
+    assert {result.n for result in own} == {5 if recipe in ("s2_conv", "s2_coord") else None if "ic" in recipe else 1}
 
 
-def test_lin_and_luceys_figures_are_theirs() -> None:
+def test_lin_and_luceys_results_are_theirs() -> None:
     found = {}
-    for figure in figures():
-        if figure.recipe == "icstn":
-            config = figure.config()
-            found[config.arch.iterations, config.optim.loc_lr_multiplier] = float(figure.value)
+    for result in published_results():
+        if result.recipe == "icstn":
+            config = result.config()
+            found[config.arch.iterations, config.optim.loc_lr_multiplier] = float(result.value)
     assert found == {(1, 1.0): 4.944, (2, 0.01): 1.905, (4, 0.01): 1.230}

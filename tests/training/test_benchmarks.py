@@ -17,7 +17,7 @@ import fused
 import measure
 import reproduce
 
-from launch.report.analysis.published import figures
+from launch.report.analysis.published import published_results
 from stn.config.resolve import resolve
 from stn.config.yaml_files import build_config, normalise, overlay, read_yaml
 from stn.runs.directory import RunDir
@@ -139,7 +139,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_interval_of_a_difference_by_hand(rows: Path) -> None:
     """SD 0.0606, t(4) = 2.7764, so half a width is 2.7764 x 0.0606 x sqrt(1/5 + 1/5) = 0.106."""
-    last = next(f for f in figures() if f.system == "manuelrames, convolution, last epoch")
+    last = next(f for f in published_results() if f.system == "manuelrames, convolution, last epoch")
     assert reproduce.line(last) == (
         "| manuelrames, convolution, last epoch | accuracy | 98.86 (n = 5) "
         "| 99.04 (0.06) | 5 | whole | +0.18 | **no** (\u00b1 0.11) |"
@@ -153,7 +153,7 @@ def test_an_interval_of_a_difference_by_hand(rows: Path) -> None:
 def test_a_shorter_schedule_claims_nothing(rows: Path) -> None:
     path = rows / "s2_conv.jsonl"
     path.write_text(path.read_text().replace('"epochs": 30.0', '"epochs": 3.0'))
-    last = next(f for f in figures() if f.recipe == "s2_conv")
+    last = next(f for f in published_results() if f.recipe == "s2_conv")
     assert "| 0.1 |" in reproduce.line(last)
     assert "shorter schedule" in reproduce.line(last)
     path.write_text(path.read_text().splitlines()[0])

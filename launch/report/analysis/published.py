@@ -1,10 +1,9 @@
-"""What others published for the recipes of configs/, and which of it a cell may be held against.
+"""Published results for the recipes of configs/, and the cells that may be compared with them.
 
-Only a whole run of the very recipe may: of another learning rate, batch size or length nothing was published.
+A cell qualifies only if it ran the whole recipe: nothing was published for another learning rate, batch size or length.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +21,8 @@ from stn.config.yaml_files import RECIPES, build_config, normalise, overlay, rea
 FILE = Path(__file__).with_name("published.yaml")
 
 
-class Figure(NamedTuple):
-    """An entry of published.yaml, where the fields are explained."""
+class PublishedResult(NamedTuple):
+    """An entry of published.yaml, whose header explains the fields."""
 
     system: str
     recipe: str
@@ -41,98 +40,93 @@ class Figure(NamedTuple):
     def __str__(self) -> str:
         return self.value if self.n is None else f"{self.value} (n = {self.n})"
 
-    def ours(self, accuracy: float) -> float:
-        """An accuracy in this figure's unit."""
-        return 100 - 100 * accuracy if self.unit == "error" else 100 * accuracy
-
-    def beside(self, accuracies: list[float]) -> "Beside":
-        s = summary([self.ours(accuracy) for accuracy in accuracies])
-        half = None if s.sd is None else half_width(s.sd, s.n, self.n or 1)
-        return Beside(self, s.n, s.mean, s.sd, s.mean - float(self.value), half)
+    def compare(self, accuracies: list[float]) -> "Replication":
+        """Compare the accuracies of our seeds with this result, in its unit."""
+        percents = [100 - 100 * acc if self.unit == "error" else 100 * acc for acc in accuracies]
+        ours = summary(percents)
+        half = None if ours.sd is None else half_width(ours.sd, ours.n, self.n or 1)
+        return Replication(self, ours.n, ours.mean, ours.sd, ours.mean - float(self.value), half)
 
     def config(self) -> Config:
-        """Of a run that the figure may stand beside."""
+        """Return the configuration of a run that may be compared with this result."""
         path = RECIPES / f"{self.recipe}.yaml"
-        own = {key: getattr(self, key) for key in ("dataset", "arch", "net") if getattr(self, key)}
-        layers = read_yaml(path), normalise(own, FILE), normalise(self.options or {}, FILE)
+        overrides = {key: getattr(self, key) for key in ("dataset", "arch", "net") if getattr(self, key)}
+        layers = read_yaml(path), normalise(overrides, FILE), normalise(self.options or {}, FILE)
         return build_config(overlay(*layers), path)
 
 
-@dataclass(frozen=True)
-class Beside:
-    """A published figure beside ours, in per cent."""
+class Replication(NamedTuple):
+    """Our seeds compared with a published result, in per cent."""
 
-    figure: Figure
+    published: PublishedResult
     n: int
     mean: float
     sd: float | None
     difference: float
-    """Ours minus theirs."""
-    half: float | None
-    """Of the width of the difference's interval; None for a single seed of ours."""
+    """Ours minus published."""
+    half_width: float | None
+    """Half the width of the interval of the difference; None with a single seed."""
 
     @property
     def agrees(self) -> bool | None:
-        return None if self.half is None else abs(self.difference) <= self.half
+        return None if self.half_width is None else abs(self.difference) <= self.half_width
 
 
 @cache
-def figures() -> tuple[Figure, ...]:
-    return tuple(Figure(**entry) for entry in yaml.safe_load(FILE.read_text(encoding="utf-8")))
+def published_results() -> tuple[PublishedResult, ...]:
+    return tuple(PublishedResult(**entry) for entry in yaml.safe_load(FILE.read_text(encoding="utf-8")))
 
 
-def science(resolved: Config) -> str:
-    """The signature, however often it is evaluated."""
+def training_signature(resolved: Config) -> str:
+    """Return the signature without the evaluation settings, which do not change the training."""
     return signature(resolved.model_copy(update={"eval": Eval()}))
 
 
 @cache
-def _known() -> dict[str, list[tuple[Figure, str]]]:
-    """By ``science`` of their recipe: figures, and how often the recipe evaluates."""
-    known: dict[str, list[tuple[Figure, str]]] = {}
-    for figure in figures():
-        if (RECIPES / f"{figure.recipe}.yaml").is_file():  # not beside an installed package
-            config = resolve(figure.config())
-            known.setdefault(science(config), []).append((figure, config.eval.every))
+def _results_by_signature() -> dict[str, list[tuple[PublishedResult, str]]]:
+    """Map training signatures of recipes to published results and the recipe's evaluation interval."""
+    known: dict[str, list[tuple[PublishedResult, str]]] = {}
+    for result in published_results():
+        if (RECIPES / f"{result.recipe}.yaml").is_file():  # an installed package comes without recipes
+            config = resolve(result.config())
+            known.setdefault(training_signature(config), []).append((result, config.eval.every))
     return known
 
 
-def _evaluated(cell: Cell, epochs: set[str | int]) -> dict[str | int, list[float]]:
-    """Accuracies of the seeds that have finished, at these epochs."""
-    rows = [row for of_seed in cell.metrics["eval"].values() for row in of_seed] if epochs else []
-    known = [row for row in rows if is_number(row.get("test_acc"))]
-    return {epoch: [row["test_acc"] for row in known if row.get("epoch") == epoch] for epoch in epochs}
+def _accuracies_at(cell: Cell, epoch: str | int) -> list[float]:
+    """Return the test accuracy of every finished seed at an epoch."""
+    if key := {"last": "test_acc", "best": "best_test_acc"}.get(str(epoch)):
+        return list(cell.values(key).values())
+    rows = [row for rows in cell.metrics["eval"].values() for row in rows if row.get("epoch") == epoch]
+    return [row["test_acc"] for row in rows if is_number(row.get("test_acc"))]
 
 
-def beside(cell: Cell) -> list[Beside]:
-    """The figures that were published for what this cell is, where some of its seeds have finished."""
+def replications(cell: Cell) -> list[Replication]:
+    """Compare the finished seeds of a cell with every result that was published for its recipe."""
     try:
         config = resolve(cell.config)
-    except ValueError:  # an architecture or a data set that is no longer there
+    except ValueError:  # its architecture or data set no longer exists
         return []
-    known = _known().get(science(config), [])
-    ours = _evaluated(cell, {figure.at for figure, _ in known} - {"last", "best"})
-    ours |= {at: list(cell.values(key).values()) for at, key in (("last", "test_acc"), ("best", "best_test_acc"))}
-    found = []
-    for figure, every in known:
-        if not ours[figure.at] or (figure.at == "best" and config.eval.every != every):
-            continue  # the best of more evaluations is a better one
-        found.append(figure.beside(ours[figure.at]))
-    return found
+    compared = []
+    for result, every in _results_by_signature().get(training_signature(config), []):
+        more_chances = result.at == "best" and config.eval.every != every  # the best of more evaluations is better
+        if not more_chances and (accuracies := _accuracies_at(cell, result.at)):
+            compared.append(result.compare(accuracies))
+    return compared
 
 
-def table(cells: Iterable[Cell]) -> Table | None:
-    """All of a data set; none where there is nothing to compare."""
+def replication_table(cells: Iterable[Cell]) -> Table | None:
+    """Return the table of all replications of a data set; None if there are none."""
     headings = ["system", "architecture", "unit", "published", "ours, mean", "SD", "n", "difference"]
     rows = []
     for cell in cells:
-        for found in beside(cell):
-            verdict = "one run says nothing"
-            if found.half is not None:
-                verdict = f"{'yes' if found.agrees else 'no'} (± {found.half:.2f})"
-            figure = found.figure
-            line = [Value(word, word) for word in (figure.system, cell.label, f"% {figure.unit}")]
-            line += [Value(str(figure), float(figure.value)), Value(f"{found.mean:.2f}", found.mean)]
-            line += [Value("-" if found.sd is None else f"{found.sd:.2f}", found.sd), Value(str(found.n), found.n)]
-            rows.append([*line, Value(f"{found.difference:+.2f}", found.difference), Value(verdict, verdict)])
+        for ours in replications(cell):
+            verdict = "no interval from one seed"
+            if ours.half_width is not None:
+                verdict = f"{'yes' if ours.agrees else 'no'} (± {ours.half_width:.2f})"
+            result = ours.published
+            row = [Value(word, word) for word in (result.system, cell.label, f"% {result.unit}")]
+            row += [Value(str(result), float(result.value)), Value(f"{ours.mean:.2f}", ours.mean)]
+            row += [Value("-" if ours.sd is None else f"{ours.sd:.2f}", ours.sd), Value(str(ours.n), ours.n)]
+            rows.append([*row, Value(f"{ours.difference:+.2f}", ours.difference), Value(verdict, verdict)])
     return Table([*headings, "within the 95 % interval"], rows) if rows else None

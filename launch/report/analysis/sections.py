@@ -98,6 +98,6 @@ def sections(comparison: Comparison, out: Path) -> list[Section]:
         metrics = tables.metrics_of(cells)
         panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
         drawn, without = charts.of(cells, metrics), _without(cells, metrics[0])
-        known = published.table(cells)
+        known = published.replication_table(cells)
         found.append(Section(name, cells, panels, drawn, differences(cells), without, known, _pictures(cells, out)))
     return found
