@@ -1,11 +1,12 @@
 # make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r --seeds 0-7"), a process per GPU or core
 # make test     the tests, a worker per core (arguments: ARGS="-m 'not slow'"; ARGS=-n0 without workers)
+# make docs     the manual, into build/docs (needs no network)
 # make lock     pin the dependencies anew
 SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint lock
+.PHONY: train test lint docs lock
 train: .venv/ready
 	@$(BIN)/python -m launch train $(or $(ARGS),--arch stn_slx)
 
@@ -14,6 +15,9 @@ test: .venv/ready
 
 lint: .venv/ready
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright
+
+docs: .venv/ready
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --config-file docs/mkdocs.yml
 
 lock: .venv/ready
 	$(BIN)/python -m pip install --quiet uv
