@@ -152,7 +152,9 @@ HEADLINES = (
 
 def headlines() -> str:
     """Return the README's table, six lines of the whole one."""
-    return "\n".join(line for i, line in enumerate(table().splitlines()) if i < 2 or line.split(" | ")[0][2:] in HEADLINES)
+    return "\n".join(
+        line for i, line in enumerate(table().splitlines()) if i < 2 or line.split(" | ")[0][2:] in HEADLINES
+    )
 
 
 def table() -> str:

@@ -65,7 +65,10 @@ def configuration() -> str:
 
 def commands() -> str:
     """Return the help text of every command but train.py, whose flags are the configuration."""
-    parts = ["# Commands", "The flags of `train.py` and `python -m launch train` are the [configuration](configuration.md)."]
+    parts = [
+        "# Commands",
+        "The flags of `train.py` and `python -m launch train` are the [configuration](configuration.md).",
+    ]
     for module, names in (("launch", LAUNCH), ("stn", COMMANDS)):
         for name in names:
             words = [sys.executable, "-m", module, name, "--help"]
@@ -91,7 +94,9 @@ def recipes() -> str:
         parts.append(f"## {title}")
         for path in sorted(folder.glob("*.yaml")):
             lines = path.read_text(encoding="utf-8").splitlines()
-            header = [line[1:].removeprefix(" ") for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]]
+            header = [
+                line[1:].removeprefix(" ") for line in lines[: next(i for i, x in enumerate(lines) if x[:1] != "#")]
+            ]
             parts += [f"### {path.stem}", f"```text\n{chr(10).join(header)}\n```"]
     return "\n\n".join(parts) + "\n"
 
