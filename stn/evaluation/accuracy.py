@@ -17,15 +17,17 @@ from stn.multiseed.model import StackedModel
 from stn.training.runtime import Runtime
 
 
-def scores(confusion_KK: Tensor, loss: float, split: str = "test") -> dict[str, Any]:
-    """Everything that follows from a confusion matrix (rows: truth) and the mean loss."""
+def scores(confusion_KK: Tensor, loss: float, top5_hits: int, split: str = "test") -> dict[str, Any]:
+    """Return everything that follows from a confusion matrix (rows: truth), the mean loss and the top-5 hits."""
     total, hits = int(confusion_KK.sum()), confusion_KK.diag().double()
     truth, predicted = confusion_KK.sum(1).double(), confusion_KK.sum(0).double()
     f1 = 2 * hits / (truth + predicted).clamp(min=1)
     present = (truth + predicted) > 0
     accuracy = float(hits.sum() / max(1, total))
+    top5 = {f"{split}_top5_acc": top5_hits / max(1, total)} if len(confusion_KK) > 5 else {}
     return {
         f"{split}_acc": accuracy,
+        **top5,
         f"{split}_error": 1 - accuracy,
         f"{split}_loss": loss,
         "macro_f1": float(f1[present].mean()),
@@ -42,6 +44,7 @@ def evaluate(seeds: StackedModel, stream: Stream, batch_size: int, runtime: Runt
     rows = max(1, stream.at_once(batch_size if stream.device.type == "cpu" else 8 * batch_size) // S)
     confusion_SKK = torch.zeros(S, K * K, dtype=torch.int64, device=stream.device)
     loss_S = torch.zeros(S, dtype=torch.float64, device=stream.device)
+    top5_S = torch.zeros(S, dtype=torch.int64, device=stream.device)
     training = seeds.training
     seeds.eval()
     with torch.no_grad(), runtime.accelerator.autocast():
@@ -51,11 +54,14 @@ def evaluate(seeds: StackedModel, stream: Stream, batch_size: int, runtime: Runt
             confusion_SKK.scatter_add_(1, y_SB * K + logits_SBK.argmax(-1), torch.ones_like(y_SB))
             each_SB = F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none")
             loss_S += each_SB.sum(1)
+            top5_SB5 = logits_SBK.topk(min(5, K)).indices
+            top5_S += top5_SB5.eq(y_SB.unsqueeze(2)).sum((1, 2))
     seeds.train(training)
-    confusion_SKK, loss_S = runtime.total(confusion_SKK), runtime.total(loss_S)
+    confusion_SKK, loss_S, top5_S = map(runtime.total, (confusion_SKK, loss_S, top5_S))
     split = "val" if stream.data.validation else "test"
     return [
-        scores(c.view(K, K).cpu(), float(loss / c.sum()), split) for c, loss in zip(confusion_SKK, loss_S, strict=True)
+        scores(confusion_KK.view(K, K).cpu(), float(loss / confusion_KK.sum()), int(top5), split)
+        for confusion_KK, loss, top5 in zip(confusion_SKK, loss_S, top5_S, strict=True)
     ]
 
 

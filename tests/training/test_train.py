@@ -84,6 +84,7 @@ def test_a_run_leaves_everything_that_is_promised(trained: Path) -> None:
     evaluations = [r for r in run.rows() if r["kind"] == "eval"]
     assert [r["epoch"] for r in evaluations] == [1, 2]
     assert evaluations[-1]["test_acc"] == row["test_acc"]
+    assert evaluations[-1]["test_top5_acc"] == row["test_top5_acc"] > row["test_acc"]
     out = (trained / "out.txt").read_text()
     assert "results.jsonl" in out
     assert "pictures" in out

@@ -1,0 +1,34 @@
+"""Scores of several seeds against what each network predicts alone."""
+
+import pytest
+import torch
+
+import stn.config.yaml_files  # noqa: F401  (fills the registry)
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
+from stn.data.stream import Stream
+from stn.evaluation.accuracy import evaluate, scores
+from stn.models.build import build_model
+from stn.multiseed.model import StackedModel
+from stn.training.runtime import Runtime
+
+
+def test_top5_accuracy_counts_every_test_image_for_each_seed() -> None:
+    config, dataset = resolve(Config(arch=Arch(name="cnn", net="tutorial"))), build_dataset("mnist")
+    model = StackedModel(lambda: build_model(config.arch, dataset.shape, dataset.classes), [0, 7])
+    stream = Stream(Data(limit_test=300), dataset, model.seeds)
+    found = evaluate(model, stream, 128, Runtime(config, 1))
+    images = stream.test_images(torch.arange(300))
+    for s, row in enumerate(found):
+        with torch.no_grad():
+            logits_BK = model.network(s).eval()(images.x_BCHW)
+        rank_B = (logits_BK > logits_BK.gather(1, images.y_B[:, None])).sum(1)
+        assert row["test_top5_acc"] == pytest.approx(float((rank_B < 5).double().mean()))
+        assert row["test_acc"] == pytest.approx(float((rank_B < 1).double().mean()))
+    assert found[0]["test_top5_acc"] != found[1]["test_top5_acc"]
+
+
+def test_five_classes_or_fewer_have_no_top5_accuracy() -> None:
+    assert "test_top5_acc" not in scores(torch.eye(5, dtype=torch.int64), 0.1, 5)
+    assert scores(torch.eye(6, dtype=torch.int64), 0.1, 3, "val")["val_top5_acc"] == 0.5
