@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from launch.sweep.plan import Job, Plan, Sweep, folder_of, load_plan, read_sweep
+from launch.sweep.plan import Job, Plan, Sweep, load_plan, plan_folder, read_sweep
 from stn.config.resolve import resolve
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds, parse_seeds
@@ -136,7 +136,7 @@ class Change(NamedTuple):
 def expand(path: Path, runs: str) -> Change:
     """What a file says now, and how that differs from what was expanded before. Writes nothing."""
     sweep = read_sweep(path)
-    folder = folder_of(sweep, runs)
+    folder = plan_folder(sweep, runs)
     before = load_plan(folder).jobs if (folder / "manifest.jsonl").exists() else []
     found, seeds = cells(sweep, runs), sorted(parse_seeds(sweep.seeds))
     known: dict[str, list[Job]] = {}

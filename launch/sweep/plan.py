@@ -1,14 +1,12 @@
-"""A sweep file, and a sweep on disk: its cells (settings), and jobs (blocks of a cell's seeds) with ids that stay.
+"""A sweep file, and the expanded sweep on disk: cells (settings) and jobs (blocks of a cell's seeds) with stable ids.
 
-    runs/<name>/sweep/
-        sweep.yaml       the sweep as it was expanded last
-        manifest.jsonl   a row per job
-        cells/<sig>.yaml the resolved configuration of each cell
-        jobs/            what is known of a job beside its run directory: starts, its last error
-        logs/            what jobs printed
-        slurm/           each submission: the array scripts, their lists of jobs, Slurm's ids
-
-Must not know how jobs are run, nor torch.
+runs/<name>/sweep/
+    sweep.yaml       the sweep as it was last expanded
+    manifest.jsonl   a row per job
+    cells/<sig>.yaml the resolved configuration of each cell
+    jobs/            a note per job: its starts, its progress, its last error
+    logs/            output of the jobs
+    slurm/           each submission: the array scripts, their lists of jobs, Slurm's ids
 """
 
 import json
@@ -35,32 +33,32 @@ def _minutes(text: str) -> str:
 
 
 class Sweep(Section):
-    """What a file in configs/sweeps/ may say."""
+    """The keys of a file in configs/sweeps/."""
 
     name: str | None = None
     """Folder under runs; None: the file's name."""
     recipe: str | None = None
     """Recipe that every cell starts from."""
     base: Annotated[dict[str, Any], Field(default_factory=dict)]
-    """Keys of a configuration that hold for all cells."""
+    """Configuration keys that hold for all cells."""
     grid: Annotated[dict[str, list[Any]], Field(default_factory=dict)]
-    """Keys of a configuration, each with its values, or ``recipe`` with names; cells are all combinations."""
+    """Configuration keys with a list of values each, or ``recipe`` with names; cells are all combinations."""
     exclude: Annotated[list[dict[str, Any]], Field(default_factory=list)]
-    """Combinations to leave out: all cells for which everything that an entry says is true."""
+    """Combinations to leave out: an entry excludes the cells that match all of its keys."""
     seeds: str
     """Seeds of every cell, such as 0-99."""
     seeds_per_job: Positive = 8
-    """Seeds that one job trains, as many of them at once as train.fuse allows."""
+    """Seeds that one job trains, as many at once as train.fuse allows."""
     time: Annotated[str, AfterValidator(_minutes)] = "4 hours"
-    """Slurm: time limit of a job; it saves before, and goes on in the queue."""
+    """Slurm: time limit of a job, which saves before it and requeues itself."""
     gpus: Annotated[int | None, Field(ge=0)] = None
-    """GPUs of a job: a process on each; 0: one process on CPUs; None: one where this machine has any, none on Slurm."""
+    """GPUs of a job, with a process on each; 0: one process on CPUs; None: one if this machine has any, 0 on Slurm."""
     cpus: Positive = 1
     """CPU cores of a job."""
     memory: Annotated[str | None, Field(pattern=r"^\d+[KMGT]?$")] = None
-    """Slurm: memory of a job, such as 8G; None: what the site gives."""
+    """Slurm: memory of a job, such as 8G; None: the site's default."""
     restarts: Annotated[int, Field(ge=0)] = 3
-    """Starts in a row without progress after which a job is given up."""
+    """Restarts in a row without progress after which a job is given up."""
 
     def minutes(self) -> int:
         number, unit = self.time.split()
@@ -68,6 +66,8 @@ class Sweep(Section):
 
 
 class Job(NamedTuple):
+    """A block of seeds of one cell."""
+
     sig: str
     seeds: str
     arch: str
@@ -80,7 +80,7 @@ class Job(NamedTuple):
 
     @property
     def block(self) -> str:
-        """The name of its run directory."""
+        """Name of the run directory."""
         return block_name(self.seeds)
 
     @property
@@ -89,7 +89,7 @@ class Job(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A sweep on disk."""
+    """An expanded sweep on disk."""
 
     folder: Path
     sweep: Sweep
@@ -102,19 +102,20 @@ class Plan(NamedTuple):
     def cell_file(self, job: Job) -> Path:
         return self.folder / "cells" / f"{job.sig}.yaml"
 
-    def log(self, job: Job) -> Path:
+    def note_file(self, job: Job) -> Path:
+        return self.folder / "jobs" / f"{job.sig}_{job.block}.json"
+
+    def log_file(self, job: Job) -> Path:
         return self.folder / "logs" / f"{job.sig}_{job.block}.log"
 
 
-# ---- a file, or what is there of it
-
-
 def find_sweep(text: str) -> Path:
-    """A file, or one of configs/sweeps/ with or without its ending."""
+    """Return the path of a sweep file, given as a path or as a name in configs/sweeps/."""
     return find_recipe(text, FILES, "sweep")
 
 
 def read_sweep(path: Path) -> Sweep:
+    """Read and check a sweep file."""
     given: Any = {key: value for key, value in read_mapping(path).items() if value is not None}
     try:
         sweep = Sweep(**({"name": path.stem} | given))
@@ -122,33 +123,37 @@ def read_sweep(path: Path) -> Sweep:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     if not re.fullmatch(r"[\w.-]+", str(sweep.name)) or str(sweep.name).startswith("."):
-        raise ValueError(f"{path}: name '{sweep.name}' cannot be a folder's name")
+        raise ValueError(
+            f"{path}: name '{sweep.name}' is not a valid folder name; use letters, digits, '.', '-' and '_'"
+        )
     return sweep
 
 
-def folder_of(sweep: Sweep, runs: str) -> Path:
+def plan_folder(sweep: Sweep, runs: str) -> Path:
     return Path(runs) / str(sweep.name) / "sweep"
 
 
 def find_plan(text: str, runs: str) -> Plan:
-    """The plan of a sweep that has been expanded: by its file, its name, or its folder under runs."""
+    """Return the plan of an expanded sweep, given by its file, its name, or its folder under runs."""
     path = Path(text)
     for folder in (path, path / "sweep", Path(runs) / text / "sweep"):
         if (folder / "manifest.jsonl").is_file():
             return load_plan(folder)
     try:
-        folder = folder_of(read_sweep(find_sweep(text)), runs)
+        folder = plan_folder(read_sweep(find_sweep(text)), runs)
     except ValueError as error:
-        raise ValueError(f"nothing of '{text}' in {runs}, and {error}") from None
+        raise ValueError(f"nothing named '{text}' in {runs}, and {error}") from None
     if not (folder / "manifest.jsonl").is_file():
-        raise ValueError(f"{text} has not been started: there is no {folder}")
+        raise ValueError(f"sweep {text} has not been started (no {folder}); run: python -m launch sweep {text}")
     return load_plan(folder)
 
 
 def load_plan(folder: Path) -> Plan:
-    """What has been written; a damaged manifest would lose jobs without a word."""
+    """Read a plan. A damaged manifest is an error: skipping its bad lines would lose jobs silently."""
     try:
         rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
         return Plan(folder, Sweep.model_validate(read_mapping(folder / "sweep.yaml")), [Job(**row) for row in rows])
     except (TypeError, ValueError):
-        raise ValueError(f"{folder} is damaged; remove its manifest.jsonl, and run the sweep again") from None
+        raise ValueError(
+            f"the plan in {folder} is damaged; remove its manifest.jsonl and run the sweep again"
+        ) from None

@@ -1,7 +1,4 @@
-"""A sweep on Slurm: arrays with a task per job, a report job after them.
-
-Must not know what is trained.
-"""
+"""The Slurm back end: job arrays with a task per job, and a report job after them."""
 
 import json
 import os
@@ -9,46 +6,57 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from launch.sweep.plan import Job, Plan
 from launch.train import ROOT
 from stn.runs.files import read_json, write_atomic
+from stn.tracking.console import say
 
 WARNING_S = 120
-"""Slurm says so long before the time limit (up to a minute earlier) that it is near."""
+"""Seconds before the time limit at which Slurm sends USR1; it may come up to a minute earlier."""
+SCRIPT = """#!/bin/bash
+# Sweep {name}: task i trains line i (from 0) of {jobs_file.name}.
+{options}
+set -eo pipefail
+export STN_ROOT={root}
+export PYTHONPATH="$STN_ROOT${{PYTHONPATH:+:$PYTHONPATH}}"
+source "$STN_ROOT/slurm/env.sh"
+# exec: Slurm's warning before the time limit reaches the process that replaces this shell.
+exec python -m launch task {folder} {jobs} "$SLURM_ARRAY_TASK_ID" --gpus {gpus} --cpus {cpus}
+"""
 
 
-class NoSlurm(ValueError):
-    """Slurm is not here, or does not answer."""
+class SlurmError(ValueError):
+    """Slurm is not installed here, or a command of it failed."""
 
 
 def run_slurm(*words: str) -> str:
-    """What a Slurm command prints. It must not inherit the job that we may be in."""
+    """Return the output of a Slurm command, run without the variables of the job that we may be in."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SQUEUE_")) or k == "SLURM_CONF"}
     env["STN_ROOT"] = str(ROOT)
     try:
         return subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout
     except FileNotFoundError:
-        raise NoSlurm(f"there is no Slurm on this machine ({words[0]} not found); --dry-run shows the script") from None
+        raise SlurmError(f"no Slurm on this machine ({words[0]} not found); use --dry-run to see the script") from None
     except subprocess.CalledProcessError as error:
-        raise NoSlurm((error.stderr.strip().splitlines() or [str(error)])[-1]) from None
+        raise SlurmError((error.stderr.strip().splitlines() or [str(error)])[-1]) from None
 
 
-# ---- submission
+def sbatch(*words: str) -> str:
+    """Submit a job and return its id."""
+    return run_slurm("sbatch", "--parsable", *words).strip().split(";")[0]
 
 
-def script(plan: Plan, jobs_file: Path, n: int, most: int | None) -> str:
-    """The array job: a text that can be read, and submitted again by hand."""
-    sweep, logs = plan.sweep, (plan.folder / "logs").absolute()
-    throttle = f"%{most}" if most else ""
-    minutes = sweep.minutes()
+def array_script(plan: Plan, jobs_file: Path, n: int, max_parallel: int | None) -> str:
+    """Return the script of an array of ``n`` tasks; it can also be submitted by hand."""
+    sweep, minutes = plan.sweep, plan.sweep.minutes()
     options = [
         f"--job-name={sweep.name}",
-        f"--array=0-{n - 1}{throttle}",
-        f"--output={logs}/%A_%a.log",
+        f"--array=0-{n - 1}" + (f"%{max_parallel}" if max_parallel else ""),
+        f"--output={(plan.folder / 'logs').absolute()}/%A_%a.log",
         "--open-mode=append",
         f"--chdir={Path.cwd()}",
         "--ntasks=1",
@@ -59,87 +67,47 @@ def script(plan: Plan, jobs_file: Path, n: int, most: int | None) -> str:
     ]
     options += [f"--gres=gpu:{sweep.gpus}"] if sweep.gpus else []
     options += [f"--mem={sweep.memory}"] if sweep.memory else []
-    lines = [f"#SBATCH {shlex.quote(option)}" for option in options]
-    task = f"python -m launch task {shlex.quote(str(plan.folder.absolute()))} {shlex.quote(str(jobs_file.absolute()))}"
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            f"# Sweep {sweep.name}: task i trains line i (from 0) of {jobs_file.name}.",
-            *lines,
-            "set -eo pipefail",
-            f"export STN_ROOT={shlex.quote(str(ROOT))}",
-            'export PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"',
-            'source "$STN_ROOT/slurm/env.sh"',
-            "# exec: Slurm's warning before the time limit reaches what replaces this shell.",
-            f'exec {task} "$SLURM_ARRAY_TASK_ID"' + f" --gpus {sweep.gpus or 0} --cpus {sweep.cpus}",
-            "",
-        ]
+    return SCRIPT.format(
+        name=sweep.name,
+        jobs_file=jobs_file,
+        options="\n".join(f"#SBATCH {shlex.quote(option)}" for option in options),
+        root=shlex.quote(str(ROOT)),
+        folder=shlex.quote(str(plan.folder.absolute())),
+        jobs=shlex.quote(str(jobs_file.absolute())),
+        gpus=sweep.gpus or 0,
+        cpus=sweep.cpus,
     )
 
 
-def largest_array() -> int:
-    """Tasks of an array, at most: indices run from 0 to one below MaxArraySize."""
+def max_array_size() -> int:
+    """Return how many tasks an array may have: indices run from 0 to MaxArraySize - 1."""
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", run_slurm("scontrol", "show", "config"))
     if match and match[1] == "0":
-        raise NoSlurm("this Slurm allows no job arrays (MaxArraySize is 0)")
+        raise SlurmError("this Slurm allows no job arrays (MaxArraySize is 0)")
     return int(match[1]) if match else 1001
 
 
-def in_queue(plan: Plan, release: bool) -> set[str]:
-    """Ids of jobs that an earlier submission has waiting or running; none where there is no Slurm to ask.
-
-    A task whose start has failed on a dying node is held by Slurm until somebody releases it.
-    """
-    arrays: dict[str, list[str]] = {}
-    for file in sorted(plan.folder.glob("slurm/*/array-*.json")):
-        entry = read_json(file)
-        if "array" in entry:
-            arrays[entry["array"]] = (file.parent / entry["jobs"]).read_text().splitlines()
-    if not arrays or not shutil.which("squeue"):
-        return set()
-    try:
-        queue = run_slurm("squeue", "--noheader", "--array", "--job", ",".join(arrays), "--format=%F|%K|%i|%r")
-    except NoSlurm as error:
-        if "Invalid job id" in str(error):  # so old that Slurm has forgotten it
-            return set()
-        raise
-    found = set()
-    for array, task, name, reason in (line.strip().split("|", 3) for line in queue.splitlines()):
-        if array in arrays and task.isdigit():
-            found.add(arrays[array][int(task)])
-            if release and "requeued held" in reason:
-                run_slurm("scontrol", "release", name)
-    return found
+def submission_folder(plan: Plan) -> Path:
+    """Return the folder of the next submission, numbered from 001."""
+    numbers = [int(path.name) for path in plan.folder.glob("slurm/[0-9]*") if path.name.isdigit()]
+    return plan.folder / "slurm" / f"{max(numbers, default=0) + 1:03d}"
 
 
-def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> Iterator[str]:
-    """Submit arrays of jobs and the report after them; lines that say what has been done so far."""
-    size = len(jobs)
-    with suppress(NoSlurm) if dry else nullcontext():
-        size = min(size, largest_array())
-    parts = [jobs[i : i + size] for i in range(0, len(jobs), size)]
-    last = max((int(path.name) for path in plan.folder.glob("slurm/[0-9]*") if path.name.isdigit()), default=0)
-    folder = plan.folder / "slurm" / f"{last + 1:03d}"
-    if dry:
-        yield script(plan, folder / "jobs-0.txt", len(parts[0]), most)
-        if len(parts) > 1:
-            yield f"# and {len(parts) - 1} more, {len(jobs):,} jobs in all"
-        return
+def submit_arrays(plan: Plan, jobs: list[Job], max_parallel: int | None) -> list[str]:
+    """Submit arrays of jobs and a report job after them; return their Slurm job ids, the report's last."""
+    size, folder = max_array_size(), submission_folder(plan)
     (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
     arrays: list[str] = []
-    for i, part in enumerate(parts):
-        names = folder / f"jobs-{i}.txt"
-        write_atomic(names, "".join(f"{job.id}\n" for job in part))
-        text = folder / f"array-{i}.sh"
-        write_atomic(text, script(plan, names, len(part), most))
-        # With a throttle arrays follow each other: it holds for each array, not for all.
-        after = [f"--dependency=afterany:{arrays[-1]}"] if most and arrays else []
-        arrays.append(run_slurm("sbatch", "--parsable", *after, str(text)).strip().split(";")[0])
-        write_atomic(folder / f"array-{i}.json", json.dumps({"array": arrays[-1], "jobs": names.name}) + "\n")
-        yield f"array {arrays[-1]}: {len(part):,} jobs ({text})"
-    report = run_slurm(
-        "sbatch",
-        "--parsable",
+    for i, part in enumerate(jobs[start : start + size] for start in range(0, len(jobs), size)):
+        jobs_file, script = folder / f"jobs-{i}.txt", folder / f"array-{i}.sh"
+        write_atomic(jobs_file, "".join(f"{job.id}\n" for job in part))
+        write_atomic(script, array_script(plan, jobs_file, len(part), max_parallel))
+        # A throttle holds within one array only, so throttled arrays run one after the other.
+        after = [f"--dependency=afterany:{arrays[-1]}"] if max_parallel and arrays else []
+        arrays.append(sbatch(*after, str(script)))
+        write_atomic(folder / f"array-{i}.json", json.dumps({"array": arrays[-1], "jobs": jobs_file.name}) + "\n")
+        say(f"array {arrays[-1]}: {len(part):,} jobs ({script})")
+    report = sbatch(
         f"--dependency=afterany:{':'.join(arrays)}",
         f"--job-name={plan.sweep.name}-report",
         f"--output={(plan.folder / 'logs').absolute()}/report-%j.log",
@@ -147,4 +115,59 @@ def submit(plan: Plan, jobs: list[Job], most: int | None, dry: bool) -> Iterator
         str(ROOT / "slurm" / "report.sh"),
         str(plan.folder.absolute()),
     )
-    yield f"report job {report.strip()} runs after them"
+    say(f"report job {report} runs after them")
+    return [*arrays, report]
+
+
+class Slurm:
+    """Slurm's queue as a back end of sweeps."""
+
+    runs_here = False
+
+    def active_jobs(self, plan: Plan, release_held: bool) -> set[str]:
+        """Return the ids of jobs that an earlier submission has queued or running; empty if there is no Slurm.
+
+        Slurm holds a task whose start failed on a dying node; release_held lets such tasks start again.
+        """
+        job_ids: dict[str, list[str]] = {}
+        for file in sorted(plan.folder.glob("slurm/*/array-*.json")):
+            entry = read_json(file)
+            if "array" in entry:
+                job_ids[entry["array"]] = (file.parent / entry["jobs"]).read_text().splitlines()
+        if not job_ids or not shutil.which("squeue"):
+            return set()
+        try:
+            queue = run_slurm("squeue", "--noheader", "--array", "--job", ",".join(job_ids), "--format=%F|%K|%i|%r")
+        except SlurmError as error:
+            if "Invalid job id" in str(error):  # Slurm forgets jobs that ended long ago
+                return set()
+            raise
+        active = set()
+        for array, task, name, reason in (line.strip().split("|", 3) for line in queue.splitlines()):
+            if array in job_ids and task.isdigit():
+                active.add(job_ids[array][int(task)])
+                if release_held and "requeued held" in reason:
+                    run_slurm("scontrol", "release", name)
+        return active
+
+    def preview(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> str:
+        size = len(jobs)
+        with suppress(SlurmError):  # the script can be shown without a Slurm
+            size = min(size, max_array_size())
+        text = array_script(plan, submission_folder(plan) / "jobs-0.txt", size, max_parallel)
+        more = -(-len(jobs) // size) - 1
+        return f"{text}# and {more} more arrays, {len(jobs):,} jobs in all" if more else text
+
+    def submit(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> int:
+        submit_arrays(plan, jobs, max_parallel)
+        return 0
+
+    def requeue(self) -> None:
+        array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+        name = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+        restarts = re.search(r"Restarts=(\d+)", run_slurm("scontrol", "show", "job", "--oneliner", name))
+        if not restarts or restarts[1] != os.environ.get("SLURM_RESTART_COUNT", "0"):
+            return  # Slurm has already started the task again on another node
+        print(f"requeue {name}", flush=True)
+        run_slurm("scontrol", "requeue", name)
+        time.sleep(30)  # Slurm kills this process; exiting before would look like the end of the job

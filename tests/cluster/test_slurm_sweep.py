@@ -149,7 +149,7 @@ def test_a_task_goes_back_into_the_queue_before_its_time_is_over(cluster: Cluste
     tasks.wait(120)
     assert set(tasks.states().values()) == {"COMPLETED"}
     text = logs(tmp_path)
-    assert text.index("stopped (SIGTERM)") < text.index("back into the queue") < text.index("goes on at step"), text
+    assert text.index("stopped (SIGTERM)") < text.index("requeue ") < text.index("goes on at step"), text
     assert len(weights_of_seeds(tmp_path / "runs")) == 2
 
 

@@ -73,7 +73,7 @@ def test_a_launcher_that_is_stopped_or_killed_goes_on(
     text = first.communicate(timeout=60)[0]
     if number == signal.SIGINT:
         assert first.returncode == 0
-        assert "the same command goes on" in text
+        assert "run the same command again to resume" in text
     # Nobody trains on without a launcher, and nothing was lost.
     wait_until("the end of all trainings", lambda: not any(map(is_alive, children)), 60)
     assert len(weights_of_seeds(tmp_path / "runs")) < 8
@@ -96,7 +96,7 @@ def test_two_launchers_and_killed_children_leave_one_row_each(
         child.kill()
     texts = [one.communicate(timeout=300)[0] for one in both]
     assert [one.returncode for one in both] == [0, 0], texts
-    assert "ended before its time; it goes on" in texts[0] + texts[1]
+    assert "was killed; restarting" in texts[0] + texts[1]
     retried = launch("retry", "tiny", "--runs", tmp_path / "runs")
     assert retried.returncode == 0, retried.stdout + retried.stderr
     assert weights_of_seeds(tmp_path / "runs") == undisturbed
@@ -124,13 +124,13 @@ def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(local, "cores", lambda: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     one = expand_sweep(tmp_path, TINY | {"cpus": 3}).plan
-    assert len(local.workers(one, None)) == 2
-    assert len(local.workers(one, 1)) == 1
+    assert len(local.build_workers(one, None)) == 2
+    assert len(local.build_workers(one, 1)) == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7,9")
     monkeypatch.setattr(os, "environ", os.environ | {"ACCELERATE_USE_CPU": ""})
-    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.workers(one, None)] == ["2", "3", "5", "7", "9"]
-    assert local.workers(expand_sweep(tmp_path, TINY | {"gpus": 0, "cpus": 3}).plan, None) == [{}, {}]
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.build_workers(one, None)] == ["2", "3", "5", "7", "9"]
+    assert local.build_workers(expand_sweep(tmp_path, TINY | {"gpus": 0, "cpus": 3}).plan, None) == [{}, {}]
     two = expand_sweep(tmp_path, TINY | {"gpus": 2}).plan
-    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.workers(two, None)] == ["2,3", "5,7"]
+    assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.build_workers(two, None)] == ["2,3", "5,7"]
     with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5"):
-        local.workers(expand_sweep(tmp_path, TINY | {"gpus": 6}).plan, None)
+        local.build_workers(expand_sweep(tmp_path, TINY | {"gpus": 6}).plan, None)

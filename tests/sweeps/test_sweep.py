@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from launch.sweep import job as jobs
+from launch.sweep import backends, slurm, status
 from launch.sweep import plan as plans
-from launch.sweep import slurm, status
+from launch.sweep.commands import retry, start_sweep
 from launch.sweep.expand import expand
 from launch.sweep.expand import write as write_plan
-from launch.sweep.job import begin
+from launch.sweep.job import record_start, reset_job, training_command, write_note
 from launch.sweep.plan import Plan, find_plan
-from launch.sweep.status import look, write_note
+from launch.sweep.status import job_status, job_statuses
 from stn.config.resolve import resolve
 from stn.config.seed_list import parse_seeds
 from stn.config.signature import signature
@@ -113,7 +113,7 @@ def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
         ({"recipe": "s2_conv", "grid": {"recipe": ["s2_coord"]}}, "give recipe once"),
         ({"base": {"processes": 2}}, "'processes' is not for base or grid"),
         ({"memory": "lots"}, "memory: string should match pattern"),
-        ({"name": "../x"}, "cannot be a folder's name"),
+        ({"name": "../x"}, "is not a valid folder name"),
     ],
 )
 def test_bad_input_is_one_clear_message(change: dict, message: str, tmp_path: Path) -> None:
@@ -214,9 +214,9 @@ def plan(tmp_path: Path) -> Plan:
 
 
 def test_states_are_told_from_files(plan: Plan) -> None:
-    states = [one.state for one in look(plan)]
+    states = [one.state for one in job_statuses(plan)]
     assert states == ["done", "failed", "running", "stopped", "stopped", "failed", "waiting", "failed"]
-    cnn, slx = status.cells(look(plan))
+    cnn, slx = status.cell_table(job_statuses(plan))
     assert {state: cnn[state] for state in status.STATES} == {
         "done": 4,
         "running": 1,
@@ -241,39 +241,39 @@ def test_status_prints_and_speaks_json(plan: Plan, tmp_path: Path) -> None:
     assert "RuntimeError: boom" in text
     unknown = launch("status", "tow", "--runs", runs)
     assert unknown.returncode == 2
-    assert unknown.stderr.startswith(f"error: nothing of 'tow' in {runs}, and no sweep 'tow'; ")
+    assert unknown.stderr.startswith(f"error: nothing named 'tow' in {runs}, and no sweep 'tow'; ")
     assert "has not been started" in launch("status", "smoke", "--runs", runs).stderr
 
 
 def test_damaged_files_are_no_traceback(plan: Plan) -> None:
-    before = [one.state for one in look(plan)]
+    before = [one.state for one in job_statuses(plan)]
     for job, text in zip(plan.jobs, ("", "{", "[]", "\0", "5", '{"state"', "nul", "x"), strict=True):
         run = RunDir(plan.experiment / job.sig / job.block)
         run.path.mkdir(exist_ok=True, parents=True)
         run.status.write_text(text)
-        status.note_file(plan, job).parent.mkdir(exist_ok=True)
-        status.note_file(plan, job).write_text(text)
-    after = [one.state for one in look(plan)]
+        plan.note_file(job).parent.mkdir(exist_ok=True)
+        plan.note_file(job).write_text(text)
+    after = [one.state for one in job_statuses(plan)]
     assert after[:3] == before[:3]
     assert set(after[3:]) == {"stopped"}
 
 
 def test_foreign_files_among_run_directories_are_none(plan: Plan) -> None:
-    before = [(one.state, one.missing) for one in look(plan)]
+    before = [(one.state, one.missing) for one in job_statuses(plan)]
     job = plan.jobs[6]
     folder = plan.experiment / job.sig
     (folder / "-").mkdir(parents=True)
     (folder / ".DS_Store").write_text("of a file browser")
-    assert [(one.state, one.missing) for one in look(plan)] == before
+    assert [(one.state, one.missing) for one in job_statuses(plan)] == before
     RunDir(folder / "4-7").add_result({"seed": 4, "status": "finished", "test_acc": 0.5})
-    assert look(plan, [job])[0].missing == [5]
+    assert job_status(plan, job).missing == [5]
 
 
 def test_rows_of_other_blocks_count(plan: Plan) -> None:
     """Somebody trained seeds 12-15 of the same experiment by hand."""
     job = plan.jobs[6]
     RunDir(plan.experiment / job.sig / "4-7").add_result({"seed": 4, "status": "finished", "test_acc": 0.5})
-    assert look(plan, [job])[0].missing == [5]
+    assert job_status(plan, job).missing == [5]
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(tmp_path: Path) -> None:
@@ -295,12 +295,12 @@ def test_only_missing_leaves_out_what_failed_and_what_is_at_work(plan: Plan, tmp
 
 def test_a_job_without_progress_is_given_up(plan: Plan) -> None:
     job = plan.jobs[3]
-    assert [begin(plan, job) for _ in range(4)] == [True] * 4
+    assert [record_start(plan, job) for _ in range(4)] == [True] * 4
     RunDir(plan.experiment / job.sig / job.block).write_status("running", step=12, steps=20)
-    assert [begin(plan, job) for _ in range(5)] == [True] * 4 + [False]
-    assert look(plan, [job])[0].error == "given up after 4 starts without progress"
-    jobs.reset_job(plan, look(plan, [job])[0])
-    assert begin(plan, job)
+    assert [record_start(plan, job) for _ in range(5)] == [True] * 4 + [False]
+    assert job_status(plan, job).error == "given up after 4 starts without progress"
+    reset_job(plan, job_status(plan, job))
+    assert record_start(plan, job)
 
 
 def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> None:
@@ -308,7 +308,7 @@ def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> No
     job = plan.jobs[3]
     run = RunDir(plan.experiment / job.sig / job.block)
     for i in range(6):
-        assert begin(plan, job)
+        assert record_start(plan, job)
         run.write_status("running", seeds=job.seeds, step=1000 * (i + 1), steps=10**6)
         run.write_end("stopped", reason="SIGTERM", finished=0, failed=[])
 
@@ -320,21 +320,66 @@ def test_a_job_trains_into_the_folder_of_its_plan(tmp_path: Path, monkeypatch: p
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     plan = find_plan(str(tmp_path / "moved" / "two"), "runs")
-    words = jobs.command(plan, plan.jobs[0])
+    words = training_command(plan, plan.jobs[0])
     assert words[words.index("--runs") + 1] == str(tmp_path / "moved")
 
 
 def test_no_worker_is_a_mistake(tmp_path: Path) -> None:
     done = launch("sweep", write_sweep(tmp_path, TWO_CELLS), "--max-parallel", 0, "--runs", tmp_path / "runs")
-    assert (done.returncode, done.stderr) == (2, "error: max_parallel is 1 or more, not 0\n")
+    assert (done.returncode, done.stderr) == (2, "error: --max-parallel must be 1 or more, not 0\n")
     assert not (tmp_path / "runs").exists()
 
 
 def test_what_has_failed_is_forgotten_by_retry_alone(plan: Plan) -> None:
-    status.forget_failed(look(plan)[1])
-    assert look(plan)[1].missing == [3]
-    jobs.reset_job(plan, look(plan)[5])
-    assert look(plan)[5].state == "stopped"
+    reset_job(plan, job_statuses(plan)[1], drop_failed=True)
+    assert job_statuses(plan)[1].missing == [3]
+    reset_job(plan, job_statuses(plan)[5])
+    assert job_statuses(plan)[5].state == "stopped"
+
+
+# ---- back ends
+
+
+class FakeBackend:
+    """A scheduler that keeps what it is given in its queue."""
+
+    runs_here = False
+
+    def __init__(self) -> None:
+        self.queue: list[str] = []
+
+    def active_jobs(self, plan: Plan, release_held: bool) -> set[str]:
+        return set(self.queue)
+
+    def preview(self, plan: Plan, jobs: list[plans.Job], max_parallel: int | None) -> str:
+        return f"would queue {len(jobs)}"
+
+    def submit(self, plan: Plan, jobs: list[plans.Job], max_parallel: int | None) -> int:
+        self.queue += [job.id for job in jobs][:max_parallel]
+        return 0
+
+    def requeue(self) -> None:
+        raise NotImplementedError
+
+
+def test_another_scheduler_is_one_entry_of_the_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake, runs = FakeBackend(), str(tmp_path / "runs")
+    monkeypatch.setitem(backends.BACKENDS, "fake", fake)
+    path = str(write_sweep(tmp_path, TWO_CELLS))
+    assert start_sweep(path, on="fake", dry_run=True, runs=runs) == 0
+    assert "would queue 2" in capsys.readouterr().out
+    assert not (tmp_path / "runs").exists()
+    assert start_sweep(path, on="fake", max_parallel=1, runs=runs) == 0
+    plan = find_plan("two", runs)
+    assert fake.queue == [plan.jobs[0].id]
+    assert retry("two", on="fake", runs=runs) == 0
+    assert fake.queue == [job.id for job in plan.jobs], "what is queued is not submitted again"
+    assert retry("two", on="fake", runs=runs) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="no back end 'slrum' for --on; did you mean 'slurm'"):
+        retry("two", on="slrum", runs=runs)
 
 
 # ---- Slurm, as far as it goes without one
@@ -344,7 +389,7 @@ def test_the_array_script_is_what_it_was(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     given = TWO_CELLS | {"time": "2 hours", "gpus": 1, "cpus": 4, "memory": "8G", "seeds_per_job": 2}
     plan = save_plan(tmp_path, given)
-    text = slurm.script(plan, plan.folder / "slurm" / "x" / "jobs-0.txt", 4, 3)
+    text = slurm.array_script(plan, plan.folder / "slurm" / "x" / "jobs-0.txt", 4, 3)
     text = text.replace(str(tmp_path), "HERE").replace(str(ROOT), "ROOT")
     golden = ROOT / "tests" / "golden" / "array.sh"
     assert text == golden.read_text()
@@ -356,7 +401,7 @@ def test_without_slurm_one_line_says_so_and_a_dry_run_shows_the_script(tmp_path:
     bare = {"PATH": str(Path(sys.executable).parent)}
     done = launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "runs", **bare)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: there is no Slurm on this machine")
+    assert done.stderr.startswith("error: no Slurm on this machine")
     assert len(done.stderr.splitlines()) == 1
     shown = launch("sweep", path, "--on", "slurm", "--dry-run", "--runs", tmp_path / "other", **bare)
     assert "#SBATCH --array=0-1" in shown.stdout
