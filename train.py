@@ -37,7 +37,7 @@ from stn.tracking.console import say, warn
 from stn.tracking.log import Log
 from stn.training import checkpoints, optimizer
 from stn.training.block_size import choose_block_size
-from stn.training.block_state import BlockState
+from stn.training.checkpointer import Checkpointer
 from stn.training.cuda_graph import GraphedStep
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
@@ -92,8 +92,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
     step_graph = GraphedStep(update, runtime.device, runtime.replays(config), warn)
 
     # ---- resume
-    state = BlockState(trials, runtime, model, optimiser, metrics, steps)
-    step = state.load()
+    checkpointer = Checkpointer(trials, runtime, model, optimiser, metrics, steps)
+    step = checkpointer.load()
     if step:
         say(f"{block_label(trials)} goes on at step {step} of {steps}")
 
@@ -121,12 +121,12 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
             if runtime.writes and (due(config.eval.every, step, steps) or step == steps // 2):
                 log.rows(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
-                state.save(step, config.checkpoint.keep)
+                checkpointer.save(step, config.checkpoint.keep)
 
         # ---- leave
         rows: list[Row] = []
         if step < steps and metrics.alive():
-            state.save(step, config.checkpoint.keep)
+            checkpointer.save(step, config.checkpoint.keep)
         else:
             looks, poses = final_transformer_metrics(
                 model, stream, step, config.eval.batch_size, runtime, metrics.failed

@@ -12,7 +12,7 @@ from stn.training.runtime import Runtime
 
 
 @dataclass
-class BlockState:
+class Checkpointer:
     """A block's model, optimiser and metrics as one thing that can be saved and loaded."""
 
     trials: list[Trial]
