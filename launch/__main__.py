@@ -59,7 +59,7 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
 
     folders = [_folder(one, runs) for one in paths or [runs]]
     found, out = read.load(folders), out or Path(folders[0]) / "report"
-    sections = build.write(found, out)
+    sections = build.write_report(found, out)
     seeds = sum(len(cell.rows) for cell in found.cells)
     say(f"{plural(len(found.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
     if wandb:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from launch.report.analysis.tables import UNITS
+from launch.report.analysis.metrics import POSE_UNITS
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
@@ -314,4 +314,4 @@ def test_rows_have_the_pose_and_the_record_has_the_way(tmp_path) -> None:
 
 
 def test_the_report_knows_the_unit_of_every_kind_of_pose() -> None:
-    assert list(UNITS) == list(_KINDS)
+    assert list(POSE_UNITS) == list(_KINDS)

@@ -87,7 +87,7 @@ def results(page: Path, dataset: str) -> dict[str, dict[int, float]]:
     return found
 
 
-def test_figures_are_those_of_the_rows(small: Path, opened) -> None:
+def test_numbers_are_those_of_the_rows(small: Path, opened) -> None:
     page = opened(small)
     page.select_option("#dataset", "mnist_r")
     for arch, values in results(small, "mnist_r").items():
@@ -155,7 +155,7 @@ def test_data_set_and_metric_are_chosen(small: Path, opened) -> None:
     assert page.locator("h2:visible").all_inner_texts() == ["mnist_r"]
     before = column(page, 3)
     page.select_option("#metric", "best_test_acc")
-    assert "chosen on the test set" in page.locator(".panel:visible h3").first.inner_text()
+    assert "selected on the test set" in page.locator(".panel:visible h3").first.inner_text()
     after = column(page, 3)
     assert all(float(best) >= float(last) for best, last in zip(after, before, strict=True))
     assert after != before
@@ -225,7 +225,7 @@ def test_wide_intervals_stay_in_the_plot(small: Path, opened, tmp_path: Path) ->
     comparison = load([str(small.parent.parent)])
     for cell in comparison.cells:
         cell.rows = {seed: row for seed, row in cell.rows.items() if seed < 2}
-    build.write(comparison, tmp_path)
+    build.write_report(comparison, tmp_path)
     page = opened(tmp_path / "index.html")
     bands = page.locator('[data-chart="curves"]:visible svg > polygon[fill-opacity="0.16"]')
     assert bands.count() == 3
@@ -271,7 +271,7 @@ def test_any_name_is_text(small: Path, opened, tmp_path: Path) -> None:
     comparison.notes = NAMES
     for cell, name in zip(comparison.cells, itertools.cycle(NAMES)):
         cell.setting, cell.failed = name, {99: f"</script> {name}"}
-    build.write(comparison, tmp_path)
+    build.write_report(comparison, tmp_path)
     page = opened(tmp_path / "index.html")
     assert page.evaluate("typeof hacked") == "undefined"
     assert page.locator("h1").inner_text() == f"Comparison: {comparison.name}"
@@ -296,8 +296,8 @@ def test_a_large_report_opens_at_once(tmp_path: Path, opened, monkeypatch: pytes
 
     Without figures/, which the page does not need and which take most of the time."""
     generate(tmp_path / "large", archs=20, datasets=5, seeds=10)
-    monkeypatch.setattr(build.figures, "draw", lambda section, folder: [])
-    build.write(load([str(tmp_path / "large")]), tmp_path)
+    monkeypatch.setattr(build.figures, "draw", lambda section, folder: None)
+    build.write_report(load([str(tmp_path / "large")]), tmp_path)
     large = tmp_path / "index.html"
     assert large.stat().st_size < 10e6
     page = opened(large)

@@ -11,7 +11,8 @@ import pytest
 
 from launch.report import build
 from launch.report.analysis import charts, sections, tables
-from launch.report.analysis.cells import differences
+from launch.report.analysis.cells import confounders
+from launch.report.analysis.metrics import METRICS
 from launch.report.analysis.read import load
 from launch.report.analysis.stats import compare, summary
 from launch.report.output import markdown, page
@@ -23,14 +24,14 @@ from tests.support.paths import ROOT
 from tests.support.sweeps import TWO_CELLS, add_result, launch, save_plan
 
 
-def test_figures_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
+def test_numbers_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
     comparison = load([str(plan.experiment)])
     first, second = comparison.cells
     assert (first.label, second.label, first.dataset) == ("cnn", "stn_slx", "mnist")
     values = {seed: 0.9 + 0.001 * seed for seed in range(8)}
     assert first.values("test_acc") == pytest.approx(values)
     assert (second.failed, second.missing) == ({5: "loss is nan at step 3"}, [6])
-    text = markdown.markdown(comparison, sections.sections(comparison, tmp_path), tmp_path)
+    text = markdown.render_markdown(comparison, sections.build_sections(comparison, tmp_path))
     mean = summary(list(values.values()))
     assert f"| [cnn](runs/two/{first.sig}) | 8 | {100 * mean.mean:.2f} | {100 * (mean.sd or 0):.2f} |" in text
     assert f"| 8 | {100 * (mean.mean + 0.01):.2f} |" in text.partition("best epoch")[2]
@@ -45,7 +46,7 @@ def test_figures_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_the_csv_has_every_seed(plan: Plan) -> None:
-    rows = list(csv.DictReader(io.StringIO(markdown.rows_csv(load([str(plan.experiment)]).cells))))
+    rows = list(csv.DictReader(io.StringIO(markdown.render_csv(load([str(plan.experiment)]).cells))))
     assert [(row["arch"], row["seed"], row["status"]) for row in rows if row["status"] != "finished"] == [
         ("stn_slx", "5", "failed"),
         ("stn_slx", "6", "missing"),
@@ -53,22 +54,22 @@ def test_the_csv_has_every_seed(plan: Plan) -> None:
     assert len(rows) == 16
 
 
-def test_few_pairs_claim_nothing(plan: Plan) -> None:
+def test_few_pairs_have_no_p_value(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
     cells[1].rows = {seed: row for seed, row in cells[1].rows.items() if seed < 5}
-    pairs = tables.pairings(cells, tables.METRICS[0])
-    assert "too few pairs (under 6)" in markdown.render(tables.comparisons(pairs, tables.METRICS[0]))
-    matrix = tables.matrix(cells, pairs, tables.METRICS[0])
+    pairs = tables.compare_pairs(cells, METRICS[0])
+    assert "no p-value (fewer than 6 shared seeds)" in markdown.render_table(tables.pair_table(pairs, METRICS[0]))
+    matrix = tables.matrix_table(cells, pairs, METRICS[0])
     assert [value.mark for row in matrix.rows for value in row[1:]] == ["", "few", "few", ""]
 
 
 def test_a_matrix_has_both_signs_and_knows_what_is_better(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
-    for metric, marks in ((tables.METRICS[0], ("worse", "better")), (tables.METRICS[5], ("better", "worse"))):
-        for cell in cells:  # the same figures, once as an accuracy and once as a loss
+    for metric, marks in ((METRICS[0], ("worse", "better")), (METRICS[5], ("better", "worse"))):
+        for cell in cells:  # the same numbers, once as an accuracy and once as a loss
             for row in cell.rows.values():
                 row["test_loss"] = row["test_acc"]
-        (_, _, upper), (_, lower, _) = tables.matrix(cells, tables.pairings(cells, metric), metric).rows
+        (_, _, upper), (_, lower, _) = tables.matrix_table(cells, tables.compare_pairs(cells, metric), metric).rows
         assert (upper.mark, lower.mark) == marks
         assert upper.text[0] + lower.text[0] == "-+"
         assert upper.text[1:] == lower.text[1:]
@@ -78,19 +79,19 @@ def test_what_may_be_chance_is_not_called_better(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
     for seed, row in cells[1].rows.items():
         row["test_acc"] = cells[0].rows[seed]["test_acc"] + 0.01 * (-1) ** seed + 0.001
-    (pair,) = tables.pairings(cells, tables.METRICS[0])
+    (pair,) = tables.compare_pairs(cells, METRICS[0])
     assert pair.p is not None
     assert pair.p > 0.05
-    (_, _, upper), (_, lower, _) = tables.matrix(cells, [pair], tables.METRICS[0]).rows
+    (_, _, upper), (_, lower, _) = tables.matrix_table(cells, [pair], METRICS[0]).rows
     assert (upper.mark, lower.mark) == ("weak", "weak")
 
 
 def test_what_so_many_pairs_on_so_few_seeds_cannot_show_is_said(plan: Plan) -> None:
     """Six pairs of seeds: no p below 2/64, so that two comparisons are already too many."""
     cells = load([str(plan.experiment)]).cells
-    assert tables.cannot_show(tables.pairings(cells, tables.METRICS[0])) == ""
-    three = tables.pairings([*cells, cells[1]], tables.METRICS[0])
-    assert "no p can fall below 0.094. 7 seeds" in tables.cannot_show([three[0], three[1], three[0]])
+    assert tables.power_note(tables.compare_pairs(cells, METRICS[0])) == ""
+    three = tables.compare_pairs([*cells, cells[1]], METRICS[0])
+    assert "can fall below 0.094; use at least 7 seeds" in tables.power_note([three[0], three[1], three[0]])
 
 
 def test_every_seed_of_a_sweep_that_has_begun_nowhere_is_missing(tmp_path: Path) -> None:
@@ -107,10 +108,10 @@ def test_what_cannot_be_read_is_said(plan: Plan) -> None:
     (run.path.parent.parent / "x" / "0" / "config.yaml").write_text("train: [")
     notes = load([str(plan.experiment)]).notes
     assert len(notes) == 2
-    assert "2 lines are no result" in " ".join(notes)
+    assert "skipped 2 damaged or repeated lines" in " ".join(notes)
     assert "left out" in " ".join(notes)
     (plan.folder / "manifest.jsonl").write_text("damaged")
-    assert any("which seeds are missing is not known" in note for note in load([str(plan.experiment)]).notes)
+    assert any("its missing seeds are unknown" in note for note in load([str(plan.experiment)]).notes)
 
 
 def test_a_curve_is_of_evaluations_and_keeps_its_end(plan: Plan) -> None:
@@ -179,14 +180,14 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
         for run in cell.runs:
             run.env.write_text(json.dumps({"commit": "abc", "dirty": bool(i)}))
     cells = load([str(plan.experiment)]).cells
-    assert differences(cells) == ["some runs were started with uncommitted changes"]
+    assert confounders(cells) == ["some runs were started with uncommitted changes"]
     cells[0].runs[0].env.write_text(json.dumps({"commit": "def", "device": "cuda", "packages": {"torch": "1"}}))
     cells = load([str(plan.experiment)]).cells
     train = cells[0].config.train.model_copy(update={"precision": "bf16"})
     batches = cells[0].config.data.model_copy(update={"batch_size": 7})
     cells[0].config = cells[0].config.model_copy(update={"train": train, "data": batches})
     cells[0].rows[0] |= {"world_size": 2, "steps": 7}
-    assert [text.split(" are")[0].removeprefix("different ") for text in differences(cells)[:-1]] == [
+    assert [text.split(" are")[0].removeprefix("different ") for text in confounders(cells)[:-1]] == [
         "commits",
         "devices",
         "versions of torch",
@@ -196,10 +197,10 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
         "batch sizes",
     ]
     cells[0].config = cells[0].config.model_copy(update={"data": batches.model_copy(update={"validation": 100})})
-    assert "different numbers of images for validation are compared: 0, 100" in differences(cells)
+    assert "different numbers of validation images are compared: 0, 100" in confounders(cells)
 
 
-@pytest.mark.parametrize("case", ["empty", "one seed", "all failed", "no figure", "damaged"])
+@pytest.mark.parametrize("case", ["empty", "one seed", "all failed", "no value", "damaged"])
 def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
     plan = save_plan(tmp_path, TWO_CELLS | {"grid": {"arch": ["cnn"]}, "seeds": "0"})
     job = plan.jobs[0]
@@ -210,7 +211,7 @@ def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
         add_result(plan, job, 0)
     elif case == "all failed":
         add_result(plan, job, 0, status="failed", reason="a | b <script>\nc")
-    elif case == "no figure":
+    elif case == "no value":
         run.add_result({"seed": 0, "status": "finished", "test_acc": None})
     elif case == "damaged":
         run.results.write_text('{"seed": 0, "test_acc"\n[1]\n{"seed": "x"}\n{"seed": 0, "test_acc": NaN}\n\0')
@@ -220,12 +221,12 @@ def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
     done = launch("report", plan.experiment, cwd=ROOT)
     assert (done.returncode, done.stderr) == (0, "")
     text = (plan.experiment / "report" / "report.md").read_text()
-    assert ("no run directories" in text) == (case == "empty")
-    assert ("finished without a figure" in text) == (case in ("no figure", "damaged"))
-    assert ("4 lines are no result" in text) == (case == "damaged")
+    assert ("No run directories" in text) == (case == "empty")
+    assert ("finished without a value" in text) == (case in ("no value", "damaged"))
+    assert ("skipped 4 damaged or repeated lines" in text) == (case == "damaged")
     assert "<script>" not in text
     html = (plan.experiment / "report" / "index.html").read_text()
-    assert ("no run directories" in html) == (case == "empty")
+    assert ("No run directories" in html) == (case == "empty")
 
 
 def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,13 +235,13 @@ def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypat
     for cell, content in zip(comparison.cells, (b"first", b"second"), strict=True):
         cell.runs[1].pictures.mkdir()
         (cell.runs[1].pictures / "warp.png").write_bytes(content)
-    found = sections.sections(comparison, out)
+    found = sections.build_sections(comparison, out)
     ((about, pictures),) = found[0].pictures.items()
     assert "several stages of training" in about
     assert [(out / picture.link).read_bytes() for picture in pictures] == [b"first", b"second"]
-    assert all(f"]({picture.link})" in markdown.markdown(comparison, found, out) for picture in pictures)
+    assert all(f"]({picture.link})" in markdown.render_markdown(comparison, found) for picture in pictures)
     monkeypatch.setattr(page._Pictures, "left", 6)
-    made = page.page(comparison, found)
+    made = page.render_page(comparison, found)
     assert f"data:image/png;base64,{base64.b64encode(b'first').decode()}" in made
     assert base64.b64encode(b"second").decode() not in made
     assert f'href="{pictures[1].link}"' in made
@@ -251,7 +252,7 @@ def test_an_older_reports_figures_are_gone(plan: Plan) -> None:
     (out / "figures").mkdir(parents=True)
     for name in ("cifar10-curves.png", "cifar10-curves.svg", "mine.png"):
         (out / "figures" / name).write_text("old")
-    build.write(load([str(plan.experiment)]), out)
+    build.write_report(load([str(plan.experiment)]), out)
     names = {path.name for path in (out / "figures").iterdir()}
     assert {f"mnist-{name}.{kind}" for name in ("pairs", "seeds", "cost") for kind in ("png", "svg")} == names - {
         "mine.png"

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from launch.report.analysis.tables import METRICS, Table, Value
+from launch.report.analysis.metrics import METRICS
+from launch.report.analysis.tables import Entry, Table
 from launch.report.output import figures
 
 ACCURACY = METRICS[0]
@@ -44,7 +45,7 @@ def test_every_seed_with_mean_and_interval() -> None:
     assert interval == pytest.approx([1.0, 7.0])
     assert mean == pytest.approx([4.0])
     assert second[0][1] == pytest.approx([15.0, 13.0])
-    assert max(x) < 0.5 < min(second[0][0]), "each has its own place"
+    assert max(x) < 0.5 < min(second[0][0]), "seeds and means do not overlap"
     first, other = (axis.get_lines()[i] for i in (0, 3))
     assert (first.get_color(), first.get_marker()) != (other.get_color(), other.get_marker())
 
@@ -65,7 +66,7 @@ def test_curves_have_means_seeds_and_intervals() -> None:
 
 def test_cost_stands_at_parameters_and_seconds() -> None:
     by_size, by_time = axes(figures.cost([chart("cnn")], ACCURACY))
-    assert (by_size.get_xlabel(), by_time.get_xlabel()) == ("parameters", "seconds of a seed")
+    assert (by_size.get_xlabel(), by_time.get_xlabel()) == ("parameters", "seconds per seed")
     assert lines(by_size)[-1] == ([1000.0], pytest.approx([4.0]))
     assert lines(by_time)[-1] == ([7.0], pytest.approx([4.0]))
     assert len(axes(figures.cost([chart("cnn", costs={"params": 9.0, "seconds": None})], ACCURACY))) == 1
@@ -102,8 +103,8 @@ def test_more_tiles_than_fit_are_counted() -> None:
 
 def test_the_matrix_says_which_way() -> None:
     rows = [
-        [Value("cnn"), Value(""), Value("-1.20", -1.2, "", "worse")],
-        [Value("slx"), Value("+1.20", 1.2, "", "better"), Value("")],
+        [Entry("cnn"), Entry(""), Entry("-1.20", -1.2, "", "worse")],
+        [Entry("slx"), Entry("+1.20", 1.2, "", "better"), Entry("")],
     ]
     (axis,) = axes(figures.pairs(Table(["row - column", "cnn", "slx"], rows), ACCURACY))
     assert [(text.get_position(), text.get_text()) for text in axis.texts if text.get_text()] == [

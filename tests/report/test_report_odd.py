@@ -9,6 +9,7 @@ import pytest
 
 from launch.report import build
 from launch.report.analysis import charts, sections, tables
+from launch.report.analysis.metrics import METRICS
 from launch.report.analysis.read import load
 from launch.report.output import figures, markdown, page
 from launch.sweep.plan import Plan
@@ -65,11 +66,11 @@ def test_whatever_is_in_the_rows_there_is_a_report(plan: Plan, tmp_path: Path) -
         shutil.copytree(tmp_path / "whole", run.path)
         damage(run)
         comparison = load([str(plan.experiment)])
-        found = sections.sections(comparison, tmp_path)
-        assert "stn_slx" in page.page(comparison, found)
-        assert "stn_slx" in markdown.markdown(comparison, found, tmp_path)
-        for make in (figures.curves, figures.confusion, figures.pose):
-            make(found[0].charts)
+        found = sections.build_sections(comparison, tmp_path)
+        assert "stn_slx" in page.render_page(comparison, found)
+        assert "stn_slx" in markdown.render_markdown(comparison, found)
+        for kind in {"curves", "confusion", "pose"} & found[0].figures.keys():
+            getattr(figures, kind)(found[0].charts)
 
 
 def test_poses_that_are_drawn_are_of_all_images_and_both_directions(plan: Plan) -> None:
@@ -87,7 +88,7 @@ def test_poses_that_are_drawn_are_of_all_images_and_both_directions(plan: Plan) 
 def test_half_a_character_is_written_as_something(plan: Plan) -> None:
     comparison = load([str(plan.experiment)])
     comparison.cells[0].failed[9] = "\ud800"
-    build.write(comparison, plan.experiment / "report")
+    build.write_report(comparison, plan.experiment / "report")
     assert "seed 9 failed: ?" in (plan.experiment / "report" / "report.md").read_text()
 
 
@@ -101,7 +102,7 @@ def test_a_seed_in_two_run_directories_counts_once_and_that_is_said(plan: Plan) 
     comparison = load([str(plan.experiment)])
     assert comparison.cells[0].rows[0]["test_acc"] == 0.9
     assert [row["test_acc"] for row in comparison.cells[0].metrics["eval"][0]] == [0.9]
-    assert "has seeds 0 as well" in " ".join(comparison.notes)
+    assert "skipped seeds 0, read from another run directory" in " ".join(comparison.notes)
 
 
 def test_results_that_have_only_been_published_are_no_damage(plan: Plan) -> None:
@@ -126,10 +127,10 @@ def test_a_part_of_a_sweep_does_not_miss_the_rest(plan: Plan) -> None:
 
 
 def test_no_direction_is_better_where_neither_is(plan: Plan) -> None:
-    cells, metric = load([str(plan.experiment)]).cells, tables.METRICS[-1]
-    assert (metric.key, metric.higher) == ("pose_determinant", None)
+    cells, metric = load([str(plan.experiment)]).cells, METRICS[-1]
+    assert (metric.key, metric.higher_is_better) == ("pose_determinant", None)
     for cell in cells:
         for row in cell.rows.values():
             row["pose_determinant"] = row["test_acc"]
-    (_, _, upper), (_, lower, _) = tables.matrix(cells, tables.pairings(cells, metric), metric).rows
+    (_, _, upper), (_, lower, _) = tables.matrix_table(cells, tables.compare_pairs(cells, metric), metric).rows
     assert (upper.mark, lower.mark) == ("real", "real")

@@ -13,7 +13,7 @@ from launch.report.analysis.stats import compare, holm, seeds_needed, sign_flip_
 def test_a_summary_by_hand() -> None:
     """1, 2, 3, 4: SD sqrt(5/3), t(0.975, 3) = 3.182446."""
     found = summary([3.0, 1.0, 4.0, 2.0])
-    assert (found.n, found.mean, found.median, found.least, found.most) == (4, 2.5, 2.5, 1.0, 4.0)
+    assert (found.n, found.mean, found.median, found.minimum, found.maximum) == (4, 2.5, 2.5, 1.0, 4.0)
     assert found.sd == pytest.approx(math.sqrt(5 / 3))
     half = 3.182446 * math.sqrt(5 / 3) / 2
     assert (found.low, found.high) == (pytest.approx(2.5 - half, abs=1e-6), pytest.approx(2.5 + half, abs=1e-6))
@@ -74,7 +74,7 @@ def test_seeds_needed_are_the_tables() -> None:
     assert needed == sorted(needed, key=int, reverse=True)  # type: ignore[arg-type]
 
 
-def test_pairs_are_of_shared_seeds_and_few_claim_nothing() -> None:
+def test_pairs_are_of_shared_seeds_and_few_have_no_p_value() -> None:
     first = {seed: float(seed) for seed in range(8)}
     second = {seed: seed + 1.0 + seed % 2 for seed in range(2, 12)}
     found = compare(first, second)
@@ -85,7 +85,7 @@ def test_pairs_are_of_shared_seeds_and_few_claim_nothing() -> None:
     assert found.effect == pytest.approx(1.5 / np.std([1, 2] * 3, ddof=1))
     assert compare(first, dict.fromkeys(range(5), 9.0)).p is None
     clear = compare(first, {seed: value + 50 + seed % 2 for seed, value in first.items()})
-    assert clear.seeds == 6, "fewer would claim nothing"
+    assert clear.seeds == 6, "fewer would have no p-value"
     assert compare(first, {}).difference is None
     same = compare(first, first)
     assert (same.p, same.effect, same.seeds) == (1.0, None, None)

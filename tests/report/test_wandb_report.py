@@ -14,7 +14,7 @@ import wandb
 
 from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.read import load
-from launch.report.analysis.sections import sections
+from launch.report.analysis.sections import build_sections
 from launch.report.output import wandb_report, wandb_spec
 from launch.report.output.wandb_report import MEMORY, SPEC
 from launch.report.output.wandb_spec import title
@@ -38,11 +38,11 @@ def cells_of(tmp_path: Path, grid: dict[str, Any]) -> list[Cell]:
 
 
 def publish(cells: list[Cell], out: Path) -> str:
-    return wandb_report.publish(sections(Comparison("two", cells, []), out), out)
+    return wandb_report.publish(build_sections(Comparison("two", cells, []), out), out)
 
 
 def build(cells: list[Cell]) -> dict[str, Any]:
-    return wandb_spec.build(sections(Comparison("two", cells, []), Path("report")))
+    return wandb_spec.build(build_sections(Comparison("two", cells, []), Path("report")))
 
 
 @pytest.fixture

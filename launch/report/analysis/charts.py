@@ -1,66 +1,70 @@
-"""What the charts of a report show, as plain numbers: the page and the figures beside it draw the same."""
+"""The numbers behind the charts of a report, as JSON: the page and the figures draw the same ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from launch.report.analysis.cells import Cell, is_number
+from launch.report.analysis.metrics import POSE_UNITS, Metric
 from launch.report.analysis.stats import summary
-from launch.report.analysis.tables import UNITS, Metric
 from stn.runs.directory import Row
 
 Chart = dict[str, Any]
 MOST_EVALUATIONS = 60
-"""Of a curve; of longer ones every second, third, ... is drawn, and the last."""
+"""Points of a learning curve; a longer one is thinned to every second, third, ... evaluation, and keeps the last."""
 MOST_POINTS = 400
-"""Poses of an architecture."""
+"""Points of a pose chart."""
 
 
 def _round(value: float | None, digits: int = 6) -> float | None:
     return None if value is None else float(f"{value:.{digits}g}")
 
 
-def _thinned(xs: Sequence[float]) -> list[float]:
-    every = -(-len(xs) // MOST_EVALUATIONS)
-    return [x for i, x in enumerate(reversed(xs)) if i % max(1, every) == 0][::-1]
+def _thin(xs: Sequence[float]) -> list[float]:
+    stride = max(1, -(-len(xs) // MOST_EVALUATIONS))
+    return [*xs[::-1][::stride]][::-1]
 
 
 def curve(cell: Cell) -> Chart | None:
-    """Error against epoch: every seed, mean and interval over seeds."""
+    """Return error against epoch: every seed, mean and interval over seeds."""
     key = "val_acc" if cell.config.data.validation else "test_acc"
-    of: dict[int, dict[float, float]] = {}
+    errors: dict[int, dict[float, float]] = {}
     for seed, rows in sorted(cell.metrics["eval"].items()):
-        points = {float(row["epoch"]): row.get(key) for row in rows if is_number(row.get("epoch"))}
-        of[seed] = {x: 1 - y for x, y in points.items() if is_number(y)}
-    xs = _thinned(sorted({x for points in of.values() for x in points}))
-    if not xs:
+        accuracies = {float(row["epoch"]): row.get(key) for row in rows if is_number(row.get("epoch"))}
+        errors[seed] = {epoch: 1 - acc for epoch, acc in accuracies.items() if is_number(acc)}
+    epochs = _thin(sorted({epoch for points in errors.values() for epoch in points}))
+    if not epochs:
         return None
-    found = [summary([points[x] for points in of.values() if x in points]) for x in xs]
+    summaries = [summary([points[epoch] for points in errors.values() if epoch in points]) for epoch in epochs]
     return {
-        "x": [_round(x) for x in xs],
-        "seeds": {str(seed): [_round(points.get(x), 5) for x in xs] for seed, points in of.items()},
-        "mean": [_round(one.mean) for one in found],
-        "low": [_round(one.low) for one in found],
-        "high": [_round(one.high) for one in found],
+        "x": [_round(epoch) for epoch in epochs],
+        "seeds": {str(seed): [_round(points.get(epoch), 5) for epoch in epochs] for seed, points in errors.items()},
+        "mean": [_round(s.mean) for s in summaries],
+        "low": [_round(s.low) for s in summaries],
+        "high": [_round(s.high) for s in summaries],
     }
 
 
 def confusion(cell: Cell) -> Chart | None:
-    """Images by class and answer: mean, least and most over seeds; none where seeds differ in their classes."""
-    given = [matrix for row in cell.rows.values() if _is_confusion(matrix := _array(row.get("confusion")))]
-    if len({matrix.shape for matrix in given}) != 1:
+    """Return images by true and predicted class: mean, minimum and maximum over seeds; None if their classes differ."""
+    matrices = [_array(row.get("confusion")) for row in cell.rows.values()]
+    matrices = [matrix_KK for matrix_KK in matrices if _is_confusion(matrix_KK)]
+    if len({matrix_KK.shape for matrix_KK in matrices}) != 1:
         return None
-    counts = np.asarray(given)
-    mean = [[_round(value) for value in line] for line in counts.mean(0)]
-    least, most = counts.min(0).astype(int).tolist(), counts.max(0).astype(int).tolist()
-    return {"n": len(given), "mean": mean, "least": least, "most": most}
+    counts_SKK = np.asarray(matrices)
+    return {
+        "n": len(matrices),
+        "mean": [[_round(value) for value in line] for line in counts_SKK.mean(0)],
+        "least": counts_SKK.min(0).astype(int).tolist(),
+        "most": counts_SKK.max(0).astype(int).tolist(),
+    }
 
 
-def _array(given: object) -> np.ndarray:
-    """What was read, as numbers; an empty one where it is none, or ragged."""
+def _array(value: object) -> np.ndarray:
+    """Return what was read as an array; an empty one if it is ragged or not numeric."""
     try:
-        return np.asarray(given, dtype=float)
+        return np.asarray(value, dtype=float)
     except (ValueError, TypeError, OverflowError):
         return np.empty(0)
 
@@ -70,56 +74,59 @@ def _is_confusion(matrix: np.ndarray) -> bool:
     return square and bool(((matrix >= 0) & (matrix < 1e15)).all())
 
 
+def _mean(values: Iterable[float]) -> float | None:
+    return _round(summary(listed).mean) if (listed := list(values)) else None
+
+
 def pose(cell: Cell) -> Chart | None:
-    """Predicted against applied pose of the first kind that the data set has, over all seeds."""
+    """Return predicted against applied pose over all seeds, of the first kind of pose that the data set has."""
     last = [rows[-1] for rows in cell.metrics["pose"].values()]
-    kind = next((kind for kind in UNITS for row in last if kind in row), None)
-    if kind is None:
-        return None
-    points = [pair for row in last for pair in _pairs(row, kind)]
+    kind = next((kind for kind in POSE_UNITS for row in last if kind in row), "")
+    points = [point for row in last for point in _pose_points(row, kind)]
     if not points:
         return None
-    some = sorted(np.random.default_rng(0).permutation(len(points))[:MOST_POINTS])  # steps would be of the same images
-    lines = [list(cell.values(f"pose_{what}").values()) for what in ("slope", "intercept")]
-    slope, intercept = (_round(summary(each).mean) if each else None for each in lines)  # mean over seeds
-    return {"unit": UNITS[kind], "points": [points[i] for i in some], "slope": slope, "intercept": intercept}
+    # Drawn at random: a fixed stride would pick the same images, or x alone, of every seed.
+    chosen = sorted(np.random.default_rng(0).permutation(len(points))[:MOST_POINTS])
+    lines = {name: _mean(cell.values(f"pose_{name}").values()) for name in ("slope", "intercept")}
+    return {"unit": POSE_UNITS[kind], "points": [points[i] for i in chosen]} | lines
 
 
-def _pairs(row: Row, kind: str) -> list[list[float]]:
-    """Applied and predicted, x and y of a shift one after the other."""
-    found = row.get(kind)
-    if not isinstance(found, dict):
+def _pose_points(row: Row, kind: str) -> list[list[float]]:
+    """Return applied and predicted values; x and y of a shift are two points."""
+    poses = row.get(kind)
+    if not isinstance(poses, dict):
         return []
-    applied, made = (_array(found.get(what)) for what in ("applied", "predicted"))
-    if applied.shape != made.shape:
+    applied, predicted = _array(poses.get("applied")), _array(poses.get("predicted"))
+    if applied.shape != predicted.shape:
         return []
-    return [[a, b] for a, b in zip(applied.ravel().tolist(), made.ravel().tolist(), strict=True) if is_number(a + b)]
+    points = zip(applied.ravel().tolist(), predicted.ravel().tolist(), strict=True)
+    return [[a, b] for a, b in points if is_number(a + b)]
 
 
 def costs(cell: Cell) -> Chart:
-    """What a seed costs; times are of one seed's share of its block."""
-    fused = cell.values("fused")
-    shares = [seconds / (fused.get(seed) or 1) for seed, seconds in cell.values("wall_s").items()]
-    found = {key: list(cell.values(key).values()) for key in ("params", "images_per_s")} | {"seconds": shares}
-    return {key: _round(summary(values).median) if values else None for key, values in found.items()}
+    """Return the median cost of a seed; its time is its share of the time of the seeds that trained together."""
+    fused, seconds = cell.values("fused"), cell.values("wall_s")
+    by_key = {key: list(cell.values(key).values()) for key in ("params", "images_per_s")}
+    by_key["seconds"] = [seconds[seed] / (fused.get(seed) or 1) for seed in seconds]
+    return {key: _round(summary(values).median) if values else None for key, values in by_key.items()}
 
 
-def values(cell: Cell, metric: Metric) -> Chart:
-    """Each seed's figure, with mean and interval; accuracies as errors."""
-    found = cell.values(metric.key)
+def metric_values(cell: Cell, metric: Metric) -> Chart:
+    """Return a metric of every seed, with mean and interval; accuracies as errors."""
+    values = cell.values(metric.key)
     if metric.is_accuracy:
-        found = {seed: 1 - value for seed, value in found.items()}
-    one = summary(list(found.values())) if found else None
-    ends = [_round(value) for value in (one.mean, one.low, one.high)] if one else [None] * 3
-    return {"seeds": {str(seed): _round(value) for seed, value in found.items()}, "mean": ends}
+        values = {seed: 1 - value for seed, value in values.items()}
+    s = summary(list(values.values())) if values else None
+    mean = [_round(value) for value in (s.mean, s.low, s.high)] if s else [None] * 3
+    return {"seeds": {str(seed): _round(value) for seed, value in values.items()}, "mean": mean}
 
 
-def of(cells: Sequence[Cell], metrics: Sequence[Metric]) -> list[Chart]:
-    """All charts of one data set, an entry for each architecture."""
+def build_charts(cells: Sequence[Cell], metrics: Sequence[Metric]) -> list[Chart]:
+    """Return the charts of one data set, an entry for each architecture."""
     return [
         {
             "label": cell.label,
-            "values": {metric.key: values(cell, metric) for metric in metrics},
+            "values": {metric.key: metric_values(cell, metric) for metric in metrics},
             "curve": curve(cell),
             "confusion": confusion(cell),
             "pose": pose(cell),

@@ -12,7 +12,7 @@ import yaml
 
 from launch.report.analysis.cells import Cell, is_number
 from launch.report.analysis.stats import half_width, summary
-from launch.report.analysis.tables import Table, Value
+from launch.report.analysis.tables import Entry, Table
 from stn.config.resolve import resolve
 from stn.config.schema import Config, Eval
 from stn.config.signature import signature
@@ -125,8 +125,8 @@ def replication_table(cells: Iterable[Cell]) -> Table | None:
             if ours.half_width is not None:
                 verdict = f"{'yes' if ours.agrees else 'no'} (± {ours.half_width:.2f})"
             result = ours.published
-            row = [Value(word, word) for word in (result.system, cell.label, f"% {result.unit}")]
-            row += [Value(str(result), float(result.value)), Value(f"{ours.mean:.2f}", ours.mean)]
-            row += [Value("-" if ours.sd is None else f"{ours.sd:.2f}", ours.sd), Value(str(ours.n), ours.n)]
-            rows.append([*row, Value(f"{ours.difference:+.2f}", ours.difference), Value(verdict, verdict)])
+            row = [Entry(word, word) for word in (result.system, cell.label, f"% {result.unit}")]
+            row += [Entry(str(result), float(result.value)), Entry.number(ours.mean, ".2f")]
+            row += [Entry.number(ours.sd, ".2f"), Entry.number(ours.n)]
+            rows.append([*row, Entry.number(ours.difference, "+.2f"), Entry(verdict, verdict)])
     return Table([*headings, "within the 95 % interval"], rows) if rows else None

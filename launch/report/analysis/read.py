@@ -1,10 +1,10 @@
-"""Reads what a report is about from run directories and manifests. Must not know how it is shown."""
+"""Reads the cells of a comparison from run directories and the manifests of sweeps."""
 
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from launch.report.analysis.cells import Cell, Comparison, tell_apart
+from launch.report.analysis.cells import Cell, Comparison, label_settings
 from launch.sweep.plan import load_plan
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.config.yaml_files import load_yaml
@@ -13,45 +13,44 @@ from stn.runs.files import parse_rows, read_text
 
 
 class _Reader:
-    """Cells by experiment, as run directories and manifests are read."""
+    """Collects cells by experiment while it reads manifests and run directories."""
 
     def __init__(self) -> None:
         self.cells: dict[tuple[Path, str], Cell] = {}
-        self.asked: dict[tuple[Path, str], set[int]] = {}
+        self.requested: dict[tuple[Path, str], set[int]] = {}
         self.notes: list[str] = []
 
-    def cell(self, folder: Path, sig: str, config: Path) -> Cell | None:
-        """The cell of an experiment; none where its configuration cannot be read, which is noted."""
+    def _cell(self, folder: Path, sig: str, config: Path) -> Cell | None:
+        """Return the cell of an experiment, or note that its configuration cannot be read."""
         if (folder, sig) not in self.cells:
             try:
-                found = load_yaml(config)
+                self.cells[folder, sig] = Cell(sig, load_yaml(config), folder / sig)
             except (ValueError, OSError) as error:
                 self.notes.append(f"left out: {error}")
                 return None
-            self.cells[folder, sig] = Cell(sig, found, folder / sig)
         return self.cells[folder, sig]
 
-    def plan(self, folder: Path, below: list[Path]) -> None:
-        """The experiments of a sweep, those below these paths."""
+    def read_plan(self, folder: Path, paths: list[Path]) -> None:
+        """Read the sweep of an experiment's folder, if it has one: its jobs below these paths."""
         try:
             if not (folder / "sweep" / "manifest.jsonl").is_file():
                 return
             plan = load_plan(folder / "sweep")
         except (ValueError, OSError) as error:
-            self.notes.append(f"{error}: which seeds are missing is not known")
+            self.notes.append(f"{error}: its missing seeds are unknown")
             return
         for job in plan.jobs:
-            wanted = any((folder / job.sig).is_relative_to(path) for path in below)
-            if wanted and (cell := self.cell(folder, job.sig, plan.cell_file(job))):
+            below = any((folder / job.sig).is_relative_to(path) for path in paths)
+            if below and (cell := self._cell(folder, job.sig, plan.cell_file(job))):
                 cell.planned = job.setting
-                self.asked.setdefault((folder, job.sig), set()).update(parse_seeds(job.seeds))
+                self.requested.setdefault((folder, job.sig), set()).update(parse_seeds(job.seeds))
 
-    def run(self, run: RunDir) -> None:
+    def read_run(self, run: RunDir) -> None:
         folder, sig = run.path.parent.parent, run.path.parent.name
-        cell = self.cell(folder, sig, run.config)
+        cell = self._cell(folder, sig, run.config)
         if cell is None:
             return
-        self.asked.setdefault((folder, sig), set()).update(run.seeds or ())
+        self.requested.setdefault((folder, sig), set()).update(run.seeds or ())
         try:
             for path in (run.results, run.metrics, run.env):
                 with suppress(FileNotFoundError):
@@ -61,11 +60,12 @@ class _Reader:
             return
         cell.runs.append(run)
         lines = read_text(run.results).splitlines()
-        if damaged := len(lines) - len({seed for row in parse_rows(lines) if isinstance(seed := row.get("seed"), int)}):
-            self.notes.append(f"{run.results}: {damaged} lines are no result of a seed, or repeat one, and left out")
+        seeds = {seed for row in parse_rows(lines) if isinstance(seed := row.get("seed"), int)}
+        if len(lines) > len(seeds):
+            self.notes.append(f"{run.results}: skipped {len(lines) - len(seeds)} damaged or repeated lines")
         rows, known = run.rows(), cell.rows.keys() | cell.failed.keys()
-        if twice := sorted(rows.keys() & known):
-            self.notes.append(f"{run.path}: another run directory has seeds {format_seeds(twice)} as well, and counts")
+        if repeated := sorted(rows.keys() & known):
+            self.notes.append(f"{run.path}: skipped seeds {format_seeds(repeated)}, read from another run directory")
         for seed, row in rows.items():
             if seed in known:
                 continue
@@ -76,17 +76,17 @@ class _Reader:
 
 
 def load(paths: Iterable[str]) -> Comparison:
-    """All that lies below these paths."""
+    """Read all experiments below these paths."""
     reader = _Reader()
     folders = [Path(path).resolve() for path in paths]
     runs = find_runs(map(str, folders))
-    sweeps = [found.parent.parent for folder in folders for found in folder.glob("*/sweep/manifest.jsonl")]
+    sweeps = [manifest.parent.parent for folder in folders for manifest in folder.glob("*/sweep/manifest.jsonl")]
     for folder in dict.fromkeys([*folders, *sweeps, *(run.path.parent.parent for run in runs)]):
-        reader.plan(folder, folders)
+        reader.read_plan(folder, folders)
     for run in runs:
-        reader.run(run)
+        reader.read_run(run)
     for key, cell in reader.cells.items():
-        cell.missing = sorted(reader.asked[key] - set(cell.rows) - set(cell.failed))
-    tell_apart(list(reader.cells.values()))
+        cell.missing = sorted(reader.requested[key] - cell.rows.keys() - cell.failed.keys())
+    label_settings(list(reader.cells.values()))
     cells = sorted(reader.cells.values(), key=lambda cell: (cell.dataset, cell.arch, cell.setting))
     return Comparison(", ".join(dict.fromkeys(path.name for path in folders)), cells, reader.notes)

@@ -1,28 +1,32 @@
-"""A report's content, a section for each data set: made once, for the page, Markdown and files alike."""
+"""The content of a report, one section for each data set, independent of the format in which it is written."""
 
 import itertools
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from launch.report.analysis import charts, published, tables
-from launch.report.analysis.cells import Cell, Comparison, differences
+from launch.report.analysis import charts, tables
+from launch.report.analysis.cells import Cell, Comparison, confounders
 from launch.report.analysis.charts import Chart
-from launch.report.analysis.tables import Metric, Table
+from launch.report.analysis.metrics import Metric, metrics_of
+from launch.report.analysis.published import replication_table
+from launch.report.analysis.tables import Table
 from stn.config.seed_list import format_seeds
 
 PICTURES: dict[str, str] = {
-    "warp": "The same test images before and behind the transformer, at several stages of training",
-    "object": "One object under many perturbations, before and behind the transformer",
-    "iterations": "Each resampling",
+    "warp": "The same test images before and after the transformer, at several stages of training",
+    "object": "One object under many perturbations, before and after the transformer",
+    "iterations": "The image after each resampling",
     "region": "The sampled region on the input image",
 }
-"""Of a run that are shown, and what they show."""
+"""Captions of the pictures of a run that a report shows."""
+FIGURES = ("pairs", "seeds", "curves", "cost", "confusion", "pose")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """Of one architecture's first run that has it."""
+    """A picture of the first run of an architecture that has it."""
 
     label: str
     path: Path
@@ -35,7 +39,7 @@ class Panel:
 
     metric: Metric
     architectures: Table
-    comparisons: Table | None
+    pairs: Table | None
     matrix: Table | None
     note: str
     """What the comparison cannot show."""
@@ -48,56 +52,81 @@ class Section:
     name: str
     cells: list[Cell]
     panels: list[Panel]
-    """The first one is what the data set is judged by."""
+    """The data set is judged by the first one."""
     charts: list[Chart]
+    figures: dict[str, str]
+    """File names in figures/, by their kind in FIGURES; only of those that have something to show."""
     warnings: list[str]
-    without: list[str]
-    """Seeds without a figure, each with why."""
+    incomplete: list[str]
+    """Seeds without a result, each with the reason."""
     published: Table | None
     pictures: dict[str, list[Picture]]
-    """By what they show."""
+    """By caption."""
 
 
-def _without(cells: list[Cell], metric: Metric) -> list[str]:
-    said = [f"{cell.label}: seeds {format_seeds(cell.missing)} are missing" for cell in cells if cell.missing]
+def _incomplete(cells: list[Cell], metric: Metric) -> list[str]:
+    lines = [f"{cell.label}: seeds {format_seeds(cell.missing)} are missing" for cell in cells if cell.missing]
     for cell in cells:
-        said += [f"{cell.label}: seed {seed} failed: {reason}" for seed, reason in sorted(cell.failed.items())]
-        if unknown := sorted(set(cell.rows) - set(cell.values(metric.key))):
-            said.append(
-                f"{cell.label}: seeds {format_seeds(unknown)} have finished without a figure for: {metric.title}"
-            )
-    return said
+        lines += [f"{cell.label}: seed {seed} failed: {reason}" for seed, reason in sorted(cell.failed.items())]
+        if unknown := sorted(cell.rows.keys() - cell.values(metric.key).keys()):
+            lines.append(f"{cell.label}: seeds {format_seeds(unknown)} finished without a value for: {metric.title}")
+    return lines
 
 
 def _panel(cells: list[Cell], metric: Metric, first: bool, out: Path) -> Panel:
-    pairs = tables.pairings(cells, metric) if first or math.comb(len(cells), 2) <= tables.MOST_PAIRS else []
+    pairs = tables.compare_pairs(cells, metric) if first or math.comb(len(cells), 2) <= tables.MOST_PAIRS else []
     return Panel(
         metric,
-        tables.architectures(cells, metric, out),
-        tables.comparisons(pairs, metric) if pairs else None,
-        tables.matrix(cells, pairs, metric) if pairs and len(cells) <= tables.MOST_IN_MATRIX else None,
-        tables.cannot_show(pairs),
+        tables.architecture_table(cells, metric, out),
+        tables.pair_table(pairs, metric) if pairs else None,
+        tables.matrix_table(cells, pairs, metric) if pairs and len(cells) <= tables.MOST_IN_MATRIX else None,
+        tables.power_note(pairs),
     )
 
 
+def _figures(dataset: str, panel: Panel, drawn: list[Chart]) -> dict[str, str]:
+    measured = [chart for chart in drawn if chart["values"][panel.metric.key]["seeds"]]
+    shown = {
+        "pairs": panel.matrix is not None,
+        "seeds": bool(measured),
+        "curves": any(chart["curve"] for chart in drawn),
+        "cost": any(chart["costs"]["params"] or chart["costs"]["seconds"] for chart in measured),
+        "confusion": any(chart["confusion"] for chart in drawn),
+        "pose": any(chart["pose"] for chart in drawn),
+    }
+    stem = re.sub(r"[^A-Za-z0-9_.]", "_", dataset)
+    return {kind: f"{stem}-{kind}.png" for kind in FIGURES if shown[kind]}
+
+
 def _pictures(cells: list[Cell], out: Path) -> dict[str, list[Picture]]:
-    found: dict[str, list[Picture]] = {}
-    for name, about in PICTURES.items():
+    pictures: dict[str, list[Picture]] = {}
+    for name, caption in PICTURES.items():
         for cell in cells:
             paths = (run.pictures / f"{name}.png" for run in cell.runs)
             if path := next((path for path in paths if path.is_file()), None):
                 link = f"{tables.link(cell, out)}/{path.relative_to(cell.folder).as_posix()}"
-                found.setdefault(about, []).append(Picture(cell.label, path, link))
-    return found
+                pictures.setdefault(caption, []).append(Picture(cell.label, path, link))
+    return pictures
 
 
-def sections(comparison: Comparison, out: Path) -> list[Section]:
-    found = []
-    for name, members in itertools.groupby(comparison.cells, key=lambda cell: cell.dataset):
-        cells = list(members)
-        metrics = tables.metrics_of(cells)
+def build_sections(comparison: Comparison, out: Path) -> list[Section]:
+    """Return the sections of a report that is to be written into a folder."""
+    sections = []
+    for name, group in itertools.groupby(comparison.cells, key=lambda cell: cell.dataset):
+        cells = list(group)
+        metrics = metrics_of(cells)
         panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
-        drawn, without = charts.of(cells, metrics), _without(cells, metrics[0])
-        known = published.replication_table(cells)
-        found.append(Section(name, cells, panels, drawn, differences(cells), without, known, _pictures(cells, out)))
-    return found
+        drawn = charts.build_charts(cells, metrics)
+        section = Section(
+            name=name,
+            cells=cells,
+            panels=panels,
+            charts=drawn,
+            figures=_figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX]),
+            warnings=confounders(cells),
+            incomplete=_incomplete(cells, metrics[0]),
+            published=replication_table(cells),
+            pictures=_pictures(cells, out),
+        )
+        sections.append(section)
+    return sections

@@ -1,6 +1,6 @@
-"""The statistics of a comparison: intervals, paired tests, effect sizes, corrections, and how many seeds it takes.
+"""The statistics of a comparison: intervals, paired tests, effect sizes, corrections, and the seeds that it takes.
 
-Values are those of seeds; a pair is one seed under two architectures. Must not know what is compared.
+A value belongs to a seed; a pair is one seed trained under two architectures.
 """
 
 import math
@@ -12,21 +12,21 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
-"""Of all intervals."""
+"""Confidence level of every interval."""
 ALPHA = 1 - LEVEL
 FEWEST_PAIRS = 6
-"""With five pairs the exact test cannot fall below 1/16: no claim is made from fewer than six."""
+"""With five pairs the exact test cannot fall below 1/16: with fewer than six no p-value is given."""
 EXACT_PAIRS = 20
-"""Up to here all 2^n assignments of signs are counted; above, DRAWS of them are drawn."""
+"""Up to this many pairs all 2^n assignments of signs are counted; above, DRAWS of them are drawn."""
 DRAWS = 100_000
 POWER = 0.8
 MOST_SEEDS = 100_000
-"""Where the search for a number of seeds ends."""
+"""Upper limit of the search for a number of seeds."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What the values of one architecture say; intervals need two values."""
+    """Descriptive statistics of values; the SD and the interval of the mean need two of them."""
 
     n: int
     mean: float
@@ -34,17 +34,17 @@ class Summary:
     low: float | None
     high: float | None
     median: float
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
 
 def half_width(sd: float, n: int, m: float = math.inf) -> float:
-    """Of the interval for the mean of n values, or for what it is above that of m others which scatter as they do."""
+    """Return half the width of the interval for a mean of n, or for a difference of two means with equal variance."""
     return float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd * math.sqrt(1 / n + 1 / m)
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean with its Student-t interval, and order statistics, of at least one value."""
+    """Return mean, Student-t interval and order statistics of at least one value."""
     x = np.asarray(values, dtype=float)
     n, mean = len(x), float(x.mean())
     order = float(np.median(x)), float(x.min()), float(x.max())
@@ -57,30 +57,30 @@ def summary(values: Sequence[float]) -> Summary:
 
 @lru_cache(maxsize=4)
 def _signs(n: int) -> list[np.ndarray]:
-    """Signs for n pairs, the same for every comparison: drawing them takes longer than all else."""
+    """Return random signs for n pairs; cached, because drawing them takes longer than the tests themselves."""
     rng = np.random.default_rng(0)
     return [1 - 2 * rng.integers(0, 2, (DRAWS // 10, n), dtype=np.int8) for _ in range(10)]
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p of the mean of paired differences, were each as likely to have the other sign.
+    """Return the two-sided p-value of the mean of paired differences whose signs are exchangeable under the null.
 
-    Exact up to EXACT_PAIRS; above by draws, counting what was observed as one of them, so that it is never 0.
+    Exact up to EXACT_PAIRS. Above, the observed signs count as one of the draws, so that p is never 0.
     """
     d = np.asarray(differences, dtype=float)
-    observed = abs(d.sum())
-    near = observed - 1e-12 * np.abs(d).sum()  # sums in another order differ in their last bits
+    # Sums of the same terms in another order differ in their last bits.
+    threshold = abs(d.sum()) - 1e-12 * np.abs(d).sum()
     if len(d) <= EXACT_PAIRS:
         sums = np.zeros(1)
-        for one in d:
-            sums = np.concatenate([sums + one, sums - one])
-        return float((np.abs(sums) >= near).mean())
-    hits = sum(int((np.abs(part @ d) >= near).sum()) for part in _signs(len(d)))
+        for difference in d:
+            sums = np.concatenate([sums + difference, sums - difference])
+        return float((np.abs(sums) >= threshold).mean())
+    hits = sum(int((np.abs(signs @ d) >= threshold).sum()) for signs in _signs(len(d)))
     return float((1 + hits) / (1 + DRAWS))
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number, step down (Holm 1979): the chance of one false claim among all of them."""
+    """Return p-values corrected step down (Holm 1979), which bounds the chance of one false positive among them all."""
     order = np.argsort(p, kind="stable")
     corrected, running = [0.0] * len(p), 0.0
     for rank, i in enumerate(order):
@@ -89,53 +89,55 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def seeds_needed(effect: float, power: float = POWER) -> int | None:
-    """Pairs for which a paired t-test at ALPHA, two-sided, finds a standardised difference this often.
+def _t_test_power(effect: float, n: int) -> float:
+    """Return the power of a two-sided paired t-test at ALPHA with n pairs, for a positive standardised effect."""
+    critical, shift = stats.t.ppf(1 - ALPHA / 2, n - 1), effect * math.sqrt(n)
+    if shift > 30:  # nct returns nan there; the power is 1
+        return 1.0
+    wrong_side = stats.nct.cdf(-critical, n - 1, shift) if shift < 4 else 0.0  # negligible above, or nan
+    return float(stats.nct.sf(critical, n - 1, shift) + wrong_side)
 
-    None where more than MOST_SEEDS would be needed.
+
+def seeds_needed(effect: float, power: float = POWER) -> int | None:
+    """Return the pairs that a paired t-test needs to find a standardised effect with this power.
+
+    None if it needs more than MOST_SEEDS.
     """
     effect = abs(effect)
-
-    def found(n: int) -> float:
-        critical, shift = stats.t.ppf(1 - ALPHA / 2, n - 1), effect * math.sqrt(n)
-        if shift > 30:  # where nct has no value; two pairs are enough
-            return 1.0
-        other = stats.nct.cdf(-critical, n - 1, shift) if shift < 4 else 0.0  # nothing then, where it has a value
-        return float(stats.nct.sf(critical, n - 1, shift) + other)
-
-    # The normal approximation is a seed or two below; from there it is a walk.
-    ends = stats.norm.ppf([1 - ALPHA / 2, power])
-    n = int(min(MOST_SEEDS, max(2, (ends.sum() / effect) ** 2)))
-    while n > 2 and found(n - 1) >= power:
+    # Start at the normal approximation, which is one or two pairs too low.
+    quantiles = stats.norm.ppf([1 - ALPHA / 2, power])
+    n = int(min(MOST_SEEDS, max(2, (quantiles.sum() / effect) ** 2)))
+    while n > 2 and _t_test_power(effect, n - 1) >= power:
         n -= 1
-    while n < MOST_SEEDS and found(n) < power:
+    while n < MOST_SEEDS and _t_test_power(effect, n) < power:
         n += 1
-    return n if found(n) >= power else None
+    return n if _t_test_power(effect, n) >= power else None
 
 
 @dataclass(frozen=True)
-class Pairing:
+class PairedTest:
     """Two architectures on the seeds that both have: the second's values minus the first's."""
 
     n: int
     difference: Summary | None
     p: float | None
-    """Of the sign-flip test, not corrected; None under FEWEST_PAIRS."""
+    """Uncorrected p-value of the sign-flip test; None with fewer than FEWEST_PAIRS."""
     effect: float | None
-    """d_z: mean difference over the standard deviation of differences; None where that is 0 or unknown."""
+    """d_z, the mean difference over the standard deviation of the differences; None if that is 0 or unknown."""
     seeds: int | None
-    """Seeds for 80 % power, were the effect what it seems; no fewer than a claim takes."""
+    """Seeds for 80 % power if the true effect is d_z; at least FEWEST_PAIRS."""
 
 
-def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Pairing:
-    """Pair values by seed; a seed that one of the two lacks is left out."""
+def compare(first: Mapping[int, float], second: Mapping[int, float]) -> PairedTest:
+    """Compare two architectures' values by seed; seeds that only one of them has are left out."""
     shared = sorted(first.keys() & second.keys())
     differences = [second[seed] - first[seed] for seed in shared]
     if not differences:
-        return Pairing(0, None, None, None, None)
-    found = summary(differences)
+        return PairedTest(0, None, None, None, None)
+    difference = summary(differences)
     largest = max(abs(values[seed]) for values in (first, second) for seed in shared)
-    effect = found.mean / found.sd if found.sd and found.sd > 1e-12 * largest else None  # else rounding is all of it
+    sd = difference.sd or 0.0
+    effect = difference.mean / sd if sd > 1e-12 * largest else None  # a smaller SD is rounding alone
     p = sign_flip_p(differences) if len(shared) >= FEWEST_PAIRS else None
     needed = seeds_needed(effect) if effect else None
-    return Pairing(len(shared), found, p, effect, needed and max(needed, FEWEST_PAIRS))
+    return PairedTest(len(shared), difference, p, effect, needed and max(needed, FEWEST_PAIRS))

@@ -1,4 +1,4 @@
-"""The report as one page that needs nothing else: tables made here, charts drawn by its own script."""
+"""The report as one self-contained HTML page: tables are rendered here, charts by the page's own script."""
 
 import base64
 import json
@@ -13,17 +13,18 @@ from launch.report.analysis.sections import Picture, Section
 from launch.report.analysis.stats import FEWEST_PAIRS
 
 ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("draw.js", "charts.js", "page.js")
 MOST_BYTES = 5_000_000
-"""Of pictures in a page; the others are linked."""
+"""Size of the pictures embedded in a page; further ones are linked."""
 
 
 class _Pictures:
-    """Pictures of runs, within the page as long as there is room."""
+    """Embeds pictures of runs until the limit is reached."""
 
     left = MOST_BYTES
 
-    def of(self, picture: Picture) -> str:
-        """As the page's own; "" where it is to be linked."""
+    def embed(self, picture: Picture) -> str:
+        """Return a picture as a data URL; "" if it is to be linked."""
         try:
             content = picture.path.read_bytes()
         except OSError:
@@ -35,34 +36,26 @@ class _Pictures:
 
 
 def _data(sections: Sequence[Section]) -> str:
-    """For the script; nothing in it can end the element that it stands in."""
-    found = [
-        {
-            "name": section.name,
-            "metrics": [
-                vars(panel.metric) | {"error": panel.metric.is_accuracy, "axis": panel.metric.axis}
-                for panel in section.panels
-            ],
-            "cells": section.charts,
-        }
-        for section in sections
-    ]
-    text = json.dumps(found, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c")
+    """Return the charts as JSON that cannot end the script element around it."""
+    data = []
+    for section in sections:
+        metrics = [panel.metric for panel in section.panels]
+        described = [vars(metric) | {"error": metric.is_accuracy, "axis": metric.axis} for metric in metrics]
+        data.append({"name": section.name, "metrics": described, "cells": section.charts})
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def page(comparison: Comparison, sections: Sequence[Section]) -> str:
-    """The whole page."""
+def render_page(comparison: Comparison, sections: Sequence[Section]) -> str:
     loader = jinja2.FileSystemLoader(ASSETS)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.get_template("page.html").render(
         comparison=comparison,
         sections=sections,
-        source=_Pictures().of,
+        embed=_Pictures().embed,
         data=_data(sections),
         style=(ASSETS / "page.css").read_text(encoding="utf-8"),
-        script="".join((ASSETS / name).read_text(encoding="utf-8") for name in ("draw.js", "charts.js", "page.js")),
-        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        script="".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         seeds=sum(len(cell.rows) for cell in comparison.cells),
-        few=FEWEST_PAIRS,
+        fewest_pairs=FEWEST_PAIRS,
     )

@@ -68,11 +68,11 @@ def picture_run(cells: list[Cell]) -> str:
 def _tables(section: Section) -> str:
     """What the local report says of a data set, by what it is judged by."""
     panel, cells = section.panels[0], section.cells
-    parts = [f"{panel.metric.title}, over seeds:", markdown.render(panel.architectures, links=False)]
-    parts += [f"**Warning:** {markdown.text(text)}." for text in section.warnings]
+    parts = [f"{panel.metric.title}, over seeds:", markdown.render_table(panel.architectures, links=False)]
+    parts += [f"**Warning:** {markdown.escape(text)}." for text in section.warnings]
     missing, failed = sum(len(cell.missing) for cell in cells), sum(len(cell.failed) for cell in cells)
     parts += [f"Seeds that are missing: {missing}; that have failed: {failed}."] if missing or failed else []
-    parts += ["Pairs of seeds:", markdown.render(panel.comparisons)] if panel.comparisons else []
+    parts += ["Pairs of seeds:", markdown.render_table(panel.pairs)] if panel.pairs else []
     return "\n\n".join(parts)
 
 

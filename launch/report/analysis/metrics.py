@@ -1,0 +1,76 @@
+"""The metrics that architectures are compared by: their keys in result rows, titles, units and digits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from launch.report.analysis.cells import Cell
+from stn.config.dataset import build_dataset
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a result row, and how it is written."""
+
+    key: str
+    title: str
+    scale: float = 1.0
+    unit: str = ""
+    digits: int = 2
+    higher_is_better: bool | None = True
+    """None if neither direction is better."""
+
+    def format(self, value: float | None, sign: str = "") -> str:
+        return "-" if value is None else f"{self.scale * value:{sign}.{self.digits}f}"
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference, to be appended to a heading."""
+        return {"%": " in points", "": ""}.get(self.unit, f" in {self.unit}")
+
+    @property
+    def axis(self) -> str:
+        """The label of a chart's axis."""
+        title = self.title.replace("accuracy", "error") if self.is_accuracy else self.title
+        return f"{title} ({self.unit})" if self.unit else title
+
+    @property
+    def is_accuracy(self) -> bool:
+        """Whether charts show 1 - value."""
+        return self.key.endswith("_acc")
+
+
+def _share(key: str, title: str) -> Metric:
+    return Metric(key, title, 100.0, "%")
+
+
+METRICS: tuple[Metric, ...] = (
+    _share("test_acc", "Test accuracy, last epoch"),
+    _share("best_test_acc", "Test accuracy, best epoch (selected on the test set)"),
+    _share("val_acc", "Validation accuracy, last epoch"),
+    _share("best_val_acc", "Validation accuracy, best epoch"),
+    _share("macro_f1", "Macro F1, last epoch"),
+    Metric("test_loss", "Test loss, last epoch", digits=4, higher_is_better=False),
+    _share("bypass_acc", "Test accuracy with the transformer bypassed"),
+    Metric("feature_agreement", "Agreement of feature maps", digits=3),
+    Metric("pose_spread", "Spread of the final pose", digits=3, higher_is_better=False),
+    Metric("pose_determinant", "Mean determinant of the image transform", digits=3, higher_is_better=None),
+)
+"""In the order of the page. A data set is judged by the first metric that it has."""
+POSE_UNITS: dict[str, str] = {"degrees": "degrees", "log2_area": "log2 of the area", "shift": "pixels"}
+"""Units by kind of pose, in the order of stn.evaluation.pose."""
+
+
+def _pose_unit(dataset: str) -> str:
+    """Return the unit of the first kind of pose that a data set has."""
+    try:
+        names = build_dataset(dataset).pose
+    except ValueError:  # the data set no longer exists
+        return ""
+    return next((unit for kind, unit in POSE_UNITS.items() if ("x" if kind == "shift" else kind) in names), "")
+
+
+def metrics_of(cells: Sequence[Cell]) -> list[Metric]:
+    """Return the metrics that at least one seed has; the first of METRICS if no seed has any."""
+    metrics = [metric for metric in METRICS if any(cell.values(metric.key) for cell in cells)] or [METRICS[0]]
+    unit = _pose_unit(cells[0].dataset)
+    return [replace(metric, unit=unit) if metric.key == "pose_spread" else metric for metric in metrics]
