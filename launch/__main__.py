@@ -1,4 +1,4 @@
-"""python -m launch: one training on this machine, sweeps here or on Slurm, and where they stand."""
+"""python -m launch: one training on this machine; sweeps, their status, reports and uploads."""
 
 import os
 import sys
@@ -17,28 +17,27 @@ from stn.tracking.console import say
 Paths = tyro.conf.Positional[tuple[str, ...]]
 
 
-def upload(sweeps: Paths, /, runs: Runs = "runs") -> int:
-    """Upload what W&B does not have yet, from a machine that reaches it; as often as you like.
+def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
+    """Upload what W&B does not have yet, from a machine that reaches it; safe to repeat.
 
     Args:
         sweeps: Names, files or folders of sweeps, or run directories.
     """
-    found = sync.find([_folder(one, runs) for one in sweeps])
-    if not found:
-        raise ValueError(
-            f"no run directory in {', '.join(sweeps) or 'nothing; usage: python -m launch wandb-sync PATH...'}"
-        )
-    os.environ.setdefault("WANDB_SILENT", "true")  # what is to be said is said here
+    run_dirs = sync.find([_runs_folder(path, runs) for path in sweeps])
+    if not run_dirs:
+        usage = "nothing; usage: python -m launch wandb-sync PATH..."
+        raise ValueError(f"no run directory in {', '.join(sweeps) or usage}")
+    os.environ.setdefault("WANDB_SILENT", "true")  # we print our own messages
     try:
-        synced = sync.sync(found, print)
+        synced = sync.sync(run_dirs, print)
     except KeyboardInterrupt:
-        fail("interrupted; nothing is lost, call again", code=1)
-    print(f"W&B: {synced.rows:,} rows of {synced.seeds} seeds sent, from {len(found)} run directories")
+        fail("interrupted; nothing is lost, run the same command again", code=1)
+    print(f"W&B: {synced.rows:,} rows of {synced.seeds} seeds sent, from {len(run_dirs)} run directories")
     return 1 if synced.problems else 0
 
 
-def _folder(text: str, runs: str) -> str:
-    """Where the run directories are of what was named."""
+def _runs_folder(text: str, runs: str) -> str:
+    """Return the folder of run directories that was named: a sweep's, or any other as it is."""
     path = Path(text)
     if path.is_dir() and not (path / "manifest.jsonl").is_file():
         return text
@@ -50,18 +49,19 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
 
     Args:
         paths: Sweeps, or folders of run directories; finished or not.
-        out: Folder for the report; report/ in the first of them, unless told otherwise.
-        wandb: Make or update it on W&B as well (needs wandb-workspaces).
+        out: Folder for the report; default: report/ in the first of the paths.
+        wandb: Create or update the report on W&B as well (needs wandb-workspaces).
     """
+    # Imported here: numpy and matplotlib take a second.
     from launch.report import build
     from launch.report.analysis import read
-    from launch.report.output import wandb_report  # what they need takes a second to import
+    from launch.report.output import wandb_report
 
-    folders = [_folder(one, runs) for one in paths or [runs]]
-    found, out = read.load(folders), out or Path(folders[0]) / "report"
-    sections = build.write_report(found, out)
-    seeds = sum(len(cell.rows) for cell in found.cells)
-    say(f"{plural(len(found.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
+    folders = [_runs_folder(path, runs) for path in paths or [runs]]
+    comparison, out = read.load(folders), out or Path(folders[0]) / "report"
+    sections = build.write_report(comparison, out)
+    seeds = sum(len(cell.rows) for cell in comparison.cells)
+    say(f"{plural(len(comparison.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
     if wandb:
         say(wandb_report.publish(sections, out))
     return 0
@@ -72,9 +72,9 @@ def main() -> int:
     if words[:1] == ["train"]:
         train.train(words[1:])
     commands = {"sweep": start_sweep, "status": status, "retry": retry, "report": report}
-    commands |= {"wandb-sync": upload, "task": run_task}
+    commands |= {"wandb-sync": wandb_sync, "task": run_task}
+    about = "Sweeps of many seeds. One training: python -m launch train [arguments of train.py]."
     try:
-        about = "Sweeps of many seeds. One training: python -m launch train [arguments of train.py]."
         return tyro.extras.subcommand_cli_from_dict(commands, prog="python -m launch", description=about, args=words)
     except ValueError as error:
         fail(error)

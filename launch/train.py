@@ -1,7 +1,7 @@
-"""One training on this machine: a process per GPU, on a CPU one per core, never more than there are seeds.
+"""One training on this machine: a process per GPU, or per CPU core, but no more processes than seeds.
 
-Processes train seeds of their own: on two cores, two processes with one thread each train 1.15 to
-1.38 times as fast as one with two (benchmarks/fused.py, 4 seeds). Must not know what is trained.
+On two cores two processes with one thread each train 1.15 to 1.38 times as fast as one process with two threads
+(benchmarks/fused.py, 4 seeds).
 """
 
 import os
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def gpus() -> int:
-    """GPUs that a process started here would see, without asking torch."""
+    """Return how many GPUs a process started here would see, without importing torch."""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t"):
         return 0
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -27,26 +27,18 @@ def gpus() -> int:
 
 
 def command(arguments: list[str]) -> list[str]:
-    """The command line that trains with these arguments."""
-    asked = parse(arguments)
-    seeds = sum(len(parse_seeds(config.train.seeds)) for config in asked.configs)
-    most = asked.configs[0].train.processes or min(seeds, gpus() or cores())
-    processes = 1 if asked.check or asked.list else most
+    """Return the command line of `accelerate launch` that trains with these arguments."""
+    parsed = parse(arguments)
+    seeds = sum(len(parse_seeds(config.train.seeds)) for config in parsed.configs)
+    wanted = parsed.configs[0].train.processes or min(seeds, gpus() or cores())
+    processes = 1 if parsed.check or parsed.list else wanted
     file = "one" if processes == 1 else "gpus" if gpus() else "cpu2"
-    return [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--config_file",
-        str(ROOT / "configs" / "accelerate" / f"{file}.yaml"),
-        "--num_processes",
-        str(processes),
-        str(ROOT / "train.py"),
-        *arguments,
-    ]
+    config_file = ROOT / "configs" / "accelerate" / f"{file}.yaml"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file)]
+    return [*launcher, "--num_processes", str(processes), str(ROOT / "train.py"), *arguments]
 
 
 def train(arguments: list[str]) -> NoReturn:
-    """Become the launcher, so that signals reach it as if it had been typed."""
+    """Replace this process with the launcher, so that signals reach it directly."""
     words = command(arguments)
     os.execv(words[0], words)

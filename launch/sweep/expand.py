@@ -1,7 +1,4 @@
-"""From a sweep file to cells and jobs, and how they differ from what was expanded before.
-
-Must not know how jobs are run, nor torch.
-"""
+"""Expand a sweep file to cells and jobs, and say how they differ from the last expansion."""
 
 import itertools
 import json
@@ -20,136 +17,145 @@ from stn.config.validation import validate
 from stn.config.yaml_files import Sections, build_config, dump_yaml, find_recipe, normalise, overlay, read_yaml
 from stn.runs.files import read_text, write_atomic
 
-DECIDED = {"train": ("seeds", "processes", "time_limit"), "log": ("name", "runs")}
-"""What a sweep says itself."""
+SET_BY_SWEEP = {"train": ("seeds", "processes", "time_limit"), "log": ("name", "runs")}
+"""Keys that the sweep sets; refused in base and grid."""
 
 
 class Cell(NamedTuple):
     sig: str
     config: Config
     setting: str
-    """What tells it from other cells beside architecture and data set."""
-
-
-def _sections(given: dict[str, Any], where: str) -> Sections:
-    """Keys of a configuration, short, dotted or nested."""
-    layers = []
-    for key, value in given.items():
-        section, _, name = str(key).partition(".")
-        layers.append(normalise({section: {name.replace("-", "_"): value}} if name else {key: value}, where))
-    return overlay(*layers)
-
-
-def _text(value: Any) -> str:
-    return " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-
-
-def _build(sweep: Sweep, point: dict[str, Any], runs: str, where: str) -> Config:
-    recipe = point.get("recipe", sweep.recipe)
-    below = read_yaml(find_recipe(str(recipe))) if recipe else {}
-    given = [_sections(one, where) for one in (sweep.base, _without_recipe(point))]
-    own: Sections = {"train": {"seeds": sweep.seeds}, "log": {"name": sweep.name, "runs": runs}}
-    for section, keys in DECIDED.items():
-        for key in keys:
-            if any(key in layer.get(section, {}) for layer in given):
-                raise ValueError(f"{where}: '{key}' is not for base or grid; a sweep says it itself")
-    config = build_config(overlay(below, *given, own), where)
-    validate(config)
-    return config
-
-
-def _without_recipe(given: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if key != "recipe"}
-
-
-def _is_excluded(rule: dict[str, Any], point: dict[str, Any], config: Config, where: str) -> bool:
-    if rule.get("recipe", point.get("recipe")) != point.get("recipe"):
-        return False
-    wanted = _sections(_without_recipe(rule), f"{where}: exclude")
-    same = build_config(wanted, f"{where}: exclude")  # so that 1e-3 is a number here as well
-    return all(getattr(getattr(config, s), k) == getattr(getattr(same, s), k) for s in wanted for k in wanted[s])
-
-
-def cells(sweep: Sweep, runs: str) -> list[Cell]:
-    """Every combination that is not excluded, resolved."""
-    where, faults = f"sweep {sweep.name}", []
-    if sweep.recipe and "recipe" in sweep.grid:
-        raise ValueError(f"{where}: give recipe once, by itself or in the grid")
-    for key in sweep.grid:
-        if not sweep.grid[key]:
-            raise ValueError(f"{where}: grid.{key} has no values")
-    found: dict[str, Cell] = {}
-    used: set[int] = set()
-    varied = [key for key, values in sweep.grid.items() if len(values) > 1 and key not in ("arch", "dataset")]
-    for values in itertools.product(*sweep.grid.values()):
-        point = dict(zip(sweep.grid, values, strict=True))
-        label = ", ".join(f"{key} {_text(value)}" for key, value in point.items()) or "its base"
-        try:
-            config = _build(sweep, point, runs, f"{where}: {label}")
-        except ValueError as error:
-            raise ValueError(str(error) if where in str(error) else f"{where}: {label}: {error}") from None
-        rules = {i for i, rule in enumerate(sweep.exclude) if _is_excluded(rule, point, config, where)}
-        used |= rules
-        if rules:
-            continue
-        try:
-            config = resolve(config)
-        except ValueError as error:
-            faults.append(f"{where}: {label}: {error}")
-            continue
-        cell = Cell(signature(config), config, " ".join(f"{key}={_text(point[key])}" for key in varied))
-        if cell.sig in found:
-            raise ValueError(f"{where}: {label} is the same experiment as an earlier combination")
-        found[cell.sig] = cell
-    if faults:
-        raise ValueError("\n".join([*faults, "exclude leaves combinations out"]))
-    for i, rule in enumerate(sweep.exclude):
-        if i not in used:
-            raise ValueError(f"{where}: exclude {rule} is true of no combination")
-    if not found:
-        raise ValueError(f"{where}: everything is excluded")
-    return list(found.values())
-
-
-def jobs_of(cell: Cell, seeds: list[int], size: int, before: list[Job]) -> list[Job]:
-    """Blocks of a cell's seeds: those of before as far as all of their seeds are wanted, then new ones."""
-    wanted, blocks = set(seeds), []
-    for job in before:
-        block = set(parse_seeds(job.seeds))
-        if block <= wanted:
-            blocks.append(job.seeds)
-            wanted -= block
-    left = sorted(wanted)
-    blocks += [format_seeds(left[i : i + size]) for i in range(0, len(left), size)]
-    config = cell.config
-    blocks.sort(key=lambda block: parse_seeds(block)[0])
-    return [Job(cell.sig, block, config.arch.name, config.data.name, cell.setting) for block in blocks]
+    """The varied keys beside architecture and data set, such as 'optim.lr=0.01'."""
 
 
 class Change(NamedTuple):
+    """An expanded sweep, and its difference from the one on disk."""
+
     plan: Plan
     cells: list[Cell]
     added: list[Job]
     removed: list[Job]
 
 
+def _sections(keys: dict[str, Any], where: str) -> Sections:
+    """Return configuration keys, short, dotted or nested, by section."""
+    layers = []
+    for key, value in keys.items():
+        section, _, name = str(key).partition(".")
+        layers.append(normalise({section: {name.replace("-", "_"): value}} if name else {key: value}, where))
+    return overlay(*layers)
+
+
+def _without_recipe(keys: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in keys.items() if key != "recipe"}
+
+
+def _text(value: Any) -> str:
+    return " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+
+
+def _build_config(sweep: Sweep, point: dict[str, Any], runs: str, where: str) -> Config:
+    """Return the configuration of one combination, not resolved yet."""
+    recipe = point.get("recipe", sweep.recipe)
+    recipe_layer = read_yaml(find_recipe(str(recipe))) if recipe else {}
+    layers = [_sections(keys, where) for keys in (sweep.base, _without_recipe(point))]
+    for section, keys in SET_BY_SWEEP.items():
+        for key in keys:
+            if any(key in layer.get(section, {}) for layer in layers):
+                raise ValueError(f"{where}: '{key}' is not for base or grid; the sweep sets it")
+    set_by_sweep: Sections = {"train": {"seeds": sweep.seeds}, "log": {"name": sweep.name, "runs": runs}}
+    config = build_config(overlay(recipe_layer, *layers, set_by_sweep), where)
+    validate(config)
+    return config
+
+
+def _is_excluded(rule: dict[str, Any], point: dict[str, Any], config: Config, where: str) -> bool:
+    """Whether a combination matches all keys of an entry of ``exclude``."""
+    if rule.get("recipe", point.get("recipe")) != point.get("recipe"):
+        return False
+    wanted = _sections(_without_recipe(rule), f"{where}: exclude")
+    parsed = build_config(wanted, f"{where}: exclude")  # YAML reads 1e-3 as a string: parse it as the grid's values
+    return all(getattr(getattr(config, s), k) == getattr(getattr(parsed, s), k) for s in wanted for k in wanted[s])
+
+
+def _grid_points(sweep: Sweep, where: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return all combinations of the grid's values, each with a label."""
+    if sweep.recipe and "recipe" in sweep.grid:
+        raise ValueError(f"{where}: give recipe once, by itself or in the grid")
+    for key, values in sweep.grid.items():
+        if not values:
+            raise ValueError(f"{where}: grid.{key} has no values")
+    points = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
+    return [(", ".join(f"{key} {_text(value)}" for key, value in p.items()) or "its base", p) for p in points]
+
+
+def build_cells(sweep: Sweep, runs: str) -> list[Cell]:
+    """Return every combination that is not excluded, resolved."""
+    where, errors = f"sweep {sweep.name}", []
+    cells: dict[str, Cell] = {}
+    used_rules: set[int] = set()
+    varied = [key for key, values in sweep.grid.items() if len(values) > 1 and key not in ("arch", "dataset")]
+    for label, point in _grid_points(sweep, where):
+        try:
+            config = _build_config(sweep, point, runs, f"{where}: {label}")
+        except ValueError as error:
+            raise ValueError(str(error) if where in str(error) else f"{where}: {label}: {error}") from None
+        rules = {i for i, rule in enumerate(sweep.exclude) if _is_excluded(rule, point, config, where)}
+        used_rules |= rules
+        if rules:
+            continue
+        try:
+            config = resolve(config)
+        except ValueError as error:
+            errors.append(f"{where}: {label}: {error}")
+            continue
+        cell = Cell(signature(config), config, " ".join(f"{key}={_text(point[key])}" for key in varied))
+        if cell.sig in cells:
+            raise ValueError(f"{where}: {label} is the same experiment as an earlier combination; remove one")
+        cells[cell.sig] = cell
+    if errors:
+        raise ValueError("\n".join([*errors, "add combinations that cannot be trained to exclude"]))
+    for i, rule in enumerate(sweep.exclude):
+        if i not in used_rules:
+            raise ValueError(f"{where}: exclude {rule} matches no combination")
+    if not cells:
+        raise ValueError(f"{where}: exclude leaves no combination")
+    return list(cells.values())
+
+
+def build_jobs(cell: Cell, seeds: list[int], seeds_per_job: int, old_jobs: list[Job]) -> list[Job]:
+    """Return a cell's blocks of seeds: old blocks stay if all of their seeds are wanted, new ones hold the rest."""
+    wanted, blocks = set(seeds), []
+    for job in old_jobs:
+        block = set(parse_seeds(job.seeds))
+        if block <= wanted:
+            blocks.append(job.seeds)
+            wanted -= block
+    rest = sorted(wanted)
+    blocks += [format_seeds(rest[i : i + seeds_per_job]) for i in range(0, len(rest), seeds_per_job)]
+    blocks.sort(key=lambda block: parse_seeds(block)[0])
+    arch, dataset = cell.config.arch.name, cell.config.data.name
+    return [Job(cell.sig, block, arch, dataset, cell.setting) for block in blocks]
+
+
 def expand(path: Path, runs: str) -> Change:
-    """What a file says now, and how that differs from what was expanded before. Writes nothing."""
+    """Expand a sweep file and compare with the last expansion. Writes nothing."""
     sweep = read_sweep(path)
     folder = plan_folder(sweep, runs)
-    before = load_plan(folder).jobs if (folder / "manifest.jsonl").exists() else []
-    found, seeds = cells(sweep, runs), sorted(parse_seeds(sweep.seeds))
-    known: dict[str, list[Job]] = {}
-    for job in before:
-        known.setdefault(job.sig, []).append(job)
-    jobs = [job for cell in found for job in jobs_of(cell, seeds, sweep.seeds_per_job, known.get(cell.sig, []))]
-    old, new = {job.id for job in before}, {job.id for job in jobs}
-    added, removed = [j for j in jobs if j.id not in old], [j for j in before if j.id not in new]
-    return Change(Plan(folder, sweep, jobs), found, added, removed)
+    old_jobs = load_plan(folder).jobs if (folder / "manifest.jsonl").exists() else []
+    cells, seeds = build_cells(sweep, runs), sorted(parse_seeds(sweep.seeds))
+    old_by_sig: dict[str, list[Job]] = {}
+    for job in old_jobs:
+        old_by_sig.setdefault(job.sig, []).append(job)
+    jobs = [job for c in cells for job in build_jobs(c, seeds, sweep.seeds_per_job, old_by_sig.get(c.sig, []))]
+    old_ids, new_ids = {job.id for job in old_jobs}, {job.id for job in jobs}
+    added = [job for job in jobs if job.id not in old_ids]
+    removed = [job for job in old_jobs if job.id not in new_ids]
+    return Change(Plan(folder, sweep, jobs), cells, added, removed)
 
 
 def write(change: Change) -> None:
-    """The manifest last: what it names is there, and has reached the disk."""
+    """Write the plan, the manifest last: whatever it names is on disk before it."""
     plan = change.plan
     for cell in change.cells:
         file, text = plan.folder / "cells" / f"{cell.sig}.yaml", dump_yaml(cell.config)
@@ -158,7 +164,7 @@ def write(change: Change) -> None:
             temporary = file.with_suffix(".tmp")
             temporary.write_text(text)
             temporary.replace(file)
-    os.sync()  # once, not for each of hundreds
+    os.sync()  # once for hundreds of files instead of an fsync for each
     write_atomic(plan.folder / "sweep.yaml", yaml.safe_dump(plan.sweep.model_dump(mode="json"), sort_keys=False))
     rows = "".join(json.dumps(job._asdict()) + "\n" for job in plan.jobs)
     write_atomic(plan.folder / "manifest.jsonl", rows)
