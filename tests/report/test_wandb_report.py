@@ -17,7 +17,7 @@ from launch.report.analysis.read import load
 from launch.report.analysis.sections import build_sections
 from launch.report.output import wandb_report, wandb_spec
 from launch.report.output.wandb_report import MEMORY, SPEC
-from launch.report.output.wandb_spec import title
+from launch.report.output.wandb_spec import report_title
 from stn.runs.directory import RunDir
 from stn.tracking.wandb_run import init_arguments, run_id, values
 from tests.support.paths import ROOT
@@ -42,7 +42,7 @@ def publish(cells: list[Cell], out: Path) -> str:
 
 
 def build(cells: list[Cell]) -> dict[str, Any]:
-    return wandb_spec.build(build_sections(Comparison("two", cells, []), Path("report")))
+    return wandb_spec.build_spec(build_sections(Comparison("two", cells, []), Path("report")))
 
 
 @pytest.fixture
@@ -79,9 +79,9 @@ def spec_on(server: WandbServer) -> dict[str, Any]:
 def test_there_is_one_report_however_often(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
     server.runs[run_id(cells[0].config, cells[0].sig, 0)] = Kept()
     first, second = publish(cells, tmp_path).splitlines()
-    assert first == f"W&B report made: {server.url}/me/stn/reports/Comparison-two--Vmlldzo0"
+    assert first == f"W&B report created: {server.url}/me/stn/reports/Comparison-two--Vmlldzo0"
     absent = "stn_slx (mnist), cnn (mnist_r), stn_slx (mnist_r)"
-    assert second == f"W&B does not have the runs of {absent}: python -m launch wandb-sync"
+    assert second == f"W&B lacks the runs of {absent}; upload: python -m launch wandb-sync"
     ((known, view),) = server.views.items()
     assert (view["displayName"], view["entityName"], view["type"]) == ("Comparison: two", "me", "runs")
 
@@ -101,7 +101,7 @@ def test_there_is_one_report_however_often(server: WandbServer, cells: list[Cell
     assert server.views[known]["displayName"] == "Comparison: two"
 
     server.views["other"] = server.views.pop(known) | {"id": "other", "displayName": "Other"}
-    assert publish(cells, tmp_path).startswith("W&B report made: ")
+    assert publish(cells, tmp_path).startswith("W&B report created: ")
     assert len(server.views) == 2, "it was deleted there; what is not ours is left alone"
     assert server.views["other"]["displayName"] == "Other"
 
@@ -136,8 +136,8 @@ def test_intervals_are_in_markdown_blocks(cells: list[Cell]) -> None:
     assert "W&B cannot draw such intervals" in about
     assert "| architecture | n | mean % | SD | 95 % interval |" in first
     assert "| stn_slx - cnn | 8 |" in first
-    assert "Seeds that are missing: 1; that have failed: 1." in first
-    assert "Seeds that are missing" not in second
+    assert "Missing seeds: 1; failed seeds: 1." in first
+    assert "Missing seeds" not in second
     assert "](" not in first, "a link to a folder of this machine"
 
 
@@ -151,7 +151,9 @@ def test_settings_of_one_architecture_are_told_apart(tmp_path: Path) -> None:
 def test_each_project_has_a_run_set(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
     renamed(cells[:1], "log", wandb_project="apart")
     said = publish(cells, tmp_path)
-    assert said.startswith("no W&B report: W&B has no project me/apart: upload its runs first (wandb-sync); ")
+    assert said.startswith(
+        "no W&B report: W&B has no project me/apart; upload its runs first: python -m launch wandb-sync; "
+    )
     assert (server.views, (tmp_path / SPEC).exists()) == ({}, True)
     server.projects.add("apart")
     publish(cells, tmp_path)
@@ -168,13 +170,13 @@ def picture(path: Path, shade: float) -> None:
 
 
 def test_pictures_are_sent_once_and_shown(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
-    picture(file := tmp_path / "figures" / "forest plot.png", 0.2)
+    picture(file := tmp_path / "figures" / "mnist-pairs.png", 0.2)
     publish(cells, tmp_path)
     *_, ((runs,), (panel,)) = grids(spec_on(server))
     ((known, kept),) = server.runs.items()
-    assert (panel["viewType"], panel["config"]["mediaKeys"]) == ("Media Browser", ["figures/forest-plot"])
+    assert (panel["viewType"], panel["config"]["mediaKeys"]) == ("Media Browser", ["figures/mnist-pairs"])
     assert (conditions(runs), kept.fields["jobType"]) == ({"run:name": known}, "report")
-    sent = kept.rows[-1]["figures/forest-plot"]
+    sent = kept.rows[-1]["figures/mnist-pairs"]
     assert (sent["_type"], sent["path"] in server.stored) == ("image-file", True)
     publish(cells, tmp_path)
     assert len(kept.rows) == 1
@@ -185,7 +187,7 @@ def test_pictures_are_sent_once_and_shown(server: WandbServer, cells: list[Cell]
     publish(cells, tmp_path)
     assert list(server.runs) == [known], "it had been deleted there"
     file.write_bytes(b"torn")
-    assert re.fullmatch(r"no W&B report: .*forest plot.png.*", publish(cells, tmp_path))
+    assert re.fullmatch(r"no W&B report: .*mnist-pairs.png.*", publish(cells, tmp_path))
 
 
 NAME = 'it\'s "<script>alert(1)</script>" = 日本 | ö'
@@ -209,7 +211,7 @@ def test_whatever_names_are_they_do_no_harm(server: WandbServer, cells: list[Cel
     publish(renamed(cells, "log", name=NAME * 10), tmp_path)
     (view,) = server.views.values()
     assert len(view["displayName"]) == 128
-    assert view["displayName"] != title(renamed(cells, "log", name=NAME * 11))
+    assert view["displayName"] != report_title(renamed(cells, "log", name=NAME * 11))
 
 
 @pytest.mark.parametrize(
@@ -223,13 +225,13 @@ def test_whatever_names_are_they_do_no_harm(server: WandbServer, cells: list[Cel
 def test_without_w_and_b_the_spec_is_kept(name, value, says, server, cells, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv(name, value)
     wandb.teardown()
-    end = f"; the same command publishes it then. What it would say: {tmp_path / SPEC}"
+    end = f"; its content is in {tmp_path / SPEC}, rerun this command to publish it"
     assert re.fullmatch(f"no W&B report: .*{says}.*{re.escape(end)}", publish(cells, tmp_path))
     kept = json.loads((tmp_path / SPEC).read_text())
     assert (kept["title"], kept["project"]) == ("Comparison: two", "stn")
     assert grids(kept["spec"])[0][0][0]["grouping"] == [{"section": "config", "name": "arch.value"}]
     assert (server.views, (tmp_path / MEMORY).exists()) == ({}, False)
-    assert publish([], tmp_path) == "no W&B report: there are no run directories"
+    assert publish([], tmp_path) == "no W&B report: no run directories were found"
 
 
 @pytest.mark.slow
@@ -238,7 +240,7 @@ def test_command_line(cells: list[Cell], tmp_path: Path) -> None:
     words = ("report", cells[0].folder.parent, "--out", tmp_path, "--wandb")
     with WandbServer() as server:
         env = server.environment(tmp_path / "home")
-        for word in ("made", "updated"):
+        for word in ("created", "updated"):
             done = launch(*words, cwd=ROOT, **env)
             assert (done.returncode, done.stderr, len(server.views)) == (0, "", 1)
             assert f"W&B report {word}: {server.url}/me/stn/reports/Comparison-two--" in done.stdout

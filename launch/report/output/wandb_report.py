@@ -1,7 +1,7 @@
-"""The comparison as a report on W&B: there is one of it, however often it is published.
+"""Publishes a comparison as a W&B report, and updates the same report each time.
 
-Owns wandb_report.json beside the report, which knows the one on the server and may be deleted, and
-wandb_report_spec.json, what could not be published. Must not know what the report says, nor how seeds are sent.
+Owns wandb_report.json in the report's folder, which identifies the report on the server and may be deleted, and
+wandb_report_spec.json, the content of a report that could not be published.
 """
 
 import json
@@ -13,7 +13,15 @@ from typing import Any
 from urllib.parse import quote
 
 from launch.report.analysis.sections import Section
-from launch.report.output.wandb_spec import build, cells_of, digest, library, picture_run, projects, title
+from launch.report.output.wandb_spec import (
+    build_spec,
+    cells_of,
+    digest,
+    figure_run,
+    load_library,
+    projects,
+    report_title,
+)
 from launch.wandb.client import UPLOAD, Server, scratch
 from stn.runs.files import read_json, write_atomic
 from stn.tracking.wandb_run import QUIET, run_id
@@ -21,10 +29,10 @@ from stn.tracking.wandb_run import QUIET, run_id
 MEMORY, SPEC = "wandb_report.json", "wandb_report_spec.json"
 
 
-class Site(Server):
-    """W&B's server, as far as reports are concerned."""
+class ReportServer(Server):
+    """The reports of W&B's server."""
 
-    def graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+    def _graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         from wandb_workspaces._graphql import execute_graphql
 
         with self._or_one_line():
@@ -33,81 +41,81 @@ class Site(Server):
     def project_id(self, name: str) -> Any:
         from wandb_workspaces.reports.v2 import gql
 
-        found = self.graphql(gql.projectInternalId, {"entityName": self.entity, "projectName": name}).get("project")
-        if not found:
-            raise FileNotFoundError(f"W&B has no project {self.entity}/{name}: upload its runs first (wandb-sync)")
-        return found["internalId"]
+        variables = {"entityName": self.entity, "projectName": name}
+        project = self._graphql(gql.projectInternalId, variables).get("project")
+        if not project:
+            command = "python -m launch wandb-sync"
+            raise FileNotFoundError(f"W&B has no project {self.entity}/{name}; upload its runs first: {command}")
+        return project["internalId"]
 
-    def find(self, project: str, known: str | None, name: str) -> Any:
-        """The report that has this id, else one of this title."""
+    def find(self, project: str, known: str | None, title: str) -> Any:
+        """Return the report with this id, or else one with this title, or None."""
         with self._or_one_line():
-            reports = sorted(self.api.reports(f"{self.entity}/{project}"), key=lambda one: one.id != known)
-        return next((one for one in reports if known == one.id or name == one.display_name), None)
+            reports = list(self.api.reports(f"{self.entity}/{project}"))
+        same_title = [report for report in reports if report.display_name == title]
+        return next((report for report in reports if report.id == known), next(iter(same_title), None))
 
-    def save(self, old: Any, project: str, name: str, spec: dict[str, Any]) -> dict[str, str]:
-        """Make it, or make the old one anew; what to remember of it."""
+    def save(self, old: Any, project: str, title: str, spec: dict[str, Any]) -> dict[str, str]:
+        """Create a report, or overwrite the old one; return what identifies it."""
         from wandb_workspaces._graphql import get_app_url
         from wandb_workspaces.reports.v2 import gql
 
-        about = {"id": old.id if old else None, "name": old.name if old else uuid.uuid4().hex[:12], "type": "runs"}
-        about |= {"entityName": self.entity, "projectName": project, "displayName": name, "description": ""}
-        known = self.graphql(gql.upsert_view, about | {"spec": json.dumps(spec)})["upsertView"]["view"]["id"]
-        words = re.sub(r"\W+", "-", name).strip("-")
-        path = quote(f"{self.entity}/{project}/reports/{words}--{known.rstrip('=')}")
-        return {"id": known, "project": project, "url": f"{get_app_url(self.api).rstrip('/')}/{path}"}
+        view = {"id": old.id if old else None, "name": old.name if old else uuid.uuid4().hex[:12], "type": "runs"}
+        view |= {"entityName": self.entity, "projectName": project, "displayName": title, "description": ""}
+        saved = self._graphql(gql.upsert_view, view | {"spec": json.dumps(spec)})["upsertView"]["view"]["id"]
+        words = re.sub(r"\W+", "-", title).strip("-")
+        path = quote(f"{self.entity}/{project}/reports/{words}--{saved.rstrip('=')}")
+        return {"id": saved, "project": project, "url": f"{get_app_url(self.api).rstrip('/')}/{path}"}
 
-    def send_pictures(self, project: str, run: str, pictures: dict[str, Path]) -> None:
-        about = {"project": project, "entity": self.entity, "id": run, "name": run, "job_type": "report"}
-        how = {"mode": "online", "resume": "allow", "reinit": "create_new", "dir": self.folder}
-        images = {key: self.wandb.Image(str(path)) for key, path in pictures.items()}  # says itself which is damaged
+    def send_figures(self, project: str, run: str, figures: dict[str, Path]) -> None:
+        identity = {"project": project, "entity": self.entity, "id": run, "name": run, "job_type": "report"}
+        options = {"mode": "online", "resume": "allow", "reinit": "create_new", "dir": self.folder}
+        images = {key: self.wandb.Image(str(path)) for key, path in figures.items()}  # names a damaged file itself
         with self._or_one_line():
-            opened = self.wandb.init(**about, **how, settings=self.wandb.Settings(**{**QUIET, **UPLOAD}))
+            opened = self.wandb.init(**identity, **options, settings=self.wandb.Settings(**{**QUIET, **UPLOAD}))
             opened.log(images)
             opened.finish()
 
 
-def _pictures(out: Path) -> dict[str, Path]:
-    """Those of the local report, by what W&B is to call them."""
-    return {f"figures/{re.sub('[^A-Za-z0-9_.-]', '-', one.stem)}": one for one in sorted(out.glob("figures/*.png"))}
-
-
 def _publish(
-    site: Site, sections: list[Section], pictures: dict[str, Path], memory: dict[str, Any]
+    server: ReportServer, sections: list[Section], figures: dict[str, Path], memory: dict[str, Any]
 ) -> tuple[dict, str]:
-    """What to remember of it, and what to say."""
+    """Return what to remember of the report, and the message to the user."""
     cells = cells_of(sections)
-    ids = {project: site.project_id(project) for project in projects(cells)}
+    title, run = report_title(cells), figure_run(cells)
+    ids = {project: server.project_id(project) for project in projects(cells)}
     home = memory["project"] if memory.get("project") in ids else next(iter(ids))
-    run, stamp = picture_run(cells), digest(b"".join(key.encode() + one.read_bytes() for key, one in pictures.items()))
-    if pictures and (memory.get("pictures") != stamp or not site.ask(home, [run])):
-        site.send_pictures(home, run, pictures)
-    first = {run_id(cell.config, cell.sig, min(cell.rows)): cell for cell in cells if cell.rows}
-    there = {known for project in ids for known in site.ask(project, list(first))}
-    absent = [f"{cell.label} ({cell.dataset})" for known, cell in first.items() if known not in there]
-    old = site.find(home, memory.get("id"), title(cells))
-    made = site.save(old, home, title(cells), build(sections, pictures, home, str(site.entity), ids))
-    lines = [f"W&B report {'updated' if old else 'made'}: {made['url']}"]
-    lines += [f"W&B does not have the runs of {', '.join(absent)}: python -m launch wandb-sync"] if absent else []
-    return made | {"pictures": stamp}, "\n".join(lines)
+    stamp = digest(b"".join(key.encode() + path.read_bytes() for key, path in figures.items()))
+    if figures and (memory.get("pictures") != stamp or not server.ask(home, [run])):
+        server.send_figures(home, run, figures)
+    first_runs = {run_id(cell.config, cell.sig, min(cell.rows)): cell for cell in cells if cell.rows}
+    uploaded = {known for project in ids for known in server.ask(project, list(first_runs))}
+    absent = [f"{cell.label} ({cell.dataset})" for known, cell in first_runs.items() if known not in uploaded]
+    old = server.find(home, memory.get("id"), title)
+    saved = server.save(old, home, title, build_spec(sections, figures, home, str(server.entity), ids))
+    lines = [f"W&B report {'updated' if old else 'created'}: {saved['url']}"]
+    lines += [f"W&B lacks the runs of {', '.join(absent)}; upload: python -m launch wandb-sync"] if absent else []
+    return saved | {"pictures": stamp}, "\n".join(lines)
 
 
 def publish(sections: list[Section], out: Path) -> str:
-    """Make or update the report, or write its spec where W&B cannot be reached; what to tell the user."""
+    """Create or update the W&B report, or write its spec if W&B cannot be reached; return a message to the user."""
     cells = cells_of(sections)
     if not cells:
-        return "no W&B report: there are no run directories"
-    library()
-    pictures = _pictures(out)
+        return "no W&B report: no run directories were found"
+    load_library()
+    paths = [out / "figures" / name for section in sections for name in section.figures.values()]
+    figures = {f"figures/{path.stem}": path for path in paths if path.is_file()}
     os.environ.setdefault("WANDB_SILENT", "true")
     try:
         if (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled"):
             raise ConnectionError(f"WANDB_MODE is {mode}")
         with scratch() as folder:
-            known, said = _publish(Site(folder), sections, pictures, read_json(out / MEMORY))
+            saved, message = _publish(ReportServer(folder), sections, figures, read_json(out / MEMORY))
     except OSError as error:
-        about = {"title": title(cells), "project": projects(cells)[0], "spec": build(sections, pictures)}
-        write_atomic(out / SPEC, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        return f"no W&B report: {error}; the same command publishes it then. What it would say: {out / SPEC}"
+        kept = {"title": report_title(cells), "project": projects(cells)[0], "spec": build_spec(sections, figures)}
+        write_atomic(out / SPEC, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+        return f"no W&B report: {error}; its content is in {out / SPEC}, rerun this command to publish it"
     (out / SPEC).unlink(missing_ok=True)
-    write_atomic(out / MEMORY, json.dumps(known) + "\n")
-    return said
+    write_atomic(out / MEMORY, json.dumps(saved) + "\n")
+    return message
