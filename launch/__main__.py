@@ -23,7 +23,7 @@ def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
     Args:
         sweeps: Names, files or folders of sweeps, or run directories.
     """
-    run_dirs = sync.find([_runs_folder(path, runs) for path in sweeps])
+    run_dirs = sync.uploadable_runs([_runs_folder(path, runs) for path in sweeps])
     if not run_dirs:
         usage = "nothing; usage: python -m launch wandb-sync PATH..."
         raise ValueError(f"no run directory in {', '.join(sweeps) or usage}")

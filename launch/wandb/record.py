@@ -1,7 +1,6 @@
-"""What W&B is to have of a run directory: from config.yaml, metrics.jsonl and results.jsonl.
+"""What a run directory has to send to W&B: from config.yaml, metrics.jsonl and results.jsonl.
 
-Owns wandb-sync.json beside them, which spares questions: it keeps what the server has said that it has, and
-may be deleted. Must not know the network.
+wandb-sync.json beside them remembers what the server has confirmed, which saves requests; it may be deleted.
 """
 
 import json
@@ -15,62 +14,66 @@ from stn.runs.files import read_json, read_rows, write_atomic
 from stn.tracking.wandb_run import KINDS, position, run_id
 
 
-class Seed:
-    """What the record has of a seed."""
+class SeedRecord:
+    """The rows and the result of one seed."""
 
     def __init__(self, config: Config, sig: str, seed: int, rows: list[Row], result: Row | None) -> None:
         self.config, self.sig, self.seed, self.rows, self.result = config, sig, seed, rows, result
         self.id, self.last = run_id(config, sig, seed), max(map(position, rows), default=-1)
 
-    def is_on(self, server: dict[str, Any]) -> bool:
-        """Whether the server has all of it."""
-        run = server.get(self.id)
+    def is_complete(self, server_runs: dict[str, Any]) -> bool:
+        """Whether the server has all rows and, if the seed has ended, its result."""
+        run = server_runs.get(self.id)
         if run is None or (run.historyKeys or {}).get("lastStep", -1) < self.last:
             return False
-        ended = self.result is None or run.state in ("finished", "failed")
-        return ended and (self.result is None or run.summary.get("status") == self.result.get("status"))
+        if self.result is None:
+            return True
+        return run.state in ("finished", "failed") and run.summary.get("status") == self.result.get("status")
 
 
-class Record:
-    """A run directory, as it is now."""
+class RunRecord:
+    """The seeds of a run directory, as it is now, that the server has not confirmed."""
 
-    def __init__(self, run: RunDir, place: str, elsewhere: set[int]) -> None:
+    def __init__(self, run: RunDir, address: str, finished_elsewhere: set[int]) -> None:
         self.run, self.marker = run, run.path / "wandb-sync.json"
         self.config, self.sig = load_yaml(run.config), run.path.parent.name
         self.project = self.config.log.wandb_project
-        self.place = f"{place}/{self.project}"
-        self.stamp: list[list[int]] | None = [
-            [f.stat().st_size, f.stat().st_mtime_ns] for f in (run.metrics, run.results) if f.exists()
-        ]
+        self.address = f"{address}/{self.project}"
+        files = [file.stat() for file in (run.metrics, run.results) if file.exists()]
+        self.stamp: list[list[int]] | None = [[stat.st_size, stat.st_mtime_ns] for stat in files]
         known = read_json(self.marker)
-        known = known if known.get("place") == self.place else {}  # not what another server has
+        if known.get("place") != self.address:  # confirmed by another server
+            known = {}
         self.done: dict[str, str] = known.get("done", {})
-        self.seeds: list[Seed] = []
-        if self.config.log.wandb == "disabled" or known.get("stamp") == self.stamp:
-            return
-        results = run.rows()
+        unchanged = known.get("stamp") == self.stamp
+        skip = self.config.log.wandb == "disabled" or unchanged
+        self.seeds = [] if skip else self._unconfirmed(finished_elsewhere)
+
+    def _unconfirmed(self, finished_elsewhere: set[int]) -> list[SeedRecord]:
+        results = self.run.rows()
         rows: dict[int, list[Row]] = {seed: [] for seed in results}
-        for row in read_rows(run.metrics):
+        for row in read_rows(self.run.metrics):
             if row.get("kind") in KINDS:
                 rows.setdefault(row["seed"], []).append(row)
-        for seed, own in sorted(rows.items()):
-            result = results.get(seed)
-            left_behind = result is None and seed in elsewhere  # another block of seeds began it anew
-            if not left_behind and (result is None or self.done.get(str(seed)) != result.get("status")):
-                self.seeds.append(Seed(self.config, self.sig, seed, own, result))
+        # A seed without a result here may have been trained anew in another block, whose rows then count.
+        for seed in finished_elsewhere - results.keys():
+            rows.pop(seed, None)
+        confirmed = {seed for seed, result in results.items() if self.done.get(str(seed)) == result.get("status")}
+        seeds = sorted(rows.keys() - confirmed)
+        return [SeedRecord(self.config, self.sig, seed, rows[seed], results.get(seed)) for seed in seeds]
 
-    def mark(self, server: dict[str, Any]) -> bool:
-        """Keep what the server has said; whether that is everything."""
-        there = [seed for seed in self.seeds if seed.is_on(server)]
-        self.done |= {str(s.seed): s.result.get("status", "") for s in there if s.result}
-        whole = len(there) == len(self.seeds)
-        if there:
-            known = {"place": self.place, "stamp": self.stamp if whole else None, "done": self.done}
-            with suppress(OSError):  # somebody else's directory: the server is asked again next time
+    def confirm(self, server_runs: dict[str, Any]) -> bool:
+        """Remember what the server has; return whether it has everything."""
+        complete = [seed for seed in self.seeds if seed.is_complete(server_runs)]
+        self.done |= {str(seed.seed): seed.result.get("status", "") for seed in complete if seed.result}
+        everything = len(complete) == len(self.seeds)
+        if complete:
+            known = {"place": self.address, "stamp": self.stamp if everything else None, "done": self.done}
+            with suppress(OSError):  # a directory that we cannot write: the server is asked again next time
                 write_atomic(self.marker, json.dumps(known) + "\n")
-        return whole
+        return everything
 
-    def drop(self, seed: Seed) -> None:
-        """Leave a seed out, so that the directory is looked at again next time."""
+    def drop(self, seed: SeedRecord) -> None:
+        """Give a seed up for now; without a stamp the directory is read again next time."""
         self.seeds.remove(seed)
         self.stamp = None

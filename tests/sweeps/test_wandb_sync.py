@@ -13,7 +13,7 @@ import psutil
 import pytest
 import wandb
 
-from launch.wandb.sync import find, sync
+from launch.wandb.sync import sync, uploadable_runs
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Log
 from stn.config.yaml_files import dump_yaml
@@ -220,7 +220,7 @@ def test_what_is_not_sent(server: WandbServer, tmp_path: Path) -> None:
     own_files.mkdir(parents=True)
     shutil.copy(begun.config, own_files)
     shutil.copy(begun.metrics, own_files)
-    runs = find([str(tmp_path / "runs"), str(again.path)])
+    runs = uploadable_runs([str(tmp_path / "runs"), str(again.path)])
     assert [run.path.name for run in runs] == ["0", "0-1", "7"]
     assert sync(runs, print) == (6 + 3, 2, 0)
     assert (history(server, 0), history(server, 1)) == (whole(200), whole(100))
@@ -276,7 +276,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert no_key.stderr == "error: not logged in to W&B: run `wandb login` on this machine first\n"
     down = launch(run.path, **env)
     assert (down.returncode, down.stdout) == (1, "")
-    assert down.stderr.startswith("error: W&B does not answer; nothing is lost, call again: ")
+    assert down.stderr.startswith("error: W&B does not answer; nothing is lost, run the same command again: ")
     assert len(down.stderr.splitlines()) == 1
     none = launch(tmp_path / "home", **env)
     assert none.returncode == 2

@@ -35,7 +35,7 @@ class ReportServer(Server):
     def _graphql(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
         from wandb_workspaces._graphql import execute_graphql
 
-        with self._or_one_line():
+        with self.one_line_errors():
             return execute_graphql(self.api, query, variables)
 
     def project_id(self, name: str) -> Any:
@@ -50,7 +50,7 @@ class ReportServer(Server):
 
     def find(self, project: str, known: str | None, title: str) -> Any:
         """Return the report with this id, or else one with this title, or None."""
-        with self._or_one_line():
+        with self.one_line_errors():
             reports = list(self.api.reports(f"{self.entity}/{project}"))
         same_title = [report for report in reports if report.display_name == title]
         return next((report for report in reports if report.id == known), next(iter(same_title), None))
@@ -71,7 +71,7 @@ class ReportServer(Server):
         identity = {"project": project, "entity": self.entity, "id": run, "name": run, "job_type": "report"}
         options = {"mode": "online", "resume": "allow", "reinit": "create_new", "dir": self.folder}
         images = {key: self.wandb.Image(str(path)) for key, path in figures.items()}  # names a damaged file itself
-        with self._or_one_line():
+        with self.one_line_errors():
             opened = self.wandb.init(**identity, **options, settings=self.wandb.Settings(**{**QUIET, **UPLOAD}))
             opened.log(images)
             opened.finish()
@@ -86,10 +86,10 @@ def _publish(
     ids = {project: server.project_id(project) for project in projects(cells)}
     home = memory["project"] if memory.get("project") in ids else next(iter(ids))
     stamp = digest(b"".join(key.encode() + path.read_bytes() for key, path in figures.items()))
-    if figures and (memory.get("pictures") != stamp or not server.ask(home, [run])):
+    if figures and (memory.get("pictures") != stamp or not server.runs(home, [run])):
         server.send_figures(home, run, figures)
     first_runs = {run_id(cell.config, cell.sig, min(cell.rows)): cell for cell in cells if cell.rows}
-    uploaded = {known for project in ids for known in server.ask(project, list(first_runs))}
+    uploaded = {known for project in ids for known in server.runs(project, list(first_runs))}
     absent = [f"{cell.label} ({cell.dataset})" for known, cell in first_runs.items() if known not in uploaded]
     old = server.find(home, memory.get("id"), title)
     saved = server.save(old, home, title, build_spec(sections, figures, home, str(server.entity), ids))
