@@ -6,6 +6,7 @@ Read ``train_block`` from top to bottom: it is the whole loop. S seed, B batch, 
 """
 
 import sys
+from functools import partial
 
 from stn.config import command_line
 
@@ -23,29 +24,27 @@ from stn.config.fields import steps_of
 from stn.config.resolve import resolve
 from stn.config.schema import Config
 from stn.config.signature import signature
-from stn.config.yaml_files import dump_yaml
 from stn.data.stream import Batch, Stream
 from stn.evaluation.accuracy import evaluate
 from stn.evaluation.transformer_metrics import final_transformer_metrics, transform_snapshots
 from stn.models.build import build_model
 from stn.multiseed.model import StackedModel, with_penalty
-from stn.runs import provenance
 from stn.runs.directory import Row
-from stn.runs.files import write_atomic
-from stn.runs.trials import Trial, block_label, blocks, build_trials, group_by_run
+from stn.runs.trials import Trial, block_label, build_trials, group_by_run
 from stn.tracking.console import say, warn
 from stn.tracking.log import Log
-from stn.training import checkpoints, optimizer
-from stn.training.block_size import choose_block_size
+from stn.training import checkpoints
+from stn.training.blocks import lock_unfinished, plan_blocks
 from stn.training.checkpointer import Checkpointer
 from stn.training.cuda_graph import GraphedStep
+from stn.training.optimizer import SeedOptimiser, clip_gradients, learning_rate
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
 
 
-def gradients(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple:
-    """Add up the gradients of a batch, in parts if asked; each seed's mean loss and share of hits, [S]."""
+def backward(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple:
+    """Accumulate the gradients of a batch; return each seed's mean loss and share of hits, [S]."""
     losses, hits = [], []
     parts = batch.parts(config.optim.accumulate)
     for i, part in enumerate(parts):
@@ -53,124 +52,111 @@ def gradients(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch
             logits_SBK, penalty_SB = with_penalty(forward(part.x_SBCHW, clock, part.row_B))
             S, B, K = logits_SBK.shape
             logits_MK, y_M = logits_SBK.reshape(S * B, K), part.y_SB.reshape(S * B)
-            each_M = F.cross_entropy(logits_MK, y_M, reduction="none", label_smoothing=config.optim.label_smoothing)
-            loss_S = ((each_M.view(S, B) + penalty_SB) * part.weight_B).sum(1)
+            loss_M = F.cross_entropy(logits_MK, y_M, reduction="none", label_smoothing=config.optim.label_smoothing)
+            loss_S = ((loss_M.view(S, B) + penalty_SB) * part.weight_B).sum(1)
             runtime.accelerator.backward(loss_S.sum())
         losses.append(loss_S.detach())
         hits.append((logits_MK.detach().argmax(-1).eq(y_M).view(S, B) * part.weight_B).sum(1))
     return torch.stack(losses).sum(0), torch.stack(hits).sum(0)
 
 
-def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> list[Row]:
-    """Train a block of seeds as one network; result rows of those that finished or failed."""
+def due(every: str, step: int, steps: int) -> bool:
+    return step % steps_of(every) == 0 or step == steps
+
+
+def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
+    """Train a block of seeds as one network; write the results of those that finish or fail."""
     config, seeds = trials[0].config, [trial.seed for trial in trials]
     steps = config.train.steps
     assert steps is not None
 
     # ---- data, model, optimiser
     dataset = build_dataset(config.data.name)
+    build = partial(build_model, config.arch, dataset.shape, dataset.classes)
     stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
-    model = StackedModel(
-        lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds, runtime.device, runtime.dtype
-    )
+    model = StackedModel(build, seeds, runtime.device, runtime.dtype)
     if config.train.compile:
         model.compiled = {}
-    optimiser = optimizer.SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
+    optimiser = SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
     forward, stepper = runtime.prepare(model, optimiser)
-    metrics = RunningMetrics(seeds, runtime, "val" if config.data.validation else "test")
+    metrics = RunningMetrics(seeds, runtime, "val" if config.data.validation else "test", config.log.grad_norm)
 
-    # ---- one step, on the device alone
+    # ---- one step, without a host sync
     def update() -> None:
         stepper.zero_grad()
-        loss_S, hits_S = gradients(config, runtime, forward, stream.draw(), stream.clock)
-        if config.optim.clip:
+        loss_S, hits_S = backward(config, runtime, forward, stream.draw(), stream.clock)
+        norm_S = None
+        if config.optim.clip or config.log.grad_norm:
             runtime.accelerator.unscale_gradients(stepper)
-            optimizer.clip_gradients(model, config.optim.clip)
+            norm_S = clip_gradients(model, config.optim.clip)
         stepper.step()
-        metrics.add(stream.clock, loss_S, hits_S)
+        metrics.add(stream.clock, loss_S, hits_S, norm_S)
 
-    step_graph = GraphedStep(update, runtime.device, runtime.replays(config), warn)
+    graphed_step = GraphedStep(update, runtime.device, runtime.can_graph(config), warn)
 
     # ---- resume
-    checkpointer = Checkpointer(trials, runtime, model, optimiser, metrics, steps)
+    checkpointer = Checkpointer(trials, runtime, model, optimiser, metrics)
     step = checkpointer.load()
     if step:
-        say(f"{block_label(trials)} goes on at step {step} of {steps}")
+        say(f"{block_label(trials)} resumes at step {step} of {steps}")
 
     # ---- the loop
     model.train()
     with Log(trials, step, runtime.writes) as log:
-        if step == 0 and runtime.writes:
+        if step == 0:
             log.rows(transform_snapshots(model, stream, 0), sinks=False)
         metrics.tick(training=False)
         while step < steps and metrics.alive() and not stop.due(step):
             size = stream.seek(step)
-            step_graph(size)
+            graphed_step(size)
             metrics.count(size * len(seeds))
             step += 1
 
             epoch = step / stream.steps_per_epoch
             if due(config.log.every, step, steps):
-                lrs = [optimizer.learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
+                lrs = [learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
                 log.rows(metrics.train_rows(step, epoch, lrs))
             if due(config.eval.every, step, steps):
                 metrics.tick(training=True)
-                scores = evaluate(model, stream, config.eval.batch_size, runtime)
-                log.rows(metrics.eval_rows(step, epoch, scores))
+                log.rows(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval.batch_size, runtime)))
+                if config.checkpoint.keep_best:
+                    checkpointer.save_best()
                 metrics.tick(training=False)
-            if runtime.writes and (due(config.eval.every, step, steps) or step == steps // 2):
+            if due(config.eval.every, step, steps) or step == steps // 2:
                 log.rows(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
-                checkpointer.save(step, config.checkpoint.keep)
+                checkpointer.save(step)
 
-        # ---- leave
-        rows: list[Row] = []
+        # ---- stopped: save; finished or failed: write the results
         if step < steps and metrics.alive():
-            checkpointer.save(step, config.checkpoint.keep)
+            checkpointer.save(step)
         else:
-            looks, poses = final_transformer_metrics(
+            transformer_metrics, poses = final_transformer_metrics(
                 model, stream, step, config.eval.batch_size, runtime, metrics.failed
             )
             log.rows(poses, sinks=False)
+            facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
+            facts |= {"mode": runtime.mode, "world_size": runtime.processes}
+            results: list[Row] = []
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
-                facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
-                facts |= {"mode": runtime.mode, "world_size": runtime.processes}
-                facts["weights_sha256"] = checkpoints.digest(weights)
-                rows.append(trial.identity() | facts | metrics.result(s) | looks[s])
+                row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
+                results.append(row | metrics.result(s) | transformer_metrics[s])
                 if runtime.writes and trial.run.may_write():
                     checkpoints.save_final(trial.run, trial.seed, weights)
-                    trial.run.add_result(rows[-1])
-        log.close(rows)
+                    trial.run.add_result(results[-1])
+            log.close(results)
     runtime.accelerator.free_memory()
-    return rows
-
-
-def due(every: str, step: int, steps: int) -> bool:
-    return step % steps_of(every) == 0 or step == steps
 
 
 def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
-    """Train the seeds that are not finished, block by block; the exit code."""
-    todo: list[Trial] = []
-    for group in group_by_run(trials):
-        run, seeds = group[0].run, {trial.seed for trial in group}
-        if runtime.writes and seeds - set(run.finished()):
-            run.lock(tell=say)
-            checkpoints.drop_torn(run)
-            write_atomic(run.config, dump_yaml(group[0].config))
-            write_atomic(run.env, provenance.environment_json(sig=group[0].sig, **runtime.facts()))
-        # Under the lock: another copy may have finished some in the meantime.
-        done = runtime.from_writer(set(run.finished()) if runtime.writes else set())
-        todo += [trial for trial in group if trial.seed not in done]
-    if todo:
-        saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in todo] if runtime.writes else []
-        most = choose_block_size(todo, runtime) if runtime.writes else 0
-        for block in blocks(todo, runtime.from_writer(most), runtime.from_writer(saved)):
-            train_block(runtime, stop, block)
-            if stop.reason:
-                break
-    return wrap_up(trials, stop.reason, {trial.sig for trial in todo}) if runtime.writes else 0
+    """Train the seeds that are not finished, block by block; return the exit code."""
+    unfinished = lock_unfinished(runtime, trials)
+    for block in plan_blocks(runtime, unfinished):
+        train_block(runtime, stop, block)
+        if stop.reason:
+            break
+    return wrap_up(trials, stop.reason, {trial.sig for trial in unfinished}) if runtime.writes else 0
 
 
 def main() -> int:
@@ -179,12 +165,12 @@ def main() -> int:
             return list_names()
         configs = [resolve(config) for config in command.configs]
         if len({signature(config) for config in configs}) < len(configs):
-            raise ValueError("two of the settings are the same")
+            raise ValueError("two --lr / --optim.weight-decay combinations resolve to the same configuration; drop one")
         if command.check:
             return check(configs)
         runtime = Runtime(configs[0], len(build_trials(configs)))
         dataset = build_dataset(configs[0].data.name)
-        build_model(configs[0].arch, dataset.shape, dataset.classes)  # whatever is wrong, before there is a directory
+        build_model(configs[0].arch, dataset.shape, dataset.classes)  # fails before there is a run directory
     except ValueError as error:
         command_line.fail(error)
     try:
@@ -193,8 +179,8 @@ def main() -> int:
     except ValueError as error:
         command_line.fail(error, everywhere=True)
     trials = build_trials(configs, *runtime.share)
-    wishes = [group[0].run.leave for group in group_by_run(trials)]
-    stop = Stop(wishes, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
+    stop_requests = [group[0].run.leave for group in group_by_run(trials)]
+    stop = Stop(stop_requests, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
     stop.listen()
     try:
         code = train(runtime, stop, trials)

@@ -93,4 +93,5 @@ def summary(done: list[tuple[Trial, Row]]) -> None:
                 say(f"{name:9s} {path}")
     for _, row in done:
         if row["status"] == "failed":
-            say(f"seed {row['seed']} of {row['sig']} failed: {row['reason']}")
+            advice = "; rerun with a lower --lr or --optim.clip" * row["reason"].startswith("non-finite loss")
+            say(f"seed {row['seed']} of {row['sig']} failed: {row['reason']}{advice}")

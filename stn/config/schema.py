@@ -169,6 +169,8 @@ class Checkpoint(Section):
     """Time between checkpoints."""
     keep: Annotated[int, Field(ge=2)] = 2
     """Checkpoints kept of each seed; a damaged newest one falls back to the one before."""
+    keep_best: bool = False
+    """Keep the weights of each seed's best evaluation; without data.validation that is chosen on the test set."""
 
 
 class Log(Section):
@@ -180,6 +182,8 @@ class Log(Section):
     """Experiment: the folder under runs, the W&B groups' first word and tag; None: architecture-dataset."""
     every: Duration = "50 steps"
     """Time between rows of training metrics."""
+    grad_norm: bool = False
+    """Log grad_norm, the norm of each seed's gradient before clipping: the mean over the steps since the last row."""
     wandb: Literal["auto", "disabled", "offline", "online"] = "auto"
     """Weights & Biases; auto: online when logged in, else offline."""
     wandb_project: str = "stn"

@@ -38,7 +38,8 @@ class ConsoleSink:
 
     def rows(self, rows: list[Row]) -> None:
         row = rows[0]
-        mean = {key: sum(r[key] for r in rows) / len(rows) for key in row if isinstance(row[key], float)}
+        shared = [key for key in row if all(isinstance(r.get(key), float) for r in rows)]
+        mean = {key: sum(r[key] for r in rows) / len(rows) for key in shared}
         if row["kind"] == "train":
             text = f"loss {mean['loss']:.4f}  acc {mean['acc']:.2%}  {row['images_per_s']:,.0f} images/s"
         else:

@@ -1,11 +1,12 @@
-"""Saving a block of trials and going on from what was saved. Must not know what is trained."""
+"""Saving and resuming a block of seeds: which files are written when, and in which order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from stn.config.seed_list import format_seeds
 from stn.multiseed.model import StackedModel
 from stn.runs.trials import Trial, group_by_run
 from stn.training import checkpoints
+from stn.training.checkpoints import SeedCheckpoint, Tensors
 from stn.training.optimizer import SeedOptimiser
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
@@ -13,51 +14,69 @@ from stn.training.runtime import Runtime
 
 @dataclass
 class Checkpointer:
-    """A block's model, optimiser and metrics as one thing that can be saved and loaded."""
+    """Saves and loads a block's model, optimiser and running metrics. All methods are collective."""
 
     trials: list[Trial]
     runtime: Runtime
     model: StackedModel
     optimiser: SeedOptimiser
     metrics: RunningMetrics
-    steps: int
+    best: dict[int, Tensors] = field(default_factory=dict)
+    """By index: the weights of the best evaluation, where they are kept."""
 
     def load(self) -> int:
-        """Go on from the newest checkpoint, as the writing rank finds it; the step, 0 where there is none."""
-        places = [(trial.run, trial.seed) for trial in self.trials]
-        saved = self.runtime.from_writer(checkpoints.load_newest(places) if self.runtime.writes else [])
-        step = saved[0].progress["step"] if saved else 0
-        for s, one in enumerate(saved):
-            self.model.load_weights(s, one.model)
-            self.optimiser.load_state_of(s, one.optimiser)
-        if saved:
-            self.metrics.load([one.progress for one in saved])
-            if scaler := self.runtime.accelerator.scaler:  # of fp16
-                scaler.load_state_dict(saved[0].progress["scaler"])
+        """Resume from the newest checkpoint that the writing rank finds; return its step, 0 if there is none."""
+        members = [(trial.run, trial.seed) for trial in self.trials]
+        saved = self.runtime.from_writer(checkpoints.load_newest(members) if self.runtime.writes else [])
+        step = saved[0].header["step"] if saved else 0
+        for s, checkpoint in enumerate(saved):
+            self.model.load_weights(s, checkpoint.model)
+            self.optimiser.load_seed_state(s, checkpoint.optim)
+        self.metrics.load_state_dicts([checkpoint.header for checkpoint in saved])
+        if saved and (scaler := self.runtime.accelerator.scaler):  # of fp16
+            scaler.load_state_dict(saved[0].header["scaler"])
         if self.runtime.writes:
-            for run, seed in places:
+            for run, seed in members:
                 checkpoints.drop_steps(run, seed, after=step)
+            if self.trials[0].config.checkpoint.keep_best:
+                self.best = {s: checkpoint.best for s, checkpoint in enumerate(saved) if checkpoint.best}
+                for s in range(len(members)):  # best.safetensors may be of a step that is about to be trained again
+                    self._write_best(s)
             for group in group_by_run(self.trials):
                 group[0].run.cut_metrics([trial.seed for trial in group], step or -1)
-            self._tell(step)
+            self._write_status(step)
         return step
 
-    def save(self, step: int, keep: int) -> None:
+    def save(self, step: int) -> None:
+        """Write a checkpoint of every seed; status.json comes last and makes the step one to resume from."""
         self.metrics.tick(training=True)
-        states, scaler = self.metrics.states(), self.runtime.accelerator.scaler
+        states, scaler = self.metrics.state_dicts(), self.runtime.accelerator.scaler
         if self.runtime.writes:
             for group in group_by_run(self.trials):
                 group[0].run.sync_metrics()
-            for s, trial in enumerate(self.trials):
-                if not trial.run.may_write():
-                    continue
-                progress = states[s] | {"step": step, "scaler": scaler and scaler.state_dict()}
-                saved = checkpoints.Saved(self.model.weights(s), self.optimiser.state_of(s), progress)
-                checkpoints.save_seed(trial.run, trial.seed, step, saved, keep)
-            self._tell(step)
+            for s, (config, _, seed, run) in enumerate(self.trials):
+                if run.may_write():
+                    header = states[s] | {"scaler": scaler and scaler.state_dict()}
+                    weights, optim = self.model.weights(s), self.optimiser.seed_state(s)
+                    checkpoint = SeedCheckpoint(weights, optim, self.best.get(s, {}), header)
+                    checkpoints.save_seed(run, seed, step, checkpoint, config.checkpoint.keep)
+            self._write_status(step)
         self.metrics.tick(training=False)
 
-    def _tell(self, step: int) -> None:
+    def save_best(self) -> None:
+        """Keep the weights of each seed whose last evaluation is its best so far."""
+        for s in self.metrics.improved if self.runtime.writes else []:
+            self.best[s] = {name: tensor.clone() for name, tensor in self.model.weights(s).items()}
+            self._write_best(s)
+
+    def _write_best(self, s: int) -> None:
+        _, _, seed, run = self.trials[s]
+        accuracy, epoch = self.metrics.best.get(s, (None, None))
+        if run.may_write():
+            header = {f"{self.metrics.split}_acc": accuracy, "epoch": epoch, "chosen_on": self.metrics.split}
+            checkpoints.save_best(run, seed, self.best.get(s), header)
+
+    def _write_status(self, step: int) -> None:
         for group in group_by_run(self.trials):
             seeds = format_seeds([trial.seed for trial in group])
-            group[0].run.write_status("running", seeds=seeds, step=step, steps=self.steps)
+            group[0].run.write_status("running", seeds=seeds, step=step, steps=group[0].config.train.steps)

@@ -1,7 +1,11 @@
-"""Checkpoints: one safetensors file per seed and step, complete or invisible.
+"""Checkpoint files: one safetensors file per seed and step, complete or invisible.
 
-A file holds weights, optimiser state, and a JSON header with the step, the running sums and
-a hash of the tensors. Nothing that is loaded can execute code. Must not know the loop.
+    checkpoints/seed-<n>/
+        step-<n>.safetensors    weights, optimiser and, where it is kept, the best evaluation's weights; to resume from
+        best.safetensors        weights of the best evaluation (--checkpoint.keep-best)
+        final.safetensors       weights at the end
+
+A JSON header has the step, the running metrics and a hash of the tensors. Nothing that is loaded can execute code.
 """
 
 import hashlib
@@ -24,14 +28,18 @@ from stn.runs.files import write_atomic
 Tensors = dict[str, Tensor]
 
 
-class Saved(NamedTuple):
+class SeedCheckpoint(NamedTuple):
+    """What one seed resumes from."""
+
     model: Tensors
-    optimiser: Tensors
-    progress: dict[str, Any]
+    optim: Tensors
+    best: Tensors
+    """Weights at the best evaluation; empty where they are not kept."""
+    header: dict[str, Any]
 
 
 def digest(tensors: Tensors) -> str:
-    """SHA-256 over names, types, shapes and contents, in the order of the names."""
+    """Return the SHA-256 of names, types, shapes and contents, in the order of the names."""
     sha = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -62,48 +70,56 @@ def _folder(run: RunDir, seed: int) -> Path:
     return run.checkpoints / f"seed-{seed}"
 
 
-def _steps(run: RunDir, seed: int) -> dict[int, Path]:
-    """Checkpoints of a seed, by step."""
-    found = ((re.fullmatch(r"step-(\d+)", p.stem), p) for p in _folder(run, seed).glob("step-*.safetensors"))
-    return {int(match[1]): path for match, path in found if match}
+def _step_files(run: RunDir, seed: int) -> dict[int, Path]:
+    """Return the checkpoints of a seed by step."""
+    matches = ((re.fullmatch(r"step-(\d+)", p.stem), p) for p in _folder(run, seed).glob("step-*.safetensors"))
+    return {int(match[1]): path for match, path in matches if match}
 
 
-def save_seed(run: RunDir, seed: int, step: int, saved: Saved, keep: int) -> None:
-    """Write a checkpoint, then drop the oldest of those that are no newer."""
-    tensors = {f"model/{k}": v for k, v in saved.model.items()} | {f"optim/{k}": v for k, v in saved.optimiser.items()}
-    _write(_folder(run, seed) / f"step-{step:08d}.safetensors", tensors, {"step": step, **saved.progress})
-    steps = _steps(run, seed)
-    for old in sorted(known for known in steps if known <= step)[:-keep]:
-        steps[old].unlink(missing_ok=True)
+def save_seed(run: RunDir, seed: int, step: int, checkpoint: SeedCheckpoint, keep: int) -> None:
+    """Write a checkpoint, then delete the oldest of those up to this step, until ``keep`` are left."""
+    parts = checkpoint._asdict()
+    header = {"step": step, **parts.pop("header")}
+    tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
+    _write(_folder(run, seed) / f"step-{step:08d}.safetensors", tensors, header)
+    files = _step_files(run, seed)
+    for old in sorted(saved for saved in files if saved <= step)[:-keep]:
+        files[old].unlink(missing_ok=True)
 
 
-def _load_step(run: RunDir, seed: int, step: int) -> Saved:
-    tensors, progress = _read(_steps(run, seed)[step])
-    parts: dict[str, Tensors] = {"model": {}, "optim": {}}
-    for name, tensor in tensors.items():
-        kind, _, key = name.partition("/")
-        parts[kind][key] = tensor
-    return Saved(parts["model"], parts["optim"], progress)
+def _load_step(run: RunDir, seed: int, step: int) -> SeedCheckpoint:
+    tensors, header = _read(_step_files(run, seed)[step])
+    parts: dict[str, Tensors] = {"model": {}, "optim": {}, "best": {}}
+    for full_name, tensor in tensors.items():
+        part, _, name = full_name.partition("/")
+        parts[part][name] = tensor
+    return SeedCheckpoint(**parts, header=header)
 
 
 def saved_steps(run: RunDir, seed: int) -> set[int]:
-    """The steps that a seed can go on from; none of a save that a kill has cut short, or its block would part."""
+    """Return the steps that a seed can resume from, without those that were saved for a part of its block only."""
     status = run.read_status()
-    if seed not in parse_seeds(status.get("seeds", str(seed))):  # it speaks of another block
-        return set(_steps(run, seed))
-    whole = status.get("step", 0 if status.get("state") == "running" else math.inf)
-    return {step for step in _steps(run, seed) if step <= whole}
+    if seed not in parse_seeds(status.get("seeds", str(seed))):  # the status is another block's
+        return set(_step_files(run, seed))
+    last_complete = status.get("step", 0 if status.get("state") == "running" else math.inf)
+    return {step for step in _step_files(run, seed) if step <= last_complete}
 
 
-def load_newest(places: list[tuple[RunDir, int]]) -> list[Saved]:
-    """The newest step that every seed has undamaged; nothing where there is none."""
-    common = set.intersection(*(saved_steps(run, seed) for run, seed in places))
+def load_newest(members: list[tuple[RunDir, int]]) -> list[SeedCheckpoint]:
+    """Return the checkpoints of the newest step that every seed has undamaged; an empty list if there is none."""
+    common = set.intersection(*(saved_steps(run, seed) for run, seed in members))
     for step in sorted(common, reverse=True):
         try:
-            return [_load_step(run, seed, step) for run, seed in places]
+            return [_load_step(run, seed, step) for run, seed in members]
         except ValueError as error:
             warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
     return []
+
+
+def save_best(run: RunDir, seed: int, model: Tensors | None, header: dict[str, Any]) -> None:
+    """Write the weights of the best evaluation; None: delete those of an earlier run."""
+    path = _folder(run, seed) / "best.safetensors"
+    path.unlink(missing_ok=True) if model is None else _write(path, model, header)
 
 
 def save_final(run: RunDir, seed: int, model: Tensors) -> None:
@@ -113,19 +129,19 @@ def save_final(run: RunDir, seed: int, model: Tensors) -> None:
 def load_final(run: RunDir, seed: int) -> Tensors:
     path = _folder(run, seed) / "final.safetensors"
     if not path.exists():
-        raise ValueError(f"{path} is missing; seed {seed} of {run.path} is not finished")
+        raise ValueError(f"{path} is missing: seed {seed} of {run.path} is not finished; run its command again")
     return _read(path)[0]
 
 
 def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
-    """Forget later checkpoints than the one that a block went on from; all where the seed is finished."""
-    for step, path in _steps(run, seed).items():
+    """Delete the checkpoints of later steps: a resumed block trains these again. By default delete all."""
+    for step, path in _step_files(run, seed).items():
         if step > after:
             path.unlink(missing_ok=True)
 
 
-def drop_torn(run: RunDir) -> None:
-    """Temporary files that a killed process left behind."""
-    for place in (".*.tmp", "pictures/.*.tmp", "checkpoints/*/.*.tmp"):
-        for path in run.path.glob(place):
+def drop_temporary_files(run: RunDir) -> None:
+    """Delete the temporary files of a killed process."""
+    for pattern in (".*.tmp", "pictures/.*.tmp", "checkpoints/*/.*.tmp"):
+        for path in run.path.glob(pattern):
             path.unlink(missing_ok=True)

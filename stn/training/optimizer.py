@@ -1,6 +1,6 @@
-"""Optimisers, the learning rate as a function of the step, clipping per seed.
+"""Optimisers, the learning rate as a function of the step, and gradient clipping per seed.
 
-Must not know about processes or the data.
+S seed, P all parameters of all seeds.
 """
 
 import math
@@ -16,90 +16,89 @@ from stn.multiseed.model import StackedModel
 
 
 class SeedOptimiser(torch.optim.Optimizer):
-    """SGD or AdamW over the flat parameters of all seeds; elementwise, so seeds never meet.
+    """SGD or AdamW over the flat parameters of all seeds; elementwise, so seeds cannot influence each other.
 
-    What differs between elements (a seed's learning rate and weight decay, the localisation's
-    multiplier) is a vector beside the parameters, a number where it does not differ. The
-    schedule is a table on the device, read at ``clock``: an update never asks the host.
+    Learning rate and weight decay are a number, or where they differ between seeds or parameters a vector with an
+    element for each parameter. The schedule is a table on the device, read at ``clock``: a step needs no host sync.
     """
 
-    def __init__(self, optims: list[Optim], seeds: StackedModel, clock: Tensor, steps: int) -> None:
-        super().__init__(seeds.stacked.values(), {})
-        self.optim, self.seeds, self.clock, flat = optims[0], seeds, clock, seeds.flat
-        first, lr, decay = optims[0], {}, {}
-        factors = schedule(first.model_copy(update={"lr": 1.0}), steps)
-        self._schedule = torch.tensor(factors, dtype=torch.float64, device=flat.device)
-        for name, p in seeds.stacked.items():
-            factor = first.loc_lr_multiplier if is_localisation(name) else 1.0
-            lr[name] = [factor * one.lr for one in optims]
-            decay[name] = [one.weight_decay * p.requires_grad for one in optims]
-        self._lr, self._decay = self._spread(lr), self._spread(decay)
-        names = ("exp_avg", "exp_avg_sq") if first.name == "adamw" else ("momentum_buffer",) * bool(first.momentum)
-        self.running = {name: torch.zeros_like(flat) for name in names}
+    def __init__(self, optims: list[Optim], model: StackedModel, clock: Tensor, steps: int) -> None:
+        super().__init__(model.stacked.values(), {})
+        self.optim, self.model, self.clock = optims[0], model, clock
+        unit_lr = self.optim.model_copy(update={"lr": 1.0})
+        factors = [learning_rate(unit_lr, step, steps) for step in range(steps)]
+        self._schedule = torch.tensor(factors, dtype=torch.float64, device=model.flat.device)
+        lr, decay = {}, {}
+        for name, p in model.stacked.items():
+            factor = self.optim.loc_lr_multiplier if is_localisation(name) else 1.0
+            lr[name] = [factor * optim.lr for optim in optims]
+            decay[name] = [optim.weight_decay * p.requires_grad for optim in optims]
+        self._lr, self._decay = self._per_element(lr), self._per_element(decay)
+        adamw, momentum = self.optim.name == "adamw", bool(self.optim.momentum)
+        names = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) * momentum
+        self.averages = {name: torch.zeros_like(model.flat) for name in names}
+        """Running averages of the gradients, flat as the parameters, under torch.optim's names."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As zero_grad, without torch's compiler, which torch's own ones import: two seconds of every start."""
+        """Overridden, as zero_grad is: torch's versions import torch._dynamo, two seconds of every start."""
         self.param_groups.append(param_group)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        for p in self.seeds.stacked.values():
+        for p in self.model.stacked.values():
             p.grad = None
 
-    def _spread(self, values: dict[str, list[float]]) -> Tensor | float:
-        """A value per parameter and seed as one per element; as a number where all are equal."""
-        distinct = {value for row in values.values() for value in row}
+    def _per_element(self, values: dict[str, list[float]]) -> Tensor | float:
+        """Spread a value per parameter and seed over the flat parameters; a number where all are equal."""
+        distinct = {value for per_seed in values.values() for value in per_seed}
         if len(distinct) == 1:
             return distinct.pop()
         parts = []
-        for name, p in self.seeds.stacked.items():
+        for name, p in self.model.stacked.items():
             value_S1 = torch.tensor(values[name], dtype=p.dtype, device=p.device).unsqueeze(1)
             parts.append(value_S1.expand(-1, p[0].numel()).flatten())
         return torch.cat(parts)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update from the gradients; as in torch.optim, but for parameters that have none: theirs is 0."""
-        parameters = self.seeds.stacked.values()
-        grad = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-        flat, optim = self.seeds.flat, self.optim
-        lr = self._schedule.index_select(0, self.clock.view(1)).to(flat.dtype)
-        if optim.name == "adamw":
-            done = (self.clock + 1).double()
-            first, second = (1 - beta**done for beta in optim.betas)
-            if torch.is_tensor(self._decay) or self._decay:
-                flat.mul_(1 - lr * self._lr * self._decay)
-            mean = self.running["exp_avg"].lerp_(grad, 1 - optim.betas[0])
-            square = self.running["exp_avg_sq"].mul_(optim.betas[1]).addcmul_(grad, grad, value=1 - optim.betas[1])
-            root = square.sqrt().div_(second.sqrt().to(flat.dtype)).add_(1e-8)
-            flat.sub_(mean / root * (lr / first.to(flat.dtype) * self._lr))
-            return
-        if torch.is_tensor(self._decay) or self._decay:
-            grad += flat * self._decay
-        if optim.momentum:
-            buffer = self.running["momentum_buffer"].mul_(optim.momentum).add_(grad)
-            grad = grad.add_(buffer, alpha=optim.momentum) if optim.nesterov else buffer
-        flat.sub_(grad * (lr * self._lr))
+        """Update as torch.optim does, except that a parameter without a gradient has one of 0."""
+        parameters = self.model.stacked.values()
+        grad_P = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+        factor = self._schedule.index_select(0, self.clock.view(1)).to(grad_P.dtype)
+        (self._adamw if self.optim.name == "adamw" else self._sgd)(self.model.flat, grad_P, factor)
 
-    def state_of(self, s: int) -> dict[str, Tensor]:
-        """One seed's running means by parameter name, 'name//momentum_buffer'; they share the memory."""
-        views, sizes = {}, [p.numel() for p in self.seeds.stacked.values()]
-        for key, flat in self.running.items():
-            for (name, p), part in zip(self.seeds.stacked.items(), flat.split(sizes), strict=True):
+    def _adamw(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor) -> None:
+        (beta1, beta2), step = self.optim.betas, (self.clock + 1).double()
+        correction1, correction2 = 1 - beta1**step, 1 - beta2**step
+        if torch.is_tensor(self._decay) or self._decay:
+            flat_P.mul_(1 - factor * self._lr * self._decay)
+        mean_P = self.averages["exp_avg"].lerp_(grad_P, 1 - beta1)
+        square_P = self.averages["exp_avg_sq"].mul_(beta2).addcmul_(grad_P, grad_P, value=1 - beta2)
+        root_P = square_P.sqrt().div_(correction2.sqrt().to(flat_P.dtype)).add_(1e-8)
+        flat_P.sub_(mean_P / root_P * (factor / correction1.to(flat_P.dtype) * self._lr))
+
+    def _sgd(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor) -> None:
+        if torch.is_tensor(self._decay) or self._decay:
+            grad_P += flat_P * self._decay
+        if momentum := self.optim.momentum:
+            buffer_P = self.averages["momentum_buffer"].mul_(momentum).add_(grad_P)
+            grad_P = grad_P.add_(buffer_P, alpha=momentum) if self.optim.nesterov else buffer_P
+        flat_P.sub_(grad_P * (factor * self._lr))
+
+    def seed_state(self, s: int) -> dict[str, Tensor]:
+        """Return one seed's running averages as 'parameter//momentum_buffer'; they share the memory."""
+        views, sizes = {}, [p.numel() for p in self.model.stacked.values()]
+        for key, average_P in self.averages.items():
+            for (name, p), part in zip(self.model.stacked.items(), average_P.split(sizes), strict=True):
                 views[f"{name}//{key}"] = part.view_as(p)[s]
         return views
 
-    def load_state_of(self, s: int, state: dict[str, Tensor]) -> None:
-        for name, view in self.state_of(s).items():
+    def load_seed_state(self, s: int, state: dict[str, Tensor]) -> None:
+        for name, view in self.seed_state(s).items():
             view.copy_(state[name])
 
 
-def schedule(optim: Optim, steps: int) -> list[float]:
-    """The learning rate of every update of a run."""
-    return [learning_rate(optim, step, steps) for step in range(steps)]
-
-
 def learning_rate(optim: Optim, step: int, steps: int) -> float:
-    """Of the update that follows ``step`` updates, in a run of ``steps``."""
+    """Return the learning rate of the update after ``step`` updates, in a run of ``steps``."""
     warmup = steps_of(optim.warmup)
     if optim.schedule == "onecycle":
         warmup = warmup or round(0.3 * steps)
@@ -118,15 +117,18 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
 
 
 def _between(start: float, end: float, part: float, shape: str) -> float:
+    """Interpolate from start to end, linearly or along half a cosine."""
     if shape == "cosine":
         part = (1 - math.cos(math.pi * part)) / 2
     return start + (end - start) * part
 
 
-def clip_gradients(seeds: StackedModel, norm: float) -> None:
-    """Each seed's own gradient norm, so that seeds never meet."""
-    grads = [p.grad for p in seeds.stacked.values() if p.grad is not None]
+def clip_gradients(model: StackedModel, max_norm: float) -> Tensor:
+    """Clip the norm of each seed's gradient (0: do not clip); return the norms before, [S]."""
+    grads = [p.grad for p in model.stacked.values() if p.grad is not None]
     norm_S = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
-    scale_S = (norm / (norm_S + 1e-6)).clamp(max=1.0)
-    for g in grads:
-        g.mul_(scale_S.view(-1, *[1] * (g.dim() - 1)))
+    if max_norm:
+        scale_S = (max_norm / (norm_S + 1e-6)).clamp(max=1.0)
+        for g in grads:
+            g.mul_(scale_S.view(-1, *[1] * (g.dim() - 1)))
+    return norm_S

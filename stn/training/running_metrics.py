@@ -1,7 +1,7 @@
-"""What a block of seeds has done so far: running sums, best evaluation, time, failures.
+"""Running metrics of a block of seeds: sums since the last row, best evaluation, time, failures.
 
-Sums stay on the device until a row is due. Everything here is part of a checkpoint. A place is
-the position of a seed in its block. S seed, B batch.
+Sums stay on the device until a row is due. All of it is part of a checkpoint. A seed's index is its position in the
+block. S seed, W rank, N kind of sum: loss, hits, steps and, on request, gradient norm.
 """
 
 import math
@@ -18,57 +18,67 @@ NEVER = 2**62
 
 
 class RunningMetrics:
-    def __init__(self, seeds: list[int], runtime: Runtime, split: str) -> None:
-        self.seeds, self.runtime, self.split = seeds, runtime, split
-        self._sums_3S = torch.zeros(3, len(seeds), dtype=torch.float64, device=runtime.device)  # loss, hits, steps
-        self._bad_S = torch.full((len(seeds),), NEVER, device=runtime.device)
-        self.failed: dict[int, int] = {}
-        """Place -> the step at which its loss was no longer a number."""
-        self.best: dict[int, list[float]] = {}
-        """Place -> accuracy and epoch of its best evaluation."""
-        self.last: dict[int, dict[str, Any]] = {}
-        """Place -> scores of its last evaluation."""
-        self.wall_s, self.train_s, self.images = 0.0, 0.0, 0
-        self._mark, self._lap_s, self._lap_images = time.perf_counter(), 0.0, 0
+    """What a block's rows are made of. Methods that make rows are collective: every rank calls them."""
 
-    def add(self, clock: Tensor, loss_S: Tensor, hits_S: Tensor) -> None:
-        """The mean loss and the share of hits of one step; nothing is copied from the device."""
-        self._sums_3S += torch.stack([loss_S, hits_S, torch.ones_like(loss_S)]).double()
-        bad_S = ~loss_S.isfinite() & (self._bad_S == NEVER)
-        self._bad_S.copy_(torch.where(bad_S, clock, self._bad_S))
+    def __init__(self, seeds: list[int], runtime: Runtime, split: str, grad_norm: bool = False) -> None:
+        self.seeds, self.runtime, self.split = seeds, runtime, split
+        self._sums_NS = torch.zeros(3 + grad_norm, len(seeds), dtype=torch.float64, device=runtime.device)
+        self._failed_step_S = torch.full((len(seeds),), NEVER, device=runtime.device)
+        self.failed: dict[int, int] = {}
+        """By index: the step at which the loss was not finite."""
+        self.best: dict[int, list[float]] = {}
+        """By index: accuracy and epoch of the best evaluation."""
+        self.improved: list[int] = []
+        """Indices of the seeds whose last evaluation is their best so far."""
+        self.last: dict[int, dict[str, Any]] = {}
+        """By index: scores of the last evaluation."""
+        self.wall_s, self.train_s, self.images = 0.0, 0.0, 0
+        self._last_tick, self._train_s_since_row, self._images_since_row = time.perf_counter(), 0.0, 0
+
+    def add(self, clock: Tensor, loss_S: Tensor, hits_S: Tensor, norm_S: Tensor | None = None) -> None:
+        """Add one step's mean loss, share of hits and gradient norm, without a host sync."""
+        norms = () if norm_S is None else (norm_S,)
+        self._sums_NS += torch.stack([loss_S, hits_S, torch.ones_like(loss_S), *norms]).double()
+        fails_now_S = ~loss_S.isfinite() & (self._failed_step_S == NEVER)
+        self._failed_step_S.copy_(torch.where(fails_now_S, clock, self._failed_step_S))
 
     def count(self, images: int) -> None:
-        """Images that all seeds together were trained on."""
+        """Count the images that all seeds together were trained on."""
         self.images += images
-        self._lap_images += images
+        self._images_since_row += images
 
     def alive(self) -> bool:
+        """Whether any seed can still be trained, as far as the last row told."""
         return len(self.failed) < len(self.seeds)
 
     def find_failed(self) -> None:
-        """Mark the seeds whose loss was no longer a number; all ranks come to the same answer."""
-        for place, step in enumerate(self._gather(self._bad_S).amin(0).tolist()):
+        """Mark the seeds whose loss was not finite; every rank comes to the same answer."""
+        for index, step in enumerate(self._gather(self._failed_step_S).amin(0).tolist()):
             if step != NEVER:
-                self.failed.setdefault(place, step)
+                self.failed.setdefault(index, step)
 
     def train_rows(self, step: int, epoch: float, lrs: list[float]) -> list[Row | None]:
-        """Means since the last rows, for each seed that is alive."""
+        """Return each seed's means since the last row; None for a seed that has failed."""
         self.find_failed()
-        sums_3S = self.runtime.total(self._sums_3S)
-        loss, acc = (sums_3S[:2] / sums_3S[2]).tolist()
+        sums_NS = self.runtime.total(self._sums_NS)
+        means_NS = (sums_NS / sums_NS[2]).tolist()
         self.tick(training=True)
-        speed = round(self._lap_images / max(1e-9, self._lap_s), 1)
-        self._sums_3S.zero_()
-        self._lap_s, self._lap_images = 0.0, 0
+        images_per_s = round(self._images_since_row / max(1e-9, self._train_s_since_row), 1)
+        self._sums_NS.zero_()
+        self._train_s_since_row, self._images_since_row = 0.0, 0
         rows: list[Row | None] = []
         for i, seed in enumerate(self.seeds):
-            row = {"kind": "train", "seed": seed, "step": step, "epoch": epoch, "loss": loss[i], "acc": acc[i]}
-            rows.append(None if i in self.failed else row | {"lr": lrs[i], "images_per_s": speed})
+            loss, acc, _, *norm = (means_S[i] for means_S in means_NS)
+            row = {"kind": "train", "seed": seed, "step": step, "epoch": epoch, "loss": loss, "acc": acc}
+            if norm and math.isfinite(norm[0]):  # it is not where fp16 has skipped a step
+                row["grad_norm"] = norm[0]
+            rows.append(None if i in self.failed else row | {"lr": lrs[i], "images_per_s": images_per_s})
         return rows
 
     def eval_rows(self, step: int, epoch: float, scores: list[dict[str, Any]]) -> list[Row | None]:
-        """The scores of each seed that is alive, and the best so far."""
+        """Return each seed's scores and update its best; None for a seed that has failed."""
         self.find_failed()
+        self.improved = []
         rows: list[Row | None] = []
         for i, (seed, score) in enumerate(zip(self.seeds, scores, strict=True)):
             if not math.isfinite(score[f"{self.split}_loss"]):
@@ -76,9 +86,10 @@ class RunningMetrics:
             if i in self.failed:
                 rows.append(None)
                 continue
-            accuracy, before = score[f"{self.split}_acc"], self.best.get(i)
-            if before is None or accuracy > before[0]:
+            accuracy = score[f"{self.split}_acc"]
+            if i not in self.best or accuracy > self.best[i][0]:
                 self.best[i] = [accuracy, epoch]
+                self.improved.append(i)
             self.last[i] = score
             numbers = {k: v for k, v in score.items() if isinstance(v, float | int)}
             rows.append({"kind": "eval", "seed": seed, "step": step, "epoch": epoch, **numbers})
@@ -87,21 +98,21 @@ class RunningMetrics:
     def tick(self, training: bool) -> None:
         """Book the time since the last call; evaluation and saving are not training."""
         now = time.perf_counter()
-        passed, self._mark = now - self._mark, now
-        self.wall_s += passed
+        passed_s, self._last_tick = now - self._last_tick, now
+        self.wall_s += passed_s
         if training:
-            self.train_s += passed
-            self._lap_s += passed
+            self.train_s += passed_s
+            self._train_s_since_row += passed_s
 
-    def result(self, place: int) -> Row:
-        """What is known of a seed that has come to its end."""
-        failed = self.failed.get(place)
+    def result(self, index: int) -> Row:
+        """Return the result row's part of a seed that has finished or failed."""
+        failed = self.failed.get(index)
         scores = dict.fromkeys([f"{self.split}_acc", f"{self.split}_error", f"{self.split}_loss", "macro_f1"])
-        best_acc, best_epoch = self.best.get(place, (None, None))
+        best_acc, best_epoch = self.best.get(index, (None, None))
         return {
             "status": "finished" if failed is None else "failed",
-            "reason": None if failed is None else f"the loss was no longer a number at step {failed}",
-            **(scores if failed is not None else scores | self.last[place]),
+            "reason": None if failed is None else f"non-finite loss at step {failed}",
+            **(scores if failed is not None else scores | self.last[index]),
             f"best_{self.split}_acc": best_acc,
             "best_epoch": best_epoch,
             "wall_s": self.wall_s,
@@ -109,36 +120,32 @@ class RunningMetrics:
             "fused": len(self.seeds),
         }
 
-    def states(self) -> list[dict[str, Any]]:
-        """What a checkpoint keeps of each seed; sums rank by rank, so that a resume adds in the same order."""
+    def state_dicts(self) -> list[dict[str, Any]]:
+        """Return what a checkpoint keeps of each seed; sums rank by rank, so that a resume adds in the same order."""
         self.find_failed()
-        sums_W3S = self._gather(self._sums_3S)
+        sums_WNS = self._gather(self._sums_NS)
+        block = {"wall_s": self.wall_s, "train_s": self.train_s, "images": self.images}
+        tables = {"best": self.best, "last": self.last, "failed": self.failed}
         return [
-            {
-                "sums": sums_W3S[:, :, i].tolist(),
-                "best": self.best.get(i),
-                "last": self.last.get(i),
-                "failed": self.failed.get(i),
-                "wall_s": self.wall_s,
-                "train_s": self.train_s,
-                "images": self.images,
-            }
+            {"sums": sums_WNS[:, :, i].tolist()} | {key: table.get(i) for key, table in tables.items()} | block
             for i in range(len(self.seeds))
         ]
 
-    def load(self, states: list[dict[str, Any]]) -> None:
+    def load_state_dicts(self, states: list[dict[str, Any]]) -> None:
         for i, state in enumerate(states):
-            sums_W3 = torch.tensor(state["sums"], dtype=torch.float64)
-            if len(sums_W3) == self.runtime.world:
-                self._sums_3S[:, i] = sums_W3[self.runtime.rank]
+            sums_WN = torch.tensor(state["sums"], dtype=torch.float64)
+            # A checkpoint without gradient norms: the first row after it has none either.
+            sums_WN = torch.nn.functional.pad(sums_WN, (0, len(self._sums_NS) - sums_WN.shape[1]), value=math.nan)
+            if len(sums_WN) == self.runtime.world:
+                self._sums_NS[:, i] = sums_WN[self.runtime.rank]
             elif self.runtime.rank == 0:
-                self._sums_3S[:, i] = sums_W3.sum(0)
+                self._sums_NS[:, i] = sums_WN.sum(0)
             for table, key in ((self.best, "best"), (self.last, "last"), (self.failed, "failed")):
                 if state[key] is not None:
                     table[i] = state[key]
             self.wall_s, self.train_s, self.images = (state[k] for k in ("wall_s", "train_s", "images"))
 
     def _gather(self, tensor: Tensor) -> Tensor:
-        """One row per rank that shares these seeds."""
+        """Return one row per rank that shares these seeds."""
         row = tensor.unsqueeze(0)
         return self.runtime.accelerator.gather(row) if self.runtime.world > 1 else row  # type: ignore[return-value]

@@ -130,7 +130,7 @@ class Runtime:
         # Accelerate's optimiser is needed for skipped steps in fp16 only, and costs 0.3 ms a step.
         return prepared, self.accelerator.prepare_optimizer(optimiser) if self.accelerator.scaler else optimiser
 
-    def replays(self, config: Config) -> bool:
+    def can_graph(self, config: Config) -> bool:
         """Whether a step may be recorded: nothing in it waits for another process or for the host."""
         return config.train.cuda_graph and self.world == 1 and self.accelerator.scaler is None
 

@@ -110,7 +110,7 @@ def test_a_job_goes_on_where_it_was_requeued_and_where_its_time_was_up(cluster: 
         rows = len(run.rows()) + 5
     job.wait()
     assert (job.state(), job.facts()["ExitCode"], restarted(job)) == ("COMPLETED", "0:0", 2), job.tell()
-    assert job.log().count("goes on at step") == 2, job.tell()
+    assert job.log().count("resumes at step") == 2, job.tell()
     assert "stopped (SIGTERM)" in job.log().partition("time limit, saving")[2].partition(": requeue\n")[0], job.tell()
     assert train(*words, launcher="cpu2", runs=tmp_path / "whole").returncode == 0
     rows = [only_run(tmp_path / name).results()[0] for name in ("cut", "whole")]
@@ -124,7 +124,7 @@ def test_a_pre_empted_job_goes_on_and_a_cancelled_one_does_not(cluster: Cluster,
     job = cluster.submit(tmp_path, "-p", "preempt", SCRIPT, *words, "--runs", tmp_path / "runs")
     wait_until_it_trains(job, tmp_path / "runs", 5)
     cluster.submit(tmp_path, "-p", "gpu", "--nodes", 2, "--exclusive", "--wrap", "true").wait()
-    wait_until("the second start", lambda: "goes on at step" in job.log(), 90, job.tell)
+    wait_until("the second start", lambda: "resumes at step" in job.log(), 90, job.tell)
     assert (job.state(), restarted(job)) == ("RUNNING", 1), job.tell()
     cluster.call("scancel", job.id)
     job.wait()

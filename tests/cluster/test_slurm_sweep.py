@@ -132,7 +132,7 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     assert again.id != tasks.id, "the cancelled task is to be tried again"
     again.wait(200)
     tasks.wait(200)
-    assert "goes on at step" in logs(tmp_path)
+    assert "resumes at step" in logs(tmp_path)
     assert json.loads(launch("status", *words, "--json").stdout)["totals"]["done"] == 24, logs(tmp_path)
     calm = tmp_path / "calm"
     calm.mkdir()
@@ -149,7 +149,7 @@ def test_a_task_goes_back_into_the_queue_before_its_time_is_over(cluster: Cluste
     tasks.wait(120)
     assert set(tasks.states().values()) == {"COMPLETED"}
     text = logs(tmp_path)
-    assert text.index("stopped (SIGTERM)") < text.index("requeue ") < text.index("goes on at step"), text
+    assert text.index("stopped (SIGTERM)") < text.index("requeue ") < text.index("resumes at step"), text
     assert len(weights_of_seeds(tmp_path / "runs")) == 2
 
 

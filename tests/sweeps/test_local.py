@@ -79,7 +79,7 @@ def test_a_launcher_that_is_stopped_or_killed_goes_on(
     assert len(weights_of_seeds(tmp_path / "runs")) < 8
     done = launch("sweep", tmp_path / "tiny.yaml", "--runs", tmp_path / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "goes on at step" in "".join(log.read_text() for log in tmp_path.glob("runs/tiny/sweep/logs/*.log"))
+    assert "resumes at step" in "".join(log.read_text() for log in tmp_path.glob("runs/tiny/sweep/logs/*.log"))
     assert weights_of_seeds(tmp_path / "runs") == undisturbed
     again = launch("sweep", tmp_path / "tiny.yaml", "--runs", tmp_path / "runs")
     assert "nothing to do" in again.stdout

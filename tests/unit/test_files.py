@@ -16,7 +16,7 @@ from stn.config.yaml_files import dump_yaml, load_yaml
 from stn.runs import files
 from stn.runs.directory import RunDir
 from stn.training import checkpoints
-from stn.training.checkpoints import Saved
+from stn.training.checkpoints import SeedCheckpoint
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def run(tmp_path: Path) -> RunDir:
     for step in (10, 20, 30):
         model = {"w": torch.full((3, 2), float(step)), "n": torch.tensor(step)}
         checkpoints.save_seed(
-            run, 0, step, Saved(model, {"w//momentum_buffer": torch.ones(3, 2)}, {"best": None}), keep=2
+            run, 0, step, SeedCheckpoint(model, {"w//momentum_buffer": torch.ones(3, 2)}, {}, {"best": None}), keep=2
         )
     return run
 
@@ -98,9 +98,9 @@ def test_newest_checkpoints_are_kept_and_loaded(run: RunDir) -> None:
         "step-00000030.safetensors",
     ]
     saved = checkpoints.load_newest([(run, 0)])[0]
-    assert saved.progress["step"] == 30
+    assert saved.header["step"] == 30
     assert torch.equal(saved.model["w"], torch.full((3, 2), 30.0))
-    assert torch.equal(saved.optimiser["w//momentum_buffer"], torch.ones(3, 2))
+    assert torch.equal(saved.optim["w//momentum_buffer"], torch.ones(3, 2))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "not safetensors"])
@@ -115,7 +115,7 @@ def test_a_damaged_newest_falls_back_with_a_warning(run: RunDir, damage: str) ->
         content = bytearray(b"" if damage == "empty" else b"\x80\x04 pickle?")
     newest.write_bytes(content)
     with pytest.warns(UserWarning, match=r"step-00000030.safetensors is damaged.*falling back"):
-        assert checkpoints.load_newest([(run, 0)])[0].progress["step"] == 20
+        assert checkpoints.load_newest([(run, 0)])[0].header["step"] == 20
 
 
 def test_a_save_that_was_cut_short_counts_for_no_seed(run: RunDir) -> None:
@@ -132,8 +132,8 @@ def test_a_save_that_was_cut_short_counts_for_no_seed(run: RunDir) -> None:
 
 
 def test_a_block_resumes_at_a_step_that_every_seed_has(run: RunDir) -> None:
-    checkpoints.save_seed(run, 1, 20, Saved({"w": torch.ones(1)}, {}, {}), keep=2)
-    assert {s.progress["step"] for s in checkpoints.load_newest([(run, 0), (run, 1)])} == {20}
+    checkpoints.save_seed(run, 1, 20, SeedCheckpoint({"w": torch.ones(1)}, {}, {}, {}), keep=2)
+    assert {s.header["step"] for s in checkpoints.load_newest([(run, 0), (run, 1)])} == {20}
     assert checkpoints.load_newest([(run, 0), (run, 2)]) == []
 
 

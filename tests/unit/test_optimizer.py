@@ -144,10 +144,12 @@ def test_each_seed_may_have_its_own_learning_rate_and_weight_decay(name: str) ->
     assert (together.stacked["w"][0] - together.stacked["w"][1]).abs().min() > 1e-6
 
 
-def test_clipping_is_per_seed() -> None:
+def test_clipping_is_per_seed_and_returns_the_norms_before() -> None:
     model = StackedModel(lambda: nn.Linear(3, 2), [0, 1])
     for p in model.parameters():
         p.grad = torch.tensor([100.0, 0.01]).view(2, *[1] * (p.dim() - 1)).expand_as(p).clone()
-    optimizer.clip_gradients(model, 1.0)
+    before = [100.0 * 8**0.5, 0.01 * 8**0.5]
+    assert optimizer.clip_gradients(model, 0.0).tolist() == pytest.approx(before), "0 does not clip"
+    assert optimizer.clip_gradients(model, 1.0).tolist() == pytest.approx(before)
     norms = torch.cat([p.grad.flatten(1) for p in model.parameters()], 1).norm(dim=1).tolist()  # type: ignore[union-attr]
     assert norms == pytest.approx([1.0, 0.01 * 8**0.5], rel=1e-4)

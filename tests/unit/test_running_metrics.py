@@ -45,15 +45,15 @@ def test_a_failed_seed_names_its_first_bad_step_and_leaves_the_other_alone(runti
 
 
 def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> None:
-    saved = meter(runtime, 1.0, NAN, 1.0).states()
+    saved = meter(runtime, 1.0, NAN, 1.0).state_dicts()
     assert (saved[0]["failed"], saved[1]["failed"]) == (None, 1)
     other = RunningMetrics([0, 1], runtime, "test")
-    other.load(saved)
+    other.load_state_dicts(saved)
     assert other.failed == {1: 1}
     other.add(torch.tensor(3), torch.tensor([0.5, 1.0]), torch.tensor([1.0, 0.0]))
     first, second = other.train_rows(4, 0.4, [0.1, 0.2])
     assert (first["loss"], first["lr"], second) == (0.5, 0.1, None)
-    assert other.result(1)["reason"] == "the loss was no longer a number at step 1"
+    assert other.result(1)["reason"] == "non-finite loss at step 1"
     assert other.result(1)["test_acc"] is None
 
 
@@ -93,3 +93,20 @@ def test_a_step_may_be_a_tensor() -> None:
         with SeedOps([1], torch.tensor([1]), step, rows):
             outs.append(torch.nn.functional.dropout(x))
     assert torch.equal(*outs)
+
+
+def test_gradient_norms_are_means_and_left_out_where_one_is_not_finite(runtime: Runtime) -> None:
+    m = RunningMetrics([0, 1], runtime, "test", grad_norm=True)
+    ones = torch.ones(2)
+    for step, norms in enumerate(([1.0, 2.0], [3.0, math.inf])):
+        m.add(torch.tensor(step), ones, ones, torch.tensor(norms))
+    without = RunningMetrics([0, 1], runtime, "test")
+    without.load_state_dicts(m.state_dicts())
+    again = RunningMetrics([0, 1], runtime, "test", grad_norm=True)
+    again.load_state_dicts(without.state_dicts())
+    assert [row.get("grad_norm") for row in m.train_rows(2, 0.2, [0.1, 0.1])] == [2.0, None]
+    for other in (without, again):
+        rows = other.train_rows(2, 0.2, [0.1, 0.1])
+        assert [(row["loss"], row.get("grad_norm")) for row in rows] == [(1.0, None)] * 2
+    again.add(torch.tensor(2), ones, ones, torch.tensor([1.0, 2.0]))
+    assert [row["grad_norm"] for row in again.train_rows(3, 0.3, [0.1, 0.1])] == [1.0, 2.0]
