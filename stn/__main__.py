@@ -1,18 +1,29 @@
-"""python -m stn evaluate|show|export: look at finished runs."""
+"""python -m stn COMMAND: look at finished runs, and at what could be trained."""
 
 import sys
 from importlib import import_module
 
 from stn.config.command_line import fail
 
-COMMANDS = ("evaluate", "show", "export")
+COMMANDS = {
+    "evaluate": "evaluate a finished run again, or weights from anywhere",
+    "show": "draw the pictures of a finished run again",
+    "export": "write weights, model card and ONNX of a finished network",
+    "check": "build a network and print it, with the arguments of train.py",
+    "list": "print architectures, networks, data sets and recipes",
+}
 
 
 def main(words: list[str]) -> int:
-    if not words or words[0] not in COMMANDS:
-        fail(f"usage: python -m stn {'|'.join(COMMANDS)} ...")
+    if words[:1] in ([], ["-h"], ["--help"]):
+        print("usage: python -m stn COMMAND ...\n")
+        print("\n".join(f"  {name:10s}{text}" for name, text in COMMANDS.items()))
+        return 0 if words else 2
+    name, *rest = words
+    if name not in COMMANDS:
+        fail(f"no command '{name}'; python -m stn has {', '.join(COMMANDS)}")
     try:
-        return import_module(f"stn.commands.{words[0]}").main(words[1:])
+        return import_module(f"stn.commands.{name}").main(rest)
     except (ValueError, OSError) as error:
         fail(error)
 

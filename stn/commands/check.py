@@ -4,7 +4,9 @@ import torch
 from rich.table import Table
 from torch import nn
 
+from stn.config.command_line import parse
 from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
 from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.signature import signature
@@ -81,3 +83,7 @@ def check(configs: list[Config]) -> int:
         slow = f"yes; without a rule of their own, more slowly: {remarks(found)}" if found.slow else "yes"
         say(f"fused       {f'no, one seed at a time: {found.fault}' if found.fault else slow}")
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    return check([resolve(config) for config in parse(arguments).configs])

@@ -1,22 +1,19 @@
-"""One finished network as files that others can load: weights, model card, TorchScript, ONNX.
+"""Export one finished network as files that others can load: weights, configuration, model card, ONNX.
 
-python -m stn export RUN [--seed N] [--out DIR] [--onnx]. Torch captures the network once, with any
-batch size; TorchScript and ONNX are made from that. B batch, C channel, H, W.
+python -m stn export RUN [--seed N] [--out DIR] [--onnx]. B batch, C channel, H, W.
 """
 
 import argparse
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
-from torch.export import Dim, ExportedProgram
+from torch.export import Dim
 
 from stn.commands.check import mflop
 from stn.commands.evaluate import open_run
@@ -25,6 +22,7 @@ from stn.config.command_line import fail
 from stn.config.dataset import Dataset, build_dataset
 from stn.config.schema import Config
 from stn.config.signature import signature
+from stn.config.yaml_files import load_yaml
 from stn.data.stream import Stream
 from stn.evaluation.foreign_weights import fit
 from stn.models.build import build_model
@@ -36,7 +34,7 @@ from stn.training.checkpoints import load_final
 
 TOLERANCE = 1e-5
 IMAGES = 100
-FILES = ("model.safetensors", "config.yaml", "card.md", "model.ts", "model.onnx")
+FILES = ("model.safetensors", "config.yaml", "card.md", "model.onnx")
 
 CARD = """# {name} on {data}
 
@@ -44,20 +42,11 @@ CARD = """# {name} on {data}
 |---|---|
 {table}
 
-`model.ts` and `model.onnx` take normalised images [B, {shape}], any B, and return logits [B, {classes}].
+The network takes normalised images [B, {shape}], any B, and returns logits [B, {classes}]; so does `model.onnx`
+(input `images`, output `logits`), where it was exported.
 
 ```python
 import torch
-
-model = torch.jit.load("model.ts")
-images = torch.rand(5, {shape}{dtype})  # pixels from 0 to 1
-mean, std = torch.tensor({mean}).view(-1, 1, 1), torch.tensor({std}).view(-1, 1, 1)
-logits = model((images - mean) / std)
-```
-
-The network itself, where this package is installed:
-
-```python
 from safetensors.torch import load_file
 from stn.config.dataset import build_dataset
 from stn.config.yaml_files import load_yaml
@@ -67,6 +56,10 @@ config = load_yaml("config.yaml")
 dataset = build_dataset(config.data.name)
 network = build_model(config.arch, dataset.shape, dataset.classes).eval(){double}
 network.load_state_dict(load_file("model.safetensors"))
+
+images = torch.rand(5, {shape}{dtype})  # pixels from 0 to 1
+mean, std = torch.tensor({mean}).view(-1, 1, 1), torch.tensor({std}).view(-1, 1, 1)
+logits = network((images - mean) / std)
 ```
 """
 
@@ -106,50 +99,43 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
     )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's advice to leave TorchScript, and what ONNX's optimiser says of what it leaves alone."""
+def write_onnx(network: nn.Module, x_BCHW: Tensor, path: Path) -> None:
+    """Write an ONNX file for any batch size, from two images or more: torch takes 0 and 1 for constants."""
     logger = logging.getLogger("onnxscript.optimizer._constant_folding")
     level = logger.level
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`torch\.jit\.\w+` is deprecated", FutureWarning)
-        logger.setLevel(logging.ERROR)
-        yield
-    logger.setLevel(level)
+    logger.setLevel(logging.ERROR)  # it reports what it leaves alone
+    try:
+        with torch.no_grad():
+            network(x_BCHW)  # grids and the like become constants: they are kept from here on
+            program = torch.export.export(network, (x_BCHW,), dynamic_shapes=({0: Dim("batch")},))
+            model = torch.onnx.export(program, input_names=["images"], output_names=["logits"], verbose=False)
+        assert model is not None
+        model.save(path)
+    finally:
+        logger.setLevel(level)
 
 
-def capture(network: nn.Module, x_BCHW: Tensor) -> ExportedProgram:
-    """The network's operations for any batch size."""
+def exported_logits(folder: Path, x_BCHW: Tensor) -> Iterator[Tensor]:
+    """Yield what the files compute: the card's network, and the ONNX file where onnxruntime is installed."""
+    config = load_yaml(folder / "config.yaml")
+    network = build_network(config).to(x_BCHW.dtype)
+    network.load_state_dict(load_file(folder / "model.safetensors"))
     with torch.no_grad():
-        network(x_BCHW)  # grids and the like become constants: they are kept from here on
-        return torch.export.export(network, (x_BCHW,), dynamic_shapes=({0: Dim("batch")},))
+        yield network(x_BCHW)
+    if (folder / "model.onnx").exists() and find_spec("onnxruntime"):
+        from onnxruntime import InferenceSession  # an extra
+
+        session = InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+        yield torch.from_numpy(session.run(["logits"], {"images": x_BCHW.numpy()})[0])
 
 
-def write_torchscript(program: ExportedProgram, x_BCHW: Tensor, path: Path) -> None:
-    module = program.module(check_guards=False)
-    module._forward_pre_hooks.clear()  # it compares shapes in Python, which cannot be traced
-    with _quiet(), torch.no_grad():
-        # Not from the network as it is, in whose Python code sizes of maps would become tensors.
-        torch.jit.save(torch.jit.trace(module, x_BCHW, check_trace=False), path)
-
-
-def write_onnx(program: ExportedProgram, path: Path) -> None:
-    with _quiet():
-        made = torch.onnx.export(program, input_names=["images"], output_names=["logits"], verbose=False)
-        assert made is not None
-        made.save(path)
-
-
-def difference(path: Path, network: nn.Module, x_BCHW: Tensor) -> float:
-    """The largest difference of a TorchScript file's logits from the network's, over one image and over all."""
-    with _quiet():
-        model = torch.jit.load(path)
-    with torch.no_grad():
-        return max(float((model(x) - network(x)).abs().max()) for x in (x_BCHW[:1], x_BCHW))
+def build_network(config: Config) -> nn.Module:
+    dataset = build_dataset(config.data.name)
+    return build_model(config.arch, dataset.shape, dataset.classes).eval()
 
 
 def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
-    """All files or none: they appear once the TorchScript computes what was trained."""
+    """Write all files or none: they appear once what was written computes what was trained."""
     if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
         raise ValueError("--onnx needs two more packages: pip install onnx onnxscript")
     run, config, rows = open_run(path)
@@ -159,12 +145,12 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
     row = found[min(found) if seed is None else seed]
     dataset = build_dataset(config.data.name)
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-    network = build_model(config.arch, dataset.shape, dataset.classes).eval().to(dtype)
+    network = build_network(config).to(dtype)
     network.load_state_dict(fit(load_final(run, row["seed"]), network))
     stream = Stream(config.data, dataset, [row["seed"]], dtype=dtype)
     x_BCHW = stream.test_images(torch.arange(min(IMAGES, stream.test_count))).x_BCHW
-    few_BCHW = x_BCHW[:1].expand(3, -1, -1, -1)  # torch takes a batch of 0 or 1 for a constant
-    program = capture(network, few_BCHW)
+    with torch.no_grad():
+        logits_BK = network(x_BCHW)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
         folder = Path(name)
@@ -172,12 +158,11 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
         (folder / "model.safetensors").write_bytes(save(weights))
         (folder / "config.yaml").write_bytes(run.config.read_bytes())
         (folder / "card.md").write_text(card(config, row, read_json(run.env), network, dataset), encoding="utf-8")
-        write_torchscript(program, few_BCHW, folder / "model.ts")
         if onnx:
-            write_onnx(program, folder / "model.onnx")
-        far = difference(folder / "model.ts", network, x_BCHW)
+            write_onnx(network, x_BCHW[:1].expand(3, -1, -1, -1), folder / "model.onnx")
+        far = max(float((logits - logits_BK).abs().max()) for logits in exported_logits(folder, x_BCHW))
         if not far <= TOLERANCE:
-            fail(f"model.ts differs from the network by {far:.3g}; nothing was written", code=1)
+            fail(f"what was exported differs from the trained network by {far:.3g}; nothing was written", code=1)
         for name in FILES:  # none of an earlier export stays behind
             made = folder / name
             made.replace(out / name) if made.exists() else (out / name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""--list: what can be picked."""
+"""Print what can be picked: ``--list``, and ``python -m stn list``."""
 
 from rich.table import Table
 from rich.text import Text
@@ -9,6 +9,7 @@ from stn.tracking.console import console
 
 
 def list_names() -> int:
+    """Print every name with a line of explanation."""
     for kind, title in (("arch", "Architectures"), ("net", "Networks"), ("dataset", "Data sets")):
         table = Table("name", "what it is", title=f"{title} (--{kind})", title_justify="left")
         for name, line in registry.names(kind).items():
@@ -19,3 +20,9 @@ def list_names() -> int:
         table.add_row(f"configs/{path.name}", Text(path.read_text().splitlines()[0].lstrip("# ")))
     console.print(table)
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    if arguments:
+        raise ValueError(f"list takes no arguments, got {' '.join(arguments)}")
+    return list_names()
