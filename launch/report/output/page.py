@@ -13,7 +13,7 @@ from launch.report.analysis.sections import Picture, Section
 from launch.report.analysis.stats import FEWEST_PAIRS
 
 ASSETS = Path(__file__).parent / "assets"
-SCRIPTS = ("draw.js", "charts.js", "page.js")
+SCRIPTS = ("draw.js", "charts.js", "points.js", "page.js")
 MOST_BYTES = 5_000_000
 """Size of the pictures embedded in a page; further ones are linked."""
 

@@ -1,31 +1,31 @@
-// A chart draws cells, { cell, i }, and returns its points, [x, y, what to say], for pointer and keyboard.
+// Each chart draws cells, { cell, i }, and returns { points: [x, y, tooltip], svg }, or null without data.
 
 const CHARTS = {
   seeds(canvas, cells, metric) {
-    const own = cells.filter(({ cell }) => cell.values[metric.key].mean[0] !== null);
-    if (!own.length) return null;
+    const drawable = cells.filter(({ cell }) => cell.values[metric.key].mean[0] !== null);
+    if (!drawable.length) return null;
     const k = metric.scale,
-      all = own.flatMap(({ cell }) => [
+      all = drawable.flatMap(({ cell }) => [
         ...Object.values(cell.values[metric.key].seeds),
         ...cell.values[metric.key].mean,
       ]);
     const f = frame(
       canvas,
-      [0, own.length],
+      [0, drawable.length],
       all.map((v) => (v === null ? null : k * v)),
       ["", metric.axis],
       { xTicks: false },
     );
-    const step = (f.width - PAD.left - PAD.right) / own.length,
+    const step = (f.width - PAD.left - PAD.right) / drawable.length,
       points = [];
     const y = (v) => f.y(k * v);
-    own.forEach(({ cell, i }, place) => {
+    drawable.forEach(({ cell, i }, position) => {
       const { seeds, mean } = cell.values[metric.key],
-        middle = PAD.left + step * (place + 0.5);
+        middle = PAD.left + step * (position + 0.5);
       Object.entries(seeds).forEach(([seed, v], j) => {
         const x = middle + Math.min(26, step / 3) * (((j * 0.618034) % 1) - 0.5) * 1.6 - Math.min(12, step / 5);
         mark(i, x, y(v), 3.4, { fill: colour(i), "fill-opacity": 0.55 }, f.svg);
-        points.push([x, y(v), `${cell.label}, seed ${seed}: ${shown(metric, v)}`]);
+        points.push([x, y(v), `${cell.label}, seed ${seed}: ${formatted(metric, v)}`]);
       });
       whisker(f.svg, middle + Math.min(30, step / 3), y, mean, i);
       const room = Math.max(4, Math.floor(step / 7));
@@ -38,15 +38,15 @@ const CHARTS = {
   },
 
   curves(canvas, cells) {
-    const own = cells.filter(({ cell }) => cell.curve);
-    if (!own.length) return null;
-    const ys = own
+    const drawable = cells.filter(({ cell }) => cell.curve);
+    if (!drawable.length) return null;
+    const ys = drawable
       .flatMap(({ cell }) => Object.values(cell.curve.seeds).flat())
       .map((v) => (v === null ? null : 100 * v));
     const logY = spread(ys.filter(Number.isFinite))[0] > 0;
     const f = frame(
       canvas,
-      own.flatMap(({ cell }) => cell.curve.x),
+      drawable.flatMap(({ cell }) => cell.curve.x),
       ys,
       ["epoch", logY ? "error (%, log)" : "error (%)"],
       { logY },
@@ -57,7 +57,7 @@ const CHARTS = {
         .filter(Boolean)
         .join(" ");
     const points = [];
-    for (const { cell, i } of own) {
+    for (const { cell, i } of drawable) {
       const c = cell.curve,
         thin = {
           fill: "none",
@@ -90,7 +90,7 @@ const CHARTS = {
         f.svg,
       );
     }
-    for (const { cell, i } of own) {
+    for (const { cell, i } of drawable) {
       node(
         "polyline",
         {
@@ -109,31 +109,31 @@ const CHARTS = {
     return { points, svg: f.svg };
   },
 
-  cost(canvas, cells, metric, of) {
-    const own = cells.filter(({ cell }) => cell.costs[of] && cell.values[metric.key].mean[0] !== null);
-    if (!own.length) return null;
+  cost(canvas, cells, metric, chosen) {
+    const drawable = cells.filter(({ cell }) => cell.costs[chosen] && cell.values[metric.key].mean[0] !== null);
+    if (!drawable.length) return null;
     const k = metric.scale,
-      name = COSTS[of];
+      name = COSTS[chosen];
     const f = frame(
       canvas,
-      own.map(({ cell }) => cell.costs[of]),
-      own.flatMap(({ cell }) => cell.values[metric.key].mean).map((v) => (v === null ? null : k * v)),
+      drawable.map(({ cell }) => cell.costs[chosen]),
+      drawable.flatMap(({ cell }) => cell.values[metric.key].mean).map((v) => (v === null ? null : k * v)),
       [name, metric.axis],
     );
-    const points = own.map(({ cell, i }) => {
-      const x = f.x(cell.costs[of]),
+    const points = drawable.map(({ cell, i }) => {
+      const x = f.x(cell.costs[chosen]),
         mean = cell.values[metric.key].mean;
       whisker(f.svg, x, (v) => f.y(k * v), mean, i);
       mark(i, x, f.y(k * mean[0]), 5, { fill: colour(i) }, f.svg);
-      return [x, f.y(k * mean[0]), `${cell.label}: ${shown(metric, mean[0])}, ${number(cell.costs[of])} ${name}`];
+      return [x, f.y(k * mean[0]), `${cell.label}: ${formatted(metric, mean[0])}, ${number(cell.costs[chosen])} ${name}`];
     });
     return { points, svg: f.svg };
   },
 
-  confusion(canvas, cells, metric, of) {
-    const found = cells.find(({ cell }) => cell.label === of && cell.confusion);
-    if (!found) return null;
-    const { mean, least, most, n } = found.cell.confusion,
+  confusion(canvas, cells, metric, chosen) {
+    const selected = cells.find(({ cell }) => cell.label === chosen && cell.confusion);
+    if (!selected) return null;
+    const { mean, least, most, n } = selected.cell.confusion,
       K = mean.length,
       width = Math.max(280, canvas.clientWidth),
       side = Math.min(HEIGHT - 50, width - 60) / K;
@@ -166,22 +166,22 @@ const CHARTS = {
         points.push([
           50 + (j + 0.5) * side,
           (i + 0.5) * side,
-          `true ${i}, answered ${j}: ${number(v)} images, ${least[i][j]} to ${most[i][j]} over ${n} seed${n === 1 ? "" : "s"} (${(100 * share).toFixed(2)} %)`,
+          `true ${i}, predicted ${j}: ${number(v)} images, ${least[i][j]} to ${most[i][j]} over ${n} seed${n === 1 ? "" : "s"} (${(100 * share).toFixed(2)} %)`,
         ]);
       });
     });
-    write(svg, "answer, in % of the class", 50 + (K * side) / 2, K * side + 32);
+    write(svg, "predicted class, in % of the true class", 50 + (K * side) / 2, K * side + 32);
     write(svg, "true class", 0, 0, { transform: `translate(16 ${(K * side) / 2}) rotate(-90)` });
     return { points, svg };
   },
 
-  pose(canvas, cells, metric, of) {
-    const found = cells.find(({ cell }) => cell.label === of && cell.pose);
-    if (!found) return null;
-    const { unit, points: pairs, slope, intercept } = found.cell.pose,
+  pose(canvas, cells, metric, chosen) {
+    const selected = cells.find(({ cell }) => cell.label === chosen && cell.pose);
+    if (!selected) return null;
+    const { unit, points: pairs, slope, intercept } = selected.cell.pose,
       all = pairs.flat();
     const f = frame(canvas, all, all, [`applied (${unit})`, `predicted (${unit})`]),
-      i = found.i;
+      i = selected.i;
     const points = pairs.map(([a, b]) => {
       mark(i, f.x(a), f.y(b), 2.6, { fill: colour(i), "fill-opacity": 0.45 }, f.svg);
       return [f.x(a), f.y(b), `applied ${number(a)}, predicted ${number(b)} (${unit})`];
@@ -192,8 +192,8 @@ const CHARTS = {
     line(0, 1, { stroke: "var(--soft)", "stroke-dasharray": "5 4", "stroke-width": 1.5 });
     if (slope !== null && intercept !== null) {
       line(intercept, slope, { stroke: "var(--ink)", "stroke-width": 1.8 });
-      const said = `y = ${slope.toFixed(2)} x ${intercept < 0 ? "-" : "+"} ${Math.abs(intercept).toFixed(1)}`;
-      node("text", { x: PAD.left + 8, y: PAD.top + 14 }, f.svg, said);
+      const equation = `y = ${slope.toFixed(2)} x ${intercept < 0 ? "-" : "+"} ${Math.abs(intercept).toFixed(1)}`;
+      node("text", { x: PAD.left + 8, y: PAD.top + 14 }, f.svg, equation);
     }
     return { points, svg: f.svg };
   },

@@ -1,5 +1,5 @@
 "use strict";
-// Drawing in SVG: scales, axes, marks.
+// Draws in SVG: scales, axes, marks.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEIGHT = 330;
@@ -10,11 +10,11 @@ const colour = (i) => `var(--c${i % 8})`;
 const dash = (i) => DASHES[Math.floor(i / 8) % DASHES.length];
 
 function node(name, attributes, parent, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  if (text !== undefined) made.textContent = text;
-  if (parent) parent.append(made);
-  return made;
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  if (text !== undefined) element.textContent = text;
+  if (parent) parent.append(element);
+  return element;
 }
 
 const write = (svg, text, x, y, more) => node("text", { x, y, "text-anchor": "middle", ...more }, svg, text);
@@ -26,7 +26,7 @@ function number(value) {
   return String(+value.toPrecision(4));
 }
 
-// An architecture is told by its colour and by the shape of its points.
+// An architecture is identified by its colour and by the shape of its points.
 function mark(shape, x, y, r, attributes, parent) {
   const corners = [
     null,
@@ -35,27 +35,27 @@ function mark(shape, x, y, r, attributes, parent) {
     [0, -1.3, 1.3, 0, 0, 1.3, -1.3, 0],
     [0, 1.2, 1.1, -0.9, -1.1, -0.9],
   ];
-  const found = corners[shape % corners.length];
-  if (!found) return node("circle", { cx: x, cy: y, r, ...attributes }, parent);
-  const points = found.map((c, i) => (i % 2 ? y : x) + c * r).join(" ");
+  const polygon = corners[shape % corners.length];
+  if (!polygon) return node("circle", { cx: x, cy: y, r, ...attributes }, parent);
+  const points = polygon.map((c, i) => (i % 2 ? y : x) + c * r).join(" ");
   return node("polygon", { points, ...attributes }, parent);
 }
 
 function ticks(low, high, log) {
   if (log) {
-    const found = [];
+    const candidates = [];
     for (let k = Math.floor(Math.log10(low)); k <= Math.ceil(Math.log10(high)); k++)
-      for (const m of [1, 2, 5]) found.push(m * 10 ** k);
-    const within = found.filter((v) => v >= low * 0.999 && v <= high * 1.001);
+      for (const m of [1, 2, 5]) candidates.push(m * 10 ** k);
+    const within = candidates.filter((v) => v >= low * 0.999 && v <= high * 1.001);
     if (within.length >= 2 && within.length <= 9) return within;
     if (within.length > 9) return within.filter((v) => /^1/.test(v.toExponential()));
   }
   const rough = (high - low) / 5 || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough);
-  const found = [];
-  for (let v = Math.ceil(low / step) * step; v <= high + step / 1e6; v += step) found.push(+v.toPrecision(12));
-  return found;
+  const values = [];
+  for (let v = Math.ceil(low / step) * step; v <= high + step / 1e6; v += step) values.push(+v.toPrecision(12));
+  return values;
 }
 
 function scale(values, from, to, log) {
@@ -67,12 +67,12 @@ function scale(values, from, to, log) {
   const f = log ? Math.log10 : (v) => v;
   const margin = 0.04 * (f(high) - f(low));
   const [a, b] = [f(low) - margin, f(high) + margin];
-  const place = (v) => from + ((f(log ? Math.max(v, low / 2) : v) - a) / (b - a)) * (to - from);
-  place.ticks = ticks(low, high, log);
-  return place;
+  const position = (v) => from + ((f(log ? Math.max(v, low / 2) : v) - a) / (b - a)) * (to - from);
+  position.ticks = ticks(low, high, log);
+  return position;
 }
 
-// Math.min of very many arguments overflows the stack.
+// Math.min(...values) overflows the stack with very many values.
 function spread(values) {
   const wider = ([low, high], v) => [Math.min(low, v), Math.max(high, v)];
   return values.length ? values.reduce(wider, [Infinity, -Infinity]) : [0, 1];
@@ -83,7 +83,7 @@ let frames = 0;
 function frame(canvas, xs, ys, names, { logY = false, xTicks = true } = {}) {
   const width = Math.max(280, canvas.clientWidth);
   const svg = node("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, "aria-hidden": "true" }, canvas);
-  const clip = `plot-${frames++}`; // one of a hidden section would not clip
+  const clip = `plot-${frames++}`; // unique: a clip path of a hidden section does not clip
   node(
     "rect",
     { x: PAD.left, y: 0, width: width - PAD.left - PAD.right, height: HEIGHT - PAD.bottom },
@@ -113,4 +113,4 @@ function whisker(svg, x, y, ends, i) {
 }
 
 const percent = (v) => `${(100 * v).toFixed(2)} %`;
-const shown = (metric, v) => (metric.error || metric.unit === "%" ? percent(v) : number(v));
+const formatted = (metric, v) => (metric.error || metric.unit === "%" ? percent(v) : number(v));

@@ -1,76 +1,14 @@
-// What is chosen decides what is shown; nothing here computes a figure.
+// Shows what is selected. Nothing here computes a statistic.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const $ = (selector, within = document) => [...within.querySelectorAll(selector)];
-const [dataset, metric, filter, tip] = ["dataset", "metric", "filter", "tip"].map((id) => document.getElementById(id));
-const COSTS = { params: "parameters", seconds: "seconds of a seed", images_per_s: "images/s" };
+const [dataset, metric, filter] = ["dataset", "metric", "filter"].map((id) => document.getElementById(id));
+const COSTS = { params: "parameters", seconds: "seconds per seed", images_per_s: "images/s" };
 
 const matches = (text) => text.toLowerCase().includes(filter.value.trim().toLowerCase());
 const current = () => DATA[dataset.selectedIndex];
 
 // ---- charts
-
-function say(text, x, y) {
-  tip.hidden = !text;
-  tip.textContent = text;
-  if (!text) return;
-  const box = tip.getBoundingClientRect();
-  tip.style.left = `${Math.max(4, Math.min(x + 12, innerWidth - box.width - 4))}px`;
-  tip.style.top = `${y + 16 + box.height > innerHeight ? y - box.height - 10 : y + 16}px`;
-}
-
-// Points can be pointed at, and stepped through with the arrow keys.
-function follow(canvas, { points, svg }) {
-  let at = -1;
-  const ring = node("circle", { r: 7, class: "pointed", visibility: "hidden" }, svg);
-  const order = points.map((_, i) => i).sort((a, b) => points[a][0] - points[b][0] || points[a][1] - points[b][1]);
-  const show = (i) => {
-    at = i;
-    const box = svg.getBoundingClientRect(),
-      [x, y, text] = points[i],
-      ratio = box.width / svg.viewBox.baseVal.width;
-    ring.setAttribute("cx", x);
-    ring.setAttribute("cy", y);
-    ring.setAttribute("visibility", "visible");
-    say(text, box.left + x * ratio, box.top + y * ratio);
-  };
-  const leave = () => {
-    ring.setAttribute("visibility", "hidden");
-    say("");
-  };
-  canvas.onpointermove = canvas.onpointerdown = (event) => {
-    const box = svg.getBoundingClientRect(),
-      ratio = svg.viewBox.baseVal.width / box.width;
-    const [x, y] = [(event.clientX - box.left) * ratio, (event.clientY - box.top) * ratio];
-    let best = -1,
-      least = 900;
-    points.forEach(([a, b], i) => {
-      const d = (a - x) ** 2 + (b - y) ** 2;
-      if (d < least) [best, least] = [i, d];
-    });
-    best < 0 ? leave() : show(best);
-  };
-  canvas.onpointerleave = canvas.onblur = leave;
-  canvas.onkeydown = (event) => {
-    const last = order.length - 1,
-      place = order.indexOf(at),
-      page = Math.ceil(order.length / 20);
-    if (event.key === "Escape") leave();
-    const to = {
-      ArrowRight: place + 1,
-      ArrowDown: place + 1,
-      ArrowLeft: place - 1,
-      ArrowUp: place - 1,
-      Home: 0,
-      End: last,
-      PageDown: Math.min(last, place + page),
-      PageUp: Math.max(0, place - page),
-    }[event.key];
-    if (to === undefined || last < 0) return;
-    event.preventDefault();
-    show(order[to < 0 ? last : to > last ? 0 : to]);
-  };
-}
 
 function legend(cells) {
   const list = document.createElement("ul");
@@ -90,14 +28,14 @@ function legend(cells) {
   return list;
 }
 
-// A chart of one architecture, or against one of several costs, has a choice of its own.
-function choice(figure, options) {
+// A chart of one architecture, or against one of several costs, has a select of its own.
+function choose(figure, options) {
   let select = figure.querySelector("select");
   const before = select && select.value;
   if (!select) {
     select = document.createElement("select");
-    select.setAttribute("aria-label", `${figure.querySelector("h3").textContent}: of what`);
-    select.onchange = () => drawOne(figure);
+    select.setAttribute("aria-label", `${figure.querySelector("h3").textContent}: select what is shown`);
+    select.onchange = () => drawChart(figure);
     figure.querySelector(".canvas").before(select);
   }
   select.replaceChildren(...Object.entries(options).map(([value, text]) => new Option(text, value)));
@@ -105,28 +43,28 @@ function choice(figure, options) {
   return select.value;
 }
 
-function drawOne(figure) {
+function drawChart(figure) {
   const kind = figure.dataset.chart,
     canvas = figure.querySelector(".canvas"),
-    found = current();
-  const cells = found.cells.map((cell, i) => ({ cell, i })).filter(({ cell }) => matches(cell.label));
-  const of = found.metrics.find((one) => one.key === metric.value);
+    data = current();
+  const cells = data.cells.map((cell, i) => ({ cell, i })).filter(({ cell }) => matches(cell.label));
+  const selected = data.metrics.find(({ key }) => key === metric.value);
   canvas.replaceChildren();
   figure.querySelector(".legend")?.remove();
   figure.hidden = false;
   let chosen;
-  if (kind === "cost") chosen = choice(figure, COSTS);
+  if (kind === "cost") chosen = choose(figure, COSTS);
   if (kind === "confusion" || kind === "pose") {
-    const able = cells.filter(({ cell }) => cell[kind]);
-    chosen = able.length
-      ? choice(figure, Object.fromEntries(able.map(({ cell }) => [cell.label, cell.label])))
+    const drawable = cells.filter(({ cell }) => cell[kind]);
+    chosen = drawable.length
+      ? choose(figure, Object.fromEntries(drawable.map(({ cell }) => [cell.label, cell.label])))
       : undefined;
   }
-  const drawn = CHARTS[kind](canvas, cells, of, chosen);
+  const drawn = CHARTS[kind](canvas, cells, selected, chosen);
   figure.hidden = !drawn;
   if (!drawn) return;
   if (["seeds", "curves", "cost"].includes(kind)) canvas.after(legend(cells));
-  follow(canvas, drawn);
+  track(canvas, drawn);
 }
 
 // ---- tables
@@ -136,31 +74,30 @@ function sortBy(button) {
     body = heading.closest("table").tBodies[0],
     column = heading.cellIndex;
   const up = heading.getAttribute("aria-sort") !== "ascending";
-  $("th", heading.parentElement).forEach((each) => each.removeAttribute("aria-sort"));
+  $("th", heading.parentElement).forEach((other) => other.removeAttribute("aria-sort"));
   heading.setAttribute("aria-sort", up ? "ascending" : "descending");
   const key = (row) => row.cells[column].dataset.sort;
   const order = (a, b) => {
     const [x, y] = [key(a), key(b)];
-    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined); // what is not known comes last
+    if (x === undefined || y === undefined) return (x === undefined) - (y === undefined); // unknown values come last
     const numbers = Number(x) - Number(y);
     return (up ? 1 : -1) * (Number.isNaN(numbers) ? x.localeCompare(y) : numbers);
   };
   body.append(...[...body.rows].sort(order));
 }
 
-// ---- what is chosen
+// ---- selection
 
 function show() {
-  const found = current();
-  if (!found) return;
+  if (!current()) return;
   $("section[data-dataset]").forEach((section, i) => {
     section.hidden = i !== dataset.selectedIndex;
     if (section.hidden) return;
     $(".panel", section).forEach((panel) => (panel.hidden = panel.dataset.metric !== metric.value));
-    $("[data-about]", section).forEach((each) => (each.hidden = !matches(each.dataset.about)));
-    $(".chart", section).forEach(drawOne);
+    $("[data-about]", section).forEach((element) => (element.hidden = !matches(element.dataset.about)));
+    $(".chart", section).forEach(drawChart);
   });
-  say("");
+  showTip("");
 }
 
 function chooseDataset() {
@@ -197,7 +134,7 @@ window.onbeforeprint = () => {
   theme("light");
 };
 window.onafterprint = () => theme(before);
-// The first that has something to show.
+// Start with the first data set that has something to show.
 dataset.selectedIndex = Math.max(
   0,
   DATA.findIndex(({ cells }) => cells.some(({ values }) => Object.values(values).some(({ mean }) => mean[0] !== null))),
