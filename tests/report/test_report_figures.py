@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from launch.report.analysis.metrics import METRICS
+from launch.report.analysis.sections import Panel
 from launch.report.analysis.tables import Entry, Table
 from launch.report.output import figures
 
@@ -106,7 +107,8 @@ def test_the_matrix_says_which_way() -> None:
         [Entry("cnn"), Entry(""), Entry("-1.20", -1.2, "", "worse")],
         [Entry("slx"), Entry("+1.20", 1.2, "", "better"), Entry("")],
     ]
-    (axis,) = axes(figures.pairs(Table(["row - column", "cnn", "slx"], rows), ACCURACY))
+    table = Table(["row - column", "cnn", "slx"], rows)
+    (axis,) = axes(figures.pairs(Panel(ACCURACY, table, None, table, "")))
     assert [(text.get_position(), text.get_text()) for text in axis.texts if text.get_text()] == [
         ((1, 0), "\N{BLACK DOWN-POINTING TRIANGLE} -1.20"),
         ((0, 1), "\N{BLACK UP-POINTING TRIANGLE} +1.20"),

@@ -56,10 +56,6 @@ class Cell:
         return {seed: value for seed, value in values.items() if is_number(value)}
 
     @cached_property
-    def environments(self) -> list[dict[str, Any]]:
-        return [read_json(run.env) for run in self.runs]
-
-    @cached_property
     def metrics(self) -> dict[str, dict[int, list[Row]]]:
         """Evaluation and pose rows of the finished seeds, by kind and seed, in the order of training."""
         metrics: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _METRIC_KINDS}
@@ -126,7 +122,7 @@ def _torch_version(env: dict[str, Any]) -> object:
 
 def confounders(cells: list[Cell]) -> list[str]:
     """Return warnings about differences, other than the architecture, between cells of one data set."""
-    environments = [env for cell in cells for env in cell.environments]
+    environments = [read_json(run.env) for cell in cells for run in cell.runs]
     rows = [row for cell in cells for row in cell.rows.values()]
     facts: dict[str, list[Any]] = {
         "commits": [str(env.get("commit"))[:12] for env in environments],

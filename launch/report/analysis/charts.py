@@ -1,6 +1,7 @@
 """The numbers behind the charts of a report, as JSON: the page and the figures draw the same ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -74,10 +75,6 @@ def _is_confusion(matrix: np.ndarray) -> bool:
     return square and bool(((matrix >= 0) & (matrix < 1e15)).all())
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    return _round(summary(listed).mean) if (listed := list(values)) else None
-
-
 def pose(cell: Cell) -> Chart | None:
     """Return predicted against applied pose over all seeds, of the first kind of pose that the data set has."""
     last = [rows[-1] for rows in cell.metrics["pose"].values()]
@@ -87,8 +84,11 @@ def pose(cell: Cell) -> Chart | None:
         return None
     # Drawn at random: a fixed stride would pick the same images, or x alone, of every seed.
     chosen = sorted(np.random.default_rng(0).permutation(len(points))[:MOST_POINTS])
-    lines = {name: _mean(cell.values(f"pose_{name}").values()) for name in ("slope", "intercept")}
-    return {"unit": POSE_UNITS[kind], "points": [points[i] for i in chosen]} | lines
+    chart: Chart = {"unit": POSE_UNITS[kind], "points": [points[i] for i in chosen]}
+    for name in ("slope", "intercept"):
+        values = cell.values(f"pose_{name}").values()
+        chart[name] = _round(fmean(values)) if values else None
+    return chart
 
 
 def _pose_points(row: Row, kind: str) -> list[list[float]]:

@@ -117,16 +117,8 @@ def build_sections(comparison: Comparison, out: Path) -> list[Section]:
         metrics = metrics_of(cells)
         panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
         drawn = charts.build_charts(cells, metrics)
-        section = Section(
-            name=name,
-            cells=cells,
-            panels=panels,
-            charts=drawn,
-            figures=_figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX]),
-            warnings=confounders(cells),
-            incomplete=_incomplete(cells, metrics[0]),
-            published=replication_table(cells),
-            pictures=_pictures(cells, out),
-        )
-        sections.append(section)
+        figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX])
+        incomplete, published = _incomplete(cells, metrics[0]), replication_table(cells)
+        rest = confounders(cells), incomplete, published, _pictures(cells, out)
+        sections.append(Section(name, cells, panels, drawn, figures, *rest))
     return sections

@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter
 
 from launch.report.analysis.charts import Chart
 from launch.report.analysis.metrics import Metric
-from launch.report.analysis.sections import Section
-from launch.report.analysis.tables import MOST_IN_MATRIX, Table
+from launch.report.analysis.sections import Panel, Section
+from launch.report.analysis.tables import MOST_IN_MATRIX
 from stn.runs.files import write_atomic
 
 COLOURS = ("#0072b2", "#d55e00", "#007a59", "#a8457f", "#9a6a00", "#5a5a5a", "#7a3e9d", "#2b7fae")
@@ -39,7 +39,6 @@ def _short(label: str, limit: int = 32) -> str:
 
 
 def _whisker(axis: Axes, x: float, values: Chart, metric: Metric, colour: str) -> None:
-    """Draw a mean and its interval."""
     mean, low, high = values["mean"]
     if low is not None:
         axis.plot([x, x], [metric.scale * low, metric.scale * high], color=colour, lw=2.5, solid_capstyle="butt")
@@ -125,24 +124,24 @@ def _tiles(charts: Sequence[Chart], kind: str) -> tuple[Figure, list[tuple[Axes,
     figure = Figure(figsize=(3.3 * columns, 3.3 * lines), layout="constrained")
     if len(shown) < len(available):
         figure.suptitle(f"The first {len(shown)} of {len(available)}", fontsize=9)
-    axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axis in axes[len(shown) :]:
-        axis.set_axis_off()
-    for axis, (_, chart) in zip(axes, shown, strict=False):
-        axis.set_title(_short(chart["label"], 26), fontsize=9)
-    return figure, [(axis, chart[kind], i) for axis, (i, chart) in zip(axes, shown, strict=False)]
+    tiles = []
+    for position, (i, chart) in enumerate(shown, start=1):
+        axis = figure.add_subplot(lines, columns, position, title=_short(chart["label"], 26))
+        axis.title.set_fontsize(9)
+        tiles.append((axis, chart[kind], i))
+    return figure, tiles
 
 
 def confusion(charts: Sequence[Chart]) -> Figure:
     """Draw the share of every class by predicted class."""
     figure, tiles = _tiles(charts, "confusion")
     for axis, chart, _ in tiles:
-        shares = [[count / (sum(line) or 1) for count in line] for line in chart["mean"]]
-        axis.imshow([[share**0.4 for share in line] for line in shares], cmap="Blues", vmin=0, vmax=1)
-        for i, line in enumerate(shares if len(shares) <= 12 else []):
-            for j, share in enumerate(line):
-                text = "" if not share else f"{100 * share:.1f}" if share < 0.1 else f"{100 * share:.0f}"
-                axis.text(j, i, text, ha="center", va="center", fontsize=4.5, color="w" if share > 0.2 else "k")
+        counts_KK = np.array(chart["mean"])
+        shares_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1e-9)  # a class may have no images
+        axis.imshow(shares_KK**0.4, cmap="Blues", vmin=0, vmax=1)
+        for (i, j), share in np.ndenumerate(shares_KK if len(shares_KK) <= 12 else []):
+            text = "" if not share else f"{100 * share:.1f}" if share < 0.1 else f"{100 * share:.0f}"
+            axis.text(j, i, text, ha="center", va="center", fontsize=4.5, color="w" if share > 0.2 else "k")
         axis.set(xlabel="predicted class (% of the true class)", ylabel="true class")
     return figure
 
@@ -163,34 +162,26 @@ def pose(charts: Sequence[Chart]) -> Figure:
     return figure
 
 
-def pairs(table: Table, metric: Metric) -> Figure:
+def pairs(panel: Panel) -> Figure:
     """Draw the matrix of differences, row minus column."""
-    n = len(table.rows)
+    assert panel.matrix
+    rows, n = panel.matrix.rows, len(panel.matrix.rows)
     side = max(4.0, 0.85 * n + 1.6)
     figure = Figure(figsize=(side, 0.75 * side), layout="constrained")
     axis = figure.subplots()
     shades = {"better": "#bfe0f7", "worse": "#fbd0ac"}
     marks = {"better": "▲ ", "worse": "▼ ", "real": "≠ ", "weak": "≈ ", "few": "? "}
-    for i, row in enumerate(table.rows):
+    for i, row in enumerate(rows):
         for j, entry in enumerate(row[1:]):
             shade = shades.get(entry.mark, "#f1f1f1")
             axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=shade, edgecolor="w", lw=2))
             axis.text(j, i, marks.get(entry.mark, "") + entry.text, ha="center", va="center", fontsize=8)
-    labels = [_short(row[0].text, 18) for row in table.rows]
+    labels = [_short(row[0].text, 18) for row in rows]
     axis.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
     axis.set_xticks(range(n), labels, rotation=30, ha="right", fontsize=8)
     axis.set_yticks(range(n), labels, fontsize=8)
-    axis.set_title(f"{metric.title}: row - column{metric.difference_unit}", fontsize=9)
+    axis.set_title(f"{panel.metric.title}: row - column{panel.metric.difference_unit}", fontsize=9)
     return figure
-
-
-_DRAWINGS = {
-    "seeds": seeds,
-    "curves": lambda charts, _: curves(charts),
-    "cost": cost,
-    "confusion": lambda charts, _: confusion(charts),
-    "pose": lambda charts, _: pose(charts),
-}
 
 
 def _save(figure: Figure, path: Path) -> None:
@@ -207,7 +198,9 @@ def _save(figure: Figure, path: Path) -> None:
 
 def draw(section: Section, folder: Path) -> None:
     """Write the figures of a section, under the metric that its data set is judged by."""
-    charts, metric, matrix = section.charts[:MOST_IN_MATRIX], section.panels[0].metric, section.panels[0].matrix
+    charts, panel = section.charts[:MOST_IN_MATRIX], section.panels[0]
+    drawings = {"pairs": lambda: pairs(panel), "curves": lambda: curves(charts), "pose": lambda: pose(charts)}
+    drawings |= {"seeds": lambda: seeds(charts, panel.metric), "cost": lambda: cost(charts, panel.metric)}
+    drawings |= {"confusion": lambda: confusion(charts)}
     for kind, name in section.figures.items():
-        figure = pairs(matrix, metric) if kind == "pairs" and matrix else _DRAWINGS[kind](charts, metric)
-        _save(figure, folder / name)
+        _save(drawings[kind](), folder / name)

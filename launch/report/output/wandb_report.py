@@ -13,15 +13,8 @@ from typing import Any
 from urllib.parse import quote
 
 from launch.report.analysis.sections import Section
-from launch.report.output.wandb_spec import (
-    build_spec,
-    cells_of,
-    digest,
-    figure_run,
-    load_library,
-    projects,
-    report_title,
-)
+from launch.report.output.wandb_spec import build_spec, cells_of, digest, figure_run, load_library, projects
+from launch.report.output.wandb_spec import report_title as title_of
 from launch.wandb.client import UPLOAD, Server, scratch
 from stn.runs.files import read_json, write_atomic
 from stn.tracking.wandb_run import QUIET, run_id
@@ -82,7 +75,7 @@ def _publish(
 ) -> tuple[dict, str]:
     """Return what to remember of the report, and the message to the user."""
     cells = cells_of(sections)
-    title, run = report_title(cells), figure_run(cells)
+    title, run = title_of(cells), figure_run(cells)
     ids = {project: server.project_id(project) for project in projects(cells)}
     home = memory["project"] if memory.get("project") in ids else next(iter(ids))
     stamp = digest(b"".join(key.encode() + path.read_bytes() for key, path in figures.items()))
@@ -113,7 +106,7 @@ def publish(sections: list[Section], out: Path) -> str:
         with scratch() as folder:
             saved, message = _publish(ReportServer(folder), sections, figures, read_json(out / MEMORY))
     except OSError as error:
-        kept = {"title": report_title(cells), "project": projects(cells)[0], "spec": build_spec(sections, figures)}
+        kept = {"title": title_of(cells), "project": projects(cells)[0], "spec": build_spec(sections, figures)}
         write_atomic(out / SPEC, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
         return f"no W&B report: {error}; its content is in {out / SPEC}, rerun this command to publish it"
     (out / SPEC).unlink(missing_ok=True)
