@@ -1,7 +1,7 @@
-"""The forms of training that fused.py compares; one process for each measurement, which fused.py starts.
+"""The forms of training that fused.py compares. fused.py starts one process for each measurement.
 
-The argument says what to do, in JSON. The process says when it is ready, waits for a line and
-answers with one line of JSON. S seed, B batch, C channel, H, W, K class, M = S * B.
+The argument is a JSON object that names the form. The process prints when it is ready, waits for a
+line on stdin and answers with one line of JSON. S seed, B batch, C channel, H, W, K class, M = S * B.
 """
 
 import itertools
@@ -33,12 +33,12 @@ from stn.training.optimizer import SeedOptimiser
 
 BATCH, LR, STEPS = 64, 0.01, 50_000
 Step = Callable[[], int]
-"""One training step; how many images (or operations, or bytes) it got through."""
+"""Run one training step and return how many images (or operations, or bytes) it processed."""
 Batches = Iterator[tuple[Tensor, Tensor]]
 
 
 class Tutorial(nn.Module):
-    """The PyTorch tutorial's network, written as there."""
+    """The network of the PyTorch tutorial on spatial transformers, as it is written there."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ def configure(arch: str, net: str, dataset: str) -> Config:
 
 
 def ordinary(config: Config) -> tuple[nn.Module, Callable[..., Tensor]]:
-    """One seed's network and its loss."""
+    """The network of one seed, with its loss as the output."""
     if config.arch.net == "tutorial":
         return Tutorial(), F.nll_loss
     dataset = build_dataset(config.data.name)
@@ -139,7 +139,7 @@ def vmapped(config: Config, device: torch.device, seeds: int) -> Step:
 
 
 def fused(config: Config, device: torch.device, count: int, bf16: bool, graph: bool) -> Step:
-    """As train.py's train_block does it, with the sums that its log is made of."""
+    """Train as train_block in train.py does, including the sums for its log."""
     seeds, dataset = list(range(count)), build_dataset(config.data.name)
     stream = Stream(config.data, dataset, seeds, device)
     model = StackedModel(lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds, device).train()
@@ -174,7 +174,7 @@ def fused(config: Config, device: torch.device, count: int, bf16: bool, graph: b
 
 
 def product(device: torch.device, bf16: bool) -> Step:
-    """A large matrix product; on a CPU a 3x3 convolution: MKL's products reach a third of it on AMD's processors."""
+    """Return a large matrix product; on a CPU a 3x3 convolution, since MKL reaches a third of its speed on AMD CPUs."""
     if device.type == "cpu":
         x = torch.rand(32, 256, 30, 30).to(memory_format=torch.channels_last)
         weight = torch.rand(256, 256, 3, 3)
@@ -186,14 +186,14 @@ def product(device: torch.device, bf16: bool) -> Step:
 
 
 def copy(device: torch.device) -> Step:
-    source = torch.ones(2**26, device=device)  # 256 MiB: more than most caches hold
+    source = torch.ones(2**26, device=device)  # 256 MiB, larger than most caches
     target = torch.zeros_like(source)
 
-    return lambda: 2 * target.copy_(source).nbytes  # read and written
+    return lambda: 2 * target.copy_(source).nbytes  # each byte is read and written
 
 
 class Traffic(TorchDispatchMode):
-    """Bytes of the tensors that go into and come out of each ATen operation, views apart.
+    """Count the bytes of the tensors that each ATen operation reads and writes, without views.
 
     Each counts once per operation: as if no cache held anything between two operations, and as
     if within one nothing was read twice.
@@ -212,7 +212,7 @@ class Traffic(TorchDispatchMode):
 
 
 def count(config: Config) -> dict[str, float]:
-    """Work per image in a step of one seed's ordinary network: forward, backward and update."""
+    """Return the work per image in a training step (forward, backward, update) of one seed's ordinary network."""
     shape = build_dataset(config.data.name).shape
     batch = torch.rand(BATCH, *shape), torch.randint(10, (BATCH,))
     step = plain(config, torch.device("cpu"), itertools.repeat(batch))
@@ -231,7 +231,7 @@ def facts(networks: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def prepare(job: dict[str, Any], device: torch.device) -> Step:
-    """The step of a form, and the settings that go with it: PyTorch's own for plain forms, train.py's for fused."""
+    """Return the step of a form, with PyTorch's default settings for plain forms and train.py's for fused ones."""
     kind, precision = job["kind"], job["precision"]
     torch.set_num_threads(1 if job["processes"] > 1 else CORES)
     if kind in ("fused", "product"):
@@ -254,10 +254,12 @@ def prepare(job: dict[str, Any], device: torch.device) -> Step:
 
 
 def stretch(step: Step, device: torch.device, seconds: float) -> float:
-    """Images/s over at least so many seconds."""
+    """Return images/s over at least this many seconds."""
     start, images = time.perf_counter(), 0
     while (passed := time.perf_counter() - start) < seconds:
-        for _ in range(1 if device.type == "cpu" else 50):  # the host runs ahead of a GPU: wait now and then only
+        for _ in range(
+            1 if device.type == "cpu" else 50
+        ):  # the host runs ahead of a GPU: synchronise every 50 steps only
             images += step()
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -281,5 +283,5 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # more workers than cores are part of the question
+    warnings.simplefilter("ignore")  # PyTorch warns of more workers than cores, which we measure on purpose
     print(json.dumps(main(json.loads(sys.argv[1]))), flush=True)

@@ -1,4 +1,4 @@
-"""Training images/s: many seeds as one network beside plain PyTorch loops, in turns on one machine.
+"""Compare training images/s of many seeds as one network with plain PyTorch loops, in turns on one machine.
 
     python benchmarks/fused.py [--quick] [--rounds N] [--networks tutorial,cnn] [--seeds-at-once 1,4,8] [--json FILE]
 
@@ -10,16 +10,16 @@ others are the six architectures on rotated MNIST. Batches of 64 images, SGD 0.0
     vmap      the same batches, many seeds by torch.func.vmap
     fused     many seeds as train.py trains them, without its log and checkpoints
 
-Each figure is from fresh processes: images/s of a stretch of fixed time, the median over stretches
-without the first. Two processes have one thread each, start together and add up; there the last
-stretch does not count either. A row is the median over rounds, a ratio the median of each round's.
-What others disturb is measured up to twice again (not with --quick), and said.
+Each number comes from fresh processes: the median images/s over stretches of fixed time, without the
+first stretch. Two processes have one thread each, start together and are added up; their last stretch
+is dropped too. A row is the median over rounds, a ratio the median of the rounds' ratios. Measurements
+that other processes disturbed are repeated up to twice (not with --quick), and the output says so.
 
-The share of the machine's limits: operations and bytes per image are counted on the ordinary
-network (forms.Traffic says how), times images/s, over what a large matrix product (on a CPU: a
-convolution) and a copy of 256 MiB reach in as many processes. It is no upper bound: caches hold
-some of the bytes, and fused operations move fewer. On CUDA there is one process; plain forms keep
-PyTorch's own settings (TF32 in convolutions), fused ones are fp32 unless the row says otherwise.
+The share of the machine's limits is operations and bytes per image of the ordinary network (counted
+by forms.Traffic) times images/s, over what a large matrix product (on a CPU: a convolution) and a copy
+of 256 MiB reach in as many processes. It is no upper bound: caches hold some of the bytes, and fused
+operations move fewer. On CUDA there is one process; plain forms keep PyTorch's default settings (TF32
+in convolutions), fused ones are fp32 unless the row says otherwise.
 """
 
 import json
@@ -41,9 +41,9 @@ from rich.table import Table
 SIX = ("cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx")
 NETWORKS = {"tutorial": ("stn_c0", "tutorial", "mnist"), **{arch: (arch, "finnveden_r", "mnist_r") for arch in SIX}}
 START_S = 4
-"""About what a process takes to begin; for the estimate only."""
+"""Approximate start-up time of a process, used in the time estimate only."""
 PATIENCE_S = 300
-"""Beyond its stretches, until a process counts as stuck."""
+"""Seconds beyond its stretches after which a process counts as stuck."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Form:
 class Row:
     form: Form
     rounds: list[dict[str, Any]] = field(default_factory=list)
-    """What was measured in each round, or its error."""
+    """The measurements of one form, a value per round, or its error."""
 
     @property
     def speeds(self) -> list[float]:
@@ -79,7 +79,7 @@ class Row:
         return max((r[key] for r in self.rounds if "error" not in r), default=0.0)
 
     def over(self, other: "Row | None") -> float | None:
-        """The ratio of images/s, from the rounds that have both."""
+        """Return the median ratio of images/s, from the rounds that have both."""
         pairs = [
             p for p in zip(self.rounds, other.rounds if other else [], strict=False) if not any("error" in r for r in p)
         ]
@@ -87,14 +87,14 @@ class Row:
 
 
 def best(rows: list[Row], kind: str | None = None, **like: Any) -> Row | None:
-    """The fastest row whose form is like that."""
+    """Return the fastest row whose form has these fields."""
     like |= {"kind": kind} if kind else {}
     fits = [row for row in rows if row.speeds and like.items() <= asdict(row.form).items()]
     return max(fits, key=lambda row: row.median, default=None)
 
 
 def ratios(row: Row, rows: list[Row], cuda: bool) -> dict[str, float | None]:
-    """How many times as fast as what it is held against."""
+    """Return the speed-up of a row over its reference."""
     found = {"x best loop": row.over(best(rows, "loader", processes=1))}
     if cuda:
         return found | {"x resident": row.over(best(rows, "resident"))}
@@ -102,7 +102,7 @@ def ratios(row: Row, rows: list[Row], cuda: bool) -> dict[str, float | None]:
 
 
 def plan(network: str, quick: bool, given: list[int] | None, cuda: bool) -> list[Form]:
-    """The forms of a network in the order of a round."""
+    """Return the forms of a network in the order in which a round measures them."""
     if network == "machine":
         alone = [Form("product", precision=p) for p in (("fp32", "tf32", "bf16") if cuda else ("fp32",))]
         alone += [Form("copy")]
@@ -116,7 +116,9 @@ def plan(network: str, quick: bool, given: list[int] | None, cuda: bool) -> list
     loaders = [Form("loader", workers=n) for n in ((0, 2, 4) if CORES > 2 else (0, 2))]
     vmaps = [Form("vmap", seeds=n) for n in ((4,) if quick else (4, 8))]
     many = [Form("fused", seeds=n) for n in counts]
-    large = [Form("fused", seeds=n) for n in (16, 32)] if tutorial and quick and not given else []  # for their memory
+    large = (
+        [Form("fused", seeds=n) for n in (16, 32)] if tutorial and quick and not given else []
+    )  # to report their memory
     alone = [*loaders, Form("resident"), *many]
     return [*alone, *vmaps, *large, *(replace(form, processes=2) for form in alone)]
 
@@ -126,7 +128,7 @@ def command(job: dict[str, Any]) -> list[str]:
 
 
 def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
-    """Start the processes of a form, let them go together and add up their images/s."""
+    """Start the processes of a form, release them together and return the sum of their images/s."""
     words, pipe = command(asdict(form) | job), subprocess.PIPE
     start, before = time.perf_counter(), others_s()
     with tempfile.TemporaryFile("w+") as complaints, ExitStack() as pipes:
@@ -158,7 +160,7 @@ def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
 
 
 def one_round(name: str, rows: list[Row], job: dict[str, Any]) -> None:
-    """Measure every form once; the first round on a GPU adds precisions to the fastest one, at the end."""
+    """Measure every form once; on a GPU the first round ends with other precisions of the fastest form."""
     for row in rows:
         try:
             found = measure(row.form, job)
@@ -175,7 +177,7 @@ def one_round(name: str, rows: list[Row], job: dict[str, Any]) -> None:
 
 
 def shares(row: Row, counts: dict[str, float], roofs: list[Row]) -> dict[str, float | None]:
-    """Which part of the machine's limits a row reaches."""
+    """Return the share of the machine's limits that a row reaches."""
     product = best(roofs, "product", processes=row.form.processes, precision=row.form.precision)
     copy = best(roofs, "copy", processes=row.form.processes)
     return {
@@ -185,7 +187,7 @@ def shares(row: Row, counts: dict[str, float], roofs: list[Row]) -> dict[str, fl
 
 
 def summarise(tables: dict[str, list[Row]], roofs: list[Row], counts: dict[str, Any], cuda: bool) -> dict[str, Any]:
-    """What there is to say in a few numbers."""
+    """Return the summary: a few ratios."""
     found: dict[str, Any] = {}
     for network, rows in tables.items():
         for precision in ("fp32", "tf32", "bf16"):
@@ -251,7 +253,7 @@ def main() -> int:
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "MNIST" / "raw"  # where torchvision looks
+        raw = Path(folder) / "MNIST" / "raw"  # the folder that torchvision reads
         raw.mkdir(parents=True)
         for packed in (ROOT / "stn" / "data" / "mnist_xz").glob("*.xz"):
             (raw / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))

@@ -1,14 +1,14 @@
-"""Column R of Finnveden et al. (arXiv 2004.11678), 5 networks x 10 seeds, at a fraction of its length.
+"""Time column R of Finnveden et al. (arXiv 2004.11678), 5 networks x 10 seeds, at a fraction of its length.
 
     python benchmarks/headline.py [--fraction 0.001] [--seeds 0-9] [--nets cnn,stn_slx] [--processes N]
                                   [--runs DIR] [--json FILE]
 
 Runs the real command line with configs/finnveden_r.yaml, one network after the other, and projects
-the wall time of the whole. A run has fraction x 70,000 steps with the milestone scaled, one
-evaluation at the end (on the first 10,000 test images at least), no checkpoints on the way, no
-pictures and no W&B. The projection is of the slowest process: start-up and warm-up as measured,
-training at the median images/s of the log's stretches without the first, and the recipe's 14
-evaluations of 100,000 images at the speed of that one. ACCELERATE_USE_CPU=true keeps it off a GPU.
+the wall time of the full schedule. A run has fraction x 70,000 steps with the milestone scaled, one
+evaluation at the end (on at least the first 10,000 test images), no intermediate checkpoints, no
+pictures and no W&B. The projection is for the slowest process: start-up and warm-up as measured,
+training at the median images/s of the log's intervals without the first, and the recipe's 14
+evaluations of 100,000 images at the measured speed. ACCELERATE_USE_CPU=true keeps it off a GPU.
 """
 
 import argparse
@@ -41,7 +41,7 @@ GPU = (
 def fraction(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 1")
+        raise argparse.ArgumentTypeError(f"{text} must be above 0 and at most 1")
     return value
 
 
@@ -54,7 +54,7 @@ def seeds(text: str) -> str:
 
 
 def train(net: str, arguments: argparse.Namespace, sizes: dict[str, int], runs: Path) -> tuple[float, float]:
-    """The real command line; the seconds that it took, and how many cores others used meanwhile."""
+    """Run the real command line; return its seconds, and how many cores other processes used meanwhile."""
     python = [sys.executable]
     if arguments.processes > 1:
         python += ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu2.yaml"]
@@ -76,13 +76,13 @@ def train(net: str, arguments: argparse.Namespace, sizes: dict[str, int], runs: 
 
 
 def read(runs: Path, net: str, sizes: dict[str, int]) -> dict[str, Any]:
-    """The test error, and the seconds of the process that took longest."""
+    """Return the test error, and the seconds of the slowest process."""
     errors, processes, images = [], [], sizes["steps"] * sizes["batch"]
-    for file in (runs / f"{net}-mnist_r").glob("*/*/results.jsonl"):  # one of each process
+    for file in (runs / f"{net}-mnist_r").glob("*/*/results.jsonl"):  # one file per process
         rows, log = read_rows(file), read_rows(file.with_name("metrics.jsonl"))
         errors += [100 * row["test_error"] for row in rows]
         wall_s = train_s = steady_s = 0.0
-        for row in rows:  # seeds of a block have the same times: each counts for its part of them
+        for row in rows:  # all seeds of a block share its times: divide by their number
             speeds = [r["images_per_s"] for r in log if r["kind"] == "train" and r["seed"] == row["seed"]][1:]
             wall_s += row["wall_s"] / row["fused"]
             train_s += images / row["images_per_s"]
@@ -104,11 +104,11 @@ def main() -> int:
     parser.add_argument("--fraction", type=fraction, default=0.001)
     parser.add_argument("--seeds", type=seeds, default="0-9")
     parser.add_argument("--nets", type=names_from(NETS), default=list(NETS), help=", ".join(NETS))
-    parser.add_argument("--processes", type=positive, help="default: a core each, at most the seeds; on a GPU 1")
+    parser.add_argument("--processes", type=positive, help="default: one per core, at most one per seed; on a GPU 1")
     parser.add_argument("--runs", type=Path, metavar="DIR", help="keep the run directories there")
     arguments = parser.parse_args()
     if arguments.runs and arguments.runs.exists() and (not arguments.runs.is_dir() or any(arguments.runs.iterdir())):
-        fail(f"'{arguments.runs}' is not an empty folder: what is finished there would not be measured")
+        fail(f"'{arguments.runs}' is not an empty folder: finished runs in it would not be measured")
     gpu = subprocess.run([sys.executable, "-c", GPU], capture_output=True, text=True, check=True).stdout.strip() or None
     count = len(parse_seeds(arguments.seeds))
     arguments.processes = arguments.processes or (1 if gpu else min(CORES, count))
@@ -129,7 +129,7 @@ def main() -> int:
         f"{sizes['batch']} images, {arguments.processes} process(es), {gpu or 'CPU'}; "
         f"load before: {record['load_before']}"
     )
-    table = Table(title="Run, and what it means for the whole (projected)", title_justify="left")
+    table = Table(title="Measured, and projected to the full schedule", title_justify="left")
     for heading in ("net", "n", "test error %", "images/s", "wall s", "start-up s", "training s", "evaluation s"):
         table.add_column(heading, justify="left" if heading == "net" else "right")
     table.add_column("whole, h (projected)", justify="right")
@@ -148,7 +148,7 @@ def main() -> int:
             projected += row["evaluation_s"] * tested / sizes["test"]
             record["networks"][net] = row | {"wall_s": wall, "start_s": start_s, "projected_s": projected}
             record["networks"][net]["others_cores"] = round(others, 3)
-            busy = f"; not to be relied on: others used {others:.1f} cores" if others > DISTURBED else ""
+            busy = f"; unreliable: other processes used {others:.1f} cores" if others > DISTURBED else ""
             console.print(f"{net}: {wall:.0f} s{busy}")
             times = [f"{t:.1f}" for t in (wall, start_s, row["train_s"], row["evaluation_s"])]
             error = f"{row['test_error']:.2f}"

@@ -1,4 +1,4 @@
-"""What the benchmarks share: what they ran on, how they refuse bad input and keep a record."""
+"""What the benchmarks share: the machine's description, argument checks, timing and the record."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import psutil
 from rich.console import Console
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # stn is found from wherever this is started
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that stn is found from any working directory
 
 from launch.train import ROOT
 from stn.config.command_line import fail
@@ -28,21 +28,21 @@ from stn.runs.provenance import commit
 
 CORES = cores()
 DISTURBED = 0.1
-"""Cores that others used meanwhile. Threads wait for each other, so a little costs several times as much."""
+"""Cores used by other processes above which a measurement counts as disturbed: threads wait for the slowest one."""
 console = Console(width=None if sys.stdout.isatty() else 132, highlight=False, markup=False)
 
 
 class Parser(argparse.ArgumentParser):
     def __init__(self, text: str | None) -> None:
         super().__init__(description=text, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-        self.add_argument("--json", type=_writable, metavar="FILE", help="write everything there")
+        self.add_argument("--json", type=_writable, metavar="FILE", help="write the whole record to FILE")
 
     def error(self, message: str) -> NoReturn:
         fail(message)
 
 
 def _writable(text: str) -> Path:
-    """Found out before hours are spent on what is to be written."""
+    """Return a path that can be written; checked before hours are spent on measuring."""
     path = Path(text)
     existed = path.exists()
     try:
@@ -56,12 +56,12 @@ def _writable(text: str) -> Path:
 
 def positive(text: str) -> int:
     if not text.strip().isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"'{text}' must be a whole number above 0")
     return int(text)
 
 
 def names_from(known: Iterable[str]) -> Callable[[str], list[str]]:
-    """An argument type: some of the known names, with commas between."""
+    """Return an argument type: a comma-separated list of known names."""
 
     def parse(text: str) -> list[str]:
         if unknown := [name for name in text.split(",") if name not in known]:
@@ -79,7 +79,7 @@ def _cpu() -> str:
 
 
 def machine(gpu: str | None) -> dict[str, Any]:
-    """What a record says of the code and of what it ran on; to be called before the measurements."""
+    """Return what a record says of the code and the machine. Call it before the measurements."""
     return {
         "date": str(date.today()),
         **commit(),
@@ -93,13 +93,13 @@ def machine(gpu: str | None) -> dict[str, Any]:
 
 
 def others_s() -> float:
-    """CPU seconds of everything on this machine but this process and its children that have ended."""
+    """Return the CPU seconds used on this machine, without this process and its children that have ended."""
     times = psutil.cpu_times()
     return sum(times) - times.idle - getattr(times, "iowait", 0.0) - sum(os.times()[:4])
 
 
 def launched(repeat: int, *words: str) -> dict[str, float]:
-    """Median seconds of `python -m launch`, and the largest MB of whatever this process has started so far."""
+    """Return the median seconds of `python -m launch`, and the peak MB of any child process so far."""
     seconds = []
     for _ in range(repeat):
         start = time.perf_counter()

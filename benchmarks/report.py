@@ -1,9 +1,9 @@
-"""What a report costs, over generated run directories: building it, its size, and opening it.
+"""Measure a report over generated run directories: build time, memory, size, and time to open.
 
     python benchmarks/report.py [--archs 6] [--datasets 3] [--seeds 100] [--repeat 3] [--keep FOLDER] [--json FILE]
 
 Prints the median of --repeat runs of `python -m launch report`, its largest memory, the page's size, and the median
-time until Chromium has loaded it (where there is one; STN_CHROMIUM says where).
+time until Chromium has loaded it (if there is one; STN_CHROMIUM names it).
 """
 
 import json
@@ -34,7 +34,7 @@ def _confusion(rng: np.random.Generator, accuracy: float) -> list[list[int]]:
 
 
 def _seed(rng: np.random.Generator, seed: int, quality: float) -> tuple[dict, list[dict]]:
-    """A result row, and what was evaluated on the way."""
+    """Return a result row, and the metrics rows of a training."""
     last = quality + 0.004 * rng.normal() + 0.002 * np.sin(seed)
     rows = []
     for epoch in range(1, EVALUATIONS + 1):
@@ -59,7 +59,7 @@ def _seed(rng: np.random.Generator, seed: int, quality: float) -> tuple[dict, li
 
 
 def generate(folder: Path, archs: int, datasets: int, seeds: int) -> None:
-    """Run directories as a sweep leaves them; more architectures than there are differ in learning rate."""
+    """Write run directories like those of a sweep; architectures beyond the known ones differ in learning rate."""
     rng = np.random.default_rng(0)
     for a in range(archs):
         for d in range(datasets):
@@ -78,7 +78,7 @@ def generate(folder: Path, archs: int, datasets: int, seeds: int) -> None:
 
 
 def opening(page: Path, repeat: int) -> float | None:
-    """Seconds until a browser without a network has loaded the page; None where there is no browser."""
+    """Return the seconds until an offline browser has loaded the page; None if there is no browser."""
     if not CHROMIUM or not find_spec("playwright"):
         return None
     from playwright.sync_api import sync_playwright
@@ -97,7 +97,7 @@ def main() -> None:
     parser = Parser(__doc__)
     for name, number in (("archs", 6), ("datasets", 3), ("seeds", 100)):
         parser.add_argument(f"--{name}", type=positive, default=number)
-    parser.add_argument("--keep", type=Path, help="generate there, and leave it")
+    parser.add_argument("--keep", type=Path, help="generate the run directories in this folder and keep them")
     parser.add_argument("--repeat", type=positive, default=3)
     asked = parser.parse_args()
     record = machine(None)

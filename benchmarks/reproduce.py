@@ -1,11 +1,11 @@
-"""What the recipes reach beside what was published: rows out of run directories, and the tables of the manual.
+"""Compare the recipes' results with published ones: collect rows of run directories, and print the manual's tables.
 
     python benchmarks/reproduce.py collect runs/s2_conv/*/*     # into benchmarks/results/reproduction/
-    python benchmarks/reproduce.py table                        # Markdown, from what was collected
+    python benchmarks/reproduce.py table                        # Markdown, from the collected rows
     python benchmarks/reproduce.py readme                       # into README.md (six lines) and the recipes' headers
 
-An interval is Student's, for the difference between our mean over n seeds and a published mean over
-m runs that scatter as ours do: t(n - 1) x SD x sqrt(1/n + 1/m). A published result agrees where the
+The interval is Student's, for the difference between our mean over n seeds and a published mean over
+m runs with the same variance: t(n - 1) x SD x sqrt(1/n + 1/m). A published result agrees if the
 difference lies within it. Published results are those of launch/report/analysis/published.yaml.
 """
 
@@ -35,7 +35,7 @@ ROWS = Path(__file__).parent / "results" / "reproduction"
 
 
 def _recipe(config: Config) -> tuple[str, dict[str, Any] | None]:
-    """Of which recipe a run is, or part of one, in whatever precision; and what a published result lays over it."""
+    """Return the recipe that a run follows, in full or in part, in any precision, and a published result's options."""
     named = CONFIGS / f"{config.log.name}.yaml"
     known = [(str(config.log.name), None, load_yaml(named))] if named.is_file() else []
     known += [(result.recipe, result.options, result.config()) for result in published_results()]
@@ -48,20 +48,20 @@ def _recipe(config: Config) -> tuple[str, dict[str, Any] | None]:
             if training_signature(resolve(same)) == training_signature(resolve(config)):
                 parts.append((part, name, options))
     if not parts:
-        raise ValueError(f"{config.log.name} is not a run of a recipe in configs/ as it is today")
+        raise ValueError(f"{config.log.name} does not follow any recipe that is now in configs/")
     _, name, options = max(parts, key=lambda found: found[0])
     return name, options
 
 
 def _which(row: Row) -> tuple:
-    """What a row is of: a newer one takes its place."""
+    """Return the identity of a row; a newer row with the same identity replaces it."""
     options = row.get("options") or {}
     laid = " ".join(f"{key}={value}" for section in options.values() for key, value in section.items())
     return row["arch"], row["net"], laid, row["seed"]
 
 
 def collect(path: str) -> Path:
-    """The finished seeds of a run directory, each with its evaluations, beside those of other directories."""
+    """Add the finished seeds of a run directory, with their evaluations, to the rows of its recipe."""
     run = RunDir(path)
     if not (run.env.is_file() and run.results.is_file()):
         raise ValueError(f"{path} is no run directory with results")
@@ -86,7 +86,7 @@ def collect(path: str) -> Path:
 
 
 def rows_of(result: PublishedResult) -> list[Row]:
-    """The finished seeds that may stand beside a published result."""
+    """Return the finished seeds that may be compared with a published result."""
     rows = [row for row in read_rows(ROWS / f"{result.recipe}.jsonl") if row["status"] == "finished"]
     own = {key: value for key in ("arch", "net") if (value := getattr(result, key))}
     rows = [row for row in rows if own.items() <= row.items() and row.get("options") == result.options]
@@ -94,13 +94,13 @@ def rows_of(result: PublishedResult) -> list[Row]:
 
 
 def length(rows: list[Row], recipe: str) -> float:
-    """How much of a recipe's schedule the shortest of its runs had."""
+    """Return the fraction of the recipe's schedule that the shortest of these runs had."""
     whole = load_yaml(CONFIGS / f"{recipe}.yaml").train
     return min(row["steps"] / whole.steps if whole.steps else row["epochs"] / (whole.epochs or 1) for row in rows)
 
 
 def _reduced(rows: list[Row]) -> list[str]:
-    """Precisions other than the usual one."""
+    """Return the precisions other than fp32."""
     return sorted({row.get("precision", "fp32") for row in rows} - {"fp32"})
 
 
@@ -136,7 +136,7 @@ TOGETHER = {
     "Jaderberg et al., TC": {"jaderberg_tc"},
     "Lin and Lucey, CNN / STN / IC-STN-2 / IC-STN-4": {"icstn", "icstn_cnn"},
 }
-"""Recipes whose systems share a line until one of them has been run."""
+"""Recipes whose systems share a line as long as none of them has been run."""
 
 
 HEADLINES = (
@@ -176,12 +176,12 @@ SPREADS = {
     "t": ("pixels", {"stn_c0": "1.16", "stn_cx": "1.15", "stn_dlx": "1.08", "stn_slx": "1.32"}),
     "s": ("log2 of the area", {"stn_c0": ".319", "stn_cx": ".508", "stn_dlx": ".291", "stn_slx": ".330"}),
 }
-"""Of the final pose by Finnveden et al., on rotated, translated and scaled MNIST."""
+"""Published spread of the final pose (Finnveden et al.) on rotated, translated and scaled MNIST."""
 _POSE = ("pose_spread", "pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "bypass_acc")
 
 
 def poses() -> str:
-    """What their transformers do, mean (SD) over seeds."""
+    """Return a table of what their transformers do, mean (SD) over seeds."""
     heads = ["data", "network", "n", "steps (of 70 000)", "spread published", "spread"]
     heads += [key.removeprefix("pose_").replace("_", " ") for key in _POSE[1:]]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -205,7 +205,7 @@ def _spread(values: list[float]) -> str:
 
 
 def header(text: str, recipe: str) -> str:
-    """A recipe's file with what its rows say in its last comment, "ours"."""
+    """Return a recipe's file with our results in the last comment of its header, "ours"."""
     rows = [row for row in read_rows(ROWS / f"{recipe}.jsonl") if row["status"] == "finished"]
     if not rows:
         return text
@@ -246,7 +246,7 @@ def readme(text: str) -> str:
 
 
 def _collected(path: str) -> int:
-    """1 where there is something wrong with it; a sweep's own folders are passed over, for a glob holds them."""
+    """Collect one run directory and return the exit code; skip a sweep's own folders, which a glob matches too."""
     if Path(path).parent.name in ("sweep", "report"):
         return 0
     try:
@@ -271,7 +271,7 @@ def main() -> None:
     elif asked.command == "table":
         print(f"{table()}\n\n{poses()}")
     else:
-        fcntl.flock(os.open(ROWS, os.O_RDONLY), fcntl.LOCK_EX)  # two at once would lose rows
+        fcntl.flock(os.open(ROWS, os.O_RDONLY), fcntl.LOCK_EX)  # two processes at once would lose rows
         sys.exit(max(map(_collected, asked.runs)))
 
 

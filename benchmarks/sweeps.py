@@ -1,8 +1,8 @@
-"""What 10,000 seeds cost: expansion, status and retry of a sweep with generated run directories.
+"""Measure expansion, status and retry of a sweep of 10,000 seeds with generated run directories.
 
     python benchmarks/sweeps.py [--seeds 100] [--json FILE]
 
-Prints the median of five runs of each command, as a user types it, and its largest memory.
+Prints the median time of five runs of each command line, and its peak memory.
 """
 
 import json
@@ -21,7 +21,7 @@ LRS = [0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1]
 
 
 def sweep_file(folder: Path, seeds: int) -> Path:
-    """Five architectures, two data sets, ten learning rates: 100 cells."""
+    """Write a sweep file of 100 cells: five architectures, two data sets, ten learning rates."""
     grid = {"arch": ["cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx"], "dataset": ["mnist_r", "mnist_t"], "lr": LRS}
     path = folder / "large.yaml"
     path.write_text(yaml.safe_dump({"grid": grid, "seeds": f"0-{seeds - 1}", "seeds_per_job": 8}))
@@ -29,7 +29,7 @@ def sweep_file(folder: Path, seeds: int) -> Path:
 
 
 def generate(plan: Plan) -> None:
-    """Run directories as they look when nine jobs in ten have finished; of the others some failed, some stopped."""
+    """Write run directories of which nine in ten are finished; the others are running, stopped or failed."""
     confusion = [[10 * (i == j) for j in range(10)] for i in range(10)]
     for n, job in enumerate(plan.jobs):
         run, seeds = RunDir(plan.experiment / job.sig / job.block), parse_seeds(job.seeds)
@@ -49,23 +49,23 @@ def generate(plan: Plan) -> None:
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--seeds", type=positive, default=100, help="seeds of each of the 100 cells")
+    parser.add_argument("--seeds", type=positive, default=100, help="seeds in each of the 100 cells")
     asked = parser.parse_args()
     record = machine(None)
     with tempfile.TemporaryDirectory() as folder:
         runs = ["--runs", str(Path(folder) / "runs")]
         path = sweep_file(Path(folder), asked.seeds)
-        figures = {"expansion": launched(5, "sweep", str(path), "--dry-run", *runs)}
+        commands = {"expansion": launched(5, "sweep", str(path), "--dry-run", *runs)}
         change = expand(path, runs[1])
         write(change)
         generate(change.plan)
-        figures["expansion again"] = launched(5, "sweep", str(path), "--dry-run", *runs)
-        figures["status"] = launched(5, "status", "large", *runs)
-        figures["retry"] = launched(5, "retry", "large", "--dry-run", *runs)
+        commands["expansion again"] = launched(5, "sweep", str(path), "--dry-run", *runs)
+        commands["status"] = launched(5, "status", "large", *runs)
+        commands["retry"] = launched(5, "retry", "large", "--dry-run", *runs)
     console.print(f"{100 * asked.seeds:,} seeds in {len(change.plan.jobs):,} jobs, {CORES} cores")
-    for name, one in figures.items():
-        console.print(f"{name:16s} {one['seconds']:6.2f} s  {one['mb']:5.0f} MB")
-    save(asked.json, record | {"seeds": 100 * asked.seeds, "figures": figures})
+    for name, cost in commands.items():
+        console.print(f"{name:16s} {cost['seconds']:6.2f} s  {cost['mb']:5.0f} MB")
+    save(asked.json, record | {"seeds": 100 * asked.seeds, "figures": commands})
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/weights.py 883d5f3 HEAD [--only mnist_r]
 
-Both commits run here, since hashes differ between kinds of CPU. Exit code 1 where a hash differs.
+Both commits run on this machine, since hashes differ between kinds of CPU. Exit code 1 if a hash differs.
 """
 
 import argparse

@@ -32,9 +32,9 @@ def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     ("script", "words", "text"),
     [
         ("fused.py", ("--networks", "tutoril"), "unknown 'tutoril'; known are tutorial, cnn"),
-        ("fused.py", ("--seeds-at-once", "4,0"), "'0' is no whole number above 0"),
+        ("fused.py", ("--seeds-at-once", "4,0"), "'0' must be a whole number above 0"),
         ("fused.py", ("--json", "/nowhere/out.json"), "cannot write '/nowhere/out.json'"),
-        ("headline.py", ("--fraction", "2"), "2 is not above 0 and at most 1"),
+        ("headline.py", ("--fraction", "2"), "2 must be above 0 and at most 1"),
         ("headline.py", ("--seeds", "0-"), "cannot read"),
         ("headline.py", ("--seeds", "0", "--processes", "2"), "1 seeds cannot keep 2 processes busy"),
     ],
@@ -232,7 +232,7 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(
         reproduce.collect(str(path))
     RunDir(path).write_status(status["state"])
     (tmp_path / "short.yaml").write_text(f"{text}lr: 0.5\n")
-    with pytest.raises(ValueError, match="short is not a run of a recipe"):
+    with pytest.raises(ValueError, match="short does not follow any recipe"):
         reproduce.collect(str(path))
 
 
@@ -245,7 +245,7 @@ def test_a_run_of_any_name_is_known_by_what_it_is() -> None:
     assert recipe("finnveden_r", {"arch": "stn_cx"}, part) == ("finnveden_r", None)
     assert recipe("icstn", part, {"arch": {"iterations": 2}}) == ("icstn", {"arch": {"iterations": 2}})
     for other in ({"lr": 0.5}, {"arch": {"transform": "tps"}}, {"steps": 75_000}, {"data": {"limit_train": 1000}}):
-        with pytest.raises(ValueError, match="some_sweep is not a run of a recipe"):
+        with pytest.raises(ValueError, match="some_sweep does not follow any recipe"):
             recipe("finnveden_r", other)
     # Twenty of the fifty epochs of another recipe, too, whose learning rate does not move either.
     assert recipe("s0_conv") == ("s0_conv", None)
