@@ -1,7 +1,6 @@
 """Draws the charts of a report with matplotlib, as PNG and SVG."""
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from warnings import catch_warnings, filterwarnings
 
@@ -12,7 +11,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import get_font_names
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter
 
 from launch.report.analysis.charts import Chart
 from launch.report.analysis.metrics import Metric
@@ -45,13 +43,13 @@ def _whisker(axis: Axes, x: float, values: Chart, metric: Metric, colour: str) -
     axis.plot([x], [metric.scale * mean], marker="_", color=colour, ms=15, mew=2.5)
 
 
-def _measured(charts: Sequence[Chart], metric: Metric) -> list[tuple[int, Chart, Chart]]:
+def _measured(charts: list[Chart], metric: Metric) -> list[tuple[int, Chart, Chart]]:
     """Return index, chart and values of the architectures that have this metric."""
     numbered = [(i, chart, chart["values"][metric.key]) for i, chart in enumerate(charts)]
     return [(i, chart, values) for i, chart, values in numbered if values["seeds"]]
 
 
-def seeds(charts: Sequence[Chart], metric: Metric) -> Figure:
+def seeds(charts: list[Chart], metric: Metric) -> Figure:
     """Draw every seed of every architecture, with mean and interval."""
     measured = _measured(charts, metric)
     figure = Figure(figsize=(max(5.0, 1.3 * len(measured) + 1.5), 4.2), layout="constrained")
@@ -69,7 +67,7 @@ def seeds(charts: Sequence[Chart], metric: Metric) -> Figure:
     return figure
 
 
-def curves(charts: Sequence[Chart]) -> Figure:
+def curves(charts: list[Chart]) -> Figure:
     """Draw error against epoch."""
     figure = Figure(figsize=(9.5, 4.5), layout="constrained")
     axis = figure.subplots()
@@ -88,14 +86,13 @@ def curves(charts: Sequence[Chart]) -> Figure:
     least, most = min(errors), max(errors)
     axis.set(xlabel="epoch", ylabel="error (%)", yscale="log" if least > 0 else "linear")
     axis.set_ylim(*((least / 1.1, most * 1.1) if least > 0 else (0, most * 1.05 or 1)))  # intervals may end beyond
-    plain = FuncFormatter(lambda value, _: f"{value:g}")
-    axis.yaxis.set(major_formatter=plain, minor_formatter=plain)
+    axis.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
     axis.grid(alpha=0.3, which="both")
     figure.legend(fontsize=8, loc="outside right upper")
     return figure
 
 
-def cost(charts: Sequence[Chart], metric: Metric) -> Figure:
+def cost(charts: list[Chart], metric: Metric) -> Figure:
     """Draw error against parameters and against seconds."""
     measured = _measured(charts, metric)
     names = {"params": "parameters", "seconds": "seconds per seed"}
@@ -115,24 +112,23 @@ def cost(charts: Sequence[Chart], metric: Metric) -> Figure:
     return figure
 
 
-def _tiles(charts: Sequence[Chart], kind: str) -> tuple[Figure, list[tuple[Axes, Chart, int]]]:
+def _tiles(charts: list[Chart], kind: str) -> tuple[Figure, list[tuple[Axes, Chart, int]]]:
     """Return a figure with axes for every architecture that has a chart of this kind, up to MOST_TILES."""
     available = [(i, chart) for i, chart in enumerate(charts) if chart[kind]]
     shown = available[:MOST_TILES]
-    columns = min(4, len(shown))
-    lines = -(-len(shown) // columns)
+    columns, lines = min(4, len(shown)), -(-len(shown) // 4)
     figure = Figure(figsize=(3.3 * columns, 3.3 * lines), layout="constrained")
     if len(shown) < len(available):
         figure.suptitle(f"The first {len(shown)} of {len(available)}", fontsize=9)
     tiles = []
     for position, (i, chart) in enumerate(shown, start=1):
-        axis = figure.add_subplot(lines, columns, position, title=_short(chart["label"], 26))
-        axis.title.set_fontsize(9)
+        axis = figure.add_subplot(lines, columns, position)
+        axis.set_title(_short(chart["label"], 26), fontsize=9)
         tiles.append((axis, chart[kind], i))
     return figure, tiles
 
 
-def confusion(charts: Sequence[Chart]) -> Figure:
+def confusion(charts: list[Chart]) -> Figure:
     """Draw the share of every class by predicted class."""
     figure, tiles = _tiles(charts, "confusion")
     for axis, chart, _ in tiles:
@@ -146,7 +142,7 @@ def confusion(charts: Sequence[Chart]) -> Figure:
     return figure
 
 
-def pose(charts: Sequence[Chart]) -> Figure:
+def pose(charts: list[Chart]) -> Figure:
     """Draw predicted against applied pose, with the same limits for every architecture."""
     figure, tiles = _tiles(charts, "pose")
     limit = 1.05 * max(abs(y) for _, chart, _ in tiles for _, y in chart["points"]) or 1.0
@@ -169,11 +165,10 @@ def pairs(panel: Panel) -> Figure:
     side = max(4.0, 0.85 * n + 1.6)
     figure = Figure(figsize=(side, 0.75 * side), layout="constrained")
     axis = figure.subplots()
-    shades = {"better": "#bfe0f7", "worse": "#fbd0ac"}
     marks = {"better": "▲ ", "worse": "▼ ", "real": "≠ ", "weak": "≈ ", "few": "? "}
     for i, row in enumerate(rows):
         for j, entry in enumerate(row[1:]):
-            shade = shades.get(entry.mark, "#f1f1f1")
+            shade = {"better": "#bfe0f7", "worse": "#fbd0ac"}.get(entry.mark, "#f1f1f1")
             axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=shade, edgecolor="w", lw=2))
             axis.text(j, i, marks.get(entry.mark, "") + entry.text, ha="center", va="center", fontsize=8)
     labels = [_short(row[0].text, 18) for row in rows]
@@ -190,9 +185,8 @@ def _save(figure: Figure, path: Path) -> None:
         filterwarnings("ignore", r"Glyph .* missing")  # a box in the PNG; the SVG has the text itself
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # layout dominates the time: once is enough for both formats
-        for kind in ("png", "svg"):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=130, metadata={"Date": None} if kind == "svg" else None)
+        for kind, metadata in (("png", None), ("svg", {"Date": None})):  # without a date, equal figures are equal files
+            figure.savefig(buffer := io.BytesIO(), format=kind, dpi=130, metadata=metadata)
             write_atomic(path.with_suffix(f".{kind}"), buffer.getvalue())
 
 
