@@ -1,6 +1,6 @@
 """The command line: YAML first, flags over it, one clear message and exit code 2 for bad input.
 
-Must not know torch: ``--help`` and a typo answer at once.
+Never imports torch, so that ``--help`` and a typo answer at once.
 """
 
 import os
@@ -26,9 +26,9 @@ class Command(Config):
     config: str | None = None
     """YAML file to start from; see configs/."""
     check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Build everything, print the configuration and the network, and leave."""
+    """Build everything, print the configuration and the network, and exit."""
     list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the names of architectures, networks, data sets and recipes, and leave."""
+    """Print the names of architectures, networks, data sets and recipes, and exit."""
 
 
 def is_main_process() -> bool:
@@ -36,14 +36,14 @@ def is_main_process() -> bool:
 
 
 def fail(message: object, code: int = 2, everywhere: bool = False) -> NoReturn:
-    """One message (from one process, unless it may be this one's alone) and an exit code; 2: the user's mistake."""
+    """Print one message, from the main process unless ``everywhere``, and exit; code 2 means bad input."""
     if everywhere or is_main_process():
         print(f"error: {message}", file=sys.stderr)
     raise SystemExit(code)
 
 
 def _given(arguments: list[str], *flags: str) -> list[str]:
-    """The values of a flag, as --flag VALUE or --flag=VALUE."""
+    """Return the values of a flag, given as --flag VALUE or --flag=VALUE."""
     values = [a.partition("=")[2] for a in arguments if a.partition("=")[0] in flags and "=" in a]
     return values + [b for a, b in pairwise(arguments) if a in flags]
 
@@ -58,7 +58,7 @@ def _config_file(arguments: list[str]) -> str | None:
 
 
 def _expand(arguments: list[str]) -> list[list[str]]:
-    """One command line for each combination of the values of --lr 0.01,0.02 and the like."""
+    """Return one command line per combination of values of --lr 0.01,0.02 and the like."""
     lines = [arguments]
     for i, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
@@ -102,7 +102,7 @@ class Asked(NamedTuple):
 
 
 def parse(arguments: list[str]) -> Asked:
-    """Arguments to checked configurations; leaves with exit code 2 where they are wrong."""
+    """Return checked configurations; exit with code 2 if the arguments are wrong."""
     try:
         commands = [_parse_one(line) for line in _expand(arguments)]
     except ValueError as error:

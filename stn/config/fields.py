@@ -1,7 +1,4 @@
-"""What fields of a configuration are made of: their types, and one clear line for each fault.
-
-Must not know which fields there are.
-"""
+"""What fields of a configuration are made of: their types, and one clear line for each fault."""
 
 import re
 from typing import Annotated, Any
@@ -34,7 +31,7 @@ def short(flag: str) -> Any:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line per fault, with the nearest valid name for an unknown key."""
+    """Return one line per fault, with the nearest valid name for an unknown key."""
     lines = []
     for fault in error.errors():
         where, text = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
@@ -54,7 +51,9 @@ class Section(BaseModel):
         for key, value in values.items():
             field = type(self).model_fields.get(key)
             if isinstance(value, bool) and field is not None and "bool" not in str(field.annotation):
-                raise ValueError(f"{key}: {value} is no value for it (YAML reads yes, no, on and off as booleans)")
+                raise ValueError(
+                    f"{key}: {value} is not valid here (YAML reads yes, no, on and off as booleans; quote it)"
+                )
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -62,7 +61,7 @@ class Section(BaseModel):
 
 
 def steps_of(duration: str, steps_per_epoch: int | None = None, run: float | None = None) -> int:
-    """The one place where epochs, and shares of a run of so many steps, become steps. Resolved ones need neither."""
+    """Convert a duration to steps: the only place that does. Resolved durations need neither argument."""
     number, unit = duration.split()
     whole = {"steps": 1, "epochs": steps_per_epoch, "%": run and run / 100}[unit]
     assert whole is not None or not float(number), f"{duration} is not resolved"

@@ -1,6 +1,6 @@
 """What needs torch, known without importing it: a function by its place, a package's entries by their source.
 
-What can be picked is read from the source, without running it. Must not know what there is to pick.
+Entries are read from the source, without running it.
 """
 
 import ast
@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class LazyFunction:
-    """A function that is imported when it is called."""
+    """A function that is imported when it is first called."""
 
     module: str
     name: str
@@ -35,7 +35,7 @@ class LazyModule:
 
 
 def _options(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Any]:
-    """The keyword-only arguments of a function or the fields of a dataclass, with their defaults."""
+    """Return the keyword-only arguments of a function, or the fields of a dataclass, with their defaults."""
     if isinstance(node, ast.ClassDef):
         defaults: Any = [(ast.unparse(f.target), f.value) for f in node.body if isinstance(f, ast.AnnAssign)]
     else:
@@ -52,7 +52,7 @@ def _options(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Any]:
 
 
 def scan_package(package: str) -> Iterator[tuple[str, str, LazyFunction, str | None, dict[str, Any]]]:
-    """Kind, name, function, docstring and options of all that the modules of a package enter with @register."""
+    """Yield kind, name, function, docstring and options of every @register in the modules of a package."""
     paths = sorted(ROOT.joinpath(*package.split(".")).glob("*.py"))
     trees = {f"{package}.{path.stem}": ast.parse(path.read_text(encoding="utf-8")) for path in paths}
     nodes = [(m, n) for m, tree in trees.items() for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]

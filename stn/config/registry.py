@@ -1,7 +1,7 @@
 """Names for what a user can pick: architectures, networks, data sets.
 
 An entry is a decorated function; its keyword-only arguments are its options and its
-docstring's first line is what ``--list`` prints. Must not know what the entries build.
+docstring's first line is what ``--list`` prints.
 """
 
 import difflib
@@ -19,6 +19,7 @@ class Entry(NamedTuple):
     options: dict[str, Any]
 
 
+KINDS = {"arch": "architecture", "net": "network", "dataset": "data set"}
 _entries: dict[str, dict[str, Entry]] = {}
 
 
@@ -34,7 +35,7 @@ def _entry(kind: str, name: str, function: Callable, text: str | None, options: 
 
 
 def register(kind: str, name: str | None = None, extends: Callable | None = None) -> Callable:
-    """Enter a function under a name (its own); ``extends`` is a callable whose options it passes on."""
+    """Register a function under a name (default: its own); ``extends`` is a callable whose options it passes on."""
 
     def enter(function: Callable) -> Callable:
         own, known = name or function.__name__, _entries.setdefault(kind, {})
@@ -48,18 +49,18 @@ def register(kind: str, name: str | None = None, extends: Callable | None = None
 
 
 def expect(package: str) -> None:
-    """Know the entries of a package from its source, until it is imported and they enter themselves."""
+    """Register the entries of a package from its source; importing it replaces them with the functions."""
     for kind, name, function, text, options in scan_package(package):
         _entries.setdefault(kind, {}).setdefault(name, _entry(kind, name, function, text, options))
 
 
 def names(kind: str) -> dict[str, str]:
-    """Every name of a kind with its one-line description."""
+    """Return every name of a kind with its one-line description."""
     return {name: entry.line for name, entry in _entries[kind].items()}
 
 
 def nearest(word: str, known) -> str:
-    """A hint for a misspelt word: the closest known one, else all of them."""
+    """Return a hint for a misspelt word: the closest known one, else all of them."""
     known = sorted(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
@@ -67,7 +68,7 @@ def nearest(word: str, known) -> str:
 
 def _find(kind: str, name: str) -> Entry:
     if name not in _entries[kind]:
-        raise ValueError(f"unknown {kind} '{name}'; {nearest(name, _entries[kind])}")
+        raise ValueError(f"no {KINDS.get(kind, kind)} '{name}'; {nearest(name, _entries[kind])}")
     return _entries[kind][name]
 
 
@@ -76,5 +77,5 @@ def find(kind: str, name: str) -> Callable:
 
 
 def options(kind: str, name: str) -> dict[str, Any]:
-    """The options of an entry with their defaults."""
+    """Return the options of an entry with their defaults."""
     return dict(_find(kind, name).options)

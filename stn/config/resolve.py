@@ -1,7 +1,6 @@
 """From what the user wrote to what will be run: every default filled in, every epoch a step.
 
-The resolved configuration is what is hashed, printed by --check and kept with the run.
-Must not know torch: a sweep resolves thousands of configurations that others will train.
+The resolved configuration is hashed, printed by --check and kept with the run.
 """
 
 from typing import Any, get_args
@@ -37,7 +36,7 @@ def _arch(arch: Arch, dataset: Dataset) -> Arch:
 
 
 def _in_steps(config: Config, steps_per_epoch: int, run: int) -> dict[str, Any]:
-    """Every duration of every section, in steps; those of a schedule are as much shorter as the run."""
+    """Return all sections with durations in steps; those of a schedule shrink with train.fraction."""
 
     def steps(duration: str, part: float) -> str:
         whole = steps_of(duration, steps_per_epoch, run / part)
@@ -59,6 +58,7 @@ def _in_steps(config: Config, steps_per_epoch: int, run: int) -> dict[str, Any]:
 
 
 def resolve(config: Config) -> Config:
+    """Fill in every default and turn epochs into steps; ValueError for what cannot be trained."""
     dataset = build_dataset(config.data.name)
     data, train, optim = config.data, config.train, config.optim
     if data.validation >= dataset.train:

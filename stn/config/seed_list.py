@@ -16,7 +16,7 @@ def parse_seeds(text: str) -> list[int]:
         if last >= 2**31 or last - first >= MOST_SEEDS:
             raise ValueError(f"seeds: '{part}' goes beyond seed 2^31 - 1, or {MOST_SEEDS:,} seeds")
         if last < first:
-            raise ValueError(f"seeds: the range '{part}' runs backwards")
+            raise ValueError(f"seeds: the range '{part}' ends before it begins")
         seeds.extend(range(first, last + 1))
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds: '{text}' names a seed twice")

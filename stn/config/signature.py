@@ -17,7 +17,7 @@ _NOT_SCIENCE = {
 
 
 def signature(config: Config) -> str:
-    """What identifies an experiment: a hash of every resolved field that can change its result."""
+    """Return the hash of every resolved field that can change the result."""
     assert config.train.steps is not None, "only a resolved configuration has a signature"
     science = config.model_dump(mode="json", exclude={"checkpoint": True, "log": True, **_NOT_SCIENCE})
     return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:12]

@@ -5,7 +5,7 @@ from stn.config.seed_list import parse_seeds
 
 
 def validate(config: Config) -> None:
-    """Combinations that no single field can judge."""
+    """Raise ValueError for combinations of fields that cannot be trained."""
     optim, data, train = config.optim, config.data, config.train
     parse_seeds(train.seeds)
     if train.epochs is not None and train.steps is not None:

@@ -1,4 +1,4 @@
-"""The run directory: its names, and how files in it are written. Must not know torch.
+"""The run directory: the names in it, and how its files are written.
 
     runs/<name>/<sig>/<seeds>/
         config.yaml      the resolved configuration
@@ -10,9 +10,9 @@
         pictures/        PNGs, drawn at the end
         stop             create it, and the run saves and leaves
 
-A file is written under a temporary name, flushed and renamed; metrics.jsonl alone grows in
-place, and is cut back to the checkpoint on a resume. A result is published under
-a name that can be made once (.rows/<seed>), then written to results.jsonl.
+A file is written under a temporary name, flushed and renamed; metrics.jsonl alone grows in place, and is
+cut back to the checkpoint on a resume. A result is published under a name that can be created only once
+(.rows/<seed>), then written to results.jsonl.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ def _lines(rows: list[Row]) -> str:
 
 
 def block_name(seeds: str) -> str:
-    """The folder of a block of seeds: the seeds themselves, where that is no longer than a name may be."""
+    """Return the directory name of a block: its seeds, or their number and a hash where that is too long."""
     if len(seeds) <= 100:
         return seeds
     return f"{len(parse_seeds(seeds))}-seeds-{hashlib.sha256(seeds.encode()).hexdigest()[:8]}"
@@ -62,7 +62,7 @@ class RunDir:
 
     @cached_property
     def seeds(self) -> set[int] | None:
-        """Those in its name; None where that is a hash of them."""
+        """The seeds in its name; None if the name is a hash of them."""
         with suppress(ValueError):
             return set(parse_seeds(self.path.name))
         return None
@@ -70,24 +70,24 @@ class RunDir:
     # ---- who writes
 
     def lock(self, tell: Callable[[str], None], patience_s: float = 30.0) -> None:
-        """Keep a second copy of the same command out; it waits a little for the first to leave."""
+        """Take the lease; a second copy of a command waits ``patience_s`` for the first to exit."""
         self.lease.take(tell, patience_s)
 
     def unlock(self) -> None:
         self.lease.release()
 
     def leave(self) -> str | None:
-        """Why whoever trains here should leave, if anything."""
+        """Return why training here should stop, if it should."""
         return self.lease.lost or ("stop file" if self.stop.exists() else None)
 
     def may_write(self) -> bool:
-        """Not where somebody else has taken over, as the folder says now."""
+        """Whether we still hold the lease; re-reads the directory."""
         return not self.lease.token or self.lease.held()
 
-    # ---- results: .rows/SEED can be made once, and decides whose row it is; results.jsonl gets it, and is read
+    # ---- results: .rows/SEED can be created once and decides whose row counts; results.jsonl is written from it
 
     def rows(self) -> dict[int, Row]:
-        """Result rows of this block by seed, with those that have not reached results.jsonl yet."""
+        """Return the result rows of this block by seed, including those not yet in results.jsonl."""
         rows = {row["seed"]: row for row in read_rows(self.results) if isinstance(row.get("seed"), int)}
         for path in self.published.glob("*"):
             if path.name.isdigit() and int(path.name) not in rows and (row := read_json(path)):
@@ -95,12 +95,12 @@ class RunDir:
         return rows
 
     def finished(self) -> dict[int, Row]:
-        """Result rows by seed, of this block and of the other blocks of the same experiment."""
+        """Return the result rows by seed, of all blocks of the experiment."""
         blocks = sorted(path for path in self.path.parent.glob("*") if path.is_dir())
         return {seed: row for path in reversed(blocks) for seed, row in RunDir(path).rows().items()}
 
     def add_result(self, row: Row) -> None:
-        """One row per seed of the experiment, whoever trains it beside us: the first one stays."""
+        """Publish a row; if another block of the experiment has one for this seed, that one stays."""
         seed, others = row["seed"], self._overlapping(row["seed"])
         if not self.may_write() or any(seed in other.rows() for other in others):
             return
@@ -110,14 +110,14 @@ class RunDir:
         self.settle({seed})
 
     def settle(self, seeds: set[int]) -> None:
-        """Keep one row of each seed. Two blocks that publish at once both look afterwards: one at least sees both."""
+        """Keep one row per seed. Two blocks that publish at once both check afterwards, so at least one sees both."""
         for seed in seeds & set(self.rows()):
             also = [other for other in self._overlapping(seed) if seed in other.rows()]
             for later in sorted([self, *also], key=lambda run: run.path)[1:]:
                 later.forget({seed})
 
     def mend_results(self) -> None:
-        """Write what has been published into results.jsonl, until nobody has written older rows over it."""
+        """Write published rows into results.jsonl; repeat if another process overwrote it with older rows."""
         while True:
             rows = self.rows()
             if len(rows) == len(read_rows(self.results)):
@@ -125,32 +125,33 @@ class RunDir:
             write_atomic(self.results, _lines([rows[seed] for seed in sorted(rows)]))
 
     def forget(self, seeds: set[int]) -> None:
-        """Drop rows of this block."""
+        """Delete the rows of these seeds from this block."""
         for seed in seeds:
             (self.published / str(seed)).unlink(missing_ok=True)
         write_atomic(self.results, _lines([row for row in read_rows(self.results) if row.get("seed") not in seeds]))
         self.mend_results()
 
     def _overlapping(self, seed: int) -> list["RunDir"]:
-        """Other blocks of the experiment that may hold a seed: it is in their name, or their name is a hash."""
+        """Return other blocks of the experiment that may hold a seed: it is in their name, or the name is a hash."""
         blocks = [path for path in self.path.parent.glob("*") if path.is_dir() and path.name != self.path.name]
         return [run for run in map(RunDir, blocks) if run.seeds is None or seed in run.seeds]
 
     # ---- metrics and status
 
     def add_metrics(self, rows: list[Row]) -> None:
+        """Append rows to metrics.jsonl, unless the lease is known to be lost."""
         if self.lease.lost:
             return
         with self.metrics.open("a", encoding="utf-8") as file:
             file.write(_lines(rows))
 
     def sync_metrics(self) -> None:
-        """Rows that a checkpoint relies on must not be lost with the machine."""
+        """fsync metrics.jsonl: rows that a checkpoint relies on must survive a crash."""
         with self.metrics.open("a") as file:
             os.fsync(file.fileno())
 
     def cut_metrics(self, seeds: list[int], step: int) -> None:
-        """Forget what these seeds logged after a step: it is about to be trained again."""
+        """Delete what these seeds logged after a step, before it is trained again."""
         rows = read_rows(self.metrics)
         kept = [r for r in rows if r.get("seed") not in seeds or r.get("step", 0) <= step]
         write_atomic(self.metrics, _lines(kept))
@@ -162,7 +163,7 @@ class RunDir:
         write_atomic(self.status, json.dumps(status, indent=1) + "\n")
 
     def write_end(self, state: str, **more: Any) -> None:
-        """A state in which nobody trains, beside how far it has come."""
+        """Write a final or stopped state, keeping the progress in the status."""
         before = {key: value for key, value in self.read_status().items() if key in ("seeds", "step", "steps")}
         self.write_status(state, **before | more)
 
@@ -171,12 +172,12 @@ class RunDir:
 
 
 def find_runs(paths: Iterable[str]) -> list[RunDir]:
-    """The run directories that these are, or that lie below."""
+    """Return the run directories among and below these paths."""
     found: dict[Path, RunDir] = {}
     for path in paths:
         for folder, below, files in os.walk(Path(path).resolve()):
             if "config.yaml" in files:
-                below.clear()  # W&B and exports keep files of that name further down
+                below.clear()  # W&B and exports keep files of that name deeper down
                 found[Path(folder)] = RunDir(folder)
             below.sort()
     return list(found.values())

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, whatever is killed. Must not know what is in them."""
+"""Files that are complete or absent, whatever is killed, and readers that tolerate damage."""
 
 import errno
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def sync_folder(folder: Path) -> None:
-    """Names that were made, or made anew, outlive the machine."""
+    """fsync the directory so that new or renamed entries survive a crash."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -20,7 +20,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_file(path: Path, content: bytes | str) -> None:
-    """Write a file whole and flushed, under a name that nobody reads yet."""
+    """Write and fsync a file, under a name that nobody reads yet."""
     with path.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
@@ -28,7 +28,7 @@ def write_file(path: Path, content: bytes | str) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """The file is the old one or the new one, never a part, whatever is killed."""
+    """Replace a file atomically: readers see the old content or the new one, whatever is killed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
     try:
@@ -36,20 +36,20 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # of a full disk it has none
+        error.filename = error.filename or str(path)  # a full disk reports none
         raise
     sync_folder(path.parent)
 
 
 def publish(path: Path, content: str, scratch: Path) -> bool:
-    """Make a file that does not exist yet, whole; False where somebody else was first."""
+    """Create a complete file under a new name; return False if another process was first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = scratch / f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp"
     try:
         write_file(temporary, content)
         with suppress(FileExistsError):
             os.link(temporary, path)
-        # Not by what link said: over NFS the answer to a link that was made may be lost, and the question repeated.
+        # Not the result of link: over NFS the reply to a link that succeeded may be lost, and the request repeated.
         mine = temporary.stat().st_nlink == 2
     finally:
         temporary.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ def publish(path: Path, content: str, scratch: Path) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """What is in a file; nothing where there is none. Over NFS a file may be replaced between open and read."""
+    """Return a file's text, "" if there is none; over NFS it may be replaced between open and read: retry once."""
     for last in (False, True):
         try:
             return path.read_text(encoding="utf-8", errors="replace")
@@ -71,7 +71,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; nothing where there is none, or where it is damaged."""
+    """Return the object in a JSON file, {} if it is missing or damaged."""
     try:
         found = json.loads(read_text(path))
     except (ValueError, RecursionError):
@@ -80,11 +80,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSONL file; a line torn by a kill is left out."""
+    """Return the rows of a JSONL file without lines that a kill has torn."""
     return parse_rows(read_text(path).splitlines())
 
 
 def parse_rows(lines: list[str]) -> list[dict[str, Any]]:
+    """Return the JSON objects among these lines."""
     rows = []
     for line in lines:
         try:

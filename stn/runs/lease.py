@@ -1,11 +1,11 @@
-"""Who trains a run directory: a numbered claim that its holder keeps alive. Must not know what is in the directory.
+"""Who may write a directory: a numbered lease that its holder renews.
 
-    <run>/.claim/7      the newest number holds; a holder that sees a higher one leaves without a word
+    <run>/.claim/7      the highest number holds; a holder that sees a higher one stops writing and exits
 
-Assumed of the file system, and true of NFS, Lustre, GPFS and local disks: ``link`` makes a name
-or refuses it as one act, ``rename`` replaces as one act, a file that was closed is seen by who
-opens it afterwards, and a listing is never older than a quarter of the lease. Not assumed: locks
-that work; clocks that agree, but where ``is_live`` judges another machine at a glance.
+Assumed of the file system, and true of NFS, Lustre, GPFS and local disks: ``link`` creates a name or
+refuses, atomically; ``rename`` replaces atomically; a file that was closed is seen by whoever opens it
+afterwards; a listing is never older than a quarter of the lease. Not assumed: working locks, or
+synchronised clocks (except in ``is_live``, which judges another machine by the age of a file).
 """
 
 import atexit
@@ -24,7 +24,7 @@ import psutil
 from stn.runs.files import publish, read_json, write_atomic
 
 LEASE_S = float(os.environ.get("STN_LEASE_S", "120"))
-"""A claim that nobody has renewed for so long, as who wants it has watched, is free."""
+"""Seconds without an observed heartbeat after which a waiter may take over."""
 
 
 UNKNOWN: dict[str, Any] = {"place": ["unknown"], "pid": 0, "since": 0.0, "job": None, "restart": 0, "released": False}
@@ -32,7 +32,7 @@ NOBODY = UNKNOWN | {"released": True}
 
 
 def _myself() -> dict[str, Any]:
-    """Where this process runs, and as which start of which Slurm job."""
+    """Return where this process runs, and as which start of which Slurm job."""
     place = [socket.gethostname()]
     for file in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         with suppress(OSError):
@@ -47,19 +47,19 @@ def _myself() -> dict[str, Any]:
 
 
 def _lives_here(holder: dict[str, Any]) -> bool | None:
-    """Whether a process of this machine lives; None: of another machine, or of another container."""
+    """Whether the holder is alive, if it runs on this machine; None for another machine or container."""
     if holder["place"] != _myself()["place"]:
         return None
     try:
         process = psutil.Process(holder["pid"])
-        # Not to the tick: the time of boot, from which it is counted, moves with the clock.
+        # Not exactly: it is counted from the boot time, which moves with the clock.
         return abs(process.create_time() - holder["since"]) < 2 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
-        return None if psutil.pid_exists(holder["pid"]) else False  # somebody else's may be hidden
+        return None if psutil.pid_exists(holder["pid"]) else False  # another user's process may be hidden
 
 
 def _is_over(holder: dict[str, Any]) -> bool:
-    """Whether a holder is known to be gone, or has been replaced by us in its own job's place."""
+    """Whether the holder is known to be gone, or we are a later start of its own Slurm job."""
     if holder["released"]:
         return True
     me = _myself()
@@ -68,26 +68,26 @@ def _is_over(holder: dict[str, Any]) -> bool:
 
 
 class Lease:
-    """One claim on one folder."""
+    """A lease on one directory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.token = folder, 0
         self.lost: str | None = None
-        """Why this holder is none any more, as far as it knows."""
+        """Why this process no longer holds the lease, if it knows."""
         self._beat, self._beaten, self._done = 0, 0.0, threading.Event()
         self._writing = threading.Lock()
-        """So that no beat is written over what was said on leaving."""
+        """Keeps a heartbeat from overwriting the release."""
 
     def newest(self) -> tuple[int, dict[str, Any]]:
-        """The number that holds and what its holder said last; 0 where nobody ever held."""
+        """Return the highest number and what its holder wrote last; 0 if there never was one."""
         tokens = [int(p.name) for p in self.folder.glob("*") if p.name.isdigit()]
         if not tokens:
             return 0, NOBODY
-        # Nothing: damaged, or a higher one has come in the meantime.
+        # Empty if corrupt or superseded while reading.
         return max(tokens), UNKNOWN | read_json(self.folder / str(max(tokens)))
 
     def is_live(self) -> bool:
-        """Whether somebody seems to be at it, at a glance: by the age of the last beat where it is not our machine."""
+        """Whether the holder seems alive: by its process on this machine, else by the age of its last heartbeat."""
         token, holder = self.newest()
         if holder["released"]:
             return False
@@ -97,7 +97,7 @@ class Lease:
         return True
 
     def take(self, tell: Callable[[str], None], patience_s: float) -> None:
-        """Hold the folder; wait for a holder that leaves or is dead, give up on one that lives on."""
+        """Take the lease; wait for a holder that exits or is dead, OSError if it is alive after ``patience_s``."""
         start = changed = time.monotonic()
         before: dict[str, Any] | None = None
         alive = told = False
@@ -105,7 +105,7 @@ class Lease:
             token, holder = self.newest()
             now = time.monotonic()
             if holder != before:
-                alive = None not in (before, holder.get("beat"))  # nothing to be read is no sign of life
+                alive = None not in (before, holder.get("beat"))  # an unreadable lease is no heartbeat
                 before, changed = holder, now
             if _is_over(holder) or now - changed > LEASE_S:
                 if self._enter(token + 1):
@@ -126,7 +126,7 @@ class Lease:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not publish(self.folder / str(token), self._text(), self.folder):
             return False
-        if self.newest()[0] != token:  # while we slept it was taken, left and taken again
+        if self.newest()[0] != token:  # it was taken, released and taken again while we slept
             (self.folder / str(token)).unlink(missing_ok=True)
             return False
         self.token, self._beaten = token, time.monotonic()
@@ -138,7 +138,7 @@ class Lease:
         return True
 
     def held(self) -> bool:
-        """Whether nobody has taken over, as the folder says now."""
+        """Whether we still hold the lease; re-reads the directory."""
         if not self.lost and self.newest()[0] != self.token:
             self.lost = "another process has taken over"
         return not self.lost
@@ -154,11 +154,11 @@ class Lease:
                     self._beaten = time.monotonic()
             except OSError:
                 if time.monotonic() - self._beaten > LEASE_S:
-                    self.lost = "its claim could not be renewed"  # others may think us dead
+                    self.lost = "its claim could not be renewed"  # others may take over
                     return
 
     def release(self) -> None:
-        """Leave, so that the next one need not wait."""
+        """Release the lease, so that the next process need not wait."""
         self._done.set()
         atexit.unregister(self.release)
         with suppress(OSError), self._writing:

@@ -7,12 +7,12 @@ import sys
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def follow_parent(parent: int) -> None:
-    """Take the death of the process that started this one as SIGTERM (Linux)."""
+    """Get SIGTERM when the parent process dies (Linux)."""
     if sys.platform == "linux":
         set_death_signal = 1
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
@@ -22,10 +22,10 @@ def follow_parent(parent: int) -> None:
 
 
 def follow_launcher() -> None:
-    """Take the death of the launcher that started this process as SIGTERM (Linux).
+    """Get SIGTERM when accelerate's launcher dies (Linux).
 
-    accelerate's launcher does not pass signals on to a single process, which would train on
-    unseen, next to the copy that the user starts again.
+    The launcher does not forward signals to a single process, which would go on training unseen, next to the
+    copy that the user starts again.
     """
     if "ACCELERATE_MIXED_PRECISION" in os.environ:
         follow_parent(os.getppid())

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, machine, commit, command line. Must not know torch's inside."""
+"""What a run was made with: versions, machine, commit, command line."""
 
 import json
 import os
@@ -30,13 +30,13 @@ def _git(*arguments: str) -> str | None:
 
 
 def commit() -> dict[str, Any]:
-    """Of this code, and whether it has been changed since."""
+    """Return the commit of this code, and whether the working tree has changes."""
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
 
 
 def environment_json(**more: Any) -> str:
-    """The contents of env.json."""
+    """Return the contents of env.json."""
     facts = {
         "python": platform.python_version(),
         "packages": {package: _version(package) for package in PACKAGES},

@@ -1,7 +1,6 @@
 """What is trained: pairs of an experiment and a seed, and the blocks in which they train together.
 
-Experiments that differ in what a seed may have of its own (learning rate, weight decay) share
-blocks. Must not know torch.
+Experiments that differ only in learning rate or weight decay share blocks.
 """
 
 from itertools import groupby
@@ -20,7 +19,7 @@ class Trial(NamedTuple):
     run: RunDir
 
     def identity(self) -> Row:
-        """What a result row says of the experiment."""
+        """Return the fields of a result row that identify the experiment."""
         config = self.config
         return {
             "sig": self.sig,
@@ -37,7 +36,7 @@ class Trial(NamedTuple):
 
 
 def build_trials(configs: list[Config], process: int = 0, processes: int = 1) -> list[Trial]:
-    """Every experiment with every seed, in the contiguous part of one process."""
+    """Return every experiment with every seed, in the contiguous share of one process."""
     pairs = [(config, seed) for config in configs for seed in parse_seeds(config.train.seeds)]
     own = [pairs[i] for i in share(len(pairs), process, processes)]
     trials = []
@@ -50,12 +49,12 @@ def build_trials(configs: list[Config], process: int = 0, processes: int = 1) ->
 
 
 def group_by_run(trials: list[Trial]) -> list[list[Trial]]:
-    """The trials of each run directory."""
+    """Group trials by run directory."""
     return [list(group) for _, group in groupby(trials, key=lambda trial: trial.run.path)]
 
 
 def blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[Trial]]:
-    """At most so many at once, in equal parts; together goes on only what has ``saved`` a step in common."""
+    """Cut trials into blocks of equal size, at most ``most``; only seeds that share a saved step resume together."""
     groups: list[tuple[set[int], list[Trial]]] = []
     for trial, steps in zip(trials, saved, strict=True):
         for common, members in groups:
@@ -73,7 +72,7 @@ def blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[T
 
 
 def block_label(trials: list[Trial]) -> str:
-    """What a line of progress calls a block."""
+    """Return the label of a block in log lines."""
     config, runs = trials[0].config, len(group_by_run(trials))
     settings = f" x {runs} settings" if runs > 1 else ""
     return f"{config.arch.name} {config.data.name} seed {format_seeds(sorted({t.seed for t in trials}))}{settings}"

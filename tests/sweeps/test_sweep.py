@@ -90,7 +90,7 @@ def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"grid": {"arch": ["stn_slx", "stn_slq"]}}, "arch stn_slq: unknown arch 'stn_slq'; did you mean 'stn_sl"),
+        ({"grid": {"arch": ["stn_slx", "stn_slq"]}}, "arch stn_slq: no architecture 'stn_slq'; did you mean 'stn_sl"),
         ({"grid": {"archs": ["cnn"]}}, "unknown key 'archs'; did you mean 'arch'"),
         ({"grid": {"arch": []}}, "grid.arch has no values"),
         ({"grid": {"arch": "cnn"}}, "grid.arch: input should be a valid list"),
