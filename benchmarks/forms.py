@@ -240,11 +240,11 @@ def prepare(job: dict[str, Any], device: torch.device) -> Step:
         return product(device, precision == "bf16") if kind == "product" else copy(device)
     config = configure(*job["network"])
     if kind == "fused":
-        from stn.training.runtime import _keep_memory  # imports Accelerate
+        from stn.training.runtime import _keep_freed_memory  # imports Accelerate
 
         torch.backends.cudnn.benchmark = True
         if device.type == "cpu":
-            _keep_memory()
+            _keep_freed_memory()
         return fused(config, device, job["seeds"], precision == "bf16", job["graph"])
     if kind == "vmap":
         return vmapped(config, device, job["seeds"])

@@ -1,13 +1,24 @@
-"""Before training: the trials of this process that are left to train, their run directories, and their blocks."""
+"""Which seeds this process trains, and how many of them train as one network."""
 
+import psutil
+import torch
+
+from stn.config.dataset import build_dataset
+from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
+from stn.models.build import build_model
+from stn.multiseed.equivalence import Probe, probe
 from stn.runs import provenance
 from stn.runs.files import write_atomic
 from stn.runs.trials import Trial, blocks, group_by_run
-from stn.tracking.console import say
+from stn.tracking.console import say, warn
 from stn.training import checkpoints
-from stn.training.block_size import choose_block_size
 from stn.training.runtime import Runtime
+
+MOST = {"cpu": 4, "cuda": 64}
+"""Seeds at which images/s no longer grow (cpu: one thread, benchmarks/fused.py; cuda: not measured)."""
+MEMORY_SHARE = 0.5
+"""Share of the free memory that a block may take."""
 
 
 def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
@@ -33,3 +44,41 @@ def plan_blocks(runtime: Runtime, unfinished: list[Trial]) -> list[list[Trial]]:
     size = choose_block_size(unfinished, runtime) if runtime.writes else 0
     saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in unfinished] if runtime.writes else []
     return blocks(unfinished, *runtime.from_writer((size, saved)))
+
+
+def probe_network(config: Config) -> Probe:
+    """Compare two seeds as one network with each alone, and measure their memory."""
+    dataset = build_dataset(config.data.name)
+    return probe(lambda: build_model(config.arch, dataset.shape, dataset.classes), dataset.shape)
+
+
+def slow_operations(probed: Probe) -> str:
+    """List the operations without a rule for several seeds, and how each is run instead."""
+    return ", ".join(f"{name} ({fallback})" for name, fallback in sorted(probed.slow.items()))
+
+
+def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
+    """Return how many of these seeds train as one network, at most."""
+    config = trials[0].config
+    asked = config.train.fuse
+    if len(trials) == 1 or asked == 1 or config.train.precision == "fp16":
+        return 1
+    probed = probe_network(config)
+    if probed.fault:
+        warn(f"{config.arch.name} trains one seed at a time: {probed.fault}")
+        return 1
+    if probed.slow:
+        say(f"note: no fused rule, hence slower: {slow_operations(probed)}")
+    return asked if isinstance(asked, int) else min(MOST[runtime.device.type], _fit_in_memory(config, probed, runtime))
+
+
+def _fit_in_memory(config: Config, probed: Probe, runtime: Runtime) -> int:
+    if runtime.device.type == "cuda":
+        free = torch.cuda.mem_get_info(runtime.device)[0]
+    else:
+        free = psutil.virtual_memory().available // runtime.processes
+    rows = config.data.batch_size // runtime.world + 1
+    float32s = 2 if config.train.precision == "fp64" else 1
+    # Activations twice, for their gradients; parameters, their gradients and two running averages.
+    bytes_per_seed = float32s * (2 * probed.bytes_per_row * rows + 4 * probed.bytes_per_seed)
+    return max(1, int(MEMORY_SHARE * free) // bytes_per_seed)

@@ -1,7 +1,4 @@
-"""Reasons to leave early: a signal, the stop file, the time limit. All ranks leave at one step.
-
-Must not know what is saved.
-"""
+"""Reasons to stop early: a signal, the stop file, the time limit. All ranks stop at the same step."""
 
 import signal
 import time
@@ -9,51 +6,57 @@ from collections.abc import Callable
 from types import FrameType
 
 AGREE_EVERY = 10
-"""Steps between the ranks' questions to each other; one process asks itself at every step."""
+"""Steps between the all-reduces in which ranks agree; a single process checks at every step."""
+POLL_S = 0.5
+"""Seconds between looks at the stop file and the clock."""
 
 
 class Stop:
-    """``wishes`` are asked for a reason to leave, ``any_rank`` whether a flag is up on any rank that trains the same
-    seeds; None: there is one."""
+    """Decides when to stop.
+
+    requests: each returns a reason to stop, or None.
+    minutes: the time limit.
+    any_rank: all-reduce OR over the ranks that train the same seeds; None in a single process.
+    """
 
     def __init__(
         self,
-        wishes: list[Callable[[], str | None]],
+        requests: list[Callable[[], str | None]],
         minutes: float | None,
         any_rank: Callable[[bool], bool] | None,
     ) -> None:
-        self._wishes, self._any_rank = wishes, any_rank
+        self._requests, self._any_rank = requests, any_rank
         self._deadline = time.monotonic() + minutes * 60 if minutes else None
-        self._asked = 0.0
-        self._wish: str | None = None
+        self._last_poll = 0.0
+        self._local_reason: str | None = None
         self.reason: str | None = None
-        """Why all ranks leave; None until they have agreed."""
+        """Why all ranks stop; None until they have agreed."""
 
     def listen(self) -> None:
-        """Take SIGTERM and SIGINT as wishes.
+        """Take SIGTERM and SIGINT as requests to stop.
 
-        A second SIGINT is an order. A second SIGTERM is not: a signal to the process group
-        reaches this process from its launcher as well.
+        A second SIGINT interrupts at once. A second SIGTERM does not: a signal to the process
+        group reaches this process from its launcher as well.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._heard)
+            signal.signal(number, self._on_signal)
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
-        self._wish = signal.Signals(number).name
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._local_reason = signal.Signals(number).name
         if number == signal.SIGINT:
             signal.signal(number, signal.default_int_handler)
 
     def due(self, step: int) -> bool:
-        """Whether to save and leave before this step; the same answer on all ranks."""
-        if self._wish is None and time.monotonic() - self._asked > 0.5:
-            self._asked = time.monotonic()
-            reasons = [reason for wish in self._wishes if (reason := wish())]
-            if reasons:
-                self._wish = reasons[0]
-            elif self._deadline and self._asked > self._deadline:
-                self._wish = "time limit"
+        """Whether to save and stop before this step; the same answer on all ranks."""
+        now = time.monotonic()
+        if self._local_reason is None and now - self._last_poll > POLL_S:
+            self._last_poll = now
+            reasons = [reason for request in self._requests if (reason := request())]
+            if self._deadline and now > self._deadline:
+                reasons.append("time limit")
+            self._local_reason = reasons[0] if reasons else None
         if self._any_rank is None:
-            self.reason = self._wish
-        elif step % AGREE_EVERY == 0 and self._any_rank(self._wish is not None):
-            self.reason = self._wish or "another rank's wish"
+            self.reason = self._local_reason
+        elif step % AGREE_EVERY == 0 and self._any_rank(self._local_reason is not None):
+            self.reason = self._local_reason or "another rank stopped"
         return self.reason is not None

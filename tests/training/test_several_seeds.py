@@ -26,7 +26,8 @@ from stn.data.stream import Stream
 from stn.models.build import build_model
 from stn.multiseed.model import StackedModel
 from stn.runs.trials import Trial, block_label, blocks, build_trials, group_by_run
-from stn.training import block_size, optimizer
+from stn.training import blocks as training_blocks
+from stn.training import optimizer
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
@@ -118,37 +119,42 @@ def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: P
 
 def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(Config(), 1)
-    assert block_size.choose_block_size(trials(tmp_path, config()), runtime) == block_size.MOST["cpu"]
-    assert block_size.choose_block_size(trials(tmp_path, config(fuse=7)), runtime) == 7
-    assert block_size.choose_block_size(trials(tmp_path, config(fuse=1)), runtime) == 1
-    assert block_size.choose_block_size(trials(tmp_path, config(seeds="3")), runtime) == 1
+    assert training_blocks.choose_block_size(trials(tmp_path, config()), runtime) == training_blocks.MOST["cpu"]
+    assert training_blocks.choose_block_size(trials(tmp_path, config(fuse=7)), runtime) == 7
+    assert training_blocks.choose_block_size(trials(tmp_path, config(fuse=1)), runtime) == 1
+    assert training_blocks.choose_block_size(trials(tmp_path, config(seeds="3")), runtime) == 1
     one = trials(tmp_path, config())[0].config
-    found = block_size.examine(one)
+    found = training_blocks.probe_network(one)
     assert 20_000 < found.bytes_per_row < 200_000
     need = 2 * found.bytes_per_row * 129 + 4 * found.bytes_per_seed
     assert found.bytes_per_seed == 4 * StackedModel(lambda: build_model(one.arch, (1, 28, 28), 10), [0]).count()
     for seeds in (1, 3):
         monkeypatch.setattr("psutil.virtual_memory", lambda n=seeds: type("", (), {"available": 2 * n * need + 1000}))
-        assert block_size.choose_block_size(trials(tmp_path, config()), runtime) == seeds
+        assert training_blocks.choose_block_size(trials(tmp_path, config()), runtime) == seeds
 
 
 @pytest.mark.parametrize(
     ("arch", "text"),
     [
-        ("rolling", "note: fused seeds run without a rule of their own, more slowly: group_norm (vmap), roll (vmap)"),
+        (
+            "rolling",
+            "note: no fused rule, hence slower: group_norm (vmap), roll (vmap)",
+        ),
         ("branching", "warning: branching trains one seed at a time: TypeError: __bool__ asks for a value of a tensor"),
         ("stn_slx", ""),
     ],
 )
 def test_one_note_says_what_is_slow(arch: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    most = block_size.choose_block_size(trials(tmp_path, config(arch)), Runtime(Config(), 1))
+    most = training_blocks.choose_block_size(trials(tmp_path, config(arch)), Runtime(Config(), 1))
     said = capsys.readouterr().out
     assert said.startswith(text)
     assert len(said.splitlines()) == bool(text)
     assert most == (1 if arch == "branching" else 4)
     check([resolve(config(arch))])
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("fused "))
-    assert {"rolling": "yes; without", "branching": "no, one seed", "stn_slx": "yes"}[arch] in line
+    assert {"rolling": "yes; no fused rule, hence slower: group_norm", "branching": "no, one seed", "stn_slx": "yes"}[
+        arch
+    ] in line
 
 
 def test_a_number_that_is_none_leaves_seven_of_eight_bit_for_bit() -> None:

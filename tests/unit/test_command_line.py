@@ -252,6 +252,6 @@ def test_another_world_size_than_asked_for_is_refused(launcher: list[str], messa
 
 
 def test_more_ranks_than_the_environment_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stn.training.runtime._asked_for", lambda config: 4)
+    monkeypatch.setattr("stn.training.runtime._processes_asked_for", lambda config: "4")
     with pytest.raises(ValueError, match="4 processes were asked for, but 1 trains here"):
         Runtime(Config(train=Train()), 1)

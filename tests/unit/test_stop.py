@@ -11,7 +11,7 @@ from stn.training.stop import AGREE_EVERY, Stop
 
 
 @pytest.mark.parametrize(
-    ("own", "others", "reason"), [(True, False, "stop file"), (False, True, "another rank's wish")]
+    ("own", "others", "reason"), [(True, False, "stop file"), (False, True, "another rank stopped")]
 )
 def test_ranks_leave_at_a_step_that_all_have_agreed_on(own: bool, others: bool, reason: str, tmp_path: Path) -> None:
     asked: list[bool] = []
