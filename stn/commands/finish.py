@@ -1,4 +1,4 @@
-"""How a run ends: its status, its pictures, the table at the end. Must not know how it was trained."""
+"""How a training command ends: status, pictures and the final table."""
 
 from contextlib import suppress
 from typing import NoReturn

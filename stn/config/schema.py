@@ -1,7 +1,6 @@
 """The fields of a configuration, one model per owner; the line below a field is its help text.
 
 ``None`` in ``arch`` means "the entry's own default"; ``stn.config.resolve`` fills it in.
-Must not know torch, nor what the names stand for.
 """
 
 from typing import Annotated, Literal

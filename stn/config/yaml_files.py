@@ -1,7 +1,4 @@
-"""A configuration's YAML form, what cannot be combined, its durations and seed lists, and its signature.
-
-Must not know torch, nor the command line.
-"""
+"""A configuration as YAML: reading, layering, building and writing it, and finding recipes by name."""
 
 from pathlib import Path
 from typing import Any

@@ -2,7 +2,7 @@
 
 A perturbation takes uint8 images [M, 1, 28, 28], one stream of random numbers per image and
 the pool of training images that clutter is cut from; it returns images in [0, 1] and the
-pose that it applied, [M, P]. Must not know about epochs, seeds or ranks.
+pose that it applied, [M, P].
 """
 
 import torch

@@ -1,6 +1,6 @@
-"""The data sets by name. Adding one: a function here, and its source and perturbation beside it.
+"""The data sets by name. To add one, add a function here, with its source or perturbation beside it.
 
-Must not know torch: what loads and what perturbs is imported when it is called.
+Never imports torch: loaders and perturbations are imported when they are called.
 """
 
 from dataclasses import replace

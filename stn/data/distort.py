@@ -1,7 +1,7 @@
 """Images of any size turned, enlarged, shifted or bent: what the rotated, Jaderberg's and Lin and Lucey's sets do.
 
 As in ``perturb``: uint8 images [M, C, H, W], a stream of random numbers per image and a pool that
-is not needed here; images in [0, 1] and the pose, [M, P]. Must not know about epochs, seeds or ranks.
+is not needed here; images in [0, 1] and the pose, [M, P].
 """
 
 import math

@@ -3,7 +3,7 @@
 M images, C channel, h w their size, H W the perturbed one's. Positions are pixels from the
 centre of the plain image; x and y broadcast to [M, H, W]. A number is rounded after each
 operation, never fused with the next one, and a quotient is never a product with an inverse, so
-test images are the same bits on every machine. Must not know what is drawn at random.
+test images are the same bits on every machine.
 """
 
 import torch
@@ -43,8 +43,9 @@ def offsets(size: int, device: torch.device) -> Tensor:
 def resample(x_MChw: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Bytes at positions, which are used up, bilinear with black outside: [M, C, H, W] in [0, 1].
 
-    F.grid_sample's last bits depend on the instruction set. For training images, too: a batch of
-    256 takes 1.1 (mnist_r) and 1.0 (mnist_s) times as long as with it, on one core.
+    Not F.grid_sample, whose last bits depend on the instruction set: the SHA-256 of every perturbed test set is
+    fixed. Training images use it as well: on one core a batch of 256 takes 1.1 (mnist_r) and 1.0 (mnist_s) times as
+    long as with F.grid_sample.
     """
     M, C, h, w = x_MChw.shape
     pitch = w + 3  # one black pixel before, two after: positions are clamped, not neighbours

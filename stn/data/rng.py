@@ -2,7 +2,6 @@
 
 There is no generator state to save, and the same (seed, step, position) gives the same
 number alone, beside other seeds, on any rank, on any device and after a resume.
-Must not know what the numbers are for.
 """
 
 import math
@@ -15,7 +14,7 @@ _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MULTIPLY_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MULTIPLY_2 = -7723592293110705685  # 0x94D049BB133111EB
 _CACHED = 2**17
-"""Numbers that a CPU's core mixes 8 to 16 times faster than it would those of a whole batch of feature maps."""
+"""Numbers to mix at a time on a CPU: 8 to 16 times faster than a whole batch of feature maps at once."""
 
 
 def _mix(z: Tensor) -> Tensor:
@@ -26,7 +25,7 @@ def _mix(z: Tensor) -> Tensor:
 
 
 def _mix_int(z: int) -> int:
-    """The same for one signed 64-bit integer: dozens of tiny tensor operations fewer."""
+    """Mix one signed 64-bit integer in Python: saves dozens of tiny tensor operations."""
     z &= 2**64 - 1
     z = (z ^ (z >> 30)) * _MULTIPLY_1 & (2**64 - 1)
     z = (z ^ (z >> 27)) * _MULTIPLY_2 & (2**64 - 1)
@@ -45,12 +44,12 @@ class Draws:
         self._drawn = 0
 
     def flat(self) -> "Draws":
-        """The same streams with all rows in one dimension."""
+        """Return the same streams with all rows in one dimension."""
         self._state = self._state.reshape(-1)
         return self
 
     def bits(self, n: int) -> Tensor:
-        """The next n 64-bit integers of each row, [*rows, n]."""
+        """Return the next n 64-bit integers of each row, [*rows, n]."""
         counter = torch.arange(self._drawn + 1, self._drawn + n + 1, device=self._state.device)
         self._drawn += n
         return _mix(self._state.unsqueeze(-1) + counter * _GOLDEN)
@@ -64,32 +63,32 @@ class Draws:
         return torch.cat([_mix(self._state + place_Bn * _GOLDEN) < below for place_Bn in places], -2)
 
     def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """The next n float32 numbers of each row in [low, high)."""
+        """Return the next n float32 numbers of each row in [low, high)."""
         unit = ((self.bits(n) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
         return unit * (high - low) + low
 
     def normal(self, n: int, std: float = 1.0) -> Tensor:
-        """The next n float32 numbers of each row from N(0, std); Box and Muller in float64, then rounded."""
+        """Return the next n float32 numbers of each row from N(0, std): Box-Muller in float64, then rounded."""
         pair = ((self.bits(2 * n) >> 11) & (2**53 - 1)).double().unflatten(-1, (n, 2)) * 2.0**-53
         radius = (-2 * (1 - pair[..., 0]).log()).sqrt()  # of (0, 1]: finite
         return (radius * (2 * math.pi * pair[..., 1]).cos() * std).float()
 
     def integers(self, n: int, high: int) -> Tensor:
-        """The next n integers of each row in [0, high)."""
+        """Return the next n integers of each row in [0, high)."""
         return ((self.bits(n) >> 32) & 0xFFFFFFFF) * high >> 32
 
     def permutation(self, n: int) -> Tensor:
-        """A random order of 0..n-1 for each row."""
+        """Return a random order of 0..n-1 for each row."""
         return self.bits(n).argsort(dim=-1, stable=True)
 
 
 def derived_seed(*keys: int) -> int:
-    """One integer for libraries that want a seed of their own: the first of the stream of these keys."""
+    """Return one integer for libraries that want a seed: the first number of the stream of these keys."""
     return int(Draws(*keys).bits(1)) & (2**63 - 1)
 
 
 class Site(IntEnum):
-    """What a stream is for: the key after the seed, so that two uses never share numbers."""
+    """The key after the seed that says what a stream is for, so that two uses never share numbers."""
 
     ORDER = 1
     PERTURB = 2

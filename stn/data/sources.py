@@ -1,7 +1,6 @@
-"""Where images come from: MNIST out of the package, CIFAR-10 out of a folder. All as uint8 tensors.
+"""Load images as uint8 tensors: MNIST from the package, CIFAR-10 from a folder.
 
-What ships and the binary version are checked by SHA-256 before they are used, torchvision's
-files by its MD5. Must not know what is done with the images.
+MNIST and the binary CIFAR-10 are checked by SHA-256 before use, torchvision's files by its MD5.
 """
 
 import hashlib
@@ -52,7 +51,7 @@ def _verified(name: str, content: bytes, sha256: str) -> bytearray:
 
 
 def _unpacked(packed: Path, sha256: str) -> bytearray:
-    """The content of an .xz; it is kept beside it, as Python keeps what it compiles: unpacking takes a second."""
+    """Return the content of an .xz file and cache it beside the file, since unpacking takes a second."""
     plain = packed.with_suffix("")
     with suppress(OSError, ValueError):
         return _verified(plain.name, plain.read_bytes(), sha256)
@@ -68,7 +67,7 @@ def _unpacked(packed: Path, sha256: str) -> bytearray:
 
 @lru_cache(maxsize=1)
 def mnist(root: str | None = None) -> Images:
-    """The four idx files that ship with the package; root is not needed."""
+    """Load the four idx files that ship with the package; root is not needed."""
     folder = Path(str(resources.files("stn.data") / "mnist_xz"))
     parts = []
     for name, sha256 in _MNIST.items():
@@ -80,7 +79,7 @@ def mnist(root: str | None = None) -> Images:
 
 @lru_cache(maxsize=1)
 def cifar10(root: str | None = None) -> Images:
-    """The binary version where it is, else torchvision's layout, else torchvision's download."""
+    """Load the binary version if it is there, else torchvision's layout, else let torchvision download it."""
     folder = Path(root or os.environ.get("STN_DATA") or "data")
     binary = next((f for f in (folder / "cifar-10-batches-bin", folder) if (f / "test_batch.bin").is_file()), None)
     return _cifar10_binary(binary) if binary else _cifar10_torchvision(folder)
@@ -104,7 +103,7 @@ def _cifar10_torchvision(folder: Path) -> Images:
 
     existed, present = folder.exists(), (folder / "cifar-10-batches-py").is_dir()
     patience = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(20)  # a firewall that drops packets must not hold the run up
+    socket.setdefaulttimeout(20)  # a firewall that drops packets must not hang the run
     try:
         train, test = (CIFAR10(str(folder), train=t, download=not present) for t in (True, False))
     except (OSError, RuntimeError) as error:

@@ -1,7 +1,6 @@
 """Batches as a pure function of (seed, step, rank): resident images, perturbed on the device.
 
 S seed, B this rank's part of the batch, M = S * B rows, N training images, C channel, H, W.
-Must not know the network or the optimiser.
 """
 
 import math
@@ -21,19 +20,19 @@ from stn.data.rng import Draws, Site
 
 TEST_SEED = 20_040_678  # fixes the test perturbations for good
 CACHED = 2**18
-"""Pixels that a CPU takes at once: 1.3 times as fast as 1,000 images of 60x60 are, 2 times as those of 112x112."""
+"""Test pixels per batch on a CPU: 1.3 times as fast as 1,000 images of 60x60, 2 times as 1,000 of 112x112."""
 
 
 class Batch(NamedTuple):
     x_SBCHW: Tensor
     y_SB: Tensor
     weight_B: Tensor
-    """Share of each row in the mean over the whole batch, times the number of ranks."""
+    """Weight of each row in the mean over the whole batch, times the number of ranks."""
     row_B: Tensor
-    """Position in the whole batch: the key of random numbers such as dropout's."""
+    """Position in the whole batch, the key of random numbers such as dropout's."""
 
     def parts(self, n: int) -> list["Batch"]:
-        """The batch in n parts; weights are of the whole batch, so losses and gradients add up."""
+        """Split the batch in n parts; weights are of the whole batch, so losses and gradients add up."""
         split = zip(*(each.tensor_split(n, min(each.dim(), 2) - 1) for each in self), strict=True)
         return [part for part in map(Batch._make, split) if len(part.row_B)]
 
@@ -45,7 +44,7 @@ class TestBatch(NamedTuple):
 
 
 class Stream:
-    """A data set on the device, in training batches and test batches."""
+    """A data set on the device, as training batches and test batches."""
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class Stream:
         self._epoch, self._size = -1, 0
         self._order_SN = torch.empty(len(seeds), first, dtype=torch.int64, device=device)
         self.clock = torch.zeros((), dtype=torch.int64, device=device)
-        """The step that ``draw`` and everything else on the device is at."""
+        """The current step, on the device."""
         self._affine = bool(data.rotate or data.translate or data.shear) or data.scale != (1.0, 1.0)
         self._augments = self._affine or data.crop > 0 or data.flip
         usual = dataset.mean, dataset.std
@@ -83,14 +82,14 @@ class Stream:
         self._test_figures = torch.tensor(dataset.test_figures or usual, device=device)[..., None, None]
 
     def batch_size(self, step: int) -> int:
-        """Images of one seed in the global batch of a step; the last one of an epoch may be smaller."""
+        """Return the images per seed in the global batch of a step; the last batch of an epoch may be smaller."""
         start = step % self.steps_per_epoch * self.data.batch_size
         return min(self.data.batch_size, len(self.x) - start)
 
     def seek(self, step: int) -> int:
-        """Move the clock to a step; the images of one seed in its global batch."""
+        """Move the clock to a step; return the images per seed in its global batch."""
         epoch = step // self.steps_per_epoch
-        if self._epoch != epoch:  # each seed's own order of the training images
+        if self._epoch != epoch:  # each seed has its own order of the training images
             draws = Draws(self._seed_S1[:, 0], Site.ORDER, epoch, device=self.device)
             self._order_SN.copy_(draws.permutation(len(self.x)))
             self._epoch = epoch
@@ -99,17 +98,17 @@ class Stream:
         return self._size
 
     def draw(self) -> Batch:
-        """This rank's part of the global batch that the clock is at, without a word with the host."""
+        """Return this rank's part of the global batch at the clock's step, without a host sync."""
         rows = share(self._size, self.rank, self.world)
         weight = self.world / self._size
-        if not rows:  # fewer images than ranks: one that does not count, so that every rank takes part
+        if not rows:  # fewer images than ranks: one of weight 0, so that every rank takes part
             rows, weight = range(1), 0.0
         row_B = torch.arange(rows.start, rows.stop, device=self.device)
         place_B = self.clock % self.steps_per_epoch * self.data.batch_size + row_B
         index_SB = self._order_SN.index_select(1, place_B)
         S, B = index_SB.shape
         index_M = index_SB.view(-1)
-        # the how-manieth image of the run this is
+        # index of this image within the whole run
         position_B = self.clock // self.steps_per_epoch * len(self.x) + place_B
         x_MCHW = self.x[index_M]
         if self.data.perturb_train:
@@ -126,7 +125,7 @@ class Stream:
         )
 
     def batch(self, step: int) -> Batch:
-        """This rank's part of the global batch of a step."""
+        """Return this rank's part of the global batch of a step."""
         self.seek(step)
         return self.draw()
 
@@ -151,7 +150,7 @@ class Stream:
         return x_MCHW.sub_(mean).div_(std).to(self.dtype)
 
     def as_input(self, x_MCHW: Tensor) -> Tensor:
-        """Images in [0, 1], normalised as test images."""
+        """Normalise images in [0, 1] as test images."""
         return self._normalise(x_MCHW, self._test_figures)
 
     def as_image(self, x_MCHW: Tensor) -> Tensor:
@@ -160,17 +159,17 @@ class Stream:
         return x_MCHW * std + mean
 
     def at_once(self, size: int) -> int:
-        """So many test images at a time; of large ones a CPU takes fewer, whose maps stay in its caches."""
+        """Return how many test images to take at a time; on a CPU fewer large ones, whose maps stay in its caches."""
         return max(1, min(size, CACHED // math.prod(self.dataset.shape[1:]))) if self.device.type == "cpu" else size
 
     def test_batches(self, size: int, rank: int = 0, world: int = 1) -> Iterator[TestBatch]:
-        """This rank's part of the test set, every image once over all ranks."""
+        """Yield this rank's part of the test set; over all ranks every image comes once."""
         rows = share(self.test_count, rank, world)
         for start in range(rows.start, rows.stop, size):
             yield self.test_images(torch.arange(start, min(start + size, rows.stop), device=self.device))
 
     def test_images(self, index_B: Tensor) -> TestBatch:
-        """Test images by number; number n is the image n mod N under its perturbation n div N."""
+        """Return test images by number: n is image n mod N under its perturbation n div N."""
         n = len(self._test_x)
         image_B = index_B % n
         site = Site.VALIDATION if self.data.validation else Site.TEST
@@ -178,7 +177,7 @@ class Stream:
         return TestBatch(self.as_input(x_BCHW), self._test_y[image_B], pose_BP)
 
     def plain_images(self, index_B: Tensor) -> Tensor:
-        """What ``test_images`` of the same numbers were made of, in the middle of a canvas of the same size."""
+        """Return the unperturbed images of the same numbers, centred on a canvas of the same size."""
         x_BChw = unit(self._test_x[index_B % len(self._test_x)])
         _, H, W = self.dataset.shape
         below, right = (H - x_BChw.shape[2]) // 2, (W - x_BChw.shape[3]) // 2

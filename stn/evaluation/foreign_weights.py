@@ -1,7 +1,4 @@
-"""Weights that anybody has saved: reading them without executing anything, and fitting them to a network.
-
-Must not know what a run directory is.
-"""
+"""Weights that anybody has saved: reading them without executing anything, and fitting them to a network."""
 
 import pickle
 import re

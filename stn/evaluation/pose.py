@@ -3,7 +3,7 @@
 Definitions of Finnveden et al. (arXiv 2004.11678), Table I, and a measure of our own, the agreement
 of feature maps. theta is the perturbation that was applied, theta' what the transformer makes of the
 image; the final pose is their sum. B batch, N test images, C channel, H W map, A_B23 what moves
-sampling points, so that the image moves by its inverse. Must not know the training loop.
+sampling points, so that the image moves by its inverse.
 """
 
 import math

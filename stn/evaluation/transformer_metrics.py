@@ -1,7 +1,4 @@
-"""What a run notes of its transformers: their parameters for fixed images on the way, pose and bypass at the end.
-
-Must not know how a step is made.
-"""
+"""What a run notes of its transformers: their parameters for fixed images on the way, pose and bypass at the end."""
 
 from collections.abc import Container
 

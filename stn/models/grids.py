@@ -2,7 +2,7 @@
 
 B batch, C channel, H W map, K control points, theta_B23 or theta_B33 the matrix that moves
 sampling points (so the image moves by its inverse), x and y coordinates in [-1, 1] that
-broadcast to [B, H, W]. Must not know who transforms what.
+broadcast to [B, H, W].
 """
 
 from collections.abc import Callable
@@ -17,13 +17,13 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _FAR = 1e6
-"""No transform goes further: beyond it there is nothing to see."""
+"""Largest coordinate: beyond it there is nothing to see."""
 _HORIZON = 1e-3
-"""A projective transform does not come closer to its horizon, where points are infinitely far."""
+"""Smallest distance to the horizon of a projective transform, where points are infinitely far."""
 
 
 def kept(make: Callable[P, T]) -> Callable[P, T]:
-    """Make a constant once for each size and device; what torch.export makes is no number, and is not kept."""
+    """Cache a constant per size and device, except under torch.export, whose tensors hold no values."""
     known: dict = {}
 
     @wraps(make)

@@ -1,7 +1,7 @@
 """The parts of classifiers and localisation nets: makers that take an input shape.
 
 A classifier is a list of stages; stage i ends where depth X = i + 1 is read, after the
-pooling that follows the convolution. Must not know about transformers.
+pooling that follows the convolution.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ class Net:
 
 
 def shape_after(module: nn.Module, shape: Shape) -> Shape:
-    """Output shape of one image, [C, H, W] or [features]."""
+    """Return the output shape of one image, [C, H, W] or [features]."""
     training = module.training
     with torch.no_grad():
         out = module.eval()(torch.zeros(1, *shape))
@@ -133,7 +133,7 @@ def block(width: int, kernel: int, dropout: float = 0.0, **how: Any) -> Maker:
 
 
 def mix(width: int) -> Maker:
-    """A 1x1 convolution without bias, and nothing behind it."""
+    """A 1x1 convolution without bias and activation."""
     return lambda shape: nn.Conv2d(shape[0], width, 1, bias=False)
 
 

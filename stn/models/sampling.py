@@ -1,8 +1,7 @@
 """Bilinear sampling whose gradients are the same bits every time, on CUDA as well.
 
 Owns both gradients: many points pull at one pixel of the image, and what atomics make of floats
-depends on who comes first; of integers it does not. Must not know where a grid comes from, only
-that it is finite. B batch, C channel, H W map, N points of one
+depends on who comes first; of integers it does not. B batch, C channel, H W map, N points of one
 image's grid, P pixels of one image.
 """
 

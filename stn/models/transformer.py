@@ -1,7 +1,6 @@
 """The spatial transformer: localisation heads, the transform that they predict, and its sampler.
 
-B batch, C channel, H W map, P parameters of a transform. Must not know where in a classifier
-it stands.
+B batch, C channel, H W map, P parameters of a transform.
 """
 
 import math
@@ -19,7 +18,7 @@ from stn.models.transforms import build_family
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every architecture with a transformer takes."""
+    """Options of every architecture with a transformer."""
 
     transform: str = "affine"
     points: int = 4
@@ -36,19 +35,19 @@ class Options:
 
 
 class Warp(NamedTuple):
-    """What a transformer made of its input."""
+    """The result of a transformer."""
 
     image_BCHW: Tensor
     theta_BP: Tensor
     """Parameters of the whole transform; of parallel ones side by side."""
     grid_BHW2: Tensor
-    """Where the whole transform samples; of parallel ones the first."""
+    """Where the whole transform samples; for parallel ones, the first."""
     steps: list[Tensor]
-    """What every resampling on the way gave, the last of which made the image."""
+    """The result of every resampling; the last is the image."""
 
 
 class Localisation(nn.Module):
-    """Features -> parameters, at first those of the identity.
+    """Maps features to the parameters of a transform, initially the identity.
 
     ``depth`` says how many of the classifier's stages the head looks through; with a trunk
     of its own it looks through that.
@@ -75,7 +74,7 @@ class Localisation(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """Resamples a map by what its heads find, one after the other or (parallel) side by side.
+    """Resamples a map by the transforms that its heads predict, in sequence or (parallel) side by side.
 
     Heads in a row, and iterations of each, compose: the *original* map is resampled by the whole
     transform each time. The last time it gets its new size. Everything in here belongs to the
@@ -89,7 +88,7 @@ class SpatialTransformer(nn.Module):
         self.family = build_family(options.transform, options.points)
         self.finer = max(1, math.ceil(side / size[0])) if options.antialias else 1
         self.bypassed = False
-        """Whether nothing is transformed, to see what the classifier does without."""
+        """Whether to use the identity instead, to measure the classifier without the transform."""
 
     def _chain(self, x_BCHW: Tensor, heads: Sequence[Any], look: Callable[[Tensor, int], Tensor]) -> Warp:
         o = self.options
@@ -108,7 +107,7 @@ class SpatialTransformer(nn.Module):
             seen_BCHW = F.avg_pool2d(seen_BCHW, finer) if finer > 1 else seen_BCHW
             steps.append(seen_BCHW)
         theta_BP = self.family.parameters(whole)
-        # A transform that is no number makes no image, so that the loss tells.
+        # Propagate NaN and inf in theta to the loss; the grid's clamp would hide them.
         image_BCHW = seen_BCHW + 0 * theta_BP.detach().sum(1).view(-1, 1, 1, 1)
         return Warp(image_BCHW, theta_BP, grid_BHW2, steps)
 
@@ -121,7 +120,7 @@ class SpatialTransformer(nn.Module):
         return Warp(images, thetas, warps[0].grid_BHW2, [step for w in warps for step in w.steps])
 
     def away(self, warp: Warp) -> Tensor:
-        """Squared distance of the parameters from the identity, [B]."""
+        """Return the squared distance of the parameters from the identity, [B]."""
         start = self.heads[0].start.repeat(self.options.parallel)  # type: ignore[operator, union-attr]
         return (warp.theta_BP - start).square().sum(1)
 

@@ -1,7 +1,7 @@
 """The families of transforms that a localisation net may predict, each starting at the identity.
 
 B batch, P parameters, K control points. A family turns parameters into something that composes
-and makes a grid. Must not know networks.
+and makes a grid.
 """
 
 from functools import lru_cache

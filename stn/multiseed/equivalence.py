@@ -1,7 +1,4 @@
-"""A look at a network before it trains: whether many seeds run as one, how fast, in how much memory.
-
-Must not know the data set or the optimiser.
-"""
+"""The check before training: whether seeds run as one network, which operations are slow, how much memory they take."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -37,7 +34,7 @@ def _outcome(model: StackedModel, x_SBCHW: Tensor, test_BCHW: Tensor) -> tuple[l
 
 
 def probe(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> Probe:
-    """Two seeds as one network beside each alone, in float64: all that they leave must agree."""
+    """Compare two seeds as one network with each alone, in float64: outputs, gradients and buffers must agree."""
     x_SBCHW = torch.linspace(-1, 1, 2 * _ROWS * torch.Size(shape).numel(), dtype=torch.float64).mul_(40).sin_()
     x_SBCHW = x_SBCHW.view(2, _ROWS, *shape)
     kept: dict[int, int] = {}

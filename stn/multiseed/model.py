@@ -27,7 +27,7 @@ def with_penalty(out: Output) -> tuple[Tensor, Tensor | float]:
 
 
 class StackedModel(nn.Module):
-    """``build`` makes one network from torch's random state. What runs is the first one's code."""
+    """The networks of several seeds; ``build`` makes one from torch's random state, and the first one's code runs."""
 
     def __init__(
         self,
@@ -39,9 +39,9 @@ class StackedModel(nn.Module):
         super().__init__()
         self.seeds = seeds
         self.compiled: dict[torch.Size, Callable[..., Output]] | None = None
-        """Compiled code by the shape of a batch, once this is a table."""
+        """Compiled code by batch shape; None: not compiled."""
         self.slow: dict[str, str] = {}
-        """Operations of the network that have no rule of their own, and how they were run."""
+        """Operations of the network without a rule, and how they were run."""
         networks = []
         for seed in seeds:
             with torch.random.fork_rng(devices=[]):
@@ -74,14 +74,14 @@ class StackedModel(nn.Module):
             self.register_buffer(name.replace(".", "/"), together)
 
     def flatten(self) -> None:
-        """Put all parameters in one tensor; to be called again where something has moved them."""
+        """Put all parameters in one tensor; call it again after something has moved them."""
         parameters = self.stacked.values()
         self.flat = torch.cat([p.detach().flatten() for p in parameters])
         for p, part in zip(parameters, self.flat.split([p.numel() for p in parameters]), strict=True):
             p.data = part.view_as(p)
 
     def _find_slots(self) -> Iterator[tuple[dict[str, Any], str, str, Tensor]]:
-        """Where the network keeps each tensor, also one that it keeps in two places."""
+        """Yield where the network keeps each tensor, including one that it keeps in two places."""
         network = self._network[0]
         names = {id(x): name for name, x in (*network.named_parameters(), *network.named_buffers())}
         for prefix, module in network.named_modules():
@@ -92,7 +92,7 @@ class StackedModel(nn.Module):
 
     @contextmanager
     def _bound(self, values: list[Tensor]) -> Iterator[nn.Module]:
-        """The network with these in the places of its own tensors."""
+        """Run the network with these values in place of its own tensors."""
         network = self._network[0].train(self.training)
         for (table, key, _, _), value in zip(self._slots, values, strict=True):
             table[key] = value
@@ -115,7 +115,7 @@ class StackedModel(nn.Module):
         return tree_map_only(Stacked, lambda x: x.every, out)
 
     def forward(self, x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
-        """Logits in training mode; random numbers depend on seed, step and row only."""
+        """Return logits in training mode; random numbers depend on seed, step and row only."""
         given = self._tensors(), x_SBCHW, step, row_B
         if self.compiled is None:
             return self._run(*given)
@@ -129,13 +129,13 @@ class StackedModel(nn.Module):
     def alone(
         self, s: int, x_BCHW: Tensor, step: int | Tensor, row_B: Tensor, tensors: list[Tensor] | None = None
     ) -> Output:
-        """Logits of one seed, from its network run as it was written."""
+        """Return the logits of one seed, its network run as it was written."""
         ops = SeedOps(self.seeds[s : s + 1], self.seed_S[s : s + 1], step, row_B)
         with ops, self._bound([together[s] for together in tensors or self._tensors()]) as network:
             return network(x_BCHW)
 
     def predict(self, x_BCHW: Tensor) -> Tensor:
-        """Logits of the same images for every seed."""
+        """Return the logits of the same images for every seed."""
         row_B = torch.arange(len(x_BCHW), device=x_BCHW.device)
         if len(self.seeds) == 1:
             return with_penalty(self.alone(0, x_BCHW, 0, row_B))[0].unsqueeze(0)
@@ -144,21 +144,23 @@ class StackedModel(nn.Module):
         return out.every if isinstance(out, Stacked) else out.expand(len(self.seeds), *out.shape)
 
     def network(self, s: int) -> nn.Module:
-        """One seed's network, for looking at: it shares the weights, until the next one is asked for."""
+        """Return one seed's network for inspection; it shares the weights until the next call."""
         with self._bound([together[s] for together in self._tensors()]) as network:
             return network
 
     def count(self) -> int:
-        """Parameters of one seed."""
+        """Return the number of parameters of one seed."""
         return sum(p[0].numel() for p in self.parameters())
 
     def weights(self, s: int) -> dict[str, Tensor]:
-        """One seed's state, as its network alone would save it; it shares the memory."""
+        """Return one seed's state dict, as its network alone would save it; it shares the memory."""
         return {name: together[s].detach() for _, _, name, together in self._slots if name in self._kept}
 
     def load_weights(self, s: int, weights: dict[str, Tensor]) -> None:
         own = self.weights(s)
         if own.keys() != weights.keys():
-            raise ValueError(f"these weights are of another network: {sorted(own.keys() ^ weights.keys())}")
+            raise ValueError(
+                f"these weights do not fit the network; names that differ: {sorted(own.keys() ^ weights.keys())}"
+            )
         for name, tensor in own.items():
             tensor.copy_(weights[name])

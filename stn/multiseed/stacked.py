@@ -1,8 +1,7 @@
-"""A tensor of every seed behind the shape that one seed sees, and the mode that runs operations on it.
+"""A tensor of all seeds that shows the shape of one seed, and the mode that runs operations on it.
 
-Three ways, each as good as the one before it but slower: a rule for the operation (``rules``,
-``layers``), ``torch.vmap`` of it, a loop over seeds. S seed, first in ``every``. Must not know
-which network runs.
+An operation runs by a rule (``rules``, ``layers``), else by ``torch.vmap``, else in a loop over seeds: the same
+result, more slowly. S seed, the first dimension of ``every``.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,10 +55,10 @@ _ASKING = "item tolist numpy equal allclose is_nonzero __bool__ __int__ __float_
 VALUES: set[Any] = {
     getattr(owner, name) for owner in (torch, Tensor) for name in _ASKING.split() if hasattr(owner, name)
 }
-"""What asks for numbers: Python cannot follow those of several seeds at once, even where today they agree."""
+"""Operations that read a value into Python: ambiguous across seeds."""
 
 QUIET: set[Any] = set()
-"""Operations that vmap runs as fast as a rule would: views and reductions."""
+"""Operations that vmap runs as fast as a rule: views and reductions."""
 
 _DRAWING = (
     "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like rrelu normal_ "
@@ -87,7 +86,7 @@ def _draws(func: Any, kwargs: Any) -> bool:
 
 
 def _keep_apart(func: Any, args: Any) -> None:
-    """What seeds share must not be changed by what each has of its own."""
+    """Raise TypeError where an in-place operation would change a tensor that all seeds share."""
     name = _name(func)
     in_place = name.endswith("_") if not name.endswith("__") else name.startswith(("__i", "__setitem"))
     if in_place and args and isinstance(args[0], Tensor) and not isinstance(args[0], Stacked):
@@ -95,20 +94,20 @@ def _keep_apart(func: Any, args: Any) -> None:
 
 
 def run(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
-    """One operation with the tensors of several seeds among its arguments."""
+    """Run one operation that has stacked tensors among its arguments."""
     if func in METADATA:
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
     if func in VALUES:
-        raise TypeError(f"{func.__name__} asks for a value of a tensor, and each seed has its own")
+        raise TypeError(f"{func.__name__} reads a value of a tensor, and each seed has its own")
     _keep_apart(func, args)
     rule = RULES.get(func)
     if rule is not None:
         try:
             result = rule(mode, func, *args, **kwargs)
-        except torch.OutOfMemoryError:  # is a RuntimeError, and would go on slowly without a word
+        except torch.OutOfMemoryError:  # a RuntimeError, which would silently fall through to the slower ways
             raise
-        except (TypeError, RuntimeError, IndexError, ValueError):  # arguments that it was not written for
+        except (TypeError, RuntimeError, IndexError, ValueError):  # arguments that the rule was not written for
             result = NotImplemented
         if result is not NotImplemented:
             return result
@@ -140,7 +139,7 @@ def _vmapped(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _looped(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
-    """Seed by seed, each with the random state that it has alone."""
+    """Run an operation seed by seed, each with the random state that it has alone."""
     leaves, tree = tree_flatten((args, kwargs))
     S = next((len(leaf.every) for leaf in leaves if isinstance(leaf, Stacked)), 0) or len(mode.seeds)  # type: ignore[union-attr]
     results = []
@@ -164,7 +163,7 @@ def _together(func: Any, values: tuple) -> Any:
 
 
 class SeedOps(TorchFunctionMode):
-    """While it is entered, random operations are functions of (seed, step, call, row), alone or stacked.
+    """Makes random operations functions of (seed, step, call, row), alone or stacked.
 
     ``step`` is a number, or a tensor where it may be replayed or compiled.
     """
@@ -177,7 +176,7 @@ class SeedOps(TorchFunctionMode):
         self._states: dict[int, Tensor] = {}
 
     def mask(self, x: Tensor, shape: torch.Size, p: float) -> Tensor:
-        """0 or 1 / (1 - p) for each number of each row, also where the network has split rows in parts."""
+        """Return a dropout mask, 0 or 1 / (1 - p), also where the network has split rows in parts."""
         each, rest = divmod(len(x), len(self.row_B))
         assert rest == 0, "dropout over a dimension that is not made of whole rows"
         self.calls += 1

@@ -1,4 +1,4 @@
-"""Figures: rows of small images on a sheet, and how a picture gets onto the disk. Must not know runs or networks."""
+"""Figures: rows of small images on a sheet, and how a picture gets onto the disk."""
 
 import io
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """The log of a block of seeds: metrics.jsonl is the record, everything else a sink.
 
-Must not know the network. On a process that does not write, nothing is logged.
+Processes that do not write the run directory log nothing.
 """
 
 from collections.abc import Callable, Sequence

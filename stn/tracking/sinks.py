@@ -1,6 +1,6 @@
 """Who hears of a run besides metrics.jsonl: console, TensorBoard, Weights & Biases.
 
-A sink may fail without harming the run. Must not know how a row comes about.
+A sink may fail without harming the run.
 """
 
 import os

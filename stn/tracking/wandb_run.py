@@ -1,7 +1,6 @@
 """One seed as a W&B run: what it is called, which values are sent, and from where it goes on.
 
 The live sink and the later upload share it, so that a run looks the same whoever has sent it.
-Must not know where rows come from, nor torch.
 """
 
 import hashlib

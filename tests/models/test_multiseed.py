@@ -221,7 +221,7 @@ def test_an_operation_that_vmap_does_not_know_is_run_seed_by_seed() -> None:
     found = probe(lambda: Op(lambda y, w: y * len(y.clamp(0).nonzero())), (4, 5, 5))
     assert found.fault
     found = probe(lambda: Op(lambda y, w: y * float(y.detach().sum())), (4, 5, 5))
-    assert found.fault == "TypeError: __float__ asks for a value of a tensor, and each seed has its own"
+    assert found.fault == "TypeError: __float__ reads a value of a tensor, and each seed has its own"
     assert probe(lambda: Op(lambda y, w: Cube.apply(y)), (4, 5, 5)).fault  # type: ignore[arg-type]
     assert probe(lambda: Op(lambda y, w: y if y.sum() > w.sum() else -y), (4, 5, 5)).fault
     calls = iter(range(100))

@@ -140,7 +140,7 @@ def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch
             "rolling",
             "note: no fused rule, hence slower: group_norm (vmap), roll (vmap)",
         ),
-        ("branching", "warning: branching trains one seed at a time: TypeError: __bool__ asks for a value of a tensor"),
+        ("branching", "warning: branching trains one seed at a time: TypeError: __bool__ reads a value of a tensor"),
         ("stn_slx", ""),
     ],
 )
