@@ -1,5 +1,5 @@
 #!/bin/bash
-# Where a sweep stands and how its architectures compare, as a job after its jobs: sbatch slurm/report.sh runs/NAME
+# Prints a sweep's status and writes its report, as a job after its jobs: sbatch slurm/report.sh runs/NAME
 #SBATCH --job-name=stn-report
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1

@@ -1,6 +1,6 @@
 #!/bin/bash
 # A whole sweep: sbatch slurm/sweep.sh [SWEEP.yaml [--max-parallel N ...]]
-# Expands the sweep, submits its jobs as arrays and a report job after them; again, and it goes on.
+# Expands the sweep, submits its jobs as arrays and a report job after them. Submit it again to resume.
 #SBATCH --job-name=stn-sweep
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task=1
@@ -9,11 +9,11 @@
 #SBATCH --no-requeue
 set -euo pipefail
 
-# Slurm runs a copy of this file: the project is where sbatch was typed, unless STN_ROOT says otherwise.
+# Slurm runs a copy of this file, so the project is found by the folder in which sbatch was run, or by STN_ROOT.
 STN_ROOT=${STN_ROOT:-${SLURM_SUBMIT_DIR:-$PWD}}
 [ -f "$STN_ROOT/slurm/env.sh" ] || { echo "error: no slurm/env.sh in $STN_ROOT; submit from the project's folder, or set STN_ROOT" >&2; exit 2; }
 export STN_ROOT PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 source "$STN_ROOT/slurm/env.sh"
 
-[ $# -gt 0 ] || { echo "no sweep given: configs/sweeps/smoke.yaml it is"; set -- "$STN_ROOT/configs/sweeps/smoke.yaml"; }
+[ $# -gt 0 ] || { echo "no sweep given: running configs/sweeps/smoke.yaml"; set -- "$STN_ROOT/configs/sweeps/smoke.yaml"; }
 exec python -m launch sweep "$@" --on slurm

@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# One training over all nodes and GPUs of a job; with the arguments of train.py:
+# One training over all nodes and GPUs of a job; takes the arguments of train.py:
 #
 #   sbatch --nodes 2 --gres gpu:4 --cpus-per-task 32 --time 4:00:00 slurm/train.sh --arch stn_slx --epochs 8
 #
-# At its time limit and when it is pre-empted it saves, requeues itself and goes on; after the loss of a node Slurm
-# requeues it.
+# At its time limit and on preemption it saves, requeues itself and resumes. After the loss of a node Slurm requeues it.
 #SBATCH --job-name=stn
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -24,36 +23,36 @@ fi
 
 nodes=$SLURM_JOB_NUM_NODES
 mapfile -t names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-processes=${SLURM_GPUS_ON_NODE:-${SLURM_NTASKS_PER_NODE:-1}} # of a node
+processes=${SLURM_GPUS_ON_NODE:-${SLURM_NTASKS_PER_NODE:-1}} # per node
 if [ -z "${SLURM_GPUS_ON_NODE:-}" ] || ! nvidia-smi >/dev/null 2>&1; then
-  export ACCELERATE_USE_CPU=true # without it the launcher starts processes that do not know of each other
+  export ACCELERATE_USE_CPU=true # without it the launcher starts independent trainings
 fi
-# One launcher per node gets all that the job has there (srun 22.05 does not read SLURM_CPUS_PER_TASK).
+# One launcher per node gets all of the job's CPUs there (srun 22.05 does not read SLURM_CPUS_PER_TASK).
 if [[ $SLURM_JOB_CPUS_PER_NODE == *,* ]]; then
-  echo "$SLURM_JOB_CPUS_PER_NODE CPUs: ask for as much on each node (--nodes, --ntasks-per-node, --gres)" >&2
+  echo "$SLURM_JOB_CPUS_PER_NODE CPUs: request the same number on each node (--nodes, --ntasks-per-node, --gres)" >&2
   exit 2
 fi
 # shellcheck disable=SC2153
 export SRUN_CPUS_PER_TASK=$SLURM_CPUS_ON_NODE
 unset SLURM_GPUS_PER_TASK SLURM_NTASKS_PER_GPU
-# How long the launcher waits for its processes to save before it kills them; within --signal's 120 s.
+# Seconds that the launcher gives its processes to save before it kills them; within --signal's 120 s.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=100
 
-# bash runs a trap between two commands only, hence srun in the background. The signal goes to the step: a SIGTERM to
-# srun would kill it. Launchers and trainers hear it together, and a trainer takes the repetition by its launcher calmly.
+# bash runs a trap only between two commands, so srun runs in the background. The signal goes to the step: a SIGTERM to
+# srun would kill it. Launchers and trainers receive it together; a trainer ignores the repetition by its launcher.
 say() { echo "$(date '+%F %T') job $SLURM_JOB_ID: $*"; }
-wish=
+stop_reason=
 # shellcheck disable=SC2317 # called by traps
 stop() {
-  wish=$1
-  heard=1
+  stop_reason=$1
+  signalled=1
   say "$1, saving"
   scancel --signal=TERM "$SLURM_JOB_ID.0" || true
 }
 trap 'stop "time limit"' USR1
 trap 'stop SIGTERM' TERM
 
-# SLURM_NODEID is known on the node alone. Ports below 30000 are no ephemeral ones.
+# SLURM_NODEID is set only on the node. Ports below 30000 are not ephemeral.
 # shellcheck disable=SC2016
 srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --kill-on-bad-exit=1 \
   ${SLURM_GPUS_ON_NODE:+--gpus-per-node="$SLURM_GPUS_ON_NODE"} \
@@ -62,21 +61,21 @@ srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --kill-on-bad-exit=1
   --main_process_ip "${names[0]}" --main_process_port $((20000 + SLURM_JOB_ID % 10000)) \
   train.py "$@" &
 step=$!
-heard=1
-while [ "$heard" ]; do # a trap ends wait, too
-  heard=
+signalled=1
+while [ "$signalled" ]; do # a trap ends wait as well
+  signalled=
   code=0
   wait "$step" || code=$?
 done
 
-# A pre-emption with a grace time tells the step alone, at first.
+# Preemption with a grace time signals only the step at first.
 preempted() { [[ $(scontrol show job "$SLURM_JOB_ID") == *" PreemptTime="[0-9]* ]]; }
 
-# What has finished in spite of a signal is finished. The requeue sends this script a SIGTERM.
-if [ "$code" != 0 ] && [ "$wish" != SIGTERM ] && { [ "$wish" ] || preempted; }; then
+# A training that finished despite the signal is not requeued. The requeue sends this script a SIGTERM.
+if [ "$code" != 0 ] && [ "$stop_reason" != SIGTERM ] && { [ "$stop_reason" ] || preempted; }; then
   trap '' TERM
   say requeue
   scontrol requeue "$SLURM_JOB_ID"
 fi
-# The launcher knows no other code, and nodes that a failing one has taken along end with 143.
+# The launcher has no other code than 1, and nodes that end because another one failed return 143.
 exit $((code != 0))

@@ -140,7 +140,7 @@ def test_what_cannot_succeed_fails_once(cluster: Cluster, tmp_path: Path) -> Non
         job.wait(60)
         assert (job.state(), job.facts()["ExitCode"], restarted(job)) == ("FAILED", code, 0), job.tell()
     assert "nonsense" in bad.log()
-    assert "ask for as much on each node" in uneven.log()
+    assert "request the same number on each node" in uneven.log()
     assert elsewhere.log().splitlines()[1:] == [f"no slurm/env.sh in {tmp_path}: run sbatch in the project's folder"]
     assert not (tmp_path / "runs").exists()
 
