@@ -1,16 +1,20 @@
 # make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r --seeds 0-7"), a process per GPU or core
-# make test     the tests, a worker per core (arguments: ARGS="-m 'not slow'"; ARGS=-n0 without workers)
+# make test     the first tier of tests, a worker per core (ARGS=tests/unit/test_rng.py one file, ARGS=-n0 without workers)
+# make test-all all tests
 # make docs     the manual, into build/docs (needs no network)
 # make lock     pin the dependencies anew
 SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test lint docs lock
+.PHONY: train test test-all lint docs lock
 train: .venv/ready
 	@$(BIN)/python -m launch train $(or $(ARGS),--arch stn_slx)
 
 test: .venv/ready
+	@$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+test-all: .venv/ready
 	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 lint: .venv/ready

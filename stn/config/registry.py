@@ -79,3 +79,7 @@ def find(kind: str, name: str) -> Callable:
 def options(kind: str, name: str) -> dict[str, Any]:
     """Return the options of an entry with their defaults."""
     return dict(_find(kind, name).options)
+
+
+for _package in ("stn.models", "stn.data"):
+    expect(_package)

@@ -9,8 +9,6 @@ from stn.config import registry
 from stn.config.registry import nearest
 from stn.config.schema import Config
 
-registry.expect("stn.models")
-registry.expect("stn.data")
 RECIPES = Path(__file__).parents[2] / "configs"
 
 

@@ -15,7 +15,7 @@ from tests.support.cluster import ENDED, Cluster, Job
 from tests.support.machine import processes_with, wait_until
 from tests.support.sweeps import TINY, launch, weights_of_seeds
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cancel_jobs", "own_arrays")]
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cancel_jobs", "own_arrays")]
 
 NAME = "tiny"
 
@@ -84,6 +84,7 @@ def test_one_command_trains_every_seed_once_and_reports(cluster: Cluster, tmp_pa
     assert set(ended) == {"COMPLETED"}
 
 
+@pytest.mark.slow
 def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_whatever_happens_every_seed_ends_with_the_row_of_an_undisturbed_sweep(
     assert weights_of_seeds(tmp_path / "runs") == weights_of_seeds(calm / "runs")
 
 
+@pytest.mark.slow
 def test_a_task_goes_back_into_the_queue_before_its_time_is_over(cluster: Cluster, tmp_path: Path) -> None:
     long = TINY["base"] | {"steps": 1000, "checkpoint": {"every": "10000 steps"}}
     tasks = submit(cluster, tmp_path, base=long, grid={"arch": ["stn_slx"]}, seeds="0-1")
@@ -153,6 +155,7 @@ def test_a_task_goes_back_into_the_queue_before_its_time_is_over(cluster: Cluste
     assert len(weights_of_seeds(tmp_path / "runs")) == 2
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_by_itself_is_not_requeued(cluster: Cluster, tmp_path: Path) -> None:
     base = TINY["base"] | {"dataset": "cifar10", "data": {"root": str(tmp_path / "nothing")}}
     tasks = submit(cluster, tmp_path, base=base, grid={"arch": ["cnn"]}, seeds="0").wait(60)

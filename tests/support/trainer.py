@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.support.forked import ForkServer
 from tests.support.machine import wait_until
@@ -107,6 +109,9 @@ class Run:
         path = self.path / "status.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
+    def weights(self, seed: int) -> dict[str, torch.Tensor]:
+        return load_file(self.path / "checkpoints" / f"seed-{seed}" / "final.safetensors")
+
     def saved_steps(self) -> set[int]:
         return {int(path.stem.removeprefix("step-")) for path in self.path.rglob("step-*.safetensors")}
 
@@ -120,3 +125,10 @@ def only_run(runs: Path) -> Run:
     """Return the one run directory below ``runs``."""
     (path,) = runs.glob("*/*/*")
     return Run(path)
+
+
+def assert_close(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """Compare float64 weights to 1e-12: on some CPUs a batched product rounds differently from one alone."""
+    assert weights.keys() == expected.keys()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-12)
