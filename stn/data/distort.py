@@ -1,6 +1,6 @@
 """Images of any size turned, enlarged, shifted or bent: what the rotated, Jaderberg's and Lin and Lucey's sets do.
 
-As in ``perturb``: uint8 images [M, C, H, W], a stream of random numbers per image and a pool that
+As in ``clutter``: uint8 images [M, C, H, W], a stream of random numbers per image and a pool that
 is not needed here; images in [0, 1] and the pose, [M, P].
 """
 

@@ -37,8 +37,8 @@ class RunningMetrics:
 
     def add(self, clock: Tensor, loss_S: Tensor, hits_S: Tensor, norm_S: Tensor | None = None) -> None:
         """Add one step's mean loss, share of hits and gradient norm, without a host sync."""
-        norms = () if norm_S is None else (norm_S,)
-        self._sums_NS += torch.stack([loss_S, hits_S, torch.ones_like(loss_S), *norms]).double()
+        sums = [loss_S, hits_S, torch.ones_like(loss_S)] + ([] if norm_S is None else [norm_S])
+        self._sums_NS += torch.stack(sums[: len(self._sums_NS)]).double()  # clipping has norms that need no row
         fails_now_S = ~loss_S.isfinite() & (self._failed_step_S == NEVER)
         self._failed_step_S.copy_(torch.where(fails_now_S, clock, self._failed_step_S))
 

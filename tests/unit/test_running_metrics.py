@@ -110,3 +110,9 @@ def test_gradient_norms_are_means_and_left_out_where_one_is_not_finite(runtime: 
         assert [(row["loss"], row.get("grad_norm")) for row in rows] == [(1.0, None)] * 2
     again.add(torch.tensor(2), ones, ones, torch.tensor([1.0, 2.0]))
     assert [row["grad_norm"] for row in again.train_rows(3, 0.3, [0.1, 0.1])] == [1.0, 2.0]
+
+
+def test_norms_of_clipping_are_not_logged_unless_asked_for(runtime: Runtime) -> None:
+    m, ones = RunningMetrics([0, 1], runtime, "test"), torch.ones(2)
+    m.add(torch.tensor(0), ones, ones, ones)
+    assert ["grad_norm" in row for row in m.train_rows(1, 0.1, [0.1, 0.1])] == [False, False]
