@@ -79,7 +79,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
         model.compiled = {}
     optimiser = SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
     forward, stepper = runtime.prepare(model, optimiser)
-    metrics = RunningMetrics(seeds, runtime, "val" if config.data.validation else "test", config.log.grad_norm)
+    metrics = RunningMetrics(seeds, runtime, config.data.split, config.log.grad_norm)
 
     # ---- one step, without a host sync
     def update() -> None:

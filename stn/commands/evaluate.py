@@ -1,7 +1,4 @@
-"""python -m stn evaluate RUN re-evaluates a finished run directory, also with --test-iterations N.
-
-With --weights FILE --recipe NAME it evaluates weights from anywhere.
-"""
+"""Evaluate a finished run again (python -m stn evaluate RUN), or weights from anywhere (--weights, --recipe)."""
 
 import argparse
 from pathlib import Path
@@ -26,7 +23,7 @@ from stn.training.runtime import Runtime
 
 
 def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
-    """A run directory, its configuration for one process, and the rows of its finished seeds."""
+    """Return a run directory, its configuration for one process, and the rows of its finished seeds."""
     run = RunDir(path)
     if not run.config.is_file() or not run.results.is_file():
         raise ValueError(f"{path} is no run directory with results: it needs config.yaml and results.jsonl")
@@ -40,28 +37,28 @@ def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
 
 
 def _alone(config: Config) -> Config:
-    """For one process, whatever it was trained with."""
+    """Return the configuration for one process, whatever it was trained with."""
     return config.model_copy(update={"train": config.train.model_copy(update={"processes": None, "parallel": "auto"})})
 
 
 def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runtime) -> dict[str, Any]:
-    """One network's scores."""
+    """Return the scores of one network."""
     dataset = build_dataset(config.data.name)
-    seeds = StackedModel(
+    model = StackedModel(
         lambda: build_model(config.arch, dataset.shape, dataset.classes), [seed], runtime.device, runtime.dtype
     )
-    seeds.load_weights(0, weights)
-    stream = Stream(config.data, dataset, seeds.seeds, runtime.device, runtime.dtype)
-    found = evaluate(seeds, stream, config.eval.batch_size, runtime)[0]
-    with bypassed(seeds) as has_transformers:
+    model.load_weights(0, weights)
+    stream = Stream(config.data, dataset, model.seeds, runtime.device, runtime.dtype)
+    result = evaluate(model, stream, config.eval.batch_size, runtime)[0]
+    with bypassed(model) as has_transformers:
         if has_transformers:
-            again = evaluate(seeds, stream, config.eval.batch_size, runtime)[0]
-            found["bypass_acc"] = again.get("test_acc", again.get("val_acc"))
-    return found
+            bypass = evaluate(model, stream, config.eval.batch_size, runtime)[0]
+            result["bypass_acc"] = bypass[f"{stream.data.split}_acc"]
+    return result
 
 
 def evaluate_run(path: str, iterations: int | None) -> int:
-    """Evaluate every finished seed of a run directory again, and hold it against its result row."""
+    """Evaluate every finished seed of a run directory again, and compare it with its result row."""
     run, config, rows = open_run(path)
     if iterations is not None:
         arch: dict[str, Any] = config.arch.model_dump() | {"test_iterations": iterations}

@@ -15,7 +15,7 @@ from stn.training import checkpoints
 
 
 def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
-    """Say how it ended, in each status.json and on the console; the exit code. By sig, what was trained just now."""
+    """Write each status.json, print how it ended and return the exit code; ``trained``: signatures trained just now."""
     done: list[tuple[Trial, Row]] = []
     for group in group_by_run(trials):
         finished = group[0].run.finished()
@@ -23,17 +23,17 @@ def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
         done += rows
         _close(group, [row for _, row in rows], stopped, group[0].sig in trained)
     if stopped:
-        for group in group_by_run(trials):  # also of those that have finished: it was meant for the whole command
+        for group in group_by_run(trials):  # also for those that have finished: it was meant for the whole command
             group[0].run.stop.unlink(missing_ok=True)
     if stopped and len(done) < len(trials):
-        say(f"stopped ({stopped}); the same command goes on")
+        say(f"stopped ({stopped}); run the same command again to resume")
         return 0
     summary(done)
     return 1 if any(row["status"] == "failed" for _, row in done) else 0
 
 
 def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bool) -> None:
-    """One run directory."""
+    """Finish one run directory."""
     config, sig, _, run = group[0]
     failed = [row["seed"] for row in rows if row["status"] == "failed"]
     facts = {"finished": len(rows) - len(failed), "failed": failed}
@@ -56,10 +56,10 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
 
 
 def record_failure(trials: list[Trial], error: Exception) -> NoReturn:
-    """Leave word of what ended the process, where that can still be written."""
+    """Record the error in status.json, if that can still be written, and exit or re-raise it."""
     with suppress(OSError):
         for group in group_by_run(trials):
-            if group[0].run.lease.token:  # else somebody else's
+            if group[0].run.lease.token:  # else another process's
                 group[0].run.write_end("failed", reason=f"{type(error).__name__}: {error}")
     if isinstance(error, OSError):
         command_line.fail(error, code=1, everywhere=True)
@@ -67,7 +67,7 @@ def record_failure(trials: list[Trial], error: Exception) -> NoReturn:
 
 
 def summary(done: list[tuple[Trial, Row]]) -> None:
-    """The table at the end, with where everything is."""
+    """Print the final table and where the results are."""
     table = Table(title=f"{len(done)} seed{'s' * (len(done) != 1)}", box=None, padding=(0, 1), title_justify="left")
     own = [key for key in ("lr", "weight_decay") if len({getattr(t.config.optim, key) for t, _ in done}) > 1]
     for heading in ("seed", *own, "status", "last acc", "best acc", "at epoch", "macro F1", "images/s", "seconds"):

@@ -77,6 +77,11 @@ class Data(Section):
     flip: bool = False
     """Augmentation: mirror half of the images left to right."""
 
+    @property
+    def split(self) -> Literal["val", "test"]:
+        """The images that a run is evaluated on, as the prefix of its metrics (val_acc, test_acc)."""
+        return "val" if self.validation else "test"
+
 
 class Optim(Section):
     """The optimiser and its schedule."""

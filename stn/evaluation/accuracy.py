@@ -37,28 +37,28 @@ def scores(confusion_KK: Tensor, loss: float, top5_hits: int, split: str = "test
     }
 
 
-def evaluate(seeds: StackedModel, stream: Stream, batch_size: int, runtime: Runtime) -> list[dict[str, Any]]:
-    """Scores of each seed over the whole test set, which the ranks share out."""
-    S, K = len(seeds.seeds), stream.dataset.classes
-    # The maps of all seeds are in memory at once; a GPU wants many.
-    rows = max(1, stream.at_once(batch_size if stream.device.type == "cpu" else 8 * batch_size) // S)
+def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runtime) -> list[dict[str, Any]]:
+    """Return the scores of each seed over the whole test set, which is divided over the ranks."""
+    S, K = len(model.seeds), stream.dataset.classes
+    # The feature maps of all seeds are in memory at once; a GPU takes larger batches.
+    images = max(1, stream.at_once(batch_size if stream.device.type == "cpu" else 8 * batch_size) // S)
     confusion_SKK = torch.zeros(S, K * K, dtype=torch.int64, device=stream.device)
     loss_S = torch.zeros(S, dtype=torch.float64, device=stream.device)
     top5_S = torch.zeros(S, dtype=torch.int64, device=stream.device)
-    training = seeds.training
-    seeds.eval()
+    training = model.training
+    model.eval()
     with torch.no_grad(), runtime.accelerator.autocast():
-        for batch in stream.test_batches(rows, runtime.rank, runtime.world):
-            logits_SBK = seeds.predict(batch.x_BCHW)
+        for batch in stream.test_batches(images, runtime.rank, runtime.world):
+            logits_SBK = model.predict(batch.x_BCHW)
             y_SB = batch.y_B.expand(S, -1)
             confusion_SKK.scatter_add_(1, y_SB * K + logits_SBK.argmax(-1), torch.ones_like(y_SB))
-            each_SB = F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none")
-            loss_S += each_SB.sum(1)
+            losses_SB = F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none")
+            loss_S += losses_SB.sum(1)
             top5_SB5 = logits_SBK.topk(min(5, K)).indices
             top5_S += top5_SB5.eq(y_SB.unsqueeze(2)).sum((1, 2))
-    seeds.train(training)
+    model.train(training)
     confusion_SKK, loss_S, top5_S = map(runtime.total, (confusion_SKK, loss_S, top5_S))
-    split = "val" if stream.data.validation else "test"
+    split = stream.data.split
     return [
         scores(confusion_KK.view(K, K).cpu(), float(loss / confusion_KK.sum()), int(top5), split)
         for confusion_KK, loss, top5 in zip(confusion_SKK, loss_S, top5_S, strict=True)
@@ -66,11 +66,13 @@ def evaluate(seeds: StackedModel, stream: Stream, batch_size: int, runtime: Runt
 
 
 @contextmanager
-def bypassed(seeds: StackedModel) -> Iterator[bool]:
-    """The networks without what their transformers do; says whether they have any."""
-    sts = [module for module in seeds.network(0).modules() if isinstance(module, SpatialTransformer)]
+def bypassed(model: StackedModel) -> Iterator[bool]:
+    """Replace every transform by the identity; yield whether the networks have transformers."""
+    sts = [module for module in model.network(0).modules() if isinstance(module, SpatialTransformer)]
     for st in sts:
         st.bypassed = True
-    yield bool(sts)
-    for st in sts:
-        st.bypassed = False
+    try:
+        yield bool(sts)
+    finally:
+        for st in sts:
+            st.bypassed = False

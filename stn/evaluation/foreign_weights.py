@@ -1,4 +1,4 @@
-"""Weights that anybody has saved: reading them without executing anything, and fitting them to a network."""
+"""Weights saved by other programs: read without executing anything, and matched to a network."""
 
 import pickle
 import re
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 Tensors = dict[str, Tensor]
 NESTED = ("state_dict", "model_state_dict", "model")
-"""Where checkpoints of a training keep it, beside what belongs to the training."""
+"""Keys under which training checkpoints keep the state dict."""
 HOW = "save its state_dict: torch.save(model.state_dict(), FILE)"
 
 
 def load_plain(path: str | Path) -> Tensors:
-    """The tensors of a safetensors file, or of a state dict that torch.save has written, alone or in a checkpoint."""
+    """Return the tensors of a safetensors file or of a torch.save file, alone or inside a training checkpoint."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -37,19 +37,17 @@ def load_plain(path: str | Path) -> Tensors:
     if not isinstance(found, dict) or not found or not all(isinstance(x, Tensor) for x in found.values()):
         raise ValueError(f"{path} holds no plain state dict of names and tensors; {HOW}")
     if bad := [name for name, tensor in found.items() if not tensor.isfinite().all()]:
-        raise ValueError(
-            f"{path} has values that are no numbers, in {bad[0]}: what wrote it had diverged, or it is damaged"
-        )
+        raise ValueError(f"{path} has non-finite values in {bad[0]}: its training diverged, or the file is damaged")
     return found
 
 
 def _leaf(name: str, tensor: Tensor) -> tuple[str, torch.Size]:
-    """What two tensors have in common where only their layers' names differ."""
+    """Return what two tensors share if only the names of their layers differ."""
     return name.rpartition(".")[2], tensor.shape
 
 
 def _by_shape(tensors: Tensors) -> dict[frozenset, str] | None:
-    """Layers by the names and shapes of their tensors; None where two are alike."""
+    """Return layers by the names and shapes of their tensors; None if two are alike."""
     layers: dict[str, list] = {}
     for name, tensor in tensors.items():
         layers.setdefault(name.rpartition(".")[0], []).append(_leaf(name, tensor))
@@ -58,7 +56,7 @@ def _by_shape(tensors: Tensors) -> dict[frozenset, str] | None:
 
 
 def _reorder(given: Tensors, own: Tensors) -> Tensors:
-    """The given tensors in the order of our own, as far as that can be known."""
+    """Return the given tensors in the order of ours, as far as that can be inferred."""
     if given.keys() == own.keys():
         return {name: given[name] for name in own}
     # safetensors files keep no order of registration: it has to follow from the shapes.
@@ -73,7 +71,7 @@ def _reorder(given: Tensors, own: Tensors) -> Tensors:
 
 
 def _side_by_side(theirs: list, ours: list, nothing: tuple) -> Iterator[tuple]:
-    """What differs of two lists in order, so that one that is missing does not shift the others."""
+    """Yield what differs between two ordered lists; a missing entry does not shift the others."""
     matcher = SequenceMatcher(None, [leaf for leaf, _ in theirs], [leaf for leaf, _ in ours], autojunk=False)
     for kind, i, j, k, n in matcher.get_opcodes():
         if kind != "equal":
@@ -81,7 +79,7 @@ def _side_by_side(theirs: list, ours: list, nothing: tuple) -> Iterator[tuple]:
 
 
 def fit(tensors: Tensors, network: nn.Module) -> Tensors:
-    """The tensors under the network's own names; matched by name, else in the order of registration."""
+    """Return the tensors under the network's names; matched by name, else in the order of registration."""
     own = network.state_dict()
     bare = {re.sub(r"^((module|_orig_mod)\.)+", "", name): tensor for name, tensor in tensors.items()}
     found, nothing = _reorder(bare, own), (None, "nothing")

@@ -104,7 +104,7 @@ def _bend(x: Tensor, y: Tensor, side: int) -> Tensor:
     squared = (x.unsqueeze(-1) - at_K2[:, 0]) ** 2 + (y.unsqueeze(-1) - at_K2[:, 1]) ** 2
     bent = squared * squared.clamp(min=1e-30).log()
     one = torch.ones_like(bent[..., 0])
-    # A product instead of expand, into which TorchScript would write the size of the batch.
+    # A product instead of expand, into which tracing would write the size of the batch.
     return torch.cat([bent, torch.stack([one, x * one, y * one], -1)], dim=-1)
 
 

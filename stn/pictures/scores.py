@@ -17,7 +17,7 @@ def curves(config: Config, run: RunDir) -> Figure:
     every = steps_of(config.log.every)
     rows = [r for r in read_rows(run.metrics) if r["kind"] == "eval" or r["step"] % every == 0 or r["step"] < every]
     seeds = sorted({row["seed"] for row in rows})
-    split = "val" if config.data.validation else "test"
+    split = config.data.split
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     axes = figure.subplots(1, 2)
     for seed in seeds:

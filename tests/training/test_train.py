@@ -186,7 +186,7 @@ def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_goes_on(tmp_
     done = train(*words, "--train.time-limit", "1e-6", runs=tmp_path / "cut")
     run = only_run(tmp_path / "cut")
     assert (done.returncode, run.status()["state"], run.status()["reason"]) == (0, "stopped", "time limit")
-    assert "the same command goes on" in done.stdout
+    assert "run the same command again to resume" in done.stdout
     process = start_training(*words, runs=tmp_path / "cut")
     wait_for_train_rows(tmp_path / "cut", 1)
     (run.path / "stop").touch()

@@ -29,7 +29,7 @@ def _thin(xs: Sequence[float]) -> list[float]:
 
 def curve(cell: Cell) -> Chart | None:
     """Return error against epoch: every seed, mean and interval over seeds."""
-    key = "val_acc" if cell.config.data.validation else "test_acc"
+    key = f"{cell.config.data.split}_acc"
     errors: dict[int, dict[float, float]] = {}
     for seed, rows in sorted(cell.metrics["eval"].items()):
         accuracies = {float(row["epoch"]): row.get(key) for row in rows if is_number(row.get("epoch"))}

@@ -92,7 +92,7 @@ def _grid(wr: Any, cells: list[Cell], sets: list[RunSet]) -> Any:
     keys = ["config.arch", "run.group"] if several else ["config.arch"]
     common = {"groupby": wr.Metric("Group") if several else wr.Config("arch"), "groupby_aggfunc": "mean"}
     common |= {"groupby_rangefunc": "stddev", "max_runs_to_show": max(DEFAULT_LINES, len(cells))}
-    splits = sorted({"val" if cell.config.data.validation else "test" for cell in cells})
+    splits = sorted({cell.config.data.split for cell in cells})
     accuracy, loss = [f"{split}_acc" for split in splits], [f"{split}_loss" for split in splits]
     curves = {"Accuracy": accuracy, "Loss": loss, "Training loss": ["train/loss"]}
     panels = [wr.LinePlot(title=text, x="global_step", y=y, **common) for text, y in curves.items()]
