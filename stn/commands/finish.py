@@ -42,6 +42,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         run.unlock()
         return
     if trained or run.read_status().get("state") == "running":
+        checkpoints.drop_temporary_files(run, has_lease=trained)  # a kill after the last row leaves some
         run.mend_results()
         run.settle({row["seed"] for row in rows})
         for row in rows:

@@ -11,11 +11,14 @@ A JSON header has the step, the running metrics and a hash of the tensors. Nothi
 import hashlib
 import json
 import math
+import os
 import re
+import socket
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
@@ -140,8 +143,15 @@ def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
             path.unlink(missing_ok=True)
 
 
-def drop_temporary_files(run: RunDir) -> None:
-    """Delete the temporary files of a killed process."""
+def drop_temporary_files(run: RunDir, has_lease: bool = True) -> None:
+    """Delete the temporary files of killed processes; without the lease only those known to be nobody's."""
     for pattern in (".*.tmp", "pictures/.*.tmp", "checkpoints/*/.*.tmp"):
         for path in run.path.glob(pattern):
-            path.unlink(missing_ok=True)
+            if has_lease or _writer_is_gone(path):
+                path.unlink(missing_ok=True)
+
+
+def _writer_is_gone(temporary: Path) -> bool:
+    """Whether a temporary file is of a process of this machine that has ended, or of this one."""
+    match = re.fullmatch(rf".*\.{re.escape(socket.gethostname())}-(\d+)(-\d+)?\.tmp", temporary.name)
+    return match is not None and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1])))

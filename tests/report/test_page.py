@@ -291,8 +291,8 @@ def test_without_scripts_there_are_the_tables(small: Path, opened) -> None:
 
 
 @pytest.mark.slow
-def test_a_large_report_opens_at_once(tmp_path: Path, opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 cells, 1,000 seeds: under 10 MB, under 2 s on an idle machine; here with room for what runs beside it.
+def test_a_large_report_is_a_small_page(tmp_path: Path, opened, monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 cells, 1,000 seeds: under 10 MB; benchmarks/report.py measures how long it takes to open.
 
     Without figures/, which the page does not need and which take most of the time."""
     generate(tmp_path / "large", archs=20, datasets=5, seeds=10)
@@ -302,6 +302,4 @@ def test_a_large_report_opens_at_once(tmp_path: Path, opened, monkeypatch: pytes
     assert large.stat().st_size < 10e6
     page = opened(large)
     page.wait_for_selector('[data-chart="pose"]:visible svg')
-    took = page.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart")
-    assert 0 < took < 4000
     assert len(column(page, 1)) == 20
