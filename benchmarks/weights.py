@@ -45,6 +45,12 @@ def main() -> int:
     parser.add_argument("--at-once", type=int, default=2, help="trainings at a time")
     asked = parser.parse_args()
     wanted, differ = cases(asked.only), 0
+    for commit in asked.commits:
+        words = ["git", "rev-parse", "--quiet", "--verify", commit + "^{commit}"]
+        if subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode:
+            parser.error(f"there is no commit '{commit}' here")
+    if not wanted:
+        parser.error(f"no case contains '{asked.only}'; the cases are {', '.join(cases(''))}")
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(asked.at_once) as pool:
         trees = [Path(folder) / str(i) for i in range(2)]
         for tree, commit in zip(trees, asked.commits, strict=True):
