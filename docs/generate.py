@@ -81,9 +81,9 @@ def commands() -> str:
 def names(kind: str) -> str:
     """Return a table of what can be picked, with its options."""
     rows = []
-    for name, line in registry.names(kind).items():
-        options = ", ".join(f"`{key}={value}`" for key, value in registry.options(kind, name).items())
-        rows.append([f"`{name}`", line, *([options] if kind == "arch" else [])])
+    for name, entry in registry.entries[kind].items():
+        options = ", ".join(f"`{key}={value}`" for key, value in entry.options.items())
+        rows.append([f"`{name}`", entry.line, *([options] if kind == "arch" else [])])
     return table(["name", "what it is", *(["options and defaults"] if kind == "arch" else [])], rows)
 
 

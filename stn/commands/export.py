@@ -74,9 +74,9 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
     mean, std = dataset.test_figures or (dataset.mean, dataset.std)  # what the accuracy was measured with
     double = config.train.precision == "fp64"
     facts = {
-        "architecture": f"`{arch.name}`: {registry.names('arch')[arch.name]}",
-        "net": f"`{arch.net}`: {registry.names('net')[arch.net or '']}",
-        "data set": f"`{config.data.name}`: {registry.names('dataset')[config.data.name]}",
+        "architecture": f"`{arch.name}`: {registry.find('arch', arch.name).line}",
+        "net": f"`{arch.net}`: {registry.find('net', arch.net or '').line}",
+        "data set": f"`{config.data.name}`: {registry.find('dataset', config.data.name).line}",
         "parameters": f"{count(network):,}",
         "MFLOP": f"{mflop(network, dataset.shape):.2f} (forward, one image; convolutions and linear layers)",
         "accuracy": accuracy,

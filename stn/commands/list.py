@@ -12,8 +12,8 @@ def list_names() -> int:
     """Print every name with a line of explanation."""
     for kind, title in (("arch", "Architectures"), ("net", "Networks"), ("dataset", "Data sets")):
         table = Table("name", "what it is", title=f"{title} (--{kind})", title_justify="left")
-        for name, line in registry.names(kind).items():
-            table.add_row(name, Text(line))
+        for name, entry in registry.entries[kind].items():
+            table.add_row(name, Text(entry.line))
         console.print(table)
     table = Table("file", "what it is", title="Recipes (--config)", title_justify="left")
     for path in sorted(RECIPES.glob("*.yaml")):

@@ -36,4 +36,4 @@ class Dataset:
 
 
 def build_dataset(name: str) -> Dataset:
-    return registry.find("dataset", name)()
+    return registry.find("dataset", name).function()

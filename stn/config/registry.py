@@ -1,15 +1,41 @@
 """Names for what a user can pick: architectures, networks, data sets.
 
-An entry is a decorated function; its keyword-only arguments are its options and its
-docstring's first line is what ``--list`` prints.
+An entry is a decorated function; its keyword-only arguments are its options and its docstring's first line is what
+``--list`` prints. Importing stn.models imports torch, so the entries of stn.models and stn.data are read from their
+source.
 """
 
+import ast
 import difflib
-import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from stn.config.lazy import LazyFunction, scan_package
+ROOT = Path(__file__).parents[2]
+KINDS = {"arch": "architecture", "net": "network", "dataset": "data set"}
+
+
+@dataclass(frozen=True)
+class LazyFunction:
+    """A function whose module is imported when it is called."""
+
+    module: str
+    name: str
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return getattr(import_module(self.module), self.name)(*arguments, **options)
+
+
+@dataclass(frozen=True)
+class LazyModule:
+    """A module that is imported when one of its functions is called."""
+
+    module: str
+
+    def __getattr__(self, name: str) -> LazyFunction:
+        return LazyFunction(self.module, name)
 
 
 class Entry(NamedTuple):
@@ -19,44 +45,58 @@ class Entry(NamedTuple):
     options: dict[str, Any]
 
 
-KINDS = {"arch": "architecture", "net": "network", "dataset": "data set"}
-_entries: dict[str, dict[str, Entry]] = {}
+entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+"""By kind and name."""
 
 
-def _keywords(function: Callable) -> dict[str, Any]:
-    parameters = inspect.signature(function).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-
-
-def _entry(kind: str, name: str, function: Callable, text: str | None, options: dict[str, Any]) -> Entry:
-    if not text:
+def _add(kind: str, name: str, function: Callable, docstring: str | None, options: dict[str, Any]) -> None:
+    earlier = entries[kind].get(name)
+    if earlier and not isinstance(earlier.function, LazyFunction):
+        raise ValueError(f"{kind} '{name}' is registered twice")
+    if not docstring:
         raise ValueError(f"{kind} '{name}' has no docstring; its first line is shown by --list")
-    return Entry(function, text.strip().splitlines()[0], options)
+    entries[kind][name] = Entry(function, docstring.strip().splitlines()[0], options)
 
 
-def register(kind: str, name: str | None = None, extends: Callable | None = None) -> Callable:
-    """Register a function under a name (default: its own); ``extends`` is a callable whose options it passes on."""
+def register(kind: str, /, *, extends: Any = None) -> Callable:
+    """Register a function under its name; the fields of the dataclass ``extends`` are options of it, too."""
 
-    def enter(function: Callable) -> Callable:
-        own, known = name or function.__name__, _entries.setdefault(kind, {})
-        if own in known and not isinstance(known[own].function, LazyFunction):
-            raise ValueError(f"{kind} '{own}' is registered twice")
-        options = (_keywords(extends) if extends else {}) | _keywords(function)
-        known[own] = _entry(kind, own, function, function.__doc__, options)
+    def add(function: Callable) -> Callable:
+        options = (extends.__init__.__kwdefaults__ if extends else {}) | (function.__kwdefaults__ or {})
+        _add(kind, function.__name__, function, function.__doc__, options)
         return function
 
-    return enter
+    return add
 
 
-def expect(package: str) -> None:
-    """Register the entries of a package from its source; importing it replaces them with the functions."""
-    for kind, name, function, text, options in scan_package(package):
-        _entries.setdefault(kind, {}).setdefault(name, _entry(kind, name, function, text, options))
+def _literal_defaults(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Any]:
+    """Return the keyword-only arguments of a function, or the fields of a dataclass, with their defaults."""
+    defaults: dict[str, Any]
+    if isinstance(node, ast.ClassDef):
+        defaults = {ast.unparse(f.target): f.value for f in node.body if isinstance(f, ast.AnnAssign)}
+    else:
+        defaults = dict(zip((a.arg for a in node.args.kwonlyargs), node.args.kw_defaults, strict=True))
+    for option, default in defaults.items():
+        try:
+            defaults[option] = ast.literal_eval(default)
+        except ValueError:
+            raise ValueError(f"{node.name}: '{option}' needs a literal default; its source is read, not run") from None
+    return defaults
 
 
-def names(kind: str) -> dict[str, str]:
-    """Return every name of a kind with its one-line description."""
-    return {name: entry.line for name, entry in _entries[kind].items()}
+def read_package(package: str) -> None:
+    """Register the entries of a package from its source; importing a module replaces them with its functions."""
+    paths = sorted(ROOT.joinpath(*package.split(".")).glob("*.py"))
+    trees = {f"{package}.{path.stem}": ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+    nodes = [(m, n) for m, tree in trees.items() for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    definitions = {node.name: node for _, node in nodes}
+    for module, node in nodes:
+        for call in node.decorator_list:
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "register":
+                bases = [definitions[ast.unparse(k.value)] for k in call.keywords if k.arg == "extends"]
+                options = {k: v for base in (*bases, node) for k, v in _literal_defaults(base).items()}
+                function = LazyFunction(module, node.name)
+                _add(ast.literal_eval(call.args[0]), node.name, function, ast.get_docstring(node), options)
 
 
 def nearest(word: str, known) -> str:
@@ -66,20 +106,11 @@ def nearest(word: str, known) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
 
 
-def _find(kind: str, name: str) -> Entry:
-    if name not in _entries[kind]:
-        raise ValueError(f"no {KINDS.get(kind, kind)} '{name}'; {nearest(name, _entries[kind])}")
-    return _entries[kind][name]
-
-
-def find(kind: str, name: str) -> Callable:
-    return _find(kind, name).function
-
-
-def options(kind: str, name: str) -> dict[str, Any]:
-    """Return the options of an entry with their defaults."""
-    return dict(_find(kind, name).options)
+def find(kind: str, name: str) -> Entry:
+    if name not in entries[kind]:
+        raise ValueError(f"no {KINDS[kind]} '{name}'; {nearest(name, entries[kind])}")
+    return entries[kind][name]
 
 
 for _package in ("stn.models", "stn.data"):
-    expect(_package)
+    read_package(_package)

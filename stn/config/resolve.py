@@ -14,7 +14,7 @@ DEFAULT_EPOCHS = 8.0
 
 
 def _arch(arch: Arch, dataset: Dataset) -> Arch:
-    known = registry.options("arch", arch.name)
+    known = registry.find("arch", arch.name).options
     values: dict[str, Any] = {"net": arch.net or dataset.net}
     registry.find("net", values["net"])
     for option in Arch.model_fields:
@@ -78,7 +78,7 @@ def resolve(config: Config) -> Config:
             f"data.perturb_train cannot be off: plain images are {dataset.side} pixels wide, "
             f"{data.name}'s {dataset.shape[2]}"
         )
-    if optim.loc_lr_multiplier != 1 and "iterations" not in registry.options("arch", arch.name):
+    if optim.loc_lr_multiplier != 1 and "iterations" not in registry.find("arch", arch.name).options:
         raise ValueError(f"{arch.name} has no localisation net, so optim.loc_lr_multiplier means nothing")
     warmup = steps_of(sections["optim"].warmup)
     if warmup >= steps and warmup:

@@ -62,7 +62,7 @@ def normalise(given: dict, where: str | Path) -> Sections:
 
 def _fitting(values: Sections, arch: str) -> Sections:
     """For a baseline under another network's recipe: no options that only others have."""
-    known = {"name", "net", *registry.options("arch", arch)}
+    known = {"name", "net", *registry.find("arch", arch).options}
     kept = values | {"arch": {key: value for key, value in values.get("arch", {}).items() if key in known}}
     if "iterations" not in known:
         kept["optim"] = {k: v for k, v in values.get("optim", {}).items() if k != "loc_lr_multiplier"}
@@ -76,7 +76,7 @@ def overlay(*layers: Sections) -> Sections:
     """
     values: Sections = {}
     for layer in layers:
-        if (arch := layer.get("arch", {}).get("name")) in registry.names("arch"):
+        if (arch := layer.get("arch", {}).get("name")) in registry.entries["arch"]:
             values = _fitting(values, arch)
         if LENGTHS & layer.get("train", {}).keys():
             values["train"] = {key: value for key, value in values.get("train", {}).items() if key not in LENGTHS}

@@ -8,8 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from stn.config.dataset import Dataset
-from stn.config.lazy import LazyModule
-from stn.config.registry import register
+from stn.config.registry import LazyModule, register
 
 if TYPE_CHECKING:
     from stn.data import clutter, distort, sources
@@ -30,8 +29,8 @@ def _mnist(side: int, mean: float, std: float, net: str, **rest) -> Dataset:
     return Dataset(sources.mnist, (1, side, side), (mean,), (std,), net, **rest)
 
 
-@register("dataset", name="mnist")
-def plain_mnist() -> Dataset:
+@register("dataset")
+def mnist() -> Dataset:
     """MNIST as it is, 28x28."""
     return _mnist(28, 0.1307, 0.3081, "finnveden_r")
 
@@ -87,8 +86,8 @@ def mnist_h() -> Dataset:
     return _mnist(28, 0.1273, 0.2867, "icstn", replicas=10, perturb=distort.shake, pose=points(4))
 
 
-@register("dataset", name="cifar10")
-def plain_cifar10() -> Dataset:
+@register("dataset")
+def cifar10() -> Dataset:
     """CIFAR-10, 32x32 colour images."""
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
     return Dataset(sources.cifar10, (3, 32, 32), mean, std, "cifar_small", train=50_000, side=32)
@@ -97,7 +96,7 @@ def plain_cifar10() -> Dataset:
 @register("dataset")
 def cifar10_mismatched() -> Dataset:
     """CIFAR-10, test images normalised by other figures than training images (as rajy4683)."""
-    return replace(plain_cifar10(), test_figures=((0.4942, 0.4851, 0.4504), (0.2467, 0.2429, 0.2616)))
+    return replace(cifar10(), test_figures=((0.4942, 0.4851, 0.4504), (0.2467, 0.2429, 0.2616)))
 
 
 @register("dataset")
@@ -106,7 +105,7 @@ def cifar10_r() -> Dataset:
 
     One, not ten as of MNIST: its networks take far longer. Normalised by cifar10's figures.
     """
-    return replace(plain_cifar10(), perturb=partial(distort.rotate, limit=30), pose=("degrees",))
+    return replace(cifar10(), perturb=partial(distort.rotate, limit=30), pose=("degrees",))
 
 
 @register("dataset")
@@ -115,4 +114,4 @@ def cifar10_a() -> Dataset:
 
     As cifar10_r: one fixed variant of each test image, normalised by cifar10's figures.
     """
-    return replace(plain_cifar10(), perturb=distort.jostle, pose=MOVED)
+    return replace(cifar10(), perturb=distort.jostle, pose=MOVED)

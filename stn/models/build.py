@@ -1,6 +1,5 @@
 """Architectures: importing this package fills the registry."""
 
-from collections.abc import Callable
 
 from torch import nn
 
@@ -15,9 +14,9 @@ __all__ = ["build_model", "nets", "wirings"]
 def build_model(arch: Arch, shape: Shape, classes: int) -> nn.Module:
     """The network of a resolved configuration, with torch's current random state."""
     assert arch.net is not None, "only a resolved configuration can be built"
-    build: Callable = registry.find("arch", arch.name)
-    options = {name: getattr(arch, name) for name in registry.options("arch", arch.name)}
+    build, _, defaults = registry.find("arch", arch.name)
+    options = {name: getattr(arch, name) for name in defaults}
     try:
-        return build(registry.find("net", arch.net), shape, classes, **options)
+        return build(registry.find("net", arch.net).function, shape, classes, **options)
     except ValueError as error:
         raise ValueError(f"{arch.name} on {arch.net}: {error}") from None

@@ -150,7 +150,7 @@ def test_depth_that_does_not_fit_says_so() -> None:
 
 def test_registry_refuses_duplicates_and_points_at_typos() -> None:
     with pytest.raises(ValueError, match="registered twice"):
-        registry.register("arch")(registry.find("arch", "cnn"))
+        registry.register("arch")(registry.find("arch", "cnn").function)
     with pytest.raises(ValueError, match=r"no architecture 'stn_slxx'; did you mean 'stn_slx'\?"):
         registry.find("arch", "stn_slxx")
 

@@ -161,7 +161,7 @@ def test_recipes_are_found_by_name(tmp_path: Path) -> None:
 
 def test_evaluate_prints_what_the_network_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from stn.config.schema import Data
-    from stn.data.datasets import plain_mnist
+    from stn.data.datasets import mnist
     from stn.data.stream import Stream
 
     (tmp_path / "own.yaml").write_text(RECIPE)
@@ -171,7 +171,7 @@ def test_evaluate_prints_what_the_network_scores(tmp_path: Path, capsys: pytest.
     torch.save(state, tmp_path / "w.pt")
     code = main(["--weights", str(tmp_path / "w.pt"), "--recipe", str(tmp_path / "own.yaml"), "--limit-test", "300"])
     out = capsys.readouterr().out
-    batch = Stream(Data(), plain_mnist(), [0]).test_images(torch.arange(300))
+    batch = Stream(Data(), mnist(), [0]).test_images(torch.arange(300))
     with torch.no_grad():
         logits = network(batch.x_BCHW)
     right = logits.argmax(1) == batch.y_B

@@ -13,7 +13,7 @@ from stn.models.layers import Net, Shape, classify, conv, dense
 BATCH_NORM = "batch_norm"
 
 
-@register("net", BATCH_NORM)
+@register("net")
 def batch_norm(wiring: str, classes: int) -> Net:
     """For 28x28 images: batch norm and both kinds of dropout, which no network of the papers combines."""
 

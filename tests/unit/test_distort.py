@@ -55,7 +55,7 @@ def digest(name: str) -> str:
 def test_every_perturbed_set_has_a_digest() -> None:
     from stn.config import registry
 
-    assert {name for name in registry.names("dataset") if build_dataset(name).perturb} == set(SHA256)
+    assert {name for name in registry.entries["dataset"] if build_dataset(name).perturb} == set(SHA256)
 
 
 @pytest.mark.parametrize("name", with_cifar(SHA256))

@@ -1,8 +1,8 @@
 """The house: imports go one way, files stay short, torch stays out of where it must not be."""
 
 import ast
-import inspect
 import json
+import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from stn.config import registry
-from stn.config.lazy import LazyFunction, scan_package
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
 from stn.config.signature import signature
@@ -109,40 +108,70 @@ def test_resolving_needs_no_torch_and_comes_to_the_same(tmp_path: Path) -> None:
 
 
 def ours(kind: str) -> list[str]:
-    """What stn enters, without what tests do."""
-    return [name for name in registry.names(kind) if registry.find(kind, name).__module__.startswith("stn.")]
+    """Return the names that stn registers, without those of tests."""
+    return [name for name, entry in registry.entries[kind].items() if entry.function.__module__.startswith("stn.")]
 
 
-def test_source_and_registry_say_the_same() -> None:
-    """What is read before torch is imported is what enters itself afterwards."""
-    read = {
-        (kind, name): (function, text, options) for kind, name, function, text, options in scan_package("stn.models")
-    }
-    for kind in ("arch", "net"):
-        for name in ours(kind):
-            function, text, options = read.pop((kind, name))
-            imported = getattr(import_module(function.module), function.name)
-            entered = registry.find(kind, name)
-            assert imported is entered
-            assert (text, options) == (inspect.getdoc(entered), registry.options(kind, name))
-            assert list(options) == list(registry.options(kind, name))
-    assert not read
+def test_source_and_registry_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read before torch is imported is what registers itself afterwards."""
+    registered = {kind: {name: registry.find(kind, name) for name in ours(kind)} for kind in ("arch", "net")}
+    monkeypatch.setattr(registry, "entries", {kind: {} for kind in registry.KINDS})
+    registry.read_package("stn.models")
+    assert {kind: set(registry.entries[kind]) for kind in registered} == {k: set(v) for k, v in registered.items()}
+    for kind, entries in registered.items():
+        for name, entry in entries.items():
+            lazy, line, options = registry.find(kind, name)
+            assert isinstance(lazy, registry.LazyFunction)
+            assert getattr(import_module(lazy.module), lazy.name) is entry.function
+            assert (line, list(options.items())) == (entry.line, list(entry.options.items()))
 
 
 def test_what_is_read_must_be_literal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stn.config.lazy.ROOT", tmp_path)
+    monkeypatch.setattr(registry, "ROOT", tmp_path)
     (tmp_path / "own.py").write_text("@register('arch')\ndef f(*, depth=1 + 1):\n    'One.'\n")
     with pytest.raises(ValueError, match="f: 'depth' needs a literal default"):
-        list(scan_package(""))
+        registry.read_package("")
 
 
 def test_what_is_imported_takes_the_place_of_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not the other way round; a second entry of that name is refused."""
-    monkeypatch.setattr(registry, "_entries", {})
-    registry.expect("stn.models")
-    assert isinstance(registry.find("arch", "cnn"), LazyFunction)
+    """A second entry of that name is refused."""
+    monkeypatch.setattr(registry, "entries", {kind: {} for kind in registry.KINDS})
+    registry.read_package("stn.models")
+    assert isinstance(registry.find("arch", "cnn").function, registry.LazyFunction)
     registry.register("arch")(wirings.cnn)
-    registry.expect("stn.models")
-    assert registry.find("arch", "cnn") is wirings.cnn
+    assert registry.find("arch", "cnn").function is wirings.cnn
     with pytest.raises(ValueError, match="registered twice"):
         registry.register("arch")(wirings.cnn)
+
+
+NEW_ARCH = """
+import torch
+from stn.config.registry import register
+@register("arch")
+def blank(make_net, shape, classes, *, depth=3):
+    "Nothing."
+"""
+NEW_DATASET = """
+from dataclasses import replace
+from stn.config.registry import register
+from stn.data.datasets import mnist
+@register("dataset")
+def stripes():
+    "Digits behind bars."
+    return replace(mnist(), net="tutorial")
+"""
+FIND = """
+import sys
+from stn.config import registry, resolve, schema
+config = resolve.resolve(schema.Config(arch={"name": "blank"}, data={"name": "stripes"}))
+print(registry.find("arch", "blank").line, config.arch.depth, config.arch.net, "torch" in sys.modules)
+"""
+
+
+def test_a_new_file_is_found_by_itself_without_importing_torch(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "stn", tmp_path / "stn", ignore=shutil.ignore_patterns("mnist_xz", "__pycache__"))
+    (tmp_path / "stn" / "models" / "mine.py").write_text(NEW_ARCH)
+    (tmp_path / "stn" / "data" / "mine.py").write_text(NEW_DATASET)
+    words = [sys.executable, "-c", FIND]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "Nothing. 3 tutorial False\n"
