@@ -27,7 +27,7 @@ from stn.config.signature import signature
 from stn.data.stream import Batch, Stream
 from stn.evaluation.accuracy import evaluate
 from stn.evaluation.transformer_metrics import final_transformer_metrics, transform_snapshots
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.multiseed.model import StackedModel, with_penalty
 from stn.runs.directory import Row
 from stn.runs.trials import Trial, block_label, build_trials, group_by_run
@@ -72,9 +72,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
 
     # ---- data, model, optimiser
     dataset = build_dataset(config.data.name)
-    build = partial(build_model, config.arch, dataset.shape, dataset.classes)
     stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
-    model = StackedModel(build, seeds, runtime.device, runtime.dtype)
+    model = StackedModel(partial(build_network, config), seeds, runtime.device, runtime.dtype)
     if config.train.compile:
         model.compiled = {}
     optimiser = SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
@@ -170,7 +169,7 @@ def main() -> int:
             return check(configs)
         runtime = Runtime(configs[0], len(build_trials(configs)))
         dataset = build_dataset(configs[0].data.name)
-        build_model(configs[0].arch, dataset.shape, dataset.classes)  # fails before there is a run directory
+        build_network(configs[0])  # fails before there is a run directory
     except ValueError as error:
         command_line.fail(error)
     try:

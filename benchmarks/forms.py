@@ -26,7 +26,7 @@ from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Optim
 from stn.data.stream import Stream
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.training.cuda_graph import GraphedStep
 from stn.training.optimizer import SeedOptimiser
@@ -76,8 +76,7 @@ def ordinary(config: Config) -> tuple[nn.Module, Callable[..., Tensor]]:
     """The network of one seed, with its loss as the output."""
     if config.arch.net == "tutorial":
         return Tutorial(), F.nll_loss
-    dataset = build_dataset(config.data.name)
-    return build_model(config.arch, dataset.shape, dataset.classes), F.cross_entropy
+    return build_network(config), F.cross_entropy
 
 
 def loader(config: Config, root: str, workers: int, pin: bool) -> Batches:
@@ -142,7 +141,7 @@ def fused(config: Config, device: torch.device, count: int, bf16: bool, graph: b
     """Train as train_block in train.py does, including the sums for its log."""
     seeds, dataset = list(range(count)), build_dataset(config.data.name)
     stream = Stream(config.data, dataset, seeds, device)
-    model = StackedModel(lambda: build_model(config.arch, dataset.shape, dataset.classes), seeds, device).train()
+    model = StackedModel(lambda: build_network(config), seeds, device).train()
     optimiser = SeedOptimiser([config.optim] * count, model, stream.clock, STEPS)
     sums_2S = torch.zeros(2, count, dtype=torch.float64, device=device)
 

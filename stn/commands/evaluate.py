@@ -13,7 +13,7 @@ from stn.config.yaml_files import find_recipe, load_yaml
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
 from stn.evaluation.foreign_weights import fit, load_plain
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import read_rows
@@ -44,9 +44,7 @@ def _alone(config: Config) -> Config:
 def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runtime) -> dict[str, Any]:
     """Return the scores of one network."""
     dataset = build_dataset(config.data.name)
-    model = StackedModel(
-        lambda: build_model(config.arch, dataset.shape, dataset.classes), [seed], runtime.device, runtime.dtype
-    )
+    model = StackedModel(lambda: build_network(config), [seed], runtime.device, runtime.dtype)
     model.load_weights(0, weights)
     stream = Stream(config.data, dataset, model.seeds, runtime.device, runtime.dtype)
     result = evaluate(model, stream, config.eval.batch_size, runtime)[0]
@@ -83,8 +81,7 @@ def evaluate_weights(path: str, recipe: str, given: dict[str, Any]) -> int:
     fields: dict[str, Any] = config.data.model_dump() | given | {"validation": 0}
     data = Data(**fields)
     config = _alone(resolve(config.model_copy(update={"data": data})))
-    dataset = build_dataset(data.name)
-    weights = fit(weights, build_model(config.arch, dataset.shape, dataset.classes))
+    weights = fit(weights, build_network(config))
     found = _score(config, 0, weights, Runtime(config, 1))
     say(f"{path} in {config.arch.name} on {config.arch.net}, {found['test_count']} test images of {data.name}")
     for title in ("test_acc", "test_error", "test_loss", "macro_f1", "bypass_acc"):

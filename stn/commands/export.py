@@ -25,7 +25,7 @@ from stn.config.signature import signature
 from stn.config.yaml_files import load_yaml
 from stn.data.stream import Stream
 from stn.evaluation.foreign_weights import fit
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.models.wirings import count
 from stn.runs.directory import Row
 from stn.runs.files import read_json
@@ -48,13 +48,11 @@ The network takes normalised images [B, {shape}], any B, and returns logits [B, 
 ```python
 import torch
 from safetensors.torch import load_file
-from stn.config.dataset import build_dataset
 from stn.config.yaml_files import load_yaml
-from stn.models.build import build_model
+from stn.models.build import build_network
 
 config = load_yaml("config.yaml")
-dataset = build_dataset(config.data.name)
-network = build_model(config.arch, dataset.shape, dataset.classes).eval(){double}
+network = build_network(config).eval(){double}
 network.load_state_dict(load_file("model.safetensors"))
 
 images = torch.rand(5, {shape}{dtype})  # pixels from 0 to 1
@@ -118,7 +116,7 @@ def write_onnx(network: nn.Module, x_BCHW: Tensor, path: Path) -> None:
 def exported_logits(folder: Path, x_BCHW: Tensor) -> Iterator[Tensor]:
     """Yield what the files compute: the card's network, and the ONNX file where onnxruntime is installed."""
     config = load_yaml(folder / "config.yaml")
-    network = build_network(config).to(x_BCHW.dtype)
+    network = build_network(config).eval().to(x_BCHW.dtype)
     network.load_state_dict(load_file(folder / "model.safetensors"))
     with torch.no_grad():
         yield network(x_BCHW)
@@ -127,11 +125,6 @@ def exported_logits(folder: Path, x_BCHW: Tensor) -> Iterator[Tensor]:
 
         session = InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
         yield torch.from_numpy(session.run(["logits"], {"images": x_BCHW.numpy()})[0])
-
-
-def build_network(config: Config) -> nn.Module:
-    dataset = build_dataset(config.data.name)
-    return build_model(config.arch, dataset.shape, dataset.classes).eval()
 
 
 def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
@@ -145,7 +138,7 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
     row = found[min(found) if seed is None else seed]
     dataset = build_dataset(config.data.name)
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-    network = build_network(config).to(dtype)
+    network = build_network(config).eval().to(dtype)
     network.load_state_dict(fit(load_final(run, row["seed"]), network))
     stream = Stream(config.data, dataset, [row["seed"]], dtype=dtype)
     x_BCHW = stream.test_images(torch.arange(min(IMAGES, stream.test_count))).x_BCHW

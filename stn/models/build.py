@@ -1,22 +1,19 @@
-"""Architectures: importing this package fills the registry."""
-
+"""The network of a configuration."""
 
 from torch import nn
 
 from stn.config import registry
-from stn.config.schema import Arch
-from stn.models import nets, wirings
-from stn.models.layers import Shape
-
-__all__ = ["build_model", "nets", "wirings"]
+from stn.config.dataset import build_dataset
+from stn.config.schema import Config
 
 
-def build_model(arch: Arch, shape: Shape, classes: int) -> nn.Module:
-    """The network of a resolved configuration, with torch's current random state."""
+def build_network(config: Config) -> nn.Module:
+    """Return the network of a resolved configuration for one seed, with torch's current random state."""
+    arch, dataset = config.arch, build_dataset(config.data.name)
     assert arch.net is not None, "only a resolved configuration can be built"
     build, _, defaults = registry.find("arch", arch.name)
     options = {name: getattr(arch, name) for name in defaults}
     try:
-        return build(registry.find("net", arch.net).function, shape, classes, **options)
+        return build(registry.find("net", arch.net).function, dataset.shape, dataset.classes, **options)
     except ValueError as error:
         raise ValueError(f"{arch.name} on {arch.net}: {error}") from None

@@ -11,7 +11,7 @@ from stn.config.dataset import build_dataset
 from stn.config.schema import Config
 from stn.data.stream import Stream
 from stn.evaluation.pose import SHOWN
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.models.wirings import Transformed
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import read_rows
@@ -69,7 +69,7 @@ def _subject(
     from stn.pictures.subject import Subject
 
     dataset = build_dataset(config.data.name)
-    model = build_model(config.arch, dataset.shape, dataset.classes)
+    model = build_network(config)
     model.load_state_dict(load(model))
     if not isinstance(model, Transformed):
         return None

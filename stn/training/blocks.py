@@ -6,7 +6,7 @@ import torch
 from stn.config.dataset import build_dataset
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.multiseed.equivalence import Probe, probe
 from stn.runs import provenance
 from stn.runs.files import write_atomic
@@ -49,7 +49,7 @@ def plan_blocks(runtime: Runtime, unfinished: list[Trial]) -> list[list[Trial]]:
 def probe_network(config: Config) -> Probe:
     """Compare two seeds as one network with each alone, and measure their memory."""
     dataset = build_dataset(config.data.name)
-    return probe(lambda: build_model(config.arch, dataset.shape, dataset.classes), dataset.shape)
+    return probe(lambda: build_network(config), dataset.shape)
 
 
 def slow_operations(probed: Probe) -> str:

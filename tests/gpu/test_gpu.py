@@ -10,7 +10,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
 from stn.data.rng import Draws
 from stn.data.stream import Stream
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.training.cuda_graph import GraphedStep
 from stn.training.runtime import Runtime
@@ -148,7 +148,7 @@ def test_memory_grows_by_little_for_each_seed(tmp_path: Path) -> None:
     for seeds in (32, 64):
         torch.cuda.reset_peak_memory_stats()
         stream = Stream(one.data, facts, list(range(seeds)), "cuda")
-        model = StackedModel(lambda: build_model(one.arch, facts.shape, facts.classes), list(range(seeds)), "cuda")
+        model = StackedModel(lambda: build_network(one), list(range(seeds)), "cuda")
         for step in range(2):
             batch = stream.batch(step)
             model(batch.x_SBCHW, stream.clock, batch.row_B).square().mean().backward()

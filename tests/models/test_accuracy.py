@@ -9,14 +9,14 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import evaluate, scores
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.training.runtime import Runtime
 
 
 def test_top5_accuracy_counts_every_test_image_for_each_seed() -> None:
     config, dataset = resolve(Config(arch=Arch(name="cnn", net="tutorial"))), build_dataset("mnist")
-    model = StackedModel(lambda: build_model(config.arch, dataset.shape, dataset.classes), [0, 7])
+    model = StackedModel(lambda: build_network(config), [0, 7])
     stream = Stream(Data(limit_test=300), dataset, model.seeds)
     found = evaluate(model, stream, 128, Runtime(config, 1))
     images = stream.test_images(torch.arange(300))

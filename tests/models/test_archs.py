@@ -10,7 +10,7 @@ from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.models.layers import CoordConv2d, conv, shape_after
 from stn.models.wirings import Transformed, count
-from tests.support.networks import build_network
+from tests.support.networks import seeded_network
 
 COUNTS = {  # of the paper's Table VI, counted
     "mnist_r": {"cnn": 54122, "stn_c0": 53744, "stn_cx": 53984, "stn_dlx": 55296, "stn_slx": 53984},
@@ -24,17 +24,17 @@ DATASETS = ["mnist", "mnist_r", "mnist_t", "mnist_s", "mnist_rts", "mnist_h", "c
 
 @pytest.mark.parametrize("dataset", COUNTS)
 def test_parameter_counts_are_the_papers(dataset: str) -> None:
-    assert {arch: count(build_network(arch, dataset)) for arch in COUNTS[dataset]} == COUNTS[dataset]
+    assert {arch: count(seeded_network(arch, dataset)) for arch in COUNTS[dataset]} == COUNTS[dataset]
 
 
 def test_tutorial_network_has_its_published_count() -> None:
-    assert count(build_network("stn_c0", net="tutorial")) == 27_360
+    assert count(seeded_network("stn_c0", net="tutorial")) == 27_360
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
 @pytest.mark.parametrize("arch", NAMES)
 def test_shapes_gradients_and_identity_start(arch: str, dataset: str) -> None:
-    model, facts = build_network(arch, dataset), build_dataset(dataset)
+    model, facts = seeded_network(arch, dataset), build_dataset(dataset)
     x = torch.randn(3, *facts.shape)
     if isinstance(model, Transformed):
         with torch.no_grad():
@@ -56,7 +56,7 @@ def test_shapes_gradients_and_identity_start(arch: str, dataset: str) -> None:
 
 @pytest.mark.parametrize("arch", ["stn_c0", "stn_cx", "stn_slx"])
 def test_residual_identity_starts_at_the_identity_with_zero_bias(arch: str) -> None:
-    model = build_network(arch, identity="residual")
+    model = seeded_network(arch, identity="residual")
     assert isinstance(model, Transformed)
     assert model.st[0].heads[0].last.bias.abs().sum() == 0
     (warp,) = model.warps(torch.randn(2, 1, 28, 28))
@@ -64,7 +64,7 @@ def test_residual_identity_starts_at_the_identity_with_zero_bias(arch: str) -> N
 
 
 def test_slx_is_the_papers_formula_and_shares_its_trunk() -> None:
-    model = build_network("stn_slx").double()
+    model = seeded_network("stn_slx").double()
     assert isinstance(model, Transformed)
     torch.nn.init.normal_(model.st[0].heads[0].last.weight, std=0.05)
     x = torch.randn(4, 1, 28, 28, dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_slx_is_the_papers_formula_and_shares_its_trunk() -> None:
 
 
 def test_dlx_trunk_starts_as_a_copy_and_is_its_own() -> None:
-    model = build_network("stn_dlx")
+    model = seeded_network("stn_dlx")
     assert isinstance(model, Transformed)
     copied, original = model.st[0].heads[0].trunk[0][0].weight, model.stages[0][0].weight  # type: ignore[index]
     assert torch.equal(copied, original)
@@ -87,7 +87,7 @@ def test_dlx_trunk_starts_as_a_copy_and_is_its_own() -> None:
 
 
 def test_cx_warps_the_feature_map_with_one_grid() -> None:
-    model = build_network("stn_cx")
+    model = seeded_network("stn_cx")
     assert isinstance(model, Transformed)
     with torch.no_grad():
         model.st[0].heads[0].last.bias.copy_(torch.tensor([-1.0, 0, 0, 0, 1, 0]))  # mirror left to right
@@ -100,14 +100,14 @@ def test_cx_warps_the_feature_map_with_one_grid() -> None:
 @pytest.mark.parametrize("arch", ["stn_cx", "stn_dlx", "stn_slx"])
 @pytest.mark.parametrize("depth", [0, 1, 2, 3, 4, 5])
 def test_a_warp_may_stand_between_any_two_stages(arch: str, depth: int) -> None:
-    model = build_network(arch, "cifar10", depth=depth)
+    model = seeded_network(arch, "cifar10", depth=depth)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
     if depth == 0:
-        assert count(model) == count(build_network("stn_c0", "cifar10"))
+        assert count(model) == count(seeded_network("stn_c0", "cifar10"))
 
 
 def test_iterations_compose_and_resample_the_original() -> None:
-    model = build_network("stn_c0", iterations=2, test_iterations=3).double()
+    model = seeded_network("stn_c0", iterations=2, test_iterations=3).double()
     assert isinstance(model, Transformed)
     with torch.no_grad():
         model.st[0].heads[0].last.bias.copy_(torch.tensor([0.9, 0.1, 0.0, -0.1, 0.9, 0.05]))
@@ -141,9 +141,9 @@ def test_coordconv_equals_a_convolution_over_appended_channels() -> None:
 
 def test_depth_that_does_not_fit_says_so() -> None:
     with pytest.raises(ValueError, match=r"depth 3 is not possible here: 0 to 2"):
-        build_network("stn_slx", "mnist", depth=3)
+        seeded_network("stn_slx", "mnist", depth=3)
     with pytest.raises(ValueError, match="the localisation net cannot read this depth"):
-        build_network("stn_slx", "mnist_t", depth=2)
+        seeded_network("stn_slx", "mnist_t", depth=2)
     with pytest.raises(ValueError, match="5x5 convolution does not fit a 1x4x4 map"):
         conv(3, 5)((1, 4, 4))
 
@@ -156,7 +156,7 @@ def test_registry_refuses_duplicates_and_points_at_typos() -> None:
 
 
 def test_layers_count_a_shared_trunk_once() -> None:
-    model = build_network("stn_slx")
+    model = seeded_network("stn_slx")
     rows = layers(copy.deepcopy(model), (1, 28, 28))
     assert sum(row[3] for row in rows) == count(model)
     assert [row[0] for row in rows].count("stages.0.0") == 2

@@ -20,7 +20,7 @@ from stn.models import grids
 from stn.models import layers as model_layers
 from stn.models.transforms import Linear
 from stn.training import checkpoints
-from tests.support.networks import build_network
+from tests.support.networks import seeded_network
 from tests.support.paths import CIFAR, ROOT, needs_cifar
 from tests.support.trainer import QUIET, environment, only_run, run_script, train
 
@@ -36,7 +36,7 @@ WIRINGS = [
 
 def network_of(arch: str, options: dict) -> nn.Module:
     """With a transform that differs from image to image."""
-    network = build_network(arch, **options).eval()
+    network = seeded_network(arch, **options).eval()
     for name, p in network.named_parameters():
         if ".last." in name:
             nn.init.normal_(p, std=0.05) if p.ndim > 1 else p.data.add_(0.05)
@@ -65,7 +65,7 @@ def test_an_onnx_file_computes_the_same_for_any_batch(arch: str, options: dict, 
 
 def test_torch_export_of_a_fresh_network_leaves_nothing_behind() -> None:
     """What is made while torch.export looks on has no values; a cache must not keep it."""
-    network = build_network("stn_c0_coord").eval()
+    network = seeded_network("stn_c0_coord").eval()
     for constant in (grids._axis, model_layers._coordinates, Linear._basis):
         constant.known.clear()  # type: ignore[attr-defined]
     program = torch.export.export(network, (images(3),), dynamic_shapes=({0: torch.export.Dim("batch")},))
@@ -76,19 +76,19 @@ def test_torch_export_of_a_fresh_network_leaves_nothing_behind() -> None:
 
 
 def test_flops_are_those_of_the_formula() -> None:
-    found = {row[0]: row[4] for row in layers(build_network("stn_c0_coord", net="tutorial_first"), (1, 28, 28))}
+    found = {row[0]: row[4] for row in layers(seeded_network("stn_c0_coord", net="tutorial_first"), (1, 28, 28))}
     assert found["st.0.heads.0.head.0.0"] == 2 * 8 * 22 * 22 * 3 * 7 * 7  # two of its channels are coordinates
     assert found["stages.1.0"] == 2 * 20 * 8 * 8 * 10 * 5 * 5
     assert found["stages.2.1"] == 2 * 10 * 50
     assert found["stages.0.1"] == 0
-    assert mflop(build_network("stn_c0_coord", net="tutorial_first"), (1, 28, 28)) == sum(found.values()) / 1e6
+    assert mflop(seeded_network("stn_c0_coord", net="tutorial_first"), (1, 28, 28)) == sum(found.values()) / 1e6
 
 
 def test_flops_count_every_run_and_no_grid() -> None:
-    once = [row for row in layers(build_network("stn_slx"), (1, 28, 28)) if row[0] == "stages.0.0"]
+    once = [row for row in layers(seeded_network("stn_slx"), (1, 28, 28)) if row[0] == "stages.0.0"]
     assert len(once) == 2
     assert once[0][4] == once[1][4] == 2 * 16 * 20 * 20 * 9 * 9
-    tps, affine = (layers(build_network("stn_c0", transform=t, iterations=2), (1, 28, 28)) for t in ("tps", "affine"))
+    tps, affine = (layers(seeded_network("stn_c0", transform=t, iterations=2), (1, 28, 28)) for t in ("tps", "affine"))
     last = "st.0.heads.0.last"
     assert [row[4] for row in tps if row[0] != last] == [row[4] for row in affine if row[0] != last]
 

@@ -12,7 +12,7 @@ from torch import nn
 from stn.commands.evaluate import main
 from stn.config.yaml_files import find_recipe
 from stn.evaluation.foreign_weights import fit, load_plain
-from tests.support.networks import build_network
+from tests.support.networks import seeded_network
 from tests.support.paths import ROOT
 from tests.support.trainer import run_script
 
@@ -37,7 +37,7 @@ class Theirs(nn.Module):
 
 
 def ours() -> nn.Module:
-    return build_network("stn_c0_coord", net="tutorial_first")
+    return seeded_network("stn_c0_coord", net="tutorial_first")
 
 
 EXPECTED = {
@@ -69,7 +69,7 @@ def test_own_names_come_first_whatever_their_order() -> None:
 
 
 def test_batch_norm_is_fitted_with_its_buffers() -> None:
-    network, other = (build_network("stn_c0_coord", net="tutorial_norm") for _ in range(2))
+    network, other = (seeded_network("stn_c0_coord", net="tutorial_norm") for _ in range(2))
     for x in other.buffers():
         x.fill_(7)
     renamed = {f"net_{i}.{name.rpartition('.')[2]}": x for i, (name, x) in enumerate(other.state_dict().items())}
@@ -92,7 +92,7 @@ def test_alike_layers_are_not_guessed_from_a_file_without_order() -> None:
 def test_another_network_is_refused_with_names_and_shapes() -> None:
     state = Theirs().state_dict()
     with pytest.raises(ValueError, match=r"conv1.weight \[10, 1, 5, 5\] for stages.0.0.weight \[16, 1, 9, 9\].* more"):
-        fit(state, build_network("stn_c0"))
+        fit(state, seeded_network("stn_c0"))
     with pytest.raises(ValueError, match=r"nothing for stages.2.1.bias \[10\]"):
         fit({name: x for name, x in ours().state_dict().items() if name != "stages.2.1.bias"}, ours())
     with pytest.raises(ValueError, match=r"network: nothing for stages\.2\.1\.bias \[10\]$"):
@@ -165,7 +165,7 @@ def test_evaluate_prints_what_the_network_scores(tmp_path: Path, capsys: pytest.
     from stn.data.stream import Stream
 
     (tmp_path / "own.yaml").write_text(RECIPE)
-    network = build_network("stn_c0_coord", net="tutorial_first", padding="zeros", align_corners=False).eval()
+    network = seeded_network("stn_c0_coord", net="tutorial_first", padding="zeros", align_corners=False).eval()
     state = Theirs().state_dict()
     network.load_state_dict(fit(state, network))
     torch.save(state, tmp_path / "w.pt")

@@ -12,7 +12,7 @@ from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Optim, Train
 from stn.data.stream import Stream
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.multiseed import stacked
 from stn.multiseed.equivalence import probe
 from stn.multiseed.model import StackedModel
@@ -331,7 +331,7 @@ def train(
     """n steps of a real stream; the model and the losses [n, S]."""
     facts = build_dataset(config.data.name)
     stream = Stream(config.data, facts, seeds, dtype=torch.float64)
-    model = StackedModel(lambda: build_model(config.arch, facts.shape, facts.classes), seeds, dtype=torch.float64)
+    model = StackedModel(lambda: build_network(config), seeds, dtype=torch.float64)
     optimiser = SeedOptimiser([config.optim] * len(seeds), model, stream.clock, n)
     if poison is not None:
         with torch.no_grad():
@@ -376,8 +376,8 @@ def test_one_seed_is_the_ordinary_module_with_torchs_own_optimiser() -> None:
     one = config("stn_slx", Optim(name="adamw", lr=0.003, weight_decay=0.1, schedule="constant"))
     model, _ = train(one, [3])
     facts = build_dataset("mnist_r")
-    plain = StackedModel(lambda: build_model(one.arch, facts.shape, facts.classes), [3], dtype=torch.float64).network(0)
-    module = build_model(one.arch, facts.shape, facts.classes).double()
+    plain = StackedModel(lambda: build_network(one), [3], dtype=torch.float64).network(0)
+    module = build_network(one).double()
     module.load_state_dict(plain.state_dict())
     stream = Stream(one.data, facts, [3], dtype=torch.float64)
     optimiser = torch.optim.AdamW(module.parameters(), lr=0.003, weight_decay=0.1)

@@ -24,7 +24,7 @@ from stn.evaluation.pose import (
     summarise,
     whole,
 )
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.models.wirings import Transformed
 from stn.multiseed.model import StackedModel
 from tests.support.trainer import QUIET, Run, only_run, train
@@ -33,7 +33,7 @@ from tests.support.trainer import QUIET, Run, only_run, train
 def make(arch: str, dataset: str, **options) -> tuple[Transformed, Stream]:
     config = resolve(Config(arch=Arch(name=arch, **options), data=Data(name=dataset, limit_test=400)))
     facts = build_dataset(dataset)
-    model = build_model(config.arch, facts.shape, facts.classes)
+    model = build_network(config)
     assert isinstance(model, Transformed)
     return model, Stream(config.data, facts, [0])
 
@@ -174,7 +174,7 @@ def test_agreement_is_of_the_same_images_whatever_the_batch(monkeypatch: pytest.
 def test_bypassed_networks_do_not_warp() -> None:
     facts = build_dataset("mnist_t")
     config = resolve(Config(arch=Arch(name="stn_cx"), data=Data(name="mnist_t")))
-    seeds = StackedModel(lambda: build_model(config.arch, facts.shape, facts.classes), [0, 1]).eval()
+    seeds = StackedModel(lambda: build_network(config), [0, 1]).eval()
     x = torch.randn(4, *facts.shape)
     with torch.no_grad():
         start = seeds.predict(x)

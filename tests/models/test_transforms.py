@@ -7,11 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Log, Optim, Train
 from stn.data.sources import mnist
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.models.grids import axes, bend, plate_grid, sample
 from stn.models.transformer import Localisation, Options, SpatialTransformer
 from stn.models.transforms import LINEAR, build_family
@@ -28,9 +27,8 @@ PARAMETERS = {"translation": 2, "attention": 3, "similarity": 4, "affine": 6, "p
 
 def make(arch: str, dataset: str = "mnist", **options) -> Transformed:
     config = resolve(Config(arch=Arch(name=arch, **options), data=Data(name=dataset)))
-    facts = build_dataset(dataset)
     torch.manual_seed(0)
-    model = build_model(config.arch, facts.shape, facts.classes)
+    model = build_network(config)
     assert isinstance(model, Transformed)
     return model
 

@@ -3,11 +3,10 @@
 import torch
 from torch import nn
 
-from stn.config.dataset import build_dataset
 from stn.config.registry import register
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.models.layers import Net, Shape, classify, conv, dense
 
 BATCH_NORM = "batch_norm"
@@ -25,12 +24,11 @@ def batch_norm(wiring: str, classes: int) -> Net:
     return Net(stages, [conv(8, 5, coordinates=coordinates), dense(16)])
 
 
-def build_network(arch: str, dataset: str = "mnist", **options) -> nn.Module:
+def seeded_network(arch: str, dataset: str = "mnist", **options) -> nn.Module:
     """Return an architecture for a data set, as ``train.py --arch`` builds it for one seed."""
     config = resolve(Config(arch=Arch(name=arch, **options), data=Data(name=dataset)))
-    facts = build_dataset(dataset)
     torch.manual_seed(0)
-    return build_model(config.arch, facts.shape, facts.classes)
+    return build_network(config)
 
 
 def invert_affine(theta_B23: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Checkpoint, Config, Data, Eval, Log, Optim, Train
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import evaluate
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.runs.trials import build_trials
 from stn.training.checkpoints import digest
@@ -97,7 +97,7 @@ def test_both_leave_training_as_it_is(whole: Run, tmp_path: Path) -> None:
 
 def test_best_weights_have_the_best_accuracy_and_say_what_they_were_chosen_on(whole: Run) -> None:
     config, dataset = resolve(Config(arch=ARCH, data=Data(limit_test=50))), build_dataset("mnist")
-    build = partial(build_model, config.arch, dataset.shape, dataset.classes)
+    build = partial(build_network, config)
     for seed, path in best_files(whole).items():
         row = whole.results()[seed]
         model = StackedModel(build, [seed], dtype=torch.float64)

@@ -17,7 +17,7 @@ from stn.config.schema import Arch, Config, Data
 from stn.config.yaml_files import load_yaml
 from stn.data.stream import Stream
 from stn.evaluation import pose
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.models.wirings import Transformed
 from stn.pictures import draw, warps
 from stn.pictures.subject import Subject, image_grids, outline
@@ -34,7 +34,7 @@ def subject(arch: str, dataset: str, **options) -> Subject:
     """An untrained network that warps each image in its own way."""
     torch.manual_seed(0)
     config, facts = config_of(arch, dataset, **options), build_dataset(dataset)
-    model = build_model(config.arch, facts.shape, facts.classes).eval()
+    model = build_network(config).eval()
     assert isinstance(model, Transformed)
     for st in model.st:
         for head in st.heads:  # type: ignore[union-attr]
@@ -280,7 +280,7 @@ def test_a_network_without_a_transformer_has_curves_only(run: Run, capsys, tmp_p
     for name in ("metrics.jsonl", "results.jsonl"):
         shutil.copy(run.path / name, tmp_path)
     (tmp_path / "config.yaml").write_text(dump_yaml(plain.model_copy(update={"log": config.log})))
-    model = build_model(plain.arch, (1, 28, 28), 10)
+    model = build_network(plain)
     save_final(RunDir(tmp_path), 0, model.state_dict())
     assert show.main([str(tmp_path)]) == 0
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"curves.png", "confusion.png"}
@@ -302,8 +302,7 @@ def test_plain_weights_are_drawn_in_the_network_of_a_recipe(
     capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = resolve(load_yaml(ROOT / "configs" / "s2_conv.yaml"))
-    facts = build_dataset(config.data.name)
-    torch.save(build_model(config.arch, facts.shape, facts.classes).state_dict(), tmp_path / "model.pt")
+    torch.save(build_network(config).state_dict(), tmp_path / "model.pt")
     monkeypatch.chdir(tmp_path)
     words = ["--weights", "model.pt", "--images", "0,1", "--recipe"]
     assert show.main([*words, "s2_conv"]) == 0

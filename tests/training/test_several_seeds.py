@@ -23,7 +23,8 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Log, Optim, Train
 from stn.config.seed_list import parse_seeds
 from stn.data.stream import Stream
-from stn.models.build import build_model
+from stn.models.build import build_network
+from stn.models.wirings import cnn
 from stn.multiseed.model import StackedModel
 from stn.runs.trials import Trial, block_label, blocks, build_trials, group_by_run
 from stn.training import blocks as training_blocks
@@ -31,7 +32,7 @@ from stn.training import optimizer
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
-from tests.support.networks import BATCH_NORM
+from tests.support.networks import BATCH_NORM, batch_norm
 from tests.support.paths import ROOT
 from tests.support.trainer import (
     QUIET,
@@ -54,7 +55,7 @@ def rolling(make_net, shape, classes) -> nn.Module:
     class Rolling(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = build_model(Arch(name="cnn", net=BATCH_NORM), shape, classes)
+            self.body = cnn(batch_norm, shape, classes)
 
         def forward(self, x: Tensor) -> Tensor:
             return F.group_norm(torch.roll(self.body(x), 1, 1), 2)
@@ -128,7 +129,7 @@ def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch
     found = training_blocks.probe_network(one)
     assert 20_000 < found.bytes_per_row < 200_000
     need = 2 * found.bytes_per_row * 129 + 4 * found.bytes_per_seed
-    assert found.bytes_per_seed == 4 * StackedModel(lambda: build_model(one.arch, (1, 28, 28), 10), [0]).count()
+    assert found.bytes_per_seed == 4 * StackedModel(lambda: build_network(one), [0]).count()
     for seeds in (1, 3):
         monkeypatch.setattr("psutil.virtual_memory", lambda n=seeds: type("", (), {"available": 2 * n * need + 1000}))
         assert training_blocks.choose_block_size(trials(tmp_path, config()), runtime) == seeds
@@ -162,7 +163,7 @@ def test_a_number_that_is_none_leaves_seven_of_eight_bit_for_bit() -> None:
     def weights(poison: bool) -> StackedModel:
         one, facts = resolve(config("stn_slx")), build_dataset("mnist")
         stream = Stream(one.data, facts, list(range(seeds)))
-        model = StackedModel(lambda: build_model(one.arch, facts.shape, facts.classes), list(range(seeds)))
+        model = StackedModel(lambda: build_network(one), list(range(seeds)))
         optimiser = optimizer.SeedOptimiser([one.optim] * seeds, model, stream.clock, 3)
         for step in range(3):
             optimiser.zero_grad()
@@ -227,7 +228,7 @@ def test_a_step_that_is_replayed_is_the_step(arch: str, data: str) -> None:
     outcomes = []
     for replayed in (False, True):
         stream = Stream(one.data, facts, [0, 1], dtype=torch.float64)
-        model = StackedModel(lambda: build_model(one.arch, facts.shape, facts.classes), [0, 1], dtype=torch.float64)
+        model = StackedModel(lambda: build_network(one), [0, 1], dtype=torch.float64)
         stepper = optimizer.SeedOptimiser([wish, wish.model_copy(update={"lr": 0.1})], model, stream.clock, 20_000)
         meter = RunningMetrics([0, 1], Runtime(Config(), 1), "test", grad_norm=True)
 

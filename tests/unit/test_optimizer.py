@@ -4,10 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Optim
-from stn.models.build import build_model
+from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.training import optimizer
 
@@ -60,8 +59,7 @@ def test_warmup_is_linear_and_ends_at_lr() -> None:
 @pytest.mark.parametrize(("arch", "own"), [("stn_slx", {"head", "last"}), ("stn_dlx", {"head", "last", "trunk"})])
 def test_localisation_has_a_learning_rate_of_its_own(arch: str, own: set[str]) -> None:
     config = resolve(Config(arch=Arch(name=arch), data=Data(name="mnist")))
-    facts = build_dataset("mnist")
-    model = StackedModel(lambda: build_model(config.arch, facts.shape, facts.classes), [0, 1])
+    model = StackedModel(lambda: build_network(config), [0, 1])
     wish = Optim(name="sgd", lr=0.5, momentum=0.0, schedule="constant", loc_lr_multiplier=0.01)
     optimiser = optimizer.SeedOptimiser([wish, wish], model, torch.tensor(0), 1)
     before = {name: p.detach().clone() for name, p in model.stacked.items()}
