@@ -10,7 +10,7 @@ from functools import partial
 
 from stn.config import command_line
 
-command = command_line.parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
+commands = command_line.parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
 
 import torch
 import torch.nn.functional as F
@@ -160,12 +160,12 @@ def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
 
 def main() -> int:
     try:
-        if command.list:
+        if commands[0].list:
             return list_names()
-        configs = [resolve(config) for config in command.configs]
+        configs = [resolve(command) for command in commands]
         if len({signature(config) for config in configs}) < len(configs):
             raise ValueError("two --lr / --optim.weight-decay combinations resolve to the same configuration; drop one")
-        if command.check:
+        if commands[0].check:
             return check(configs)
         runtime = Runtime(configs[0], len(build_trials(configs)))
         dataset = build_dataset(configs[0].data.name)

@@ -28,10 +28,10 @@ def gpus() -> int:
 
 def command(arguments: list[str]) -> list[str]:
     """Return the command line of `accelerate launch` that trains with these arguments."""
-    parsed = parse(arguments)
-    seeds = sum(len(parse_seeds(config.train.seeds)) for config in parsed.configs)
-    wanted = parsed.configs[0].train.processes or min(seeds, gpus() or cores())
-    processes = 1 if parsed.check or parsed.list else wanted
+    commands = parse(arguments)
+    seeds = sum(len(parse_seeds(command.train.seeds)) for command in commands)
+    wanted = commands[0].train.processes or min(seeds, gpus() or cores())
+    processes = 1 if commands[0].check or commands[0].list else wanted
     file = "one" if processes == 1 else "gpus" if gpus() else "cpu2"
     config_file = ROOT / "configs" / "accelerate" / f"{file}.yaml"
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file)]

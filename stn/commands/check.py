@@ -86,4 +86,4 @@ def check(configs: list[Config]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    return check([resolve(config) for config in parse(arguments).configs])
+    return check([resolve(command) for command in parse(arguments)])

@@ -5,14 +5,14 @@ Never imports torch, so that ``--help`` and a typo answer at once.
 
 import os
 import sys
-from itertools import pairwise
-from typing import Annotated, NamedTuple, NoReturn
+from itertools import pairwise, product
+from typing import Annotated, NoReturn
 
 import tyro
 
 from stn.config.schema import Config
 from stn.config.validation import validate
-from stn.config.yaml_files import LENGTHS, Sections, build_config, overlay, read_yaml
+from stn.config.yaml_files import LENGTHS, build_config, overlay, read_yaml
 
 _SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")
 
@@ -42,51 +42,40 @@ def fail(message: object, code: int = 2, everywhere: bool = False) -> NoReturn:
     raise SystemExit(code)
 
 
-def _given(arguments: list[str], *flags: str) -> list[str]:
-    """Return the values of a flag, given as --flag VALUE or --flag=VALUE."""
-    values = [a.partition("=")[2] for a in arguments if a.partition("=")[0] in flags and "=" in a]
-    return values + [b for a, b in pairwise(arguments) if a in flags]
-
-
-def _config_file(arguments: list[str]) -> str | None:
-    files = _given(arguments, "--config")
-    if len(files) > 1:
-        raise ValueError("give --config once")
-    if files == [""]:
-        raise ValueError("--config= needs a file")
-    return files[0] if files else None
+def _values(arguments: list[str]) -> dict[str, list[str]]:
+    """Return the values given to each flag, as --flag VALUE or --flag=VALUE."""
+    values: dict[str, list[str]] = {}
+    for argument, following in pairwise([*arguments, ""]):
+        flag, equals, value = argument.partition("=")
+        values.setdefault(flag.replace("_", "-"), []).append(value if equals else following)
+    return values
 
 
 def _expand(arguments: list[str]) -> list[list[str]]:
-    """Return one command line per combination of values of --lr 0.01,0.02 and the like."""
-    lines = [arguments]
-    for i, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag.replace("_", "-") not in _SEVERAL:
-            continue
-        place = i if equals else i + 1
-        values = (value if equals else arguments[place] if place < len(arguments) else "").split(",")
-        if len(values) == 1:
-            continue
-        if len(set(values)) < len(values) or "" in values:
-            raise ValueError(f"{flag}: '{','.join(values)}' needs different values with commas between")
-        prefix = f"{flag}=" if equals else ""
-        lines = [[*line[:place], prefix + v, *line[place + 1 :]] for line in lines for v in values]
-    return lines
+    """Return one command line per combination of values of --lr 0.01,0.02 and the like; a flag's last value counts."""
+    choices = []
+    for flag, given in _values(arguments).items():
+        values = given[-1].split(",")
+        if flag in _SEVERAL and len(values) > 1:
+            if len(set(values)) < len(values) or "" in values:
+                raise ValueError(f"{flag}: '{given[-1]}' needs different values with commas between")
+            choices.append([f"{flag}={value}" for value in values])
+    return [[*arguments, *choice] for choice in product(*choices)]
 
 
 def _parse_one(arguments: list[str]) -> Command:
-    path = _config_file(arguments)
-    flags = {argument.partition("=")[0] for argument in arguments}
-    lengths = {key: None for key in LENGTHS if flags & {f"--{key}", f"--train.{key}"}}  # tyro fills in which
-    archs: list[Sections] = [{"arch": {"name": name}} for name in _given(arguments, "--arch", "--arch.name")]
-    layers = overlay(read_yaml(path) if path else {}, {"train": lengths}, *archs)
-    base = build_config(layers, path or "command line")
+    values = _values(arguments)
+    files = values.get("--config", [])
+    if len(files) > 1 or files == [""]:
+        raise ValueError("give --config once" if len(files) > 1 else "--config needs a file")
+    lengths = {key: None for key in LENGTHS if {f"--{key}", f"--train.{key}"} & values.keys()}  # tyro fills in which
+    archs = [{"arch": {"name": name}} for flag in ("--arch", "--arch.name") for name in values.get(flag, [])]
+    layers = overlay(read_yaml(files[0]) if files else {}, {"train": lengths}, *archs)
     command = tyro.cli(
         Command,
         args=arguments,
         prog="train.py",
-        default=Command(**{section: getattr(base, section) for section in Config.model_fields}),
+        default=Command(**dict(build_config(layers, files[0] if files else "command line"))),
         config=(tyro.conf.AvoidSubcommands,),
         console_outputs=is_main_process(),
     )
@@ -94,17 +83,9 @@ def _parse_one(arguments: list[str]) -> Command:
     return command
 
 
-class Asked(NamedTuple):
-    configs: list[Config]
-    """One, or one for each combination of values that seeds may have of their own."""
-    check: bool
-    list: bool
-
-
-def parse(arguments: list[str]) -> Asked:
-    """Return checked configurations; exit with code 2 if the arguments are wrong."""
+def parse(arguments: list[str]) -> list[Command]:
+    """Return a configuration for each combination of --lr and --optim.weight-decay; exit with code 2 for bad input."""
     try:
-        commands = [_parse_one(line) for line in _expand(arguments)]
+        return [_parse_one(line) for line in _expand(arguments)]
     except ValueError as error:
         fail(error)
-    return Asked(list(commands), commands[0].check, commands[0].list)

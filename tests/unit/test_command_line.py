@@ -30,8 +30,7 @@ def test_short_names_are_the_contract() -> None:
         "--data-root d --runs r --name n --limit-train 5 --limit-test 6 --parallel seeds --check --list "
         "--log.wandb offline"
     )
-    asked = command_line.parse(typed.split(" "))
-    (parsed,) = asked.configs
+    (parsed,) = command_line.parse(typed.split(" "))
     assert (parsed.arch.name, parsed.data.name, parsed.train.seeds, parsed.train.epochs) == (
         "cnn",
         "mnist_r",
@@ -41,33 +40,39 @@ def test_short_names_are_the_contract() -> None:
     assert (parsed.data.batch_size, parsed.optim.lr, parsed.train.precision) == (32, 0.001, "bf16")
     assert (parsed.data.root, parsed.log.runs, parsed.log.name, parsed.log.wandb) == ("d", "r", "n", "offline")
     assert (parsed.data.limit_train, parsed.data.limit_test, parsed.train.parallel) == (5, 6, "seeds")
-    assert asked.check
-    assert asked.list
+    assert parsed.check
+    assert parsed.list
 
 
 def test_command_line_overrides_yaml(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("lr: 1e-3\nsteps: 70\nseeds: 4\noptim: {momentum: 0.5, name: sgd}\narch: {name: cnn}\n")
-    (parsed,) = command_line.parse(["--config", str(path), "--lr", "0.5"]).configs
+    (parsed,) = command_line.parse(["--config", str(path), "--lr", "0.5"])
     assert (parsed.optim.lr, parsed.optim.momentum, parsed.train.steps, parsed.arch.name) == (0.5, 0.5, 70, "cnn")
     assert parsed.train.seeds == "4"
-    (other_length,) = command_line.parse([f"--config={path}", "--epochs", "3"]).configs
+    (other_length,) = command_line.parse([f"--config={path}", "--epochs", "3"])
     assert (other_length.train.epochs, other_length.train.steps) == (3, None)
-    (only_called,) = command_line.parse([f"--config={path}", "--name", "epochs"]).configs
+    (only_called,) = command_line.parse([f"--config={path}", "--name", "epochs"])
     assert (only_called.train.epochs, only_called.train.steps, only_called.log.name) == (None, 70, "epochs")
+
+
+def test_several_values_are_a_grid_and_the_last_of_a_flag_counts() -> None:
+    grid = command_line.parse(["--optim.weight_decay", "0,1", "--lr=0.1,0.2", "--steps", "5"])
+    assert [(c.optim.weight_decay, c.optim.lr) for c in map(resolve, grid)] == [(0, 0.1), (0, 0.2), (1, 0.1), (1, 0.2)]
+    assert [c.optim.lr for c in command_line.parse(["--lr", "0.1,0.2", "--lr", "3"])] == [3]
 
 
 @pytest.mark.parametrize("words", [["--arch", "cnn"], ["--arch=cnn"], ["--arch.name", "cnn"]])
 def test_a_baseline_leaves_out_what_a_recipe_says_of_transformers(words: list[str], tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("arch: {name: stn_slx, net: tutorial, padding: zeros}\noptim: {lr: 0.5, loc_lr_multiplier: 0.1}\n")
-    (baseline,) = map(resolve, command_line.parse(["--config", str(path), *words]).configs)
+    (baseline,) = map(resolve, command_line.parse(["--config", str(path), *words]))
     assert (baseline.arch.name, baseline.arch.net, baseline.arch.padding) == ("cnn", "tutorial", None)
     assert (baseline.optim.lr, baseline.optim.loc_lr_multiplier) == (0.5, 1.0)
-    (other,) = map(resolve, command_line.parse(["--config", str(path), "--arch", "stn_c0"]).configs)
+    (other,) = map(resolve, command_line.parse(["--config", str(path), "--arch", "stn_c0"]))
     assert (other.arch.padding, other.optim.loc_lr_multiplier) == ("zeros", 0.1)
     with pytest.raises(ValueError, match="cnn has no option 'padding'"):
-        resolve(command_line.parse(["--config", str(path), *words, "--arch.padding", "zeros"]).configs[0])
+        resolve(command_line.parse(["--config", str(path), *words, "--arch.padding", "zeros"])[0])
 
 
 def test_overlays_win_key_by_key_and_replace_the_length() -> None:
