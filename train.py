@@ -21,9 +21,8 @@ from stn.commands.finish import record_failure, wrap_up
 from stn.commands.list import list_names
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Config
-from stn.config.signature import signature
 from stn.data.stream import Batch, Stream
 from stn.evaluation.accuracy import evaluate
 from stn.evaluation.transformer_metrics import final_transformer_metrics, transform_snapshots

@@ -9,11 +9,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from launch.sweep.plan import Job, Plan, Sweep, load_plan, plan_folder, read_sweep
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature, validate
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds, parse_seeds
-from stn.config.signature import signature
-from stn.config.validation import validate
 from stn.config.yaml_files import Sections, build_config, dump_yaml, find_recipe, normalise, overlay, read_yaml
 from stn.runs.files import read_text, write_atomic
 

@@ -6,10 +6,9 @@ from torch import nn
 
 from stn.config.command_line import parse
 from stn.config.dataset import build_dataset
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
-from stn.config.signature import signature
 from stn.config.yaml_files import dump_yaml
 from stn.models.build import build_network
 from stn.models.wirings import count

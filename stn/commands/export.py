@@ -20,8 +20,8 @@ from stn.commands.evaluate import open_run
 from stn.config import registry
 from stn.config.command_line import fail
 from stn.config.dataset import Dataset, build_dataset
+from stn.config.resolve import signature
 from stn.config.schema import Config
-from stn.config.signature import signature
 from stn.config.yaml_files import load_yaml
 from stn.data.stream import Stream
 from stn.evaluation.foreign_weights import fit

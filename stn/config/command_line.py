@@ -10,8 +10,8 @@ from typing import Annotated, NoReturn
 
 import tyro
 
+from stn.config.resolve import validate
 from stn.config.schema import Config
-from stn.config.validation import validate
 from stn.config.yaml_files import LENGTHS, build_config, overlay, read_yaml
 
 _SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")

@@ -1,31 +1,62 @@
-"""From what the user wrote to what will be run: every default filled in, every epoch a step.
+"""From what the user wrote to what will be run: checked, every default filled in, every epoch a step.
 
-The resolved configuration is hashed, printed by --check and kept with the run.
+The resolved configuration is printed by --check and kept with the run; its signature identifies the experiment.
 """
 
+import hashlib
+import json
 from typing import Any, get_args
 
 from stn.config import registry
 from stn.config.dataset import Dataset, build_dataset
 from stn.config.fields import Duration, steps_of
 from stn.config.schema import Arch, Config
+from stn.config.seed_list import parse_seeds
 
 DEFAULT_EPOCHS = 8.0
+_NOT_SCIENCE = {
+    "checkpoint": True,
+    "log": True,
+    "data": {"root"},
+    "optim": {"accumulate"},
+    "train": {
+        *("seeds", "epochs", "fraction", "compile", "cuda_graph", "parallel"),
+        *("fuse", "processes", "threads", "time_limit"),
+    },
+    "eval": {"batch_size"},
+}
 
 
-def _arch(arch: Arch, dataset: Dataset) -> Arch:
-    known = registry.find("arch", arch.name).options
+def validate(config: Config) -> None:
+    """Raise ValueError for combinations of fields that cannot be trained, whatever the data set and architecture."""
+    optim, data, train = config.optim, config.data, config.train
+    parse_seeds(train.seeds)
+    if train.epochs is not None and train.steps is not None:
+        raise ValueError("give epochs or steps, not both")
+    if optim.name == "adamw" and optim.momentum is not None:
+        raise ValueError("optim.name adamw takes no momentum; it has optim.betas")
+    if optim.nesterov and (optim.name != "sgd" or optim.momentum == 0):
+        raise ValueError("optim.nesterov needs optim.name sgd and a momentum above 0")
+    if optim.schedule == "multistep" and not optim.milestones:
+        raise ValueError("optim.schedule multistep needs optim.milestones")
+    if optim.accumulate > data.batch_size:
+        raise ValueError(f"optim.accumulate {optim.accumulate} exceeds batch_size {data.batch_size}")
+    if not 0 < data.scale[0] <= data.scale[1]:
+        raise ValueError(f"data.scale needs two rising numbers above 0, got {data.scale}")
+    if train.precision == "fp16" and train.fuse not in ("auto", 1):
+        raise ValueError("fp16 cannot fuse seeds: one seed's overflow would skip a step of all; use bf16")
+
+
+def _resolve_arch(arch: Arch, dataset: Dataset) -> Arch:
+    defaults = registry.find("arch", arch.name).options
     values: dict[str, Any] = {"net": arch.net or dataset.net}
     registry.find("net", values["net"])
-    for option in Arch.model_fields:
-        given = getattr(arch, option)
-        if option in ("name", "net"):
-            continue
-        if option in known:
-            values[option] = known[option] if given is None else given
-        elif given not in (None, False):
-            raise ValueError(f"{arch.name} has no option '{option}'; it takes {', '.join(known) or 'none'}")
-    if arch.points not in (None, known.get("points")) and values["transform"] != "tps":
+    for option, value in arch:
+        if option in defaults:
+            values[option] = defaults[option] if value is None else value
+        elif option not in ("name", "net") and value not in (None, False):
+            raise ValueError(f"{arch.name} has no option '{option}'; it takes {', '.join(defaults) or 'none'}")
+    if arch.points not in (None, defaults.get("points")) and values["transform"] != "tps":
         raise ValueError(f"arch.points means nothing to arch.transform {values['transform']}; it belongs to tps")
     depth = values.get("depth")
     if isinstance(depth, tuple) and len(depth) == 1:
@@ -44,16 +75,15 @@ def _in_steps(config: Config, steps_per_epoch: int, run: int) -> dict[str, Any]:
 
     is_duration = get_args(Duration)[1]
     sections: dict[str, Any] = {}
-    for section in Config.model_fields:
-        owner, update = getattr(config, section), {}
-        part = config.train.fraction if section in ("optim", "eval") else 1
-        for name, field in type(owner).model_fields.items():
-            value = getattr(owner, name)
-            if is_duration in field.metadata:
-                update[name] = steps(value, part)
-            elif name == "milestones":
-                update[name] = tuple(steps(v, part) for v in value)
-        sections[section] = owner.model_copy(update=update)
+    for name in Config.model_fields:
+        section, update = getattr(config, name), {}
+        part = config.train.fraction if name in ("optim", "eval") else 1
+        for key, value in section:
+            if is_duration in type(section).model_fields[key].metadata:
+                update[key] = steps(value, part)
+            elif key == "milestones":
+                update[key] = tuple(steps(v, part) for v in value)
+        sections[name] = section.model_copy(update=update)
     return sections
 
 
@@ -68,7 +98,7 @@ def resolve(config: Config) -> Config:
     whole = train.steps or (train.epochs or DEFAULT_EPOCHS) * steps_per_epoch
     steps = max(1, round(train.fraction * whole))
     sections = _in_steps(config, steps_per_epoch, steps)
-    arch = _arch(config.arch, dataset)
+    sections["arch"] = arch = _resolve_arch(config.arch, dataset)
     if data.crop >= min(dataset.shape[1:]):
         raise ValueError(f"data.crop {data.crop} is as large as the image")
     if not data.perturb_train and dataset.perturb is None:
@@ -93,11 +123,13 @@ def resolve(config: Config) -> Config:
     name = config.log.name or f"{arch.name}-{data.name}"
     if "/" in name or name.startswith("."):
         raise ValueError(f"log.name '{name}' cannot be a folder's name")
-    return Config(
-        **sections
-        | {
-            "arch": arch,
-            "train": train.model_copy(update={"steps": steps, "epochs": None, "fraction": 1.0}),
-            "log": sections["log"].model_copy(update={"name": name}),
-        }
-    )
+    sections["train"] = train.model_copy(update={"steps": steps, "epochs": None, "fraction": 1.0})
+    sections["log"] = sections["log"].model_copy(update={"name": name})
+    return Config(**sections)
+
+
+def signature(config: Config) -> str:
+    """Return the hash of every resolved field that can change the result."""
+    assert config.train.steps is not None, "only a resolved configuration has a signature"
+    science = config.model_dump(mode="json", exclude=_NOT_SCIENCE)
+    return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:12]

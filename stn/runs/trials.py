@@ -6,9 +6,9 @@ Experiments that differ only in learning rate or weight decay share blocks.
 from itertools import groupby
 from typing import NamedTuple
 
+from stn.config.resolve import signature
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds, parse_seeds, share
-from stn.config.signature import signature
 from stn.runs.directory import Row, RunDir
 
 

@@ -18,9 +18,8 @@ from launch.report.analysis.sections import build_sections
 from launch.report.analysis.stats import half_width
 from launch.report.output import page
 from launch.report.output.markdown import render_table
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Config
-from stn.config.signature import signature
 from stn.config.yaml_files import RECIPES, build_config, dump_yaml, load_yaml, overlay, read_yaml
 from stn.runs.directory import RunDir
 from tests.support.paths import ROOT

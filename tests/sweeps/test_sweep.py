@@ -16,9 +16,8 @@ from launch.sweep.expand import write as write_plan
 from launch.sweep.job import record_start, reset_job, training_command, write_note
 from launch.sweep.plan import Plan, find_plan
 from launch.sweep.status import job_status, job_statuses
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.seed_list import parse_seeds
-from stn.config.signature import signature
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import RunDir
 from tests.support.paths import ROOT

@@ -12,10 +12,9 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Arch, Config, Optim
 from stn.config.schema import Log as LogFields
-from stn.config.signature import signature
 from stn.runs.directory import RunDir
 from stn.runs.trials import Trial
 from stn.tracking import log as log_module

@@ -9,8 +9,8 @@ import pytest
 
 from stn.commands.check import check
 from stn.commands.list import list_names
-from stn.config import command_line, validation
-from stn.config.resolve import resolve
+from stn.config import command_line
+from stn.config.resolve import resolve, validate
 from stn.config.schema import Arch, Config, Data, Train
 from stn.config.yaml_files import SHORT, build_config, load_yaml, normalise, overlay
 from stn.training.runtime import Runtime
@@ -89,7 +89,7 @@ def test_overlays_win_key_by_key_and_replace_the_length() -> None:
     with pytest.raises(ValueError, match="sweep: optim: lr: input should be a valid number"):
         build_config({"optim": {"lr": "fast"}}, "sweep")
     with pytest.raises(ValueError, match="give epochs or steps, not both"):
-        validation.validate(build_config(overlay(base, {"train": {"epochs": 1, "steps": 5}}), "sweep"))
+        validate(build_config(overlay(base, {"train": {"epochs": 1, "steps": 5}}), "sweep"))
 
 
 BAD: dict[str, tuple[str, str]] = {

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from stn.config.dataset import build_dataset
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Config, Data
-from stn.config.signature import signature
 from stn.data import sources
 from stn.data.datasets import points
 from stn.data.geometry import displaced, offsets, quadrilateral, resample, turned

@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from stn.config.fields import steps_of
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Arch, Config, Data, Eval, Log, Optim, Train
 from stn.config.seed_list import format_seeds, parse_seeds
-from stn.config.signature import signature
 from stn.config.yaml_files import dump_yaml, load_yaml
 from stn.runs import files
 from stn.runs.directory import RunDir

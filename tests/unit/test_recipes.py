@@ -7,9 +7,8 @@ import pytest
 
 from stn.commands.check import check
 from stn.config.dataset import build_dataset
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Arch, Config, Data
-from stn.config.signature import signature
 from stn.config.yaml_files import dump_yaml, load_yaml
 from stn.runs.trials import build_trials
 from stn.training.runtime import Runtime

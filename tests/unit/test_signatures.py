@@ -5,9 +5,7 @@ from pathlib import Path
 
 from launch.sweep.expand import expand
 from stn.config import registry
-from stn.config.resolve import resolve
-from stn.config.signature import signature
-from stn.config.validation import validate
+from stn.config.resolve import resolve, signature, validate
 from stn.config.yaml_files import RECIPES, build_config, overlay, read_yaml
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "signatures.json").read_text())

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from stn.config import registry
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Arch, Config, Data
-from stn.config.signature import signature
 from stn.config.yaml_files import RECIPES, dump_yaml, load_yaml
-from stn.models import wirings
+from stn.models import nets, wirings  # noqa: F401  (they register themselves)
 from tests.support.paths import ROOT
 from tests.support.trainer import environment
 
@@ -86,8 +85,7 @@ WITHOUT = """
 import json, sys
 from pathlib import Path
 from stn.config.yaml_files import load_yaml
-from stn.config.signature import signature
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 found = {path.name: signature(resolve(load_yaml(path))) for path in Path(sys.argv[1]).iterdir()}
 print(json.dumps([sorted({"torch", "numpy"} & set(sys.modules)), found]))
 """

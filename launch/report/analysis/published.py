@@ -13,9 +13,8 @@ import yaml
 from launch.report.analysis.cells import Cell, is_number
 from launch.report.analysis.stats import half_width, summary
 from launch.report.analysis.tables import Entry, Table
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Config, Eval
-from stn.config.signature import signature
 from stn.config.yaml_files import RECIPES, build_config, normalise, overlay, read_yaml
 
 FILE = Path(__file__).with_name("published.yaml")
