@@ -1,8 +1,10 @@
 """Pages that are made from the code and the collected rows while the manual is built (a hook of MkDocs)."""
 
 import ast
+import inspect
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,37 +30,35 @@ def table(headings: list[str], rows: list[list[Any]]) -> str:
     return "\n".join([line(headings), line(["---"] * len(headings)), *map(line, rows)])
 
 
-def field_texts() -> dict[str, dict[str, str]]:
-    """Return the text below each field of the schema, by class and field."""
-    texts: dict[str, dict[str, str]] = {}
-    for node in ast.parse(Path(schema.__file__).read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.ClassDef):
-            for item, following in zip(node.body, node.body[1:], strict=False):
-                if isinstance(item, ast.AnnAssign) and isinstance(following, ast.Expr):
-                    text = ast.literal_eval(following.value)
-                    texts.setdefault(node.name, {})[ast.unparse(item.target)] = " ".join(text.split())
+def field_texts(section: type) -> dict[str, str]:
+    """Return the text below each field of a section."""
+    (node,) = ast.parse(inspect.getsource(section)).body
+    assert isinstance(node, ast.ClassDef)
+    texts = {}
+    for item, following in pairwise(node.body):
+        if isinstance(item, ast.AnnAssign) and isinstance(following, ast.Expr):
+            texts[ast.unparse(item.target)] = " ".join(ast.literal_eval(following.value).split())
     return texts
 
 
 def configuration() -> str:
     """Return every field of a configuration, with its flags and default."""
-    texts = field_texts()
     short = {place: name for name, place in SHORT.items()}
     parts = [
         "# Configuration",
         "Values come from `--config FILE` first, then from the command line. In YAML the short names stand at the top "
         "level (`lr: 0.01`), the others in their section (`optim: {momentum: 0.9}`). Durations carry their unit: "
-        "`2 epochs`, `500 steps`, `20 %` of the run. This page is generated from `stn/config/schema.py`.",
+        "`2 epochs`, `500 steps`, `20 %` of the run. This page is generated from `schema.py` and `dataset.py` of `stn/config`.",
     ]
     for section, field in schema.Config.model_fields.items():
         owner: Any = field.annotation
-        rows = []
+        rows, texts = [], field_texts(owner)
         for name, own in owner.model_fields.items():
             flags = [f"`--{section}.{name.replace('_', '-')}`"]
             if (section, name) in short:
                 flags.insert(0, f"**`--{short[section, name].replace('_', '-')}`**")
             default = own.get_default(call_default_factory=True)
-            rows.append([", ".join(flags), f"`{default}`", texts[owner.__name__].get(name, "")])
+            rows.append([", ".join(flags), f"`{default}`", texts.get(name, "")])
         parts += [f"## {section}", (owner.__doc__ or "").strip(), table(["flag", "default", "meaning"], rows)]
     return "\n\n".join(parts) + "\n"
 

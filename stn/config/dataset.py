@@ -1,20 +1,58 @@
-"""What is known of a data set before it is loaded."""
+"""What is trained on: the fields of a configuration, and what is known of a data set before it is loaded."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from stn.config import registry
+from stn.config.fields import Fraction, Positive, Section, short
 
-Load = Callable[[str | None], Any]
-Perturb = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+class Data(Section):
+    """What is trained on, and how it is augmented."""
+
+    name: Annotated[str, short("dataset")] = "mnist"
+    """Data set."""
+    root: Annotated[str | None, short("data-root")] = None
+    """Folder with data sets other than MNIST, which ships with the code. None: $STN_DATA, else ./data."""
+    batch_size: Annotated[Positive, short("batch-size")] = 128
+    """Images per step over all processes together."""
+    limit_train: Annotated[Positive | None, short("limit-train")] = None
+    """Train on the first N images only."""
+    limit_test: Annotated[Positive | None, short("limit-test")] = None
+    """Test on the first N test images only."""
+    validation: Annotated[int, Field(ge=0)] = 0
+    """Hold out the last N training images and evaluate on these; the test set is not touched."""
+    perturb_train: bool = True
+    """Perturb the training images as well; off: only the test set is perturbed."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Augmentation: rotation of up to this many degrees, either way."""
+    translate: Fraction = 0.0
+    """Augmentation: shift of up to this fraction of the side, on each axis."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Augmentation: range of the enlargement."""
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    """Augmentation: shear of up to this many degrees, either way."""
+    interpolation: Literal["bilinear", "nearest"] = "bilinear"
+    """Augmentation: how an affine one resamples."""
+    crop: Annotated[int, Field(ge=0)] = 0
+    """Augmentation: random crop after padding each side by this many pixels."""
+    flip: bool = False
+    """Augmentation: mirror half of the images left to right."""
+
+    @property
+    def split(self) -> Literal["val", "test"]:
+        """The images that a run is evaluated on, as the prefix of its metrics (val_acc, test_acc)."""
+        return "val" if self.validation else "test"
 
 
 @dataclass(frozen=True)
 class Dataset:
     """What is known of a data set before it is loaded."""
 
-    load: Load
+    load: Callable[[str | None], Any]
     shape: tuple[int, int, int]
     """Of one image after the perturbation."""
     mean: tuple[float, ...]
@@ -30,7 +68,7 @@ class Dataset:
     """Of an image before the perturbation."""
     test_figures: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and SD that normalise test images, where they are not the training images'."""
-    perturb: Perturb | None = None
+    perturb: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
     pose: tuple[str, ...] = ()
     """Names of the numbers that say which perturbation was applied."""
 

@@ -1,12 +1,13 @@
 """The fields of a configuration, one model per owner; the line below a field is its help text.
 
-``None`` in ``arch`` means "the entry's own default"; ``stn.config.resolve`` fills it in.
+``None`` in ``arch`` means "the architecture's own default"; ``stn.config.resolve`` fills it in.
 """
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from stn.config.dataset import Data
 from stn.config.fields import Duration, Fraction, Positive, Section, short
 
 
@@ -43,44 +44,6 @@ class Arch(Section):
     """Give the transform's parameters to the classifier's last linear layer, too."""
     theta_decay: Annotated[float, Field(ge=0)] | None = None
     """Loss: this times the squared distance of the parameters from the identity."""
-
-
-class Data(Section):
-    """What is trained on, and how it is augmented."""
-
-    name: Annotated[str, short("dataset")] = "mnist"
-    """Data set."""
-    root: Annotated[str | None, short("data-root")] = None
-    """Folder with data sets other than MNIST, which ships with the code. None: $STN_DATA, else ./data."""
-    batch_size: Annotated[Positive, short("batch-size")] = 128
-    """Images per step over all processes together."""
-    limit_train: Annotated[Positive | None, short("limit-train")] = None
-    """Train on the first N images only."""
-    limit_test: Annotated[Positive | None, short("limit-test")] = None
-    """Test on the first N test images only."""
-    validation: Annotated[int, Field(ge=0)] = 0
-    """Hold out the last N training images and evaluate on these; the test set is not touched."""
-    perturb_train: bool = True
-    """Perturb the training images as well; off: only the test set is perturbed."""
-    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Augmentation: rotation of up to this many degrees, either way."""
-    translate: Fraction = 0.0
-    """Augmentation: shift of up to this fraction of the side, on each axis."""
-    scale: tuple[float, float] = (1.0, 1.0)
-    """Augmentation: range of the enlargement."""
-    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
-    """Augmentation: shear of up to this many degrees, either way."""
-    interpolation: Literal["bilinear", "nearest"] = "bilinear"
-    """Augmentation: how an affine one resamples."""
-    crop: Annotated[int, Field(ge=0)] = 0
-    """Augmentation: random crop after padding each side by this many pixels."""
-    flip: bool = False
-    """Augmentation: mirror half of the images left to right."""
-
-    @property
-    def split(self) -> Literal["val", "test"]:
-        """The images that a run is evaluated on, as the prefix of its metrics (val_acc, test_acc)."""
-        return "val" if self.validation else "test"
 
 
 class Optim(Section):
@@ -201,7 +164,7 @@ class Log(Section):
 
 
 class Config(Section):
-    """Train spatial-transformer networks: one architecture, one data set, any number of seeds."""
+    """All sections."""
 
     arch: Arch = Arch()
     data: Data = Data()
