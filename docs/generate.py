@@ -48,7 +48,7 @@ def configuration() -> str:
         "# Configuration",
         "Values come from `--config FILE` first, then from the command line. In YAML the short names stand at the top "
         "level (`lr: 0.01`), the others in their section (`optim: {momentum: 0.9}`). Durations carry their unit: "
-        "`2 epochs`, `500 steps`, `20 %` of the run. This page is generated from `schema.py` and `dataset.py` of `stn/config`.",
+        "`2 epochs`, `500 steps`, `20 %` of the run. This page is generated from the fields in `stn/config`.",
     ]
     for section, field in schema.Config.model_fields.items():
         owner: Any = field.annotation

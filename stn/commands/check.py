@@ -1,8 +1,9 @@
-"""--list and --check: what can be picked, and what was picked, layer by layer."""
+"""--check: the resolved configuration and its network, layer by layer."""
 
 import torch
 from rich.table import Table
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from stn.config.command_line import parse
 from stn.config.dataset import build_dataset
@@ -17,46 +18,40 @@ from stn.training.blocks import probe_network, slow_operations
 
 
 def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str, int, int]]:
-    """Name, type, output shape, parameters and FLOPs of every leaf, in the order in which they run.
+    """Return name, type, output shape, parameters and FLOPs of every leaf, in the order in which they run.
 
-    A layer that runs twice stands there twice; its parameters count once. FLOPs are two for each
+    A layer that runs twice has two rows; its parameters count once. FLOPs are two for each
     multiply-add of a convolution or a linear layer, forward, in a batch of one image: a CoordConv
     counts as a convolution over all its channels. Grids and sampling are not counted.
     """
     from torch.utils.flop_counter import FlopCounterMode  # imported when it is used: half a second
 
     rows: list[tuple[str, str, str, int, int]] = []
-    seen: set[int] = set()
+    names = {module: name for name, module in model.named_modules()}
+    counted: set[nn.Parameter] = set()
     counter, before = FlopCounterMode(display=False), 0
 
     def start(*_: object) -> None:
         nonlocal before
         before = counter.get_total_flops()
 
-    hooks = []
-    for name, module in model.named_modules():
-        own = list(module.parameters(recurse=False))
-        if own or not list(module.children()):
+    def end(module: nn.Module, _: object, out: torch.Tensor) -> None:
+        parameters = set(module.parameters(recurse=False))
+        if parameters or not list(module.children()):
+            size = "x".join(map(str, out.shape[1:]))
+            fresh = sum(p.numel() for p in parameters - counted)
+            rows.append((names[module], type(module).__name__, size, fresh, counter.get_total_flops() - before))
+            counted.update(parameters)
 
-            def hook(module: nn.Module, _: object, out: torch.Tensor, name: str = name) -> None:
-                fresh = [p for p in module.parameters(recurse=False) if id(p) not in seen]
-                seen.update(id(p) for p in fresh)
-                size = "x".join(map(str, out.shape[1:]))
-                flops = counter.get_total_flops() - before
-                rows.append((name, type(module).__name__, size, sum(p.numel() for p in fresh), flops))
-
-            hooks.append(module.register_forward_pre_hook(start))
-            hooks.append(module.register_forward_hook(hook))
     model.eval()
-    with torch.no_grad(), counter:
-        model(torch.zeros(1, *shape, dtype=next(model.parameters()).dtype))
-    for handle in hooks:
-        handle.remove()
+    image = torch.zeros(1, *shape, dtype=next(model.parameters()).dtype)
+    with torch.no_grad(), counter, register_module_forward_pre_hook(start), register_module_forward_hook(end):
+        model(image)
     return rows
 
 
 def mflop(model: nn.Module, shape: tuple[int, ...]) -> float:
-    """Of one image, forward."""
+    """Return the MFLOP of one image, forward."""
     return sum(row[4] for row in layers(model, shape)) / 1e6
 
 
@@ -78,9 +73,9 @@ def check(configs: list[Config]) -> int:
     say(f"seeds       {seeds}" + f" in {len(configs)} settings" * (len(configs) > 1))
     say(f"signature   {', '.join(map(signature, configs))}")
     if seeds > 1:
-        found = probe_network(config)
-        slow = f"yes; no fused rule, hence slower: {slow_operations(found)}" if found.slow else "yes"
-        say(f"fused       {f'no, one seed at a time: {found.fault}' if found.fault else slow}")
+        probed = probe_network(config)
+        slow = f"yes; no fused rule, hence slower: {slow_operations(probed)}" if probed.slow else "yes"
+        say(f"fused       {f'no, one seed at a time: {probed.fault}' if probed.fault else slow}")
     return 0
 
 
