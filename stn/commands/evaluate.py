@@ -1,6 +1,7 @@
 """Evaluate a finished run again (python -m stn evaluate RUN), or weights from anywhere (--weights, --recipe)."""
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ from torch import Tensor
 
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
-from stn.config.schema import Arch, Config, Data
-from stn.config.yaml_files import find_recipe, load_yaml
+from stn.config.schema import Config
+from stn.config.yaml_files import find_recipe, load_yaml, overlay
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
 from stn.evaluation.foreign_weights import fit, load_plain
@@ -21,6 +22,14 @@ from stn.tracking.console import say
 from stn.training.checkpoints import load_final
 from stn.training.runtime import Runtime
 
+ALONE = {"processes": None, "parallel": "auto"}
+"""Keys of train for one process, whatever a run was trained with."""
+
+
+def _change(config: Config, **sections: dict[str, Any]) -> Config:
+    """Return a configuration with some keys of its sections replaced."""
+    return Config(**overlay(config.model_dump(), sections))  # type: ignore[arg-type]
+
 
 def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
     """Return a run directory, its configuration for one process, and the rows of its finished seeds."""
@@ -30,64 +39,54 @@ def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
     rows = [row for row in read_rows(run.results) if row.get("status") == "finished"]
     if not rows:
         raise ValueError(f"{path} has no finished seed")
-    config = _alone(load_yaml(run.config))
+    config = _change(load_yaml(run.config), train=ALONE)
     if config.data.root and not Path(config.data.root).is_dir():  # the run was moved
-        config = config.model_copy(update={"data": config.data.model_copy(update={"root": None})})
+        config = _change(config, data={"root": None})
     return run, config, rows
-
-
-def _alone(config: Config) -> Config:
-    """Return the configuration for one process, whatever it was trained with."""
-    return config.model_copy(update={"train": config.train.model_copy(update={"processes": None, "parallel": "auto"})})
 
 
 def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runtime) -> dict[str, Any]:
     """Return the scores of one network."""
-    dataset = build_dataset(config.data.name)
-    model = StackedModel(lambda: build_network(config), [seed], runtime.device, runtime.dtype)
+    model = StackedModel(partial(build_network, config), [seed], runtime.device, runtime.dtype)
     model.load_weights(0, weights)
-    stream = Stream(config.data, dataset, model.seeds, runtime.device, runtime.dtype)
-    result = evaluate(model, stream, config.eval.batch_size, runtime)[0]
+    stream = Stream(config.data, build_dataset(config.data.name), [seed], runtime.device, runtime.dtype)
+    (scores,) = evaluate(model, stream, config.eval.batch_size, runtime)
     with bypassed(model) as has_transformers:
         if has_transformers:
-            bypass = evaluate(model, stream, config.eval.batch_size, runtime)[0]
-            result["bypass_acc"] = bypass[f"{stream.data.split}_acc"]
-    return result
+            (bypass_scores,) = evaluate(model, stream, config.eval.batch_size, runtime)
+            scores["bypass_acc"] = bypass_scores[f"{config.data.split}_acc"]
+    return scores
 
 
 def evaluate_run(path: str, iterations: int | None) -> int:
     """Evaluate every finished seed of a run directory again, and compare it with its result row."""
     run, config, rows = open_run(path)
     if iterations is not None:
-        arch: dict[str, Any] = config.arch.model_dump() | {"test_iterations": iterations}
-        config = resolve(config.model_copy(update={"arch": Arch(**arch)}))
+        config = resolve(_change(config, arch={"test_iterations": iterations}))
     runtime, code = Runtime(config, len(rows)), 0
     for row in rows:
-        found = _score(config, row["seed"], load_final(run, row["seed"]), runtime)
-        same = found["confusion"] == row["confusion"]
-        said = "as recorded" if same else "NOT as recorded"
-        if iterations is None:
-            code = code or int(not same)
-        else:
-            said += f" (after {iterations} iterations)"
-        figures = "  ".join(f"{k} {v:.6f}" for k, v in found.items() if isinstance(v, float))
-        say(f"seed {row['seed']}  {figures}  {said}")
+        scores = _score(config, row["seed"], load_final(run, row["seed"]), runtime)
+        verdict = "as recorded" if scores["confusion"] == row["confusion"] else "NOT as recorded"
+        if iterations is not None:
+            verdict += f" (after {iterations} iterations)"
+        elif verdict != "as recorded":
+            code = 1
+        numbers = "  ".join(f"{key} {score:.6f}" for key, score in scores.items() if isinstance(score, float))
+        say(f"seed {row['seed']}  {numbers}  {verdict}")
     return code
 
 
-def evaluate_weights(path: str, recipe: str, given: dict[str, Any]) -> int:
+def evaluate_weights(path: str, recipe: str, data: dict[str, Any]) -> int:
     """Evaluate plain weights in the network of a recipe, on its test set."""
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
-    fields: dict[str, Any] = config.data.model_dump() | given | {"validation": 0}
-    data = Data(**fields)
-    config = _alone(resolve(config.model_copy(update={"data": data})))
-    weights = fit(weights, build_network(config))
-    found = _score(config, 0, weights, Runtime(config, 1))
-    say(f"{path} in {config.arch.name} on {config.arch.net}, {found['test_count']} test images of {data.name}")
+    config = resolve(_change(config, data=data | {"validation": 0}, train=ALONE))
+    scores = _score(config, 0, fit(weights, build_network(config)), Runtime(config, 1))
+    images = f"{scores['test_count']} test images of {config.data.name}"
+    say(f"{path} in {config.arch.name} on {config.arch.net}, {images}")
     for title in ("test_acc", "test_error", "test_loss", "macro_f1", "bypass_acc"):
-        if title in found:
-            say(f"{title:10s} {found[title]:.6f}")
-    say("per class  " + "  ".join(f"{k}: {accuracy:.4f}" for k, accuracy in enumerate(found["per_class_acc"])))
+        if title in scores:
+            say(f"{title:10s} {scores[title]:.6f}")
+    say("per class  " + "  ".join(f"{k}: {accuracy:.4f}" for k, accuracy in enumerate(scores["per_class_acc"])))
     return 0
 
 
@@ -102,10 +101,11 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--limit-test", metavar="N", type=int, help="the first N test images only")
     more = "as many transforms in a row, of a transformer that was trained with --arch.iterations"
     parser.add_argument("--test-iterations", metavar="N", type=int, help=f"of RUN: {more}")
-    asked = parser.parse_args(arguments)
-    given = {k: v for k, v in (("root", asked.data_root), ("limit_test", asked.limit_test)) if v is not None}
-    if asked.run and not (asked.weights or asked.recipe or given):
-        return evaluate_run(asked.run, asked.test_iterations)
-    if asked.run or asked.test_iterations is not None or not (asked.weights and asked.recipe):
+    options = parser.parse_args(arguments)
+    pairs = (("root", options.data_root), ("limit_test", options.limit_test))
+    data = {key: value for key, value in pairs if value is not None}
+    if options.run and not (options.weights or options.recipe or data):
+        return evaluate_run(options.run, options.test_iterations)
+    if options.run or options.test_iterations is not None or not (options.weights and options.recipe):
         parser.error("give either RUN, or --weights and --recipe")
-    return evaluate_weights(asked.weights, asked.recipe, given)
+    return evaluate_weights(options.weights, options.recipe, data)

@@ -2,7 +2,6 @@
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
 
 from stn.commands.evaluate import open_run
 from stn.config.command_line import fail
@@ -13,11 +12,6 @@ from stn.pictures import draw
 from stn.tracking.console import say
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        fail(f"{message}; see python -m stn show --help")
-
-
 def _numbers(text: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",")]
@@ -25,8 +19,9 @@ def _numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"'{text}' needs whole numbers with commas between") from None
 
 
-def _parse(arguments: list[str]) -> argparse.Namespace:
-    parser = _Parser(prog="python -m stn show", description=__doc__, allow_abbrev=False)
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m stn show", description=__doc__, allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message}; see python -m stn show --help")
     parser.add_argument("run", nargs="?", metavar="RUN", help="runs/<name>/<sig>/<seeds>")
     parser.add_argument("--seed", type=int, help="another seed than the first one that finished")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/pictures, or ./pictures")
@@ -34,33 +29,20 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--images", type=_numbers, default=[], metavar="0,5,7", help="which of the fixed test images")
     parser.add_argument("--weights", metavar="FILE", help="a plain state dict, of the network of a recipe")
     parser.add_argument("--recipe", metavar="NAME", help="which one")
-    asked = parser.parse_args(arguments)
-    if (asked.run is None) == (asked.weights is None) or (asked.weights is None) != (asked.recipe is None):
+    options = parser.parse_args(arguments)
+    if (options.run is None) == (options.weights is None) or (options.weights is None) != (options.recipe is None):
         parser.error("give either RUN or --weights FILE --recipe NAME")
-    if asked.weights and (asked.gif or asked.seed is not None):
+    if options.weights and (options.gif or options.seed is not None):
         parser.error("--seed and --gif need a RUN")
-    return asked
-
-
-def _show_run(asked: argparse.Namespace) -> list[Path]:
-    run, config, _ = open_run(asked.run)
-    return draw.of_run(config, run, asked.out or run.pictures, asked.seed, asked.images, asked.gif)
-
-
-def _show_weights(asked: argparse.Namespace) -> list[Path]:
-    tensors, config = load_plain(asked.weights), resolve(load_yaml(find_recipe(asked.recipe)))
-    title = f"{Path(asked.weights).name} in {config.arch.name} on {config.data.name}"
-    return draw.of_weights(
-        config, lambda model: fit(tensors, model), title, asked.out or Path("pictures"), asked.images
-    )
-
-
-def main(arguments: list[str]) -> int:
-    asked = _parse(arguments)
-    try:
-        paths = _show_weights(asked) if asked.run is None else _show_run(asked)
-    except (ValueError, OSError) as error:
-        fail(error)
+    if options.run is not None:
+        run, config, _ = open_run(options.run)
+        out = options.out or run.pictures
+        paths = draw.of_run(config, run, out, options.seed, options.images, options.gif)
+    else:
+        tensors, config = load_plain(options.weights), resolve(load_yaml(find_recipe(options.recipe)))
+        title = f"{Path(options.weights).name} in {config.arch.name} on {config.data.name}"
+        out = options.out or Path("pictures")
+        paths = draw.of_weights(config, lambda model: fit(tensors, model), title, out, options.images)
     if not any(path.name == "warp.png" for path in paths):
         say("nothing to warp: this network has no transformer")
     for path in paths:

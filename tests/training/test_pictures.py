@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from stn.__main__ import main as stn_main
 from stn.commands import show
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
@@ -253,7 +254,7 @@ def test_the_command_draws_again(run: Run, tmp_path: Path) -> None:
 def test_bad_input_is_one_line(arguments: list[str], message: str, run: Run, capsys, tmp_path: Path) -> None:
     words = [str(run.path) if word == "RUN" else word for word in arguments]
     with pytest.raises(SystemExit) as left:
-        show.main([*words, "--out", str(tmp_path / "out")])
+        stn_main(["show", *words, "--out", str(tmp_path / "out")])
     error = capsys.readouterr().err
     assert left.value.code == 2
     assert message in error
@@ -265,7 +266,7 @@ def test_an_unfinished_run_is_not_drawn(run: Run, capsys, tmp_path: Path) -> Non
     shutil.copy(run.path / "config.yaml", tmp_path)
     (tmp_path / "results.jsonl").write_text('{"seed": 0}\n{"seed": 1, "status": "failed"}\n')
     with pytest.raises(SystemExit) as left:
-        show.main([str(tmp_path)])
+        stn_main(["show", str(tmp_path)])
     assert left.value.code == 2
     assert "no finished seed" in capsys.readouterr().err
 
@@ -309,5 +310,5 @@ def test_plain_weights_are_drawn_in_the_network_of_a_recipe(
     assert (tmp_path / "pictures" / "warp.png").is_file()
     assert "pictures/warp.png" in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        show.main([*words, "nothing"])
+        stn_main(["show", *words, "nothing"])
     assert "no recipe 'nothing'" in capsys.readouterr().err
