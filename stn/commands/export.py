@@ -36,41 +36,15 @@ TOLERANCE = 1e-5
 IMAGES = 100
 FILES = ("model.safetensors", "config.yaml", "card.md", "model.onnx")
 
-CARD = """# {name} on {data}
-
-| | |
-|---|---|
-{table}
-
-The network takes normalised images [B, {shape}], any B, and returns logits [B, {classes}]; so does `model.onnx`
-(input `images`, output `logits`), where it was exported.
-
-```python
-import torch
-from safetensors.torch import load_file
-from stn.config.yaml_files import load_yaml
-from stn.models.build import build_network
-
-config = load_yaml("config.yaml")
-network = build_network(config).eval(){double}
-network.load_state_dict(load_file("model.safetensors"))
-
-images = torch.rand(5, {shape}{dtype})  # pixels from 0 to 1
-mean, std = torch.tensor({mean}).view(-1, 1, 1), torch.tensor({std}).view(-1, 1, 1)
-logits = network((images - mean) / std)
-```
-"""
-
 
 def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Dataset) -> str:
-    """The model card, in Markdown."""
+    """Return the model card, in Markdown."""
     arch, commit = config.arch, env.get("commit") or "not known"
     if "val_acc" in row:
         accuracy = f"{row['val_acc']:.2%} of {row['val_count']:,} held-out training images"
     else:
         accuracy = f"{row['test_acc']:.2%} of {row['test_count']:,} test images"
-    mean, std = dataset.test_figures or (dataset.mean, dataset.std)  # what the accuracy was measured with
-    double = config.train.precision == "fp64"
+    mean, std = map(list, dataset.test_figures or (dataset.mean, dataset.std))  # what the accuracy was measured with
     facts = {
         "architecture": f"`{arch.name}`: {registry.find('arch', arch.name).line}",
         "net": f"`{arch.net}`: {registry.find('net', arch.net or '').line}",
@@ -82,41 +56,52 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
         "sig": f"`{signature(config)}`",
         "torch": env.get("packages", {}).get("torch") or "not known",
         "commit": f"{commit} with changes" if env.get("dirty") else commit,
-        "normalisation": f"pixels from 0 to 1, minus {list(mean)}, over {list(std)}",
+        "normalisation": f"pixels from 0 to 1, minus {mean}, over {std}",
     }
-    return CARD.format(
-        name=arch.name,
-        data=config.data.name,
-        table="\n".join(f"| {key} | {value} |" for key, value in facts.items()),
-        shape=", ".join(map(str, dataset.shape)),
-        classes=dataset.classes,
-        mean=list(mean),
-        std=list(std),
-        dtype=", dtype=torch.float64" * double,
-        double=".double()" * double,
-    )
+    table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
+    shape = ", ".join(map(str, dataset.shape))
+    double, dtype = (".double()", ", dtype=torch.float64") if config.train.precision == "fp64" else ("", "")
+    return f"""# {arch.name} on {config.data.name}
+
+| | |
+|---|---|
+{table}
+
+The network takes normalised images [B, {shape}], any B, and returns logits [B, {dataset.classes}]; so does `model.onnx`
+(input `images`, output `logits`), where it was exported.
+
+```python
+import torch
+from safetensors.torch import load_file
+from stn.config.yaml_files import load_yaml
+from stn.models.build import build_network
+
+network = build_network(load_yaml("config.yaml")).eval(){double}
+network.load_state_dict(load_file("model.safetensors"))
+
+images = torch.rand(5, {shape}{dtype})  # pixels from 0 to 1
+mean, std = torch.tensor({mean}).view(-1, 1, 1), torch.tensor({std}).view(-1, 1, 1)
+logits = network((images - mean) / std)
+```
+"""
 
 
 def write_onnx(network: nn.Module, x_BCHW: Tensor, path: Path) -> None:
     """Write an ONNX file for any batch size, from two images or more: torch takes 0 and 1 for constants."""
     logger = logging.getLogger("onnxscript.optimizer._constant_folding")
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it reports what it leaves alone
-    try:
-        with torch.no_grad():
-            network(x_BCHW)  # grids and the like become constants: they are kept from here on
-            program = torch.export.export(network, (x_BCHW,), dynamic_shapes=({0: Dim("batch")},))
-            model = torch.onnx.export(program, input_names=["images"], output_names=["logits"], verbose=False)
-        assert model is not None
-        model.save(path)
-    finally:
-        logger.setLevel(level)
+    logger.setLevel(logging.ERROR)  # it warns of what it leaves alone
+    with torch.no_grad():
+        network(x_BCHW)  # grids and the like become constants: they are kept from here on
+        program = torch.export.export(network, (x_BCHW,), dynamic_shapes=({0: Dim("batch")},))
+        torch.onnx.export(
+            program, f=path, input_names=["images"], output_names=["logits"], external_data=False, verbose=False
+        )
+    logger.setLevel(logging.NOTSET)
 
 
 def exported_logits(folder: Path, x_BCHW: Tensor) -> Iterator[Tensor]:
     """Yield what the files compute: the card's network, and the ONNX file where onnxruntime is installed."""
-    config = load_yaml(folder / "config.yaml")
-    network = build_network(config).eval().to(x_BCHW.dtype)
+    network = build_network(load_yaml(folder / "config.yaml")).eval().to(x_BCHW.dtype)
     network.load_state_dict(load_file(folder / "model.safetensors"))
     with torch.no_grad():
         yield network(x_BCHW)
@@ -132,10 +117,10 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
     if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
         raise ValueError("--onnx needs two more packages: pip install onnx onnxscript")
     run, config, rows = open_run(path)
-    found = {row["seed"]: row for row in rows}
-    if seed is not None and seed not in found:
-        raise ValueError(f"{path} has no finished seed {seed}; finished: {sorted(found)}")
-    row = found[min(found) if seed is None else seed]
+    row_of = {row["seed"]: row for row in rows}
+    if seed is not None and seed not in row_of:
+        raise ValueError(f"{path} has no finished seed {seed}; finished: {sorted(row_of)}")
+    row = row_of[min(row_of) if seed is None else seed]
     dataset = build_dataset(config.data.name)
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
     network = build_network(config).eval().to(dtype)
@@ -157,8 +142,8 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
         if not far <= TOLERANCE:
             fail(f"what was exported differs from the trained network by {far:.3g}; nothing was written", code=1)
         for name in FILES:  # none of an earlier export stays behind
-            made = folder / name
-            made.replace(out / name) if made.exists() else (out / name).unlink(missing_ok=True)
+            file = folder / name
+            file.replace(out / name) if file.exists() else (out / name).unlink(missing_ok=True)
     say(f"seed {row['seed']}: largest difference {far:.3g} over {len(x_BCHW)} test images; files in {out}")
 
 
@@ -168,6 +153,6 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", metavar="N", type=int, help="which seed; default: the first finished one")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to; default: RUN/export")
     parser.add_argument("--onnx", action="store_true", help="model.onnx as well")
-    asked = parser.parse_args(arguments)
-    export_run(asked.run, asked.seed, asked.out or Path(asked.run) / "export", asked.onnx)
+    options = parser.parse_args(arguments)
+    export_run(options.run, options.seed, options.out or Path(options.run) / "export", options.onnx)
     return 0

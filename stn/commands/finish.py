@@ -5,10 +5,10 @@ from typing import NoReturn
 
 from rich.table import Table
 
-from stn.config import command_line
+from stn.config.command_line import fail
 from stn.config.seed_list import format_seeds
 from stn.pictures import draw
-from stn.runs.directory import Row
+from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial, group_by_run
 from stn.tracking.console import console, say
 from stn.training import checkpoints
@@ -16,24 +16,25 @@ from stn.training import checkpoints
 
 def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
     """Write each status.json, print how it ended and return the exit code; ``trained``: signatures trained just now."""
-    done: list[tuple[Trial, Row]] = []
-    for group in group_by_run(trials):
+    rows: list[Row] = []
+    groups = group_by_run(trials)
+    for group in groups:
         finished = group[0].run.finished()
-        rows = [(trial, finished[trial.seed]) for trial in group if trial.seed in finished]
-        done += rows
-        _close(group, [row for _, row in rows], stopped, group[0].sig in trained)
+        group_rows = [finished[trial.seed] for trial in group if trial.seed in finished]
+        _close(group, group_rows, stopped, group[0].sig in trained)
+        rows += group_rows
     if stopped:
-        for group in group_by_run(trials):  # also for those that have finished: it was meant for the whole command
+        for group in groups:  # also for those that have finished: it was meant for the whole command
             group[0].run.stop.unlink(missing_ok=True)
-    if stopped and len(done) < len(trials):
-        say(f"stopped ({stopped}); run the same command again to resume")
-        return 0
-    summary(done)
-    return 1 if any(row["status"] == "failed" for _, row in done) else 0
+        if len(rows) < len(trials):
+            say(f"stopped ({stopped}); run the same command again to resume")
+            return 0
+    print_summary(rows, [group[0].run for group in groups])
+    return 1 if any(row["status"] == "failed" for row in rows) else 0
 
 
 def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bool) -> None:
-    """Finish one run directory."""
+    """Bring the files of one run directory to their final or stopped state and release its lease."""
     config, sig, _, run = group[0]
     failed = [row["seed"] for row in rows if row["status"] == "failed"]
     facts = {"finished": len(rows) - len(failed), "failed": failed}
@@ -42,7 +43,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         run.unlock()
         return
     if trained or run.read_status().get("state") == "running":
-        checkpoints.drop_temporary_files(run, has_lease=trained)  # a kill after the last row leaves some
+        checkpoints.drop_temporary_files(run, has_lease=trained)  # left by a kill after the last row
         run.mend_results()
         run.settle({row["seed"] for row in rows})
         for row in rows:
@@ -60,39 +61,39 @@ def record_failure(trials: list[Trial], error: Exception) -> NoReturn:
     """Record the error in status.json, if that can still be written, and exit or re-raise it."""
     with suppress(OSError):
         for group in group_by_run(trials):
-            if group[0].run.lease.token:  # else another process's
+            if group[0].run.lease.token:  # otherwise another process writes there
                 group[0].run.write_end("failed", reason=f"{type(error).__name__}: {error}")
     if isinstance(error, OSError):
-        command_line.fail(error, code=1, everywhere=True)
+        fail(error, code=1, everywhere=True)
     raise error
 
 
-def summary(done: list[tuple[Trial, Row]]) -> None:
+def print_summary(rows: list[Row], runs: list[RunDir]) -> None:
     """Print the final table and where the results are."""
-    table = Table(title=f"{len(done)} seed{'s' * (len(done) != 1)}", box=None, padding=(0, 1), title_justify="left")
-    own = [key for key in ("lr", "weight_decay") if len({getattr(t.config.optim, key) for t, _ in done}) > 1]
-    for heading in ("seed", *own, "status", "last acc", "best acc", "at epoch", "macro F1", "images/s", "seconds"):
-        table.add_column(heading.replace("_", " "), justify="right", no_wrap=True)
-    for trial, row in done:
-        last = row.get("test_acc", row.get("val_acc"))
-        best = row.get("best_test_acc", row.get("best_val_acc"))
-        table.add_row(
-            str(row["seed"]),
-            *(f"{getattr(trial.config.optim, key):g}" for key in own),
-            row["status"],
-            "-" if last is None else f"{last:.2%}",
-            "-" if best is None else f"{best:.2%}",
-            "-" if best is None else f"{row['best_epoch']:.4g}",
-            "-" if last is None else f"{row['macro_f1']:.4f}",
-            f"{row['images_per_s']:,.0f}",
-            f"{row['wall_s']:.1f}",
-        )
+    split = "val" if any("val_acc" in row for row in rows) else "test"
+    settings = [key for key in ("lr", "weight_decay") if len({row[key] for row in rows}) > 1]
+    columns = [
+        ("seed", "seed", "d"),
+        *((key.replace("_", " "), key, "g") for key in settings),
+        ("status", "status", "s"),
+        ("last acc", f"{split}_acc", ".2%"),
+        ("best acc", f"best_{split}_acc", ".2%"),
+        ("at epoch", "best_epoch", ".4g"),
+        ("macro F1", "macro_f1", ".4f"),
+        ("images/s", "images_per_s", ",.0f"),
+        ("seconds", "wall_s", ".1f"),
+    ]
+    table = Table(title=f"{len(rows)} seed{'s' * (len(rows) != 1)}", box=None, padding=(0, 1), title_justify="left")
+    for heading, _, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*("-" if row.get(key) is None else format(row[key], form) for _, key, form in columns))
     console.print(table)
-    for group in group_by_run([trial for trial, _ in done]):
-        for name, path in (("results", group[0].run.results), ("pictures", group[0].run.pictures)):
+    for run in runs:
+        for name, path in (("results", run.results), ("pictures", run.pictures)):
             if path.exists():
                 say(f"{name:9s} {path}")
-    for _, row in done:
+    for row in rows:
         if row["status"] == "failed":
             advice = "; rerun with a lower --lr or --optim.clip" * row["reason"].startswith("non-finite loss")
             say(f"seed {row['seed']} of {row['sig']} failed: {row['reason']}{advice}")
