@@ -8,9 +8,9 @@ Read ``train_block`` from top to bottom: it is the whole loop. S seed, B batch, 
 import sys
 from functools import partial
 
-from stn.config import command_line
+from stn.config.command_line import fail, parse
 
-commands = command_line.parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
+commands = parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +28,6 @@ from stn.evaluation.accuracy import evaluate
 from stn.evaluation.transformer_metrics import final_transformer_metrics, transform_snapshots
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel, with_penalty
-from stn.runs.directory import Row
 from stn.runs.trials import Trial, block_label, build_trials, group_by_run
 from stn.tracking.console import say, warn
 from stn.tracking.log import Log
@@ -135,7 +134,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             log.rows(poses, sinks=False)
             facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
             facts |= {"mode": runtime.mode, "world_size": runtime.processes}
-            results: list[Row] = []
+            results = []
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
                 row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
@@ -162,20 +161,19 @@ def main() -> int:
         if commands[0].list:
             return list_names()
         configs = [resolve(command) for command in commands]
-        if len({signature(config) for config in configs}) < len(configs):
+        if len(set(map(signature, configs))) < len(configs):
             raise ValueError("two --lr / --optim.weight-decay combinations resolve to the same configuration; drop one")
         if commands[0].check:
             return check(configs)
         runtime = Runtime(configs[0], len(build_trials(configs)))
-        dataset = build_dataset(configs[0].data.name)
         build_network(configs[0])  # fails before there is a run directory
     except ValueError as error:
-        command_line.fail(error)
+        fail(error)
     try:
         with runtime.accelerator.local_main_process_first():  # one process of a machine downloads
-            dataset.load(configs[0].data.root)
+            build_dataset(configs[0].data.name).load(configs[0].data.root)
     except ValueError as error:
-        command_line.fail(error, everywhere=True)
+        fail(error, everywhere=True)
     trials = build_trials(configs, *runtime.share)
     stop_requests = [group[0].run.leave for group in group_by_run(trials)]
     stop = Stop(stop_requests, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)

@@ -15,15 +15,15 @@ COMMANDS = {
 
 
 def main(words: list[str]) -> int:
-    if words[:1] in ([], ["-h"], ["--help"]):
+    if not words or words[0] in ("-h", "--help"):
         print("usage: python -m stn COMMAND ...\n")
-        print("\n".join(f"  {name:10s}{text}" for name, text in COMMANDS.items()))
+        for name, text in COMMANDS.items():
+            print(f"  {name:10s}{text}")
         return 0 if words else 2
-    name, *rest = words
-    if name not in COMMANDS:
-        fail(f"no command '{name}'; python -m stn has {', '.join(COMMANDS)}")
+    if words[0] not in COMMANDS:
+        fail(f"no command '{words[0]}'; python -m stn has {', '.join(COMMANDS)}")
     try:
-        return import_module(f"stn.commands.{name}").main(rest)
+        return import_module(f"stn.commands.{words[0]}").main(words[1:])
     except (ValueError, OSError) as error:
         fail(error)
 

@@ -54,11 +54,11 @@ def _values(arguments: list[str]) -> dict[str, list[str]]:
 def _expand(arguments: list[str]) -> list[list[str]]:
     """Return one command line per combination of values of --lr 0.01,0.02 and the like; a flag's last value counts."""
     choices = []
-    for flag, given in _values(arguments).items():
-        values = given[-1].split(",")
+    for flag, (*_, last) in _values(arguments).items():
+        values = last.split(",")
         if flag in _SEVERAL and len(values) > 1:
             if len(set(values)) < len(values) or "" in values:
-                raise ValueError(f"{flag}: '{given[-1]}' needs different values with commas between")
+                raise ValueError(f"{flag}: '{last}' needs different values with commas between")
             choices.append([f"{flag}={value}" for value in values])
     return [[*arguments, *choice] for choice in product(*choices)]
 

@@ -1,4 +1,4 @@
-"""What fields of a configuration are made of: their types, and one clear line for each fault."""
+"""The types of a configuration's fields, and one clear line for each fault."""
 
 import re
 from typing import Annotated, Any
@@ -15,7 +15,7 @@ def _duration(text: str) -> str:
     match = _DURATION.fullmatch(text.strip())
     if not match:
         raise ValueError(
-            "a duration is a number of epochs or steps, or a share of the run: '2 epochs', '500 steps', '30 %'"
+            "a duration is a number of epochs or steps or a share of the run: '2 epochs', '500 steps', '30 %'"
         )
     return f"{match[1]} {match[2] + 's' if match[2] else '%'}"
 
@@ -26,7 +26,7 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def short(flag: str) -> Any:
-    """A short command-line name beside the dotted one; YAML takes it at the top level."""
+    """Return the mark of a short command-line name beside the dotted one; YAML takes it at the top level."""
     return tyro.conf.arg(aliases=[f"--{flag}"])
 
 
@@ -37,7 +37,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         where, text = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             lines.append(f"unknown key '{where}'; {nearest(where, model.model_fields)}")
-        elif isinstance(fault["input"], dict):  # a section that has explained itself
+        elif isinstance(fault["input"], dict):  # the section's own message
             lines.append(f"{where}: {text}")
         else:
             lines.append(f"{where}: {text[0].lower()}{text[1:]} (got {fault['input']!r})")
@@ -51,9 +51,8 @@ class Section(BaseModel):
         for key, value in values.items():
             field = type(self).model_fields.get(key)
             if isinstance(value, bool) and field is not None and "bool" not in str(field.annotation):
-                raise ValueError(
-                    f"{key}: {value} is not valid here (YAML reads yes, no, on and off as booleans; quote it)"
-                )
+                reason = "YAML reads yes, no, on and off as booleans; quote it"
+                raise ValueError(f"{key}: {value} is not valid here ({reason})")
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -61,7 +60,7 @@ class Section(BaseModel):
 
 
 def steps_of(duration: str, steps_per_epoch: int | None = None, run: float | None = None) -> int:
-    """Convert a duration to steps: the only place that does. Resolved durations need neither argument."""
+    """Convert a duration to steps; only unresolved durations need the other arguments."""
     number, unit = duration.split()
     whole = {"steps": 1, "epochs": steps_per_epoch, "%": run and run / 100}[unit]
     assert whole is not None or not float(number), f"{duration} is not resolved"

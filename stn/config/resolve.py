@@ -19,10 +19,8 @@ _NOT_SCIENCE = {
     "log": True,
     "data": {"root"},
     "optim": {"accumulate"},
-    "train": {
-        *("seeds", "epochs", "fraction", "compile", "cuda_graph", "parallel"),
-        *("fuse", "processes", "threads", "time_limit"),
-    },
+    "train": {"seeds", "epochs", "fraction", "compile", "cuda_graph", "parallel"}
+    | {"fuse", "processes", "threads", "time_limit"},
     "eval": {"batch_size"},
 }
 

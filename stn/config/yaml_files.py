@@ -29,7 +29,7 @@ LENGTHS = {"epochs", "steps"}
 
 
 def find_recipe(name: str, folder: Path = RECIPES, kind: str = "recipe") -> Path:
-    """A file, or one of configs/ with or without its ending."""
+    """Return a file, or the recipe of that name, with or without its ending."""
     for path in (Path(name), folder / name, folder / f"{name}.yaml"):
         if path.is_file():
             return path
@@ -40,44 +40,39 @@ Sections = dict[str, dict[str, Any]]
 """Section -> key -> value: a configuration, or what is to be laid over one."""
 
 
-def normalise(given: dict, where: str | Path) -> Sections:
-    """What was given, by section; short names such as ``lr`` are taken at the top level."""
+def normalise(mapping: dict, where: str | Path) -> Sections:
+    """Return a mapping by section; short names such as ``lr`` are taken at the top level."""
     values: Sections = {}
-    for key, value in given.items():
+    for key, value in mapping.items():
         short = SHORT.get(str(key).replace("-", "_"))
         if isinstance(value, dict):
-            section, keys = str(key), {str(name): each for name, each in value.items()}
+            section, keys = str(key), {str(name): v for name, v in value.items()}
         elif short:
             section, keys = short[0], {short[1]: value}
         elif key in Config.model_fields:
             raise ValueError(f"{where}: '{key}' needs keys of its own, got {value!r}")
         else:
             raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), {*Config.model_fields, *SHORT})}")
-        owner = values.setdefault(section, {})
-        if twice := owner.keys() & keys:
+        if twice := values.get(section, {}).keys() & keys:
             raise ValueError(f"{where}: {section}.{min(twice)} is given twice")
-        owner |= keys
+        values[section] = values.get(section, {}) | keys
     return values
 
 
-def _fitting(values: Sections, arch: str) -> Sections:
-    """For a baseline under another network's recipe: no options that only others have."""
-    known = {"name", "net", *registry.find("arch", arch).options}
-    kept = values | {"arch": {key: value for key, value in values.get("arch", {}).items() if key in known}}
-    if "iterations" not in known:
-        kept["optim"] = {k: v for k, v in values.get("optim", {}).items() if k != "loc_lr_multiplier"}
-    return kept
-
-
 def overlay(*layers: Sections) -> Sections:
-    """Later layers win key by key; one that gives a length, in epochs or in steps, replaces the lengths below it.
+    """Return all layers in one; later ones win key by key.
 
-    One that names an architecture leaves out what is said below of options that this one does not have.
+    A length, in epochs or in steps, replaces the lengths of the layers below it. The name of an architecture removes
+    the options below it that this architecture does not have: a recipe's, under a baseline.
     """
     values: Sections = {}
     for layer in layers:
-        if (arch := layer.get("arch", {}).get("name")) in registry.entries["arch"]:
-            values = _fitting(values, arch)
+        arch = layer.get("arch", {}).get("name")
+        if arch in registry.entries["arch"]:
+            options = {"name", "net", *registry.find("arch", arch).options}
+            values["arch"] = {key: value for key, value in values.get("arch", {}).items() if key in options}
+            if "iterations" not in options:
+                values.get("optim", {}).pop("loc_lr_multiplier", None)
         if LENGTHS & layer.get("train", {}).keys():
             values["train"] = {key: value for key, value in values.get("train", {}).items() if key not in LENGTHS}
         for section, keys in layer.items():
@@ -93,20 +88,20 @@ def build_config(values: Sections, where: str | Path) -> Config:
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """The keys of a YAML file."""
+    """Return the keys of a YAML file."""
     try:
-        given = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(given, dict):
-        raise ValueError(f"{path}: expected 'key: value' lines, got {type(given).__name__}")
-    return given
+    if not isinstance(mapping, dict):
+        raise ValueError(f"{path}: expected 'key: value' lines, got {type(mapping).__name__}")
+    return mapping
 
 
 def read_yaml(path: str | Path) -> Sections:
-    """The sections of a file."""
+    """Return the sections of a YAML file."""
     return normalise(read_mapping(path), path)
 
 
@@ -114,7 +109,7 @@ def load_yaml(path: str | Path) -> Config:
     return build_config(read_yaml(path), path)
 
 
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # in C where it was built: ten times as fast
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one in C, where it was built, is ten times as fast
 
 
 def dump_yaml(config: Config) -> str:

@@ -51,25 +51,27 @@ def _layers(tensors: Tensors) -> dict[frozenset, dict[str, str]]:
 
 def fit(tensors: Tensors, network: nn.Module) -> Tensors:
     """Return the tensors under the network's names; matched by name, else by shape or the order of registration."""
-    own = network.state_dict()
-    given = {re.sub(r"^((module|_orig_mod)\.)+", "", name): tensor for name, tensor in tensors.items()}
-    theirs, ours, same_names = _layers(given), _layers(own), given.keys() & own.keys()
+    expected = network.state_dict()
+    foreign = {re.sub(r"^((module|_orig_mod)\.)+", "", name): tensor for name, tensor in tensors.items()}
+    theirs, ours, same_names = _layers(foreign), _layers(expected), foreign.keys() & expected.keys()
     if same_names:
-        given = {name: given[name] for name in own | given if name in given}
+        foreign = {name: foreign[name] for name in expected | foreign if name in foreign}
     elif ours and theirs.keys() == ours.keys():  # safetensors files are not in the order of registration
         source = {ours[shapes][leaf]: theirs[shapes][leaf] for shapes in ours for leaf in ours[shapes]}
-        given = {source[name]: given[source[name]] for name in own}
+        foreign = {source[name]: foreign[source[name]] for name in expected}
 
     def entries(named: Tensors) -> list[tuple[str, torch.Size]]:
         return [(name if same_names else name.rpartition(".")[2], tensor.shape) for name, tensor in named.items()]
 
     # A missing tensor does not shift the others.
-    labels, own_labels = ([f"{name} {list(x.shape)}" for name, x in named.items()] for named in (given, own))
+    labels, expected_labels = (
+        [f"{name} {list(x.shape)}" for name, x in named.items()] for named in (foreign, expected)
+    )
     wrong = []
-    for kind, i, j, k, n in SequenceMatcher(None, entries(given), entries(own), autojunk=False).get_opcodes():
+    for kind, i, j, k, n in SequenceMatcher(None, entries(foreign), entries(expected), autojunk=False).get_opcodes():
         if kind != "equal":
-            wrong += [f"{a} for {b}" for a, b in zip_longest(labels[i:j], own_labels[k:n], fillvalue="nothing")]
+            wrong += [f"{a} for {b}" for a, b in zip_longest(labels[i:j], expected_labels[k:n], fillvalue="nothing")]
     if wrong:
         more = f" and {len(wrong) - 5} more" * (len(wrong) > 5)
         raise ValueError(f"these weights are of another network: {', '.join(wrong[:5])}{more}")
-    return dict(zip(own, given.values(), strict=True))
+    return dict(zip(expected, foreign.values(), strict=True))
