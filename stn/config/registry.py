@@ -1,8 +1,7 @@
 """Names for what a user can pick: architectures, networks, data sets.
 
 An entry is a decorated function; its keyword-only arguments are its options and its docstring's first line is what
-``--list`` prints. Importing stn.models imports torch, so the entries of stn.models and stn.data are read from their
-source.
+``--list`` prints. The entries of stn.models and stn.data are read from their source: importing them imports torch.
 """
 
 import ast
@@ -46,7 +45,6 @@ class Entry(NamedTuple):
 
 
 entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
-"""By kind and name."""
 
 
 def _add(kind: str, name: str, function: Callable, docstring: str | None, options: dict[str, Any]) -> None:
@@ -107,6 +105,7 @@ def nearest(word: str, known) -> str:
 
 
 def find(kind: str, name: str) -> Entry:
+    """Return the entry of a name; ValueError with the nearest name if there is none."""
     if name not in entries[kind]:
         raise ValueError(f"no {KINDS[kind]} '{name}'; {nearest(name, entries[kind])}")
     return entries[kind][name]
