@@ -179,7 +179,7 @@ def main() -> int:
     except ValueError as error:
         command_line.fail(error, everywhere=True)
     trials = build_trials(configs, *runtime.share)
-    stop_requests = [group[0].run.leave for group in group_by_run(trials)]
+    stop_requests = [group[0].run.stop_reason for group in group_by_run(trials)]
     stop = Stop(stop_requests, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
     stop.listen()
     try:

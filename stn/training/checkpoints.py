@@ -145,7 +145,7 @@ def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
 
 def drop_temporary_files(run: RunDir, has_lease: bool = True) -> None:
     """Delete the temporary files of killed processes; without the lease only those known to be nobody's."""
-    for pattern in (".*.tmp", "pictures/.*.tmp", "checkpoints/*/.*.tmp"):
+    for pattern in (".*.tmp", ".rows/.*.tmp", "pictures/.*.tmp", "checkpoints/*/.*.tmp"):
         for path in run.path.glob(pattern):
             if has_lease or _writer_is_gone(path):
                 path.unlink(missing_ok=True)

@@ -66,7 +66,7 @@ def train(runs: Path, *stops: Stop, on: bool = True, **more) -> Run:
     for stop in (*stops, Stop([], None, None)):
         with contextlib.suppress(KilledError):
             script.train(Runtime(config, len(trials)), stop, trials)
-        trials[0].run.unlock()
+        trials[0].run.lease.release()
     return only_run(runs)
 
 

@@ -67,12 +67,12 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
 
 def test_a_second_copy_is_kept_out_until_the_first_leaves(tmp_path: Path) -> None:
     first, second = RunDir(tmp_path), RunDir(tmp_path)
-    first.lock(tell=print)
+    first.lease.take(print)
     with pytest.raises(OSError, match=rf"another process \(.*:{os.getpid()}\)"):
-        second.lock(tell=print, patience_s=0.3)
-    first.unlock()
-    second.lock(tell=print, patience_s=0.3)
-    second.unlock()
+        second.lease.take(print, patience_s=0)
+    first.lease.release()
+    second.lease.take(print, patience_s=0)
+    second.lease.release()
 
 
 def test_long_seed_lists_get_a_short_folder(tmp_path: Path) -> None:
