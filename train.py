@@ -143,7 +143,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
                 row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
                 results.append(row | metrics.result(s) | transformer_metrics[s])
                 if runtime.writes and trial.run.may_write():
-                    checkpoints.save_final(trial.run, trial.seed, weights)
+                    checkpoints.save_weights(trial.run, trial.seed, "final", weights)
                     trial.run.add_result(results[-1])
             log.close(results)
     runtime.accelerator.free_memory()

@@ -139,7 +139,7 @@ def test_a_block_resumes_at_a_step_that_every_seed_has(run: RunDir) -> None:
 
 def test_final_weights_and_digest(run: RunDir) -> None:
     weights = {"b": torch.ones(2), "a": torch.zeros(3, 1).to(torch.bfloat16)}
-    checkpoints.save_final(run, 0, weights)
+    checkpoints.save_weights(run, 0, "final", weights)
     loaded = checkpoints.load_final(run, 0)
     assert checkpoints.digest(loaded) == checkpoints.digest(dict(reversed(weights.items())))
     assert checkpoints.digest(loaded) != checkpoints.digest(weights | {"b": torch.tensor([1.0, 1.0000001])})

@@ -211,7 +211,7 @@ for seed in range(0, 20) if me % 2 == 0 else range(10, 30):
 def test_rows_that_many_publish_at_once_are_there_once_and_whole(tmp_path: Path) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     racers = [subprocess.Popen([sys.executable, "-c", RACE, tmp_path, str(i)], cwd=ROOT, **pipes) for i in range(6)]
-    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 6
+    assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 6  # type: ignore[union-attr]
     for racer in racers:
         print(file=racer.stdin, flush=True)
     assert [racer.communicate() and racer.returncode for racer in racers] == [0] * 6
