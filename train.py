@@ -104,7 +104,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
     model.train()
     with Log(trials, step, runtime.writes) as log:
         if step == 0:
-            log.rows(transform_snapshots(model, stream, 0), sinks=False)
+            log.write(transform_snapshots(model, stream, 0), sinks=False)
         metrics.tick(training=False)
         while step < steps and metrics.alive() and not stop.due(step):
             size = stream.seek(step)
@@ -115,15 +115,15 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             epoch = step / stream.steps_per_epoch
             if due(config.log.every, step, steps):
                 lrs = [learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
-                log.rows(metrics.train_rows(step, epoch, lrs))
+                log.write(metrics.train_rows(step, epoch, lrs))
             if due(config.eval.every, step, steps):
                 metrics.tick(training=True)
-                log.rows(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval.batch_size, runtime)))
+                log.write(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval.batch_size, runtime)))
                 if config.checkpoint.keep_best:
                     checkpointer.save_best()
                 metrics.tick(training=False)
             if due(config.eval.every, step, steps) or step == steps // 2:
-                log.rows(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
+                log.write(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
                 checkpointer.save(step)
 
@@ -134,7 +134,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             transformer_metrics, poses = final_transformer_metrics(
                 model, stream, step, config.eval.batch_size, runtime, metrics.failed
             )
-            log.rows(poses, sinks=False)
+            log.write(poses, sinks=False)
             facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
             facts |= {"mode": runtime.mode, "world_size": runtime.processes}
             results: list[Row] = []

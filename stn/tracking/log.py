@@ -52,13 +52,13 @@ class Log:
                 warn(f"{name} is off: {type(error).__name__}: {error}")
                 self.sinks.remove(entry)
 
-    def rows(self, rows: Sequence[Row | None], sinks: bool = True) -> None:
+    def write(self, rows: Sequence[Row | None], sinks: bool = True) -> None:
         """Into the record, and to whoever listens."""
         parts = [(run, part) for run, part in self._split(rows) if part]
         for run, part in parts:
             run.add_metrics(part)
         if parts and sinks:
-            self._each(lambda sink, own: sink.rows(own) if own else None, parts)
+            self._each(lambda sink, own: sink.write(own) if own else None, parts)
 
     def close(self, results: Sequence[Row]) -> None:
         self._each(lambda sink, own: sink.close(own), self._split(results))

@@ -19,7 +19,7 @@ PLAIN_EVERY_S = 10.0
 
 
 class Sink(Protocol):
-    def rows(self, rows: list[Row]) -> None: ...
+    def write(self, rows: list[Row]) -> None: ...
 
     def close(self, results: list[Row]) -> None: ...
 
@@ -36,7 +36,7 @@ class ConsoleSink:
             self.task = self.bar.add_task(self.label, total=steps, completed=start, epoch=0.0, text="")
             self.bar.start()
 
-    def rows(self, rows: list[Row]) -> None:
+    def write(self, rows: list[Row]) -> None:
         row = rows[0]
         shared = [key for key in row if all(isinstance(r.get(key), float) for r in rows)]
         mean = {key: sum(r[key] for r in rows) / len(rows) for key in shared}
@@ -66,7 +66,7 @@ class TensorBoardSink:
 
         self.writers = {s: SummaryWriter(str(run.path / f"tensorboard/seed-{s}"), purge_step=start) for s in seeds}
 
-    def rows(self, rows: list[Row]) -> None:
+    def write(self, rows: list[Row]) -> None:
         for row in rows:
             for key, value in row.items():
                 if isinstance(value, float):
@@ -96,7 +96,7 @@ class WandbSink:
                 try:
                     self.runs[seed] = SeedRun(wandb, config, sig, seed, attempt, str(run.path))
                     if attempt == "online":  # what a kill, or a time without network, kept from the server
-                        self.rows([row for row in record if row.get("seed") == seed])
+                        self.write([row for row in record if row.get("seed") == seed])
                     break
                 except wandb.Error as error:
                     if attempt == "offline":
@@ -110,10 +110,10 @@ class WandbSink:
             wish = os.environ.get("WANDB_MODE", "") or ("online" if logged_in(wandb) else "offline")
         return "offline" if wish == "online" and WandbSink.unreachable else wish
 
-    def rows(self, rows: list[Row]) -> None:
+    def write(self, rows: list[Row]) -> None:
         for row in rows:
             if row["seed"] in self.runs:
-                self.runs[row["seed"]].rows([row])
+                self.runs[row["seed"]].send([row])
 
     def close(self, results: list[Row]) -> None:
         rows = {row["seed"]: row for row in results}

@@ -129,7 +129,7 @@ class SeedRun:
         """The first position that the server does not have. It is W&B's own step, of the last row of
         the history: the summary is sent beside the history, and may be ahead of it or behind."""
 
-    def rows(self, rows: list[Row]) -> int:
+    def send(self, rows: list[Row]) -> int:
         """Send what is new; how many that were."""
         new = [row for row in rows if row["kind"] in KINDS and position(row) >= self.next]
         for row in new:
