@@ -155,7 +155,7 @@ def test_live_and_upload_continue_each_other(server: WandbServer, tmp_path: Path
     run.metrics.write_text("")
     run.add_metrics(rows_of(0, 300))
     second = WandbSink(run, fields, "abc", [0], print)
-    second.rows(rows_of(0, 350, first=300))
+    second.write(rows_of(0, 350, first=300))
     second.close([])
     assert history(server, 0) == whole(350), "what the server had lost comes from the record"
 
