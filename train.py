@@ -101,7 +101,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
     model.train()
     with Log(trials, step, runtime.writes) as log:
         if step == 0:
-            log.rows(transform_snapshots(model, stream, 0), sinks=False)
+            log.write(transform_snapshots(model, stream, 0), sinks=False)
         metrics.tick(training=False)
         while step < steps and metrics.alive() and not stop.due(step):
             size = stream.seek(step)
@@ -112,15 +112,15 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             epoch = step / stream.steps_per_epoch
             if due(config.log.every, step, steps):
                 lrs = [learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
-                log.rows(metrics.train_rows(step, epoch, lrs))
+                log.write(metrics.train_rows(step, epoch, lrs))
             if due(config.eval.every, step, steps):
                 metrics.tick(training=True)
-                log.rows(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval.batch_size, runtime)))
+                log.write(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval.batch_size, runtime)))
                 if config.checkpoint.keep_best:
                     checkpointer.save_best()
                 metrics.tick(training=False)
             if due(config.eval.every, step, steps) or step == steps // 2:
-                log.rows(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
+                log.write(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
                 checkpointer.save(step)
 
@@ -131,7 +131,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             transformer_metrics, poses = final_transformer_metrics(
                 model, stream, step, config.eval.batch_size, runtime, metrics.failed
             )
-            log.rows(poses, sinks=False)
+            log.write(poses, sinks=False)
             facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
             facts |= {"mode": runtime.mode, "world_size": runtime.processes}
             results = []
@@ -140,7 +140,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
                 row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
                 results.append(row | metrics.result(s) | transformer_metrics[s])
                 if runtime.writes and trial.run.may_write():
-                    checkpoints.save_final(trial.run, trial.seed, weights)
+                    checkpoints.save_weights(trial.run, trial.seed, "final", weights)
                     trial.run.add_result(results[-1])
             log.close(results)
     runtime.accelerator.free_memory()
@@ -175,7 +175,7 @@ def main() -> int:
     except ValueError as error:
         fail(error, everywhere=True)
     trials = build_trials(configs, *runtime.share)
-    stop_requests = [group[0].run.leave for group in group_by_run(trials)]
+    stop_requests = [group[0].run.stop_reason for group in group_by_run(trials)]
     stop = Stop(stop_requests, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
     stop.listen()
     try:

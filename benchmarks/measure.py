@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that stn i
 
 from launch.train import ROOT
 from stn.config.command_line import fail
-from stn.runs.process import cores
-from stn.runs.provenance import commit
+from stn.runs.process import commit, cores
 
 CORES = cores()
 DISTURBED = 0.1

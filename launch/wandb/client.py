@@ -67,7 +67,7 @@ class Server:
         """Send what the server lacks of a seed and return the number of rows; an unfinished seed's run stays open."""
         finish = {"x_update_finish_state": seed.result is not None}
         run = SeedRun(self.wandb, seed.config, seed.sig, seed.seed, "online", self.folder, **UPLOAD, **finish)
-        sent = run.rows(seed.rows)
+        sent = run.send(seed.rows)
         run.finish(seed.result)
         return sent
 

@@ -40,7 +40,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
     facts = {"finished": len(rows) - len(failed), "failed": failed}
     if stopped and len(rows) < len(group):
         run.write_end("stopped", reason=stopped, **facts)
-        run.unlock()
+        run.lease.release()
         return
     if trained or run.read_status().get("state") == "running":
         checkpoints.drop_temporary_files(run, has_lease=trained)  # left by a kill after the last row
@@ -54,7 +54,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
     else:
         seeds = format_seeds([trial.seed for trial in group])
         say(f"finished before: nothing to do for seeds {seeds} of {config.log.name} ({sig})")
-    run.unlock()
+    run.lease.release()
 
 
 def record_failure(trials: list[Trial], error: Exception) -> NoReturn:

@@ -8,7 +8,7 @@
         status.json      running, stopped, finished or failed
         checkpoints/     seed-<n>/step-<n>.safetensors while it runs, seed-<n>/final.safetensors
         pictures/        PNGs, drawn at the end
-        stop             create it, and the run saves and leaves
+        stop             create it, and the run saves and exits
 
 A file is written under a temporary name, flushed and renamed; metrics.jsonl alone grows in place, and is
 cut back to the checkpoint on a resume. A result is published under a name that can be created only once
@@ -20,7 +20,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -69,14 +69,7 @@ class RunDir:
 
     # ---- who writes
 
-    def lock(self, tell: Callable[[str], None], patience_s: float = 30.0) -> None:
-        """Take the lease; a second copy of a command waits ``patience_s`` for the first to exit."""
-        self.lease.take(tell, patience_s)
-
-    def unlock(self) -> None:
-        self.lease.release()
-
-    def leave(self) -> str | None:
+    def stop_reason(self) -> str | None:
         """Return why training here should stop, if it should."""
         return self.lease.lost or ("stop file" if self.stop.exists() else None)
 
@@ -94,34 +87,35 @@ class RunDir:
                 rows[int(path.name)] = row
         return rows
 
+    def _blocks(self) -> list["RunDir"]:
+        return [RunDir(path) for path in sorted(self.path.parent.glob("*")) if path.is_dir()]
+
     def finished(self) -> dict[int, Row]:
         """Return the result rows by seed, of all blocks of the experiment."""
-        blocks = sorted(path for path in self.path.parent.glob("*") if path.is_dir())
-        return {seed: row for path in reversed(blocks) for seed, row in RunDir(path).rows().items()}
+        return {seed: row for run in reversed(self._blocks()) for seed, row in run.rows().items()}
+
+    def _holders(self, seed: int) -> list["RunDir"]:
+        """Return the other blocks that have a row of this seed; any block may if its name is a hash."""
+        others = [run for run in self._blocks() if run.path.name != self.path.name]
+        return [run for run in others if (run.seeds is None or seed in run.seeds) and seed in run.rows()]
 
     def add_result(self, row: Row) -> None:
         """Publish a row; if another block of the experiment has one for this seed, that one stays."""
-        seed, others = row["seed"], self._overlapping(row["seed"])
-        if not self.may_write() or any(seed in other.rows() for other in others):
-            return
-        self.path.mkdir(parents=True, exist_ok=True)
-        publish(self.published / str(seed), json.dumps(row, allow_nan=False) + "\n", scratch=self.path)
-        self.mend_results()
-        self.settle({seed})
+        seed = row["seed"]
+        if self.may_write() and not self._holders(seed):
+            publish(self.published / str(seed), _lines([row]))
+            self.mend_results()
+            self.settle({seed})
 
     def settle(self, seeds: set[int]) -> None:
         """Keep one row per seed. Two blocks that publish at once both check afterwards, so at least one sees both."""
         for seed in seeds & set(self.rows()):
-            also = [other for other in self._overlapping(seed) if seed in other.rows()]
-            for later in sorted([self, *also], key=lambda run: run.path)[1:]:
+            for later in sorted([self, *self._holders(seed)], key=lambda run: run.path)[1:]:
                 later.forget({seed})
 
     def mend_results(self) -> None:
         """Write published rows into results.jsonl; repeat if another process overwrote it with older rows."""
-        while True:
-            rows = self.rows()
-            if len(rows) == len(read_rows(self.results)):
-                return
+        while len(rows := self.rows()) != len(read_rows(self.results)):
             write_atomic(self.results, _lines([rows[seed] for seed in sorted(rows)]))
 
     def forget(self, seeds: set[int]) -> None:
@@ -131,19 +125,13 @@ class RunDir:
         write_atomic(self.results, _lines([row for row in read_rows(self.results) if row.get("seed") not in seeds]))
         self.mend_results()
 
-    def _overlapping(self, seed: int) -> list["RunDir"]:
-        """Return other blocks of the experiment that may hold a seed: it is in their name, or the name is a hash."""
-        blocks = [path for path in self.path.parent.glob("*") if path.is_dir() and path.name != self.path.name]
-        return [run for run in map(RunDir, blocks) if run.seeds is None or seed in run.seeds]
-
     # ---- metrics and status
 
     def add_metrics(self, rows: list[Row]) -> None:
         """Append rows to metrics.jsonl, unless the lease is known to be lost."""
-        if self.lease.lost:
-            return
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(_lines(rows))
+        if not self.lease.lost:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(_lines(rows))
 
     def sync_metrics(self) -> None:
         """fsync metrics.jsonl: rows that a checkpoint relies on must survive a crash."""
@@ -152,15 +140,14 @@ class RunDir:
 
     def cut_metrics(self, seeds: list[int], step: int) -> None:
         """Delete what these seeds logged after a step, before it is trained again."""
-        rows = read_rows(self.metrics)
-        kept = [r for r in rows if r.get("seed") not in seeds or r.get("step", 0) <= step]
+        kept = [r for r in read_rows(self.metrics) if r.get("seed") not in seeds or r.get("step", 0) <= step]
         write_atomic(self.metrics, _lines(kept))
 
     def write_status(self, state: str, **more: Any) -> None:
-        if not self.may_write():
-            return
-        status = {"state": state, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **more}
-        write_atomic(self.status, json.dumps(status, indent=1) + "\n")
+        """Write status.json, unless the lease is lost."""
+        if self.may_write():
+            status = {"state": state, "time": time.time(), "host": socket.gethostname(), "pid": os.getpid(), **more}
+            write_atomic(self.status, json.dumps(status, indent=1) + "\n")
 
     def write_end(self, state: str, **more: Any) -> None:
         """Write a final or stopped state, keeping the progress in the status."""
@@ -173,11 +160,11 @@ class RunDir:
 
 def find_runs(paths: Iterable[str]) -> list[RunDir]:
     """Return the run directories among and below these paths."""
-    found: dict[Path, RunDir] = {}
+    runs: dict[str, RunDir] = {}
     for path in paths:
-        for folder, below, files in os.walk(Path(path).resolve()):
+        for folder, subfolders, files in os.walk(Path(path).resolve()):
             if "config.yaml" in files:
-                below.clear()  # W&B and exports keep files of that name deeper down
-                found[Path(folder)] = RunDir(folder)
-            below.sort()
-    return list(found.values())
+                subfolders.clear()  # W&B and exports keep files of that name deeper down
+                runs[folder] = RunDir(folder)
+            subfolders.sort()
+    return list(runs.values())

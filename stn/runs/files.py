@@ -5,78 +5,65 @@ import json
 import os
 import socket
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
-def sync_folder(folder: Path) -> None:
-    """fsync the directory so that new or renamed entries survive a crash."""
-    handle = os.open(folder, os.O_RDONLY)
+@contextmanager
+def _temporary_file(path: Path, content: bytes | str) -> Iterator[Path]:
+    """Yield a complete file beside ``path``, under a name that nobody reads; afterwards make its new name durable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        os.fsync(handle)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk reports none
+        raise
     finally:
-        os.close(handle)
-
-
-def write_file(path: Path, content: bytes | str) -> None:
-    """Write and fsync a file, under a name that nobody reads yet."""
-    with path.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
+        temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # new and renamed entries survive a crash
+    finally:
+        os.close(folder)
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Replace a file atomically: readers see the old content or the new one, whatever is killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}.tmp")
-    try:
-        write_file(temporary, content)
+    with _temporary_file(path, content) as temporary:
         temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # a full disk reports none
-        raise
-    sync_folder(path.parent)
 
 
-def publish(path: Path, content: str, scratch: Path) -> bool:
+def publish(path: Path, content: str) -> bool:
     """Create a complete file under a new name; return False if another process was first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = scratch / f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp"
-    try:
-        write_file(temporary, content)
+    with _temporary_file(path, content) as temporary:
         with suppress(FileExistsError):
             os.link(temporary, path)
         # Not the result of link: over NFS the reply to a link that succeeded may be lost, and the request repeated.
-        mine = temporary.stat().st_nlink == 2
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    return mine
+        return temporary.stat().st_nlink == 2
 
 
 def read_text(path: Path) -> str:
-    """Return a file's text, "" if there is none; over NFS it may be replaced between open and read: retry once."""
-    for last in (False, True):
+    """Return a file's text, "" if there is none."""
+    with suppress(FileNotFoundError):
         try:
             return path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return ""
         except OSError as error:
-            if last or error.errno != errno.ESTALE:
+            if error.errno != errno.ESTALE:
                 raise
-    raise AssertionError
+        return path.read_text(encoding="utf-8", errors="replace")  # over NFS it was replaced between open and read
+    return ""
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, {} if it is missing or damaged."""
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return next(iter(parse_rows([read_text(path)])), {})
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -84,14 +71,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return parse_rows(read_text(path).splitlines())
 
 
-def parse_rows(lines: list[str]) -> list[dict[str, Any]]:
-    """Return the JSON objects among these lines."""
+def parse_rows(texts: list[str]) -> list[dict[str, Any]]:
+    """Return the objects among these JSON texts."""
     rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
+    for text in texts:
+        with suppress(ValueError, RecursionError):
+            rows.append(json.loads(text))
+    return [row for row in rows if isinstance(row, dict)]

@@ -25,18 +25,15 @@ from stn.runs.files import publish, read_json, write_atomic
 
 LEASE_S = float(os.environ.get("STN_LEASE_S", "120"))
 """Seconds without an observed heartbeat after which a waiter may take over."""
-
-
 UNKNOWN: dict[str, Any] = {"place": ["unknown"], "pid": 0, "since": 0.0, "job": None, "restart": 0, "released": False}
-NOBODY = UNKNOWN | {"released": True}
 
 
-def _myself() -> dict[str, Any]:
+def _this_process() -> dict[str, Any]:
     """Return where this process runs, and as which start of which Slurm job."""
     place = [socket.gethostname()]
-    for file in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
-        with suppress(OSError):
-            place.append(str(Path(file).readlink()) if file.endswith("pid") else Path(file).read_text().strip())
+    with suppress(OSError):
+        place.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        place.append(str(Path("/proc/self/ns/pid").readlink()))
     return {
         "place": place,
         "pid": os.getpid(),
@@ -48,7 +45,7 @@ def _myself() -> dict[str, Any]:
 
 def _lives_here(holder: dict[str, Any]) -> bool | None:
     """Whether the holder is alive, if it runs on this machine; None for another machine or container."""
-    if holder["place"] != _myself()["place"]:
+    if holder["place"] != _this_process()["place"]:
         return None
     try:
         process = psutil.Process(holder["pid"])
@@ -60,11 +57,9 @@ def _lives_here(holder: dict[str, Any]) -> bool | None:
 
 def _is_over(holder: dict[str, Any]) -> bool:
     """Whether the holder is known to be gone, or we are a later start of its own Slurm job."""
-    if holder["released"]:
-        return True
-    me = _myself()
+    me = _this_process()
     replaced = me["job"] is not None and holder["job"] == me["job"] and holder["restart"] < me["restart"]
-    return replaced or _lives_here(holder) is False
+    return holder["released"] or replaced or _lives_here(holder) is False
 
 
 class Lease:
@@ -74,17 +69,21 @@ class Lease:
         self.folder, self.token = folder, 0
         self.lost: str | None = None
         """Why this process no longer holds the lease, if it knows."""
-        self._beat, self._beaten, self._done = 0, 0.0, threading.Event()
+        self._beat, self._renewed, self._released = 0, 0.0, threading.Event()
         self._writing = threading.Lock()
         """Keeps a heartbeat from overwriting the release."""
 
+    def _file(self, token: int) -> Path:
+        return self.folder / str(token)
+
+    def _tokens(self) -> list[int]:
+        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
+
     def newest(self) -> tuple[int, dict[str, Any]]:
         """Return the highest number and what its holder wrote last; 0 if there never was one."""
-        tokens = [int(p.name) for p in self.folder.glob("*") if p.name.isdigit()]
-        if not tokens:
-            return 0, NOBODY
-        # Empty if corrupt or superseded while reading.
-        return max(tokens), UNKNOWN | read_json(self.folder / str(max(tokens)))
+        token = max(self._tokens(), default=0)
+        # The file is empty if it is corrupt, or if the number was superseded while we read.
+        return token, UNKNOWN | (read_json(self._file(token)) if token else {"released": True})
 
     def is_live(self) -> bool:
         """Whether the holder seems alive: by its process on this machine, else by the age of its last heartbeat."""
@@ -93,10 +92,10 @@ class Lease:
             return False
         here = _lives_here(holder)
         with suppress(FileNotFoundError):
-            return time.time() - (self.folder / str(token)).stat().st_mtime < 2 * LEASE_S if here is None else here
+            return time.time() - self._file(token).stat().st_mtime < 2 * LEASE_S if here is None else here
         return True
 
-    def take(self, tell: Callable[[str], None], patience_s: float) -> None:
+    def take(self, tell: Callable[[str], None], patience_s: float = 30.0) -> None:
         """Take the lease; wait for a holder that exits or is dead, OSError if it is alive after ``patience_s``."""
         start = changed = time.monotonic()
         before: dict[str, Any] | None = None
@@ -115,25 +114,24 @@ class Lease:
             if (alive or _lives_here(holder)) and now - start > patience_s:
                 raise OSError(busy)
             if not told:
-                tell(f"{busy}; waiting for it to leave")
+                tell(f"{busy}; waiting for it to exit")
             told = True
             time.sleep(0.2)
 
-    def _text(self, **more: Any) -> str:
-        return json.dumps(_myself() | {"beat": self._beat, "released": False} | more) + "\n"
+    def _text(self, released: bool = False) -> str:
+        return json.dumps(_this_process() | {"beat": self._beat, "released": released}) + "\n"
 
     def _enter(self, token: int) -> bool:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not publish(self.folder / str(token), self._text(), self.folder):
+        if not publish(self._file(token), self._text()):
             return False
-        if self.newest()[0] != token:  # it was taken, released and taken again while we slept
-            (self.folder / str(token)).unlink(missing_ok=True)
+        *older, newest = self._tokens() or [0]
+        if newest != token:  # it was taken, released and taken again while we slept
+            self._file(token).unlink(missing_ok=True)
             return False
-        self.token, self._beaten = token, time.monotonic()
-        for older in self.folder.glob("*"):
-            if older.name.isdigit() and int(older.name) < token:
-                older.unlink(missing_ok=True)
-        threading.Thread(target=self._keep, name=f"claim {self.folder}", daemon=True).start()
+        self.token, self._renewed = token, time.monotonic()
+        for number in older:
+            self._file(number).unlink(missing_ok=True)
+        threading.Thread(target=self._keep, name=f"lease {self.folder}", daemon=True).start()
         atexit.register(self.release)
         return True
 
@@ -144,24 +142,25 @@ class Lease:
         return not self.lost
 
     def _keep(self) -> None:
-        while not self._done.wait(LEASE_S / 6):
-            try:
-                with self._writing:
-                    if self._done.is_set() or not self.held():
-                        return
+        while not self._released.wait(LEASE_S / 6) and not self.lost:
+            self._renew()
+
+    def _renew(self) -> None:
+        try:
+            with self._writing:
+                if not self._released.is_set() and self.held():
                     self._beat += 1
-                    write_atomic(self.folder / str(self.token), self._text())
-                    self._beaten = time.monotonic()
-            except OSError:
-                if time.monotonic() - self._beaten > LEASE_S:
-                    self.lost = "its claim could not be renewed"  # others may take over
-                    return
+                    write_atomic(self._file(self.token), self._text())
+                    self._renewed = time.monotonic()
+        except OSError:
+            if time.monotonic() - self._renewed > LEASE_S:
+                self.lost = "its lease could not be renewed"  # others may take over
 
     def release(self) -> None:
         """Release the lease, so that the next process need not wait."""
-        self._done.set()
+        self._released.set()
         atexit.unregister(self.release)
         with suppress(OSError), self._writing:
             if self.token and self.held():
-                write_atomic(self.folder / str(self.token), self._text(released=True))
+                write_atomic(self._file(self.token), self._text(released=True))
         self.token = 0

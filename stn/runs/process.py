@@ -1,9 +1,18 @@
-"""This process on its machine: the cores it may use, and the parent it must not outlive."""
+"""This process: the cores it may use, the parent that it must not outlive, and what env.json records of it."""
 
 import ctypes
+import json
 import os
+import platform
 import signal
+import socket
+import subprocess
 import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "safetensors", "pydantic", "tyro", "wandb")
 
 
 def cores() -> int:
@@ -21,11 +30,27 @@ def follow_parent(parent: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def follow_launcher() -> None:
-    """Get SIGTERM when accelerate's launcher dies (Linux).
+def commit() -> dict[str, Any]:
+    """Return the commit of this code, and whether the working tree has changes; None where git cannot tell."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    text = done.stdout.decode().strip()
+    return {"commit": text.removesuffix("-dirty"), "dirty": text.endswith("-dirty")}
 
-    The launcher does not forward signals to a single process, which would go on training unseen, next to the
-    copy that the user starts again.
-    """
-    if "ACCELERATE_MIXED_PRECISION" in os.environ:
-        follow_parent(os.getppid())
+
+def environment_json(**more: Any) -> str:
+    """Return the contents of env.json."""
+    facts = {
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in PACKAGES},
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        **commit(),
+        "command": sys.argv,
+        "folder": str(Path.cwd()),
+        "slurm": {k: v for k, v in os.environ.items() if k.startswith("SLURM_JOB_ID") or k.startswith("SLURM_ARRAY")},
+    }
+    return json.dumps(facts | more, indent=1) + "\n"

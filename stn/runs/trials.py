@@ -3,7 +3,9 @@
 Experiments that differ only in learning rate or weight decay share blocks.
 """
 
+import math
 from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from stn.config.resolve import signature
@@ -38,11 +40,10 @@ class Trial(NamedTuple):
 def build_trials(configs: list[Config], process: int = 0, processes: int = 1) -> list[Trial]:
     """Return every experiment with every seed, in the contiguous share of one process."""
     pairs = [(config, seed) for config in configs for seed in parse_seeds(config.train.seeds)]
-    own = [pairs[i] for i in share(len(pairs), process, processes)]
     trials = []
-    for config in configs:
-        sig, seeds = signature(config), [seed for one, seed in own if one is config]
+    for config, group in groupby([pairs[i] for i in share(len(pairs), process, processes)], key=itemgetter(0)):
         assert config.log.name is not None
+        sig, seeds = signature(config), [seed for _, seed in group]
         run = RunDir.of(config.log.runs, config.log.name, sig, seeds)
         trials += [Trial(config, sig, seed, run) for seed in seeds]
     return trials
@@ -57,17 +58,16 @@ def blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[T
     """Cut trials into blocks of equal size, at most ``most``; only seeds that share a saved step resume together."""
     groups: list[tuple[set[int], list[Trial]]] = []
     for trial, steps in zip(trials, saved, strict=True):
-        for common, members in groups:
-            if common & (steps or {0}):
-                common &= steps or {0}
-                members.append(trial)
-                break
-        else:
-            groups.append((set(steps or {0}), [trial]))
+        steps = steps or {0}
+        common, members = next((group for group in groups if group[0] & steps), (set(steps), []))
+        if not members:
+            groups.append((common, members))
+        common &= steps
+        members.append(trial)
     cut = []
     for _, members in groups:
-        n = -(-len(members) // most)
-        cut += [[members[i] for i in share(len(members), k, n)] for k in range(n)]
+        parts = math.ceil(len(members) / most)
+        cut += [[members[i] for i in share(len(members), part, parts)] for part in range(parts)]
     return cut
 
 

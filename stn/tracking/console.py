@@ -7,14 +7,12 @@ from rich.console import Console
 
 from stn.config.command_line import is_main_process
 
-_free = sys.stdout.isatty() or "COLUMNS" in os.environ
-
-
-console = Console(quiet=not is_main_process(), width=None if _free else 160)  # rich takes 80 for a file's width
+_knows_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+console = Console(quiet=not is_main_process(), width=None if _knows_width else 160)  # rich takes 80 for a file's width
 
 
 def say(text: str) -> None:
-    """One line from one process."""
+    """Print a line, from the main process only."""
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 

@@ -20,9 +20,8 @@ class Log:
         self.groups = group_by_run(trials) if writes else []
         self.sinks: list[tuple[str, Sink, RunDir | None]] = []
         if writes and is_main_process():
-            self._open(
-                "console", lambda: ConsoleSink(console, block_label(trials), trials[0].config.train.steps, start)
-            )
+            label, steps = block_label(trials), trials[0].config.train.steps
+            self._open("console", partial(ConsoleSink, console, label, steps, start))
         for group in self.groups:
             (config, sig, _, run), seeds = group[0], [trial.seed for trial in group]
             if config.log.tensorboard:
@@ -36,32 +35,33 @@ class Log:
         except Exception as error:  # whatever a sink dies of, the run lives
             warn(f"{name} is off: {type(error).__name__}: {error}")
 
-    def _split(self, rows: Sequence[Row | None]) -> list[tuple[RunDir, list[Row]]]:
-        """The rows of each run directory, without those of failed seeds."""
+    def _by_run(self, rows: Sequence[Row | None]) -> list[tuple[RunDir, list[Row]]]:
+        """Return the rows of each run directory, without those of failed seeds."""
         left = iter(rows)
         return [(g[0].run, [row for _, row in zip(g, left, strict=False) if row]) for g in self.groups]
 
-    def _each(self, act: Callable[[Sink, list[Row]], None], parts: list[tuple[RunDir, list[Row]]]) -> None:
-        """Each sink hears of its own run directory; the console of all."""
+    def _call(self, act: Callable[[Sink, list[Row]], None], parts: list[tuple[RunDir, list[Row]]]) -> None:
+        """Call every sink with the rows of its run directory, the console with all; drop a sink that fails."""
         for entry in list(self.sinks):
-            name, sink, own = entry
-            rows = [row for run, part in parts for row in part if own in (None, run)]
+            name, sink, sinks_run = entry
             try:
-                act(sink, rows)
+                act(sink, [row for run, part in parts for row in part if sinks_run in (None, run)])
             except Exception as error:  # as above
                 warn(f"{name} is off: {type(error).__name__}: {error}")
                 self.sinks.remove(entry)
 
-    def rows(self, rows: Sequence[Row | None], sinks: bool = True) -> None:
-        """Into the record, and to whoever listens."""
-        parts = [(run, part) for run, part in self._split(rows) if part]
+    def write(self, rows: Sequence[Row | None], sinks: bool = True) -> None:
+        """Append rows to the metrics.jsonl of their runs, and pass them to the sinks."""
+        parts = self._by_run(rows)
         for run, part in parts:
-            run.add_metrics(part)
-        if parts and sinks:
-            self._each(lambda sink, own: sink.rows(own) if own else None, parts)
+            if part:
+                run.add_metrics(part)
+        if sinks:
+            self._call(lambda sink, part: sink.write(part) if part else None, parts)
 
     def close(self, results: Sequence[Row]) -> None:
-        self._each(lambda sink, own: sink.close(own), self._split(results))
+        """Close every sink with the results of its seeds, as far as there are any."""
+        self._call(lambda sink, part: sink.close(part), self._by_run(results))
         self.sinks = []
 
     def __enter__(self) -> "Log":

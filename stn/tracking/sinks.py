@@ -1,11 +1,12 @@
-"""Who hears of a run besides metrics.jsonl: console, TensorBoard, Weights & Biases.
+"""What is told of a run besides metrics.jsonl: console, TensorBoard, Weights & Biases.
 
 A sink may fail without harming the run.
 """
 
 import os
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -19,7 +20,7 @@ PLAIN_EVERY_S = 10.0
 
 
 class Sink(Protocol):
-    def rows(self, rows: list[Row]) -> None: ...
+    def write(self, rows: list[Row]) -> None: ...
 
     def close(self, results: list[Row]) -> None: ...
 
@@ -28,34 +29,30 @@ class ConsoleSink:
     """One progress bar on a terminal, plain lines elsewhere; means over the seeds."""
 
     def __init__(self, console: Console, label: str, steps: int | None, start: int) -> None:
-        self.console, self.label, self.steps, self.said = console, label, steps, 0.0
-        self.bar: Progress | None = None
-        if console.is_terminal:
-            text = TextColumn("{task.description} epoch {task.fields[epoch]:.1f} {task.fields[text]}", markup=False)
-            self.bar = Progress(text, BarColumn(), TimeRemainingColumn(), console=console)
-            self.task = self.bar.add_task(self.label, total=steps, completed=start, epoch=0.0, text="")
-            self.bar.start()
+        self.console, self.label, self.steps, self.last_line = console, label, steps, 0.0
+        text = TextColumn("{task.description} epoch {task.fields[epoch]:.1f} {task.fields[text]}", markup=False)
+        self.bar = Progress(text, BarColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+        self.task = self.bar.add_task(label, total=steps, completed=start, epoch=0.0, text="")
+        self.bar.start()
 
-    def rows(self, rows: list[Row]) -> None:
+    def write(self, rows: list[Row]) -> None:
         row = rows[0]
         shared = [key for key in row if all(isinstance(r.get(key), float) for r in rows)]
         mean = {key: sum(r[key] for r in rows) / len(rows) for key in shared}
         if row["kind"] == "train":
             text = f"loss {mean['loss']:.4f}  acc {mean['acc']:.2%}  {row['images_per_s']:,.0f} images/s"
+            self.bar.update(self.task, completed=row["step"], epoch=row["epoch"], text=text)
         else:
             split = "val" if "val_acc" in row else "test"
             text = f"{split} acc {mean[f'{split}_acc']:.2%}  {split} loss {mean[f'{split}_loss']:.4f}"
-        if self.bar is not None:
-            if row["kind"] == "train":
-                self.bar.update(self.task, completed=row["step"], epoch=row["epoch"], text=text)
-        elif row["kind"] == "eval" or time.monotonic() - self.said > PLAIN_EVERY_S:
-            self.said = time.monotonic()
+        due = row["kind"] == "eval" or time.monotonic() - self.last_line > PLAIN_EVERY_S
+        if due and not self.console.is_terminal:
+            self.last_line = time.monotonic()
             line = f"{self.label}  epoch {row['epoch']:.2f}  step {row['step']}/{self.steps}  {text}"
             self.console.print(line, highlight=False, soft_wrap=True)
 
     def close(self, results: list[Row]) -> None:
-        if self.bar is not None:
-            self.bar.stop()
+        self.bar.stop()
 
 
 class TensorBoardSink:
@@ -66,7 +63,7 @@ class TensorBoardSink:
 
         self.writers = {s: SummaryWriter(str(run.path / f"tensorboard/seed-{s}"), purge_step=start) for s in seeds}
 
-    def rows(self, rows: list[Row]) -> None:
+    def write(self, rows: list[Row]) -> None:
         for row in rows:
             for key, value in row.items():
                 if isinstance(value, float):
@@ -78,42 +75,38 @@ class TensorBoardSink:
 
 
 class WandbSink:
-    """One W&B run per seed with a stable id, so that a continued seed continues its run."""
+    """One W&B run per seed with a stable id, so that a resumed seed continues its run."""
 
     unreachable = False
     """Once the server did not answer, this process stays offline."""
 
-    def __init__(self, run: RunDir, config: Config, sig: str, seeds: list[int], say: Any) -> None:
-        import wandb  # imported when it is used: half a second
+    def __init__(self, run: RunDir, config: Config, sig: str, seeds: list[int], warn: Callable[[str], None]) -> None:
+        import wandb  # takes half a second
 
         self.runs: dict[int, SeedRun] = {}
-        mode = self._mode(wandb, config.log.wandb)
+        mode = config.log.wandb
+        if mode == "auto":
+            mode = os.environ.get("WANDB_MODE") or ("online" if logged_in(wandb) else "offline")
         if mode == "disabled":
             return
-        record = read_rows(run.metrics) if mode == "online" else []
+        online = mode == "online" and not WandbSink.unreachable
+        record = read_rows(run.metrics) if online else []
         for seed in seeds:
-            for attempt in dict.fromkeys([mode, "offline"]):
+            if online:
                 try:
-                    self.runs[seed] = SeedRun(wandb, config, sig, seed, attempt, str(run.path))
-                    if attempt == "online":  # what a kill, or a time without network, kept from the server
-                        self.rows([row for row in record if row.get("seed") == seed])
-                    break
+                    self.runs[seed] = SeedRun(wandb, config, sig, seed, "online", str(run.path))
+                    # What a kill, or a time without network, kept from the server.
+                    self.write([row for row in record if row.get("seed") == seed])
+                    continue
                 except wandb.Error as error:
-                    if attempt == "offline":
-                        raise
-                    WandbSink.unreachable, mode = True, "offline"
-                    say(f"W&B is not reachable, logging offline: {str(error).splitlines()[0]}")
+                    online, WandbSink.unreachable = False, True
+                    warn(f"W&B is not reachable, logging offline: {str(error).splitlines()[0]}")
+            self.runs[seed] = SeedRun(wandb, config, sig, seed, "offline", str(run.path))
 
-    @staticmethod
-    def _mode(wandb: Any, wish: str) -> str:
-        if wish == "auto":
-            wish = os.environ.get("WANDB_MODE", "") or ("online" if logged_in(wandb) else "offline")
-        return "offline" if wish == "online" and WandbSink.unreachable else wish
-
-    def rows(self, rows: list[Row]) -> None:
+    def write(self, rows: list[Row]) -> None:
         for row in rows:
             if row["seed"] in self.runs:
-                self.runs[row["seed"]].rows([row])
+                self.runs[row["seed"]].send([row])
 
     def close(self, results: list[Row]) -> None:
         rows = {row["seed"]: row for row in results}

@@ -36,12 +36,14 @@ class Checkpointer:
         if saved and (scaler := self.runtime.accelerator.scaler):  # of fp16
             scaler.load_state_dict(saved[0].header["scaler"])
         if self.runtime.writes:
-            for run, seed in members:
+            keep_best = self.trials[0].config.checkpoint.keep_best
+            for s, (run, seed) in enumerate(members):
                 checkpoints.drop_steps(run, seed, after=step)
-            if self.trials[0].config.checkpoint.keep_best:
-                self.best = {s: checkpoint.best for s, checkpoint in enumerate(saved) if checkpoint.best}
-                for s in range(len(members)):  # best.safetensors may be of a step that is about to be trained again
-                    self._write_best(s)
+                # best.safetensors may be of a step that is about to be trained again.
+                if keep_best and saved and saved[s].best:
+                    self._write_best(s, saved[s].best)
+                elif keep_best and s not in self.metrics.best:  # else it is from before it was switched off and on
+                    checkpoints.drop_best(run, seed)
             for group in group_by_run(self.trials):
                 group[0].run.cut_metrics([trial.seed for trial in group], step or -1)
             self._write_status(step)
@@ -66,15 +68,15 @@ class Checkpointer:
     def save_best(self) -> None:
         """Keep the weights of each seed whose last evaluation is its best so far."""
         for s in self.metrics.improved if self.runtime.writes else []:
-            self.best[s] = {name: tensor.clone() for name, tensor in self.model.weights(s).items()}
-            self._write_best(s)
+            self._write_best(s, {name: tensor.clone() for name, tensor in self.model.weights(s).items()})
 
-    def _write_best(self, s: int) -> None:
-        _, _, seed, run = self.trials[s]
-        accuracy, epoch = self.metrics.best.get(s, (None, None))
+    def _write_best(self, s: int, weights: Tensors) -> None:
+        self.best[s] = weights
+        run, seed, split = self.trials[s].run, self.trials[s].seed, self.metrics.split
         if run.may_write():
-            header = {f"{self.metrics.split}_acc": accuracy, "epoch": epoch, "chosen_on": self.metrics.split}
-            checkpoints.save_best(run, seed, self.best.get(s), header)
+            accuracy, epoch = self.metrics.best[s]
+            header = {f"{split}_acc": accuracy, "epoch": epoch, "chosen_on": split}
+            checkpoints.save_weights(run, seed, "best", weights, header)
 
     def _write_status(self, step: int) -> None:
         for group in group_by_run(self.trials):

@@ -51,10 +51,21 @@ def digest(tensors: Tensors) -> str:
     return sha.hexdigest()
 
 
-def _write(path: Path, tensors: Tensors, header: dict[str, Any]) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    text = json.dumps(header | {"sha256": digest(tensors)})
-    write_atomic(path, save(tensors, metadata={"stn": text}))
+def _file(run: RunDir, seed: int, name: str) -> Path:
+    return run.checkpoints / f"seed-{seed}" / f"{name}.safetensors"
+
+
+def _step_files(run: RunDir, seed: int) -> dict[int, Path]:
+    """Return the checkpoints of a seed by step."""
+    paths = _file(run, seed, "").parent.glob("step-*.safetensors")
+    return {int(path.stem[5:]): path for path in paths if path.stem[5:].isdigit()}
+
+
+def save_weights(run: RunDir, seed: int, name: str, tensors: Tensors, header: dict[str, Any] | None = None) -> None:
+    """Write tensors of a seed as best, final or step-<n>; a header must fit in JSON."""
+    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    text = json.dumps((header or {}) | {"sha256": digest(tensors)})
+    write_atomic(_file(run, seed, name), save(tensors, metadata={"stn": text}))
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -69,22 +80,12 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
     return tensors, header
 
 
-def _folder(run: RunDir, seed: int) -> Path:
-    return run.checkpoints / f"seed-{seed}"
-
-
-def _step_files(run: RunDir, seed: int) -> dict[int, Path]:
-    """Return the checkpoints of a seed by step."""
-    matches = ((re.fullmatch(r"step-(\d+)", p.stem), p) for p in _folder(run, seed).glob("step-*.safetensors"))
-    return {int(match[1]): path for match, path in matches if match}
-
-
 def save_seed(run: RunDir, seed: int, step: int, checkpoint: SeedCheckpoint, keep: int) -> None:
     """Write a checkpoint, then delete the oldest of those up to this step, until ``keep`` are left."""
     parts = checkpoint._asdict()
     header = {"step": step, **parts.pop("header")}
     tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-    _write(_folder(run, seed) / f"step-{step:08d}.safetensors", tensors, header)
+    save_weights(run, seed, f"step-{step:08d}", tensors, header)
     files = _step_files(run, seed)
     for old in sorted(saved for saved in files if saved <= step)[:-keep]:
         files[old].unlink(missing_ok=True)
@@ -92,20 +93,20 @@ def save_seed(run: RunDir, seed: int, step: int, checkpoint: SeedCheckpoint, kee
 
 def _load_step(run: RunDir, seed: int, step: int) -> SeedCheckpoint:
     tensors, header = _read(_step_files(run, seed)[step])
-    parts: dict[str, Tensors] = {"model": {}, "optim": {}, "best": {}}
+    checkpoint = SeedCheckpoint({}, {}, {}, header)
     for full_name, tensor in tensors.items():
         part, _, name = full_name.partition("/")
-        parts[part][name] = tensor
-    return SeedCheckpoint(**parts, header=header)
+        getattr(checkpoint, part)[name] = tensor
+    return checkpoint
 
 
 def saved_steps(run: RunDir, seed: int) -> set[int]:
     """Return the steps that a seed can resume from, without those that were saved for a part of its block only."""
-    status = run.read_status()
+    status, steps = run.read_status(), set(_step_files(run, seed))
     if seed not in parse_seeds(status.get("seeds", str(seed))):  # the status is another block's
-        return set(_step_files(run, seed))
+        return steps
     last_complete = status.get("step", 0 if status.get("state") == "running" else math.inf)
-    return {step for step in _step_files(run, seed) if step <= last_complete}
+    return {step for step in steps if step <= last_complete}
 
 
 def load_newest(members: list[tuple[RunDir, int]]) -> list[SeedCheckpoint]:
@@ -119,21 +120,15 @@ def load_newest(members: list[tuple[RunDir, int]]) -> list[SeedCheckpoint]:
     return []
 
 
-def save_best(run: RunDir, seed: int, model: Tensors | None, header: dict[str, Any]) -> None:
-    """Write the weights of the best evaluation; None: delete those of an earlier run."""
-    path = _folder(run, seed) / "best.safetensors"
-    path.unlink(missing_ok=True) if model is None else _write(path, model, header)
-
-
-def save_final(run: RunDir, seed: int, model: Tensors) -> None:
-    _write(_folder(run, seed) / "final.safetensors", model, {})
-
-
 def load_final(run: RunDir, seed: int) -> Tensors:
-    path = _folder(run, seed) / "final.safetensors"
+    path = _file(run, seed, "final")
     if not path.exists():
         raise ValueError(f"{path} is missing: seed {seed} of {run.path} is not finished; run its command again")
     return _read(path)[0]
+
+
+def drop_best(run: RunDir, seed: int) -> None:
+    _file(run, seed, "best").unlink(missing_ok=True)
 
 
 def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
@@ -145,8 +140,8 @@ def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
 
 def drop_temporary_files(run: RunDir, has_lease: bool = True) -> None:
     """Delete the temporary files of killed processes; without the lease only those known to be nobody's."""
-    for pattern in (".*.tmp", "pictures/.*.tmp", "checkpoints/*/.*.tmp"):
-        for path in run.path.glob(pattern):
+    for folder in (".", ".rows", "pictures", "checkpoints/*"):
+        for path in run.path.glob(f"{folder}/.*.tmp"):
             if has_lease or _writer_is_gone(path):
                 path.unlink(missing_ok=True)
 

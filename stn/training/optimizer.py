@@ -4,6 +4,7 @@ S seed, P all parameters of all seeds.
 """
 
 import math
+from itertools import chain
 from typing import Any
 
 import torch
@@ -35,8 +36,8 @@ class SeedOptimiser(torch.optim.Optimizer):
             decay[name] = [optim.weight_decay * p.requires_grad for optim in optims]
         self._lr, self._decay = self._per_element(lr), self._per_element(decay)
         adamw, momentum = self.optim.name == "adamw", bool(self.optim.momentum)
-        names = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) * momentum
-        self.averages = {name: torch.zeros_like(model.flat) for name in names}
+        averages = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) * momentum
+        self.averages = {name: torch.zeros_like(model.flat) for name in averages}
         """Running averages of the gradients, flat as the parameters, under torch.optim's names."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -49,14 +50,11 @@ class SeedOptimiser(torch.optim.Optimizer):
 
     def _per_element(self, values: dict[str, list[float]]) -> Tensor | float:
         """Spread a value per parameter and seed over the flat parameters; a number where all are equal."""
-        distinct = {value for per_seed in values.values() for value in per_seed}
+        distinct = set(chain.from_iterable(values.values()))
         if len(distinct) == 1:
             return distinct.pop()
-        parts = []
-        for name, p in self.model.stacked.items():
-            value_S1 = torch.tensor(values[name], dtype=p.dtype, device=p.device).unsqueeze(1)
-            parts.append(value_S1.expand(-1, p[0].numel()).flatten())
-        return torch.cat(parts)
+        parameters = self.model.stacked.items()
+        return torch.cat([p.new_tensor(values[name]).repeat_interleave(p[0].numel()) for name, p in parameters])
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -64,7 +62,8 @@ class SeedOptimiser(torch.optim.Optimizer):
         parameters = self.model.stacked.values()
         grad_P = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
         factor = self._schedule.index_select(0, self.clock.view(1)).to(grad_P.dtype)
-        (self._adamw if self.optim.name == "adamw" else self._sgd)(self.model.flat, grad_P, factor)
+        update = self._adamw if self.optim.name == "adamw" else self._sgd
+        update(self.model.flat, grad_P, factor)
 
     def _adamw(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor) -> None:
         (beta1, beta2), step = self.optim.betas, (self.clock + 1).double()
@@ -104,11 +103,11 @@ def learning_rate(optim: Optim, step: int, steps: int) -> float:
         warmup = warmup or round(0.3 * steps)
         if step < warmup:
             return optim.lr * _between(optim.start_factor, 1.0, step / warmup, optim.anneal)
-        return optim.lr * _between(1.0, optim.final_factor, (step - warmup) / max(1, steps - warmup), optim.anneal)
-    if step < warmup:
+    elif step < warmup:
         return optim.lr * (step + 1) / warmup
-    if optim.schedule == "cosine":
-        return optim.lr * _between(1.0, optim.final_factor, (step - warmup) / max(1, steps - warmup), "cosine")
+    if optim.schedule in ("onecycle", "cosine"):
+        anneal = optim.anneal if optim.schedule == "onecycle" else "cosine"
+        return optim.lr * _between(1.0, optim.final_factor, (step - warmup) / max(1, steps - warmup), anneal)
     if optim.schedule == "step":
         return optim.lr * optim.gamma ** (step // max(1, steps_of(optim.step_every)))
     if optim.schedule == "multistep":

@@ -53,7 +53,7 @@ class RunningMetrics:
 
     def find_failed(self) -> None:
         """Mark the seeds whose loss was not finite; every rank comes to the same answer."""
-        for index, step in enumerate(self._gather(self._failed_step_S).amin(0).tolist()):
+        for index, step in enumerate(self.runtime.gather(self._failed_step_S).amin(0).tolist()):
             if step != NEVER:
                 self.failed.setdefault(index, step)
 
@@ -61,14 +61,13 @@ class RunningMetrics:
         """Return each seed's means since the last row; None for a seed that has failed."""
         self.find_failed()
         sums_NS = self.runtime.total(self._sums_NS)
-        means_NS = (sums_NS / sums_NS[2]).tolist()
+        means_SN = (sums_NS / sums_NS[2]).T.tolist()
         self.tick(training=True)
         images_per_s = round(self._images_since_row / max(1e-9, self._train_s_since_row), 1)
         self._sums_NS.zero_()
         self._train_s_since_row, self._images_since_row = 0.0, 0
         rows: list[Row | None] = []
-        for i, seed in enumerate(self.seeds):
-            loss, acc, _, *norm = (means_S[i] for means_S in means_NS)
+        for i, (seed, (loss, acc, _, *norm)) in enumerate(zip(self.seeds, means_SN, strict=True)):
             row = {"kind": "train", "seed": seed, "step": step, "epoch": epoch, "loss": loss, "acc": acc}
             if norm and math.isfinite(norm[0]):  # it is not where fp16 has skipped a step
                 row["grad_norm"] = norm[0]
@@ -79,20 +78,18 @@ class RunningMetrics:
         """Return each seed's scores and update its best; None for a seed that has failed."""
         self.find_failed()
         self.improved = []
-        rows: list[Row | None] = []
-        for i, (seed, score) in enumerate(zip(self.seeds, scores, strict=True)):
+        rows: list[Row | None] = [None] * len(self.seeds)
+        for i, score in enumerate(scores):
             if not math.isfinite(score[f"{self.split}_loss"]):
                 self.failed.setdefault(i, step)
-            if i in self.failed:
-                rows.append(None)
-                continue
-            accuracy = score[f"{self.split}_acc"]
-            if i not in self.best or accuracy > self.best[i][0]:
-                self.best[i] = [accuracy, epoch]
-                self.improved.append(i)
-            self.last[i] = score
-            numbers = {k: v for k, v in score.items() if isinstance(v, float | int)}
-            rows.append({"kind": "eval", "seed": seed, "step": step, "epoch": epoch, **numbers})
+            if i not in self.failed:
+                accuracy = score[f"{self.split}_acc"]
+                if i not in self.best or accuracy > self.best[i][0]:
+                    self.best[i] = [accuracy, epoch]
+                    self.improved.append(i)
+                self.last[i] = score
+                numbers = {k: v for k, v in score.items() if isinstance(v, float | int)}
+                rows[i] = {"kind": "eval", "seed": self.seeds[i], "step": step, "epoch": epoch, **numbers}
         return rows
 
     def tick(self, training: bool) -> None:
@@ -123,12 +120,11 @@ class RunningMetrics:
     def state_dicts(self) -> list[dict[str, Any]]:
         """Return what a checkpoint keeps of each seed; sums rank by rank, so that a resume adds in the same order."""
         self.find_failed()
-        sums_WNS = self._gather(self._sums_NS)
-        block = {"wall_s": self.wall_s, "train_s": self.train_s, "images": self.images}
-        tables = {"best": self.best, "last": self.last, "failed": self.failed}
+        sums_SWN = self.runtime.gather(self._sums_NS).permute(2, 0, 1)
+        cost = {"wall_s": self.wall_s, "train_s": self.train_s, "images": self.images}
         return [
-            {"sums": sums_WNS[:, :, i].tolist()} | {key: table.get(i) for key, table in tables.items()} | block
-            for i in range(len(self.seeds))
+            {"sums": sums, "best": self.best.get(i), "last": self.last.get(i), "failed": self.failed.get(i), **cost}
+            for i, sums in enumerate(sums_SWN.tolist())
         ]
 
     def load_state_dicts(self, states: list[dict[str, Any]]) -> None:
@@ -144,8 +140,3 @@ class RunningMetrics:
                 if state[key] is not None:
                     table[i] = state[key]
             self.wall_s, self.train_s, self.images = (state[k] for k in ("wall_s", "train_s", "images"))
-
-    def _gather(self, tensor: Tensor) -> Tensor:
-        """Return one row per rank that shares these seeds."""
-        row = tensor.unsqueeze(0)
-        return self.runtime.accelerator.gather(row) if self.runtime.world > 1 else row  # type: ignore[return-value]

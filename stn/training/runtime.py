@@ -21,23 +21,17 @@ from torch import Tensor
 
 from stn.config.schema import Config
 from stn.multiseed.model import StackedModel
-from stn.runs.process import cores, follow_launcher
+from stn.runs.process import cores, follow_parent
 
 T = TypeVar("T")
-_ACCELERATE = {"fp32": "no", "fp64": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
-def _processes_asked_for(config: Config) -> str | None:
-    """Return how many processes the configuration or the launcher asks for: a number, "several", or None if unknown."""
-    if asked := config.train.processes or os.environ.get("WORLD_SIZE"):
-        return str(asked)
-    # accelerate launch --cpu --num_processes 2 starts one process only. It sets the address at
-    # which several would meet, unlike the user's shell, and no WORLD_SIZE.
-    if {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys():
-        with suppress(psutil.Error):
-            if "MASTER_ADDR" not in psutil.Process(os.getppid()).environ():
-                return "several"
-    return None
+def _launched_alone() -> bool:
+    """Whether this is the only process of accelerate launch --cpu --num_processes 2, which starts no second one."""
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ:
+        with suppress(psutil.Error):  # the launcher, not the user's shell, has set the address to meet at
+            return "MASTER_ADDR" not in psutil.Process(os.getppid()).environ()
+    return False
 
 
 def _keep_freed_memory() -> None:
@@ -53,18 +47,20 @@ class Runtime:
     """This process among the others: its device, its rank, and the collectives of training."""
 
     def __init__(self, config: Config, trials: int) -> None:
-        follow_launcher()
+        if "ACCELERATE_MIXED_PRECISION" in os.environ:
+            # The launcher does not forward signals to a single process, which would train on unseen when it dies.
+            follow_parent(os.getppid())
         # A process that has trained its own seeds waits for the others at the end.
         world = int(os.environ.get("WORLD_SIZE", "1"))
         shares_seeds = config.train.parallel == "data" or (config.train.parallel == "auto" and trials < world)
         self.accelerator = self._accelerator(config, timedelta(minutes=30) if shares_seeds else timedelta(days=7))
         self.processes, self.process = self.accelerator.num_processes, self.accelerator.process_index
         self.device = self.accelerator.device
-        asked = _processes_asked_for(config)
-        if asked not in (None, str(self.processes)):
+        asked = config.train.processes or os.environ.get("WORLD_SIZE") or ("several" if _launched_alone() else None)
+        if asked and str(asked) != str(self.processes):
             raise ValueError(
-                f"{asked} {'process was' if asked == '1' else 'processes were'} asked for, but {self.processes} trains "
-                "here. On CPUs: accelerate launch --config_file configs/accelerate/cpu2.yaml, without --cpu"
+                f"processes asked for: {asked}, running: {self.processes}. "
+                "On CPUs: accelerate launch --config_file configs/accelerate/cpu2.yaml, without --cpu"
             )
         self.mode = self._mode(config, trials)
         self.rank, self.world = (self.process, self.processes) if self.mode == "data" else (0, 1)
@@ -78,20 +74,17 @@ class Runtime:
 
     @staticmethod
     def _accelerator(config: Config, timeout: timedelta) -> Accelerator:
-        """Build the Accelerator; refuse what the launcher wants otherwise than the configuration."""
+        """Build the Accelerator; refuse a launcher that contradicts the configuration."""
         on_cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
         if config.train.precision == "fp16" and on_cpu:
             raise ValueError("fp16 needs a GPU; use bf16 on a CPU")
-        precision = _ACCELERATE[config.train.precision]
-        launcher_precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if launcher_precision not in ("no", precision):
-            raise ValueError(
-                f"the launcher asks for {launcher_precision}; say --precision {launcher_precision} instead"
-            )
+        precision = config.train.precision if config.train.precision in ("bf16", "fp16") else "no"
+        launchers = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if launchers not in ("no", precision):
+            raise ValueError(f"the launcher asks for {launchers}; say --precision {launchers} instead")
         # DDP reorders its buckets after the first step, and with more than two ranks a resumed run would add in
         # another order than an undisturbed one. Looking for unused parameters keeps the order (seen with 4 gloo ranks).
-        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-        handlers = [InitProcessGroupKwargs(timeout=timeout), ddp]
+        handlers = [InitProcessGroupKwargs(timeout=timeout), DistributedDataParallelKwargs(find_unused_parameters=True)]
         accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
         if accelerator.gradient_accumulation_steps != 1:
             raise ValueError("the launcher asks for gradient accumulation; say --optim.accumulate instead")
@@ -108,12 +101,12 @@ class Runtime:
 
     def _configure_torch(self, config: Config) -> None:
         """Set threads, arithmetic and determinism of this process."""
+        settings = config.train
         local = int(os.environ.get("LOCAL_WORLD_SIZE") or self.processes)
-        torch.set_num_threads(config.train.threads or max(1, cores() // local))
-        torch.backends.cuda.matmul.allow_tf32 = config.train.tf32
-        torch.backends.cudnn.allow_tf32 = config.train.tf32
-        torch.backends.cudnn.benchmark = not config.train.deterministic
-        if config.train.deterministic:
+        torch.set_num_threads(settings.threads or max(1, cores() // local))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
+        torch.backends.cudnn.benchmark = not settings.deterministic
+        if settings.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
         if self.device.type == "cpu":
@@ -139,6 +132,11 @@ class Runtime:
         """Return the sum over the ranks that share these seeds."""
         return self.accelerator.reduce(tensor, "sum") if self.world > 1 else tensor  # type: ignore[return-value]
 
+    def gather(self, tensor: Tensor) -> Tensor:
+        """Return a row per rank that shares these seeds."""
+        row = tensor.unsqueeze(0)
+        return self.accelerator.gather(row) if self.world > 1 else row  # type: ignore[return-value]
+
     def any_rank(self, flag: bool) -> bool:
         """Whether the flag is set on any rank that shares these seeds."""
         return bool(self.total(torch.tensor(int(flag), device=self.device)))
@@ -149,10 +147,10 @@ class Runtime:
 
     def facts(self) -> dict:
         """Return what env.json records of the process."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else platform.processor()
+        cuda = self.device.type == "cuda"
         return {
             "device": str(self.device),
-            "device_name": name,
+            "device_name": torch.cuda.get_device_name(self.device) if cuda else platform.processor(),
             "world_size": self.processes,
             "mode": self.mode,
             "threads": torch.get_num_threads(),

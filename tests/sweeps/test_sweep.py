@@ -202,7 +202,7 @@ def plan(tmp_path: Path) -> Plan:
         add_result(plan, plan.jobs[0], seed, acc)
     add_result(plan, plan.jobs[1], 2)
     add_result(plan, plan.jobs[1], 3, status="failed", reason="loss is nan at step 3")
-    runs[2].lock(tell=print)
+    runs[2].lease.take(print)
     runs[2].write_status("running", seeds="4-5", step=10, steps=20)
     add_result(plan, plan.jobs[2], 4)
     runs[3].write_status("stopped", step=10, steps=20)

@@ -116,7 +116,7 @@ def test_the_upload_says_what_the_live_sink_says(server: WandbServer, tmp_path: 
     run = record(tmp_path, {0: 200}, done=(0,), wandb="online")
     live = WandbSink(RunDir(tmp_path / "live"), config(wandb="online"), "abc", [0], print)
     for row in rows_of(0, 200):
-        live.rows([row])
+        live.write([row])
     live.close([result_of(0)])
     theirs = server.runs.pop("exp-abc-0")
     sync([run], print)
@@ -155,7 +155,7 @@ def test_live_and_upload_continue_each_other(server: WandbServer, tmp_path: Path
     run.metrics.write_text("")
     run.add_metrics(rows_of(0, 300))
     second = WandbSink(run, fields, "abc", [0], print)
-    second.rows(rows_of(0, 350, first=300))
+    second.write(rows_of(0, 350, first=300))
     second.close([])
     assert history(server, 0) == whole(350), "what the server had lost comes from the record"
 

@@ -23,7 +23,8 @@ from stn.runs.trials import build_trials
 from stn.training.checkpoints import digest
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
-from tests.support.trainer import Run, only_run
+from tests.support.trainer import QUIET, Run, assert_close, only_run
+from tests.support.trainer import train as command_line_train
 
 ARCH = Arch(name="cnn", net="tutorial")
 
@@ -47,7 +48,7 @@ class StopAt(Stop):
         return step == self.step
 
 
-def train(runs: Path, *stops: Stop, on: bool = True, **more) -> Run:
+def train(runs: Path, *stops: Stop, on: bool = True, finish: bool = True, **more) -> Run:
     """Train two seeds, interrupted by ``stops``, and return the run directory."""
     import train as script
 
@@ -63,10 +64,10 @@ def train(runs: Path, *stops: Stop, on: bool = True, **more) -> Run:
         )
     )
     trials = build_trials([config])
-    for stop in (*stops, Stop([], None, None)):
+    for stop in (*stops, *[Stop([], None, None)] * finish):
         with contextlib.suppress(KilledError):
             script.train(Runtime(config, len(trials)), stop, trials)
-        trials[0].run.unlock()
+        trials[0].run.lease.release()
     return only_run(runs)
 
 
@@ -120,6 +121,34 @@ def test_a_resumed_run_logs_and_keeps_the_same(whole: Run, tmp_path: Path, stop:
     assert cut.metrics_without_clock() == whole.metrics_without_clock()
     for seed in (3, 4):
         assert digest(load_file(best_files(cut)[seed])) == digest(load_file(best_files(whole)[seed]))
+
+
+def test_best_weights_outlive_a_part_of_the_run_that_does_not_keep_them(tmp_path: Path) -> None:
+    kept = [path.read_bytes() for path in best_files(train(tmp_path, StopAt(7), finish=False)).values()]
+    for on in (False, True):
+        run = train(tmp_path, StopAt(7), on=on, finish=False)
+        assert run.status()["state"] == "stopped"
+        assert [path.read_bytes() for path in best_files(run).values()] == kept
+
+
+@pytest.mark.slow
+def test_two_ranks_log_and_keep_the_same_as_one(tmp_path: Path) -> None:
+    words = ("--arch", "cnn", "--net", "tutorial", "--batch-size", 8, "--lr", 0.02, "--seeds", 4, "--steps", 14,
+             "--precision", "fp64", "--limit-train", 160, "--limit-test", 50, "--eval.every", "2 steps",
+             "--log.every", "3 steps", "--log.grad-norm", "--checkpoint.keep-best", *QUIET)  # fmt: skip
+    runs = []
+    for launcher in (None, "cpu2"):
+        done = command_line_train(*words, launcher=launcher, runs=tmp_path / str(launcher))
+        assert done.returncode == 0, done.stderr
+        runs.append(only_run(tmp_path / str(launcher)))
+    one, two = runs
+    assert [run.results()[4]["world_size"] for run in runs] == [1, 2]
+    assert len(norms(one)) == 5
+    assert norms(two) == pytest.approx(norms(one), rel=1e-9)
+    for key in ("best_test_acc", "best_epoch"):
+        assert two.results()[4][key] == one.results()[4][key]
+    assert two.results()[4]["best_epoch"] < two.results()[4]["epochs"], "the best is never an earlier one"
+    assert_close(load_file(best_files(two)[4]), load_file(best_files(one)[4]))
 
 
 @pytest.mark.slow

@@ -275,14 +275,14 @@ def test_a_network_without_a_transformer_has_curves_only(run: Run, capsys, tmp_p
     """A run of cnn, put together from the other one: its weights and its name."""
     config = load_yaml(run.path / "config.yaml")
     from stn.config.yaml_files import dump_yaml
-    from stn.training.checkpoints import save_final
+    from stn.training.checkpoints import save_weights
 
     plain = config_of("cnn", "mnist_r")
     for name in ("metrics.jsonl", "results.jsonl"):
         shutil.copy(run.path / name, tmp_path)
     (tmp_path / "config.yaml").write_text(dump_yaml(plain.model_copy(update={"log": config.log})))
     model = build_network(plain)
-    save_final(RunDir(tmp_path), 0, model.state_dict())
+    save_weights(RunDir(tmp_path), 0, "final", model.state_dict())
     assert show.main([str(tmp_path)]) == 0
     assert {path.name for path in (tmp_path / "pictures").iterdir()} == {"curves.png", "confusion.png"}
     assert "nothing to warp" in capsys.readouterr().out

@@ -80,7 +80,7 @@ def config(**log_fields) -> Config:
 
 def test_one_wandb_run_per_seed_with_what_grouping_needs(wandb: list[FakeRun], tmp_path: Path) -> None:
     sink = WandbSink(RunDir(tmp_path), config(), "abc", [3, 4], print)
-    sink.rows([TRAIN_ROW, EVAL_ROW])
+    sink.write([TRAIN_ROW, EVAL_ROW])
     sink.close([EVAL_ROW | {"status": "finished"}, {"seed": 4, "status": "failed", "test_acc": None}])
     first, second = wandb
     assert (first.init["id"], second.init["id"]) == ("exp-abc-3", "exp-abc-4")
@@ -169,7 +169,7 @@ def test_an_unreachable_server_means_offline_once_and_for_all(
     assert len(said) == 1
 
 
-@pytest.mark.parametrize("when", ["opening", "rows", "close"])
+@pytest.mark.parametrize("when", ["opening", "write", "close"])
 def test_a_dead_sink_is_one_warning(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Dead:
         def __init__(self, *_: object) -> None:
@@ -179,8 +179,8 @@ def test_a_dead_sink_is_one_warning(when: str, tmp_path: Path, monkeypatch: pyte
             if now == when:
                 raise RuntimeError("broken pipe")
 
-        def rows(self, rows: list) -> None:
-            self.fail("rows")
+        def write(self, rows: list) -> None:
+            self.fail("write")
 
         def close(self, results: list) -> None:
             self.fail("close")
@@ -190,8 +190,8 @@ def test_a_dead_sink_is_one_warning(when: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(log_module, "warn", said.append)
     run = RunDir(tmp_path)
     log = Log([Trial(config(), "abc", 3, run)], 0, writes=True)
-    log.rows([TRAIN_ROW])
-    log.rows([EVAL_ROW])
+    log.write([TRAIN_ROW])
+    log.write([EVAL_ROW])
     log.close([])
     assert said == ["W&B is off: RuntimeError: broken pipe"]
     assert len(run.metrics.read_text().splitlines()) == 2
@@ -199,7 +199,7 @@ def test_a_dead_sink_is_one_warning(when: str, tmp_path: Path, monkeypatch: pyte
 
 def test_a_process_that_does_not_write_logs_nothing(tmp_path: Path) -> None:
     log = Log([Trial(config(), "abc", 3, RunDir(tmp_path))], 0, writes=False)
-    log.rows([TRAIN_ROW])
+    log.write([TRAIN_ROW])
     log.close([])
     assert list(tmp_path.iterdir()) == []
 
@@ -213,8 +213,8 @@ def test_console_shows_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
         out = io.StringIO()
         console = Console(file=out, force_terminal=terminal, width=160)
         sink = ConsoleSink(console, "stn_slx mnist seed 3", 100, 0)
-        sink.rows([TRAIN_ROW])
-        sink.rows([EVAL_ROW])
+        sink.write([TRAIN_ROW])
+        sink.write([EVAL_ROW])
         sink.close([])
         text = out.getvalue()
         assert "loss 0.2500" in text

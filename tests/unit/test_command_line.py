@@ -126,7 +126,7 @@ BAD: dict[str, tuple[str, str]] = {
     "--optim.schedule multistep": ("a schedule without its milestones", "needs optim.milestones"),
     "--optim.warmup 100epochs": ("a warm-up longer than the run", "leaves nothing of the"),
     "--precision fp16": ("fp16 on a CPU", "fp16 needs a GPU"),
-    "--parallel seeds --processes 2": ("another number of processes", "2 processes were asked for, but 1 trains here"),
+    "--parallel seeds --processes 2": ("another number of processes", "processes asked for: 2, running: 1"),
     "--data.validation 60000": ("nothing left to train on", "leaves nothing of 60000"),
     "--name ../x": ("a name that leaves the folder", "cannot be a folder's name"),
     "--config nope.yaml": ("a missing file", "cannot read nope.yaml: No such file or directory"),
@@ -243,8 +243,8 @@ def test_list_shows_every_name_with_its_line(capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("launcher", "message"),
     [
-        (["--cpu", "--num_processes", "2"], "several processes were asked for, but 1 trains here"),
-        (["--num_processes", "1"], "3 processes were asked for, but 1 trains here"),
+        (["--cpu", "--num_processes", "2"], "processes asked for: several, running: 1"),
+        (["--num_processes", "1"], "processes asked for: 3, running: 1"),
     ],
 )
 def test_another_world_size_than_asked_for_is_refused(launcher: list[str], message: str, tmp_path: Path) -> None:
@@ -256,7 +256,8 @@ def test_another_world_size_than_asked_for_is_refused(launcher: list[str], messa
     assert not (tmp_path / "runs").exists()
 
 
-def test_more_ranks_than_the_environment_tells_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stn.training.runtime._processes_asked_for", lambda config: "4")
-    with pytest.raises(ValueError, match="4 processes were asked for, but 1 trains here"):
-        Runtime(Config(train=Train()), 1)
+def test_more_ranks_in_the_environment_than_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    Runtime(Config(), 1)  # Accelerate keeps its state, so that the variable starts nothing
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(ValueError, match="processes asked for: 4, running: 1"):
+        Runtime(Config(), 1)

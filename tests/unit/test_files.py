@@ -66,12 +66,12 @@ def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
 
 def test_a_second_copy_is_kept_out_until_the_first_leaves(tmp_path: Path) -> None:
     first, second = RunDir(tmp_path), RunDir(tmp_path)
-    first.lock(tell=print)
+    first.lease.take(print)
     with pytest.raises(OSError, match=rf"another process \(.*:{os.getpid()}\)"):
-        second.lock(tell=print, patience_s=0.3)
-    first.unlock()
-    second.lock(tell=print, patience_s=0.3)
-    second.unlock()
+        second.lease.take(print, patience_s=0)
+    first.lease.release()
+    second.lease.take(print, patience_s=0)
+    second.lease.release()
 
 
 def test_long_seed_lists_get_a_short_folder(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_block_resumes_at_a_step_that_every_seed_has(run: RunDir) -> None:
 
 def test_final_weights_and_digest(run: RunDir) -> None:
     weights = {"b": torch.ones(2), "a": torch.zeros(3, 1).to(torch.bfloat16)}
-    checkpoints.save_final(run, 0, weights)
+    checkpoints.save_weights(run, 0, "final", weights)
     loaded = checkpoints.load_final(run, 0)
     assert checkpoints.digest(loaded) == checkpoints.digest(dict(reversed(weights.items())))
     assert checkpoints.digest(loaded) != checkpoints.digest(weights | {"b": torch.tensor([1.0, 1.0000001])})

@@ -20,7 +20,7 @@ def test_ranks_leave_at_a_step_that_all_have_agreed_on(own: bool, others: bool, 
         asked.append(flag)
         return flag or others
 
-    stop = Stop([RunDir(tmp_path / "other").leave, RunDir(tmp_path).leave], None, any_rank)
+    stop = Stop([RunDir(tmp_path / "other").stop_reason, RunDir(tmp_path).stop_reason], None, any_rank)
     if own:
         (tmp_path / "stop").touch()
     for step in range(1, AGREE_EVERY):
@@ -33,7 +33,7 @@ def test_ranks_leave_at_a_step_that_all_have_agreed_on(own: bool, others: bool, 
 def test_one_process_leaves_at_once_and_signals_are_wishes(tmp_path: Path) -> None:
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        stop = Stop([RunDir(tmp_path).leave], None, None)
+        stop = Stop([RunDir(tmp_path).stop_reason], None, None)
         stop.listen()
         assert not stop.due(3)
         for _ in range(2):  # a second SIGTERM is no order: launchers repeat what the group has heard
