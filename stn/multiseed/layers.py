@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stn.multiseed.rules import rule
-from stn.multiseed.stacked import ALONE, RULES, Stacked
+from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 from stn.multiseed.thin_conv import ThinConv, is_thin
 
 
@@ -32,8 +32,7 @@ def _seeds(x_BDHW: Tensor, S: int) -> Stacked:
     return Stacked(x_BDHW.unflatten(1, (S, -1)).transpose(0, 1))
 
 
-def _convolve(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    x = input
+def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     if x.dim() == 4 and _channels_last(x):
         x = x.contiguous(memory_format=torch.channels_last)
         weight = weight.to(memory_format=torch.channels_last)  # decides where the input has one channel
@@ -42,38 +41,36 @@ def _convolve(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dil
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
-@rule("conv2d")
+@rule("conv2d", alone=True)
 def _conv2d(mode, func, /, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Any:
-    if not isinstance(weight, Stacked) or input.dim() != 4 or isinstance(bias, Tensor) != isinstance(bias, Stacked):
-        return NotImplemented  # a filter that seeds share, one image without a batch: vmap
-    S = len(weight.every)
-    weight_OCkl = weight.every.flatten(0, 1)
-    bias_O = None if bias is None else bias.every.flatten()
+    if not any(isinstance(x, Stacked) for x in (input, weight, bias)):
+        return _convolve(input, weight, bias, stride, padding, dilation, groups)
+    if input.dim() != 4:
+        return NotImplemented  # one image without a batch
+    S = count_seeds(input, weight, bias)
+    weight_OCkl = for_seeds(weight, S).flatten(0, 1)
+    bias_O = None if bias is None else for_seeds(bias, S).flatten()
     if isinstance(input, Stacked) or groups > 1 or torch.is_grad_enabled():
-        x = _channels(input.every if isinstance(input, Stacked) else input.expand(S, *input.shape))
-        groups *= S
+        x, groups = _channels(for_seeds(input, S)), groups * S
     else:
         x = input  # test images: the filters of all seeds side by side, which rounds differently
     return _seeds(_convolve(x, weight_OCkl, bias_O, stride, padding, dilation, groups), S)
 
 
-ALONE[F.conv2d] = ALONE[torch.conv2d] = lambda mode, func, /, *args, **kwargs: _convolve(*args, **kwargs)
-
-
 @rule("linear")
-def _linear(mode: Any, func: Any, /, input: Any, weight: Any, bias: Any = None) -> Any:
-    if not isinstance(weight, Stacked) and bias is None:  # a constant, the same for every seed
-        return Stacked(torch.stack([F.linear(x, weight) for x in input.every.unbind()]))
-    if not isinstance(weight, Stacked) or isinstance(bias, Tensor) != isinstance(bias, Stacked):
-        return NotImplemented
-    S, O, I = weight.every.shape
-    x = input.every if isinstance(input, Stacked) else input.expand(S, *input.shape)
+def _linear(mode: Any, func: Any, /, input: Any, weight: Any, bias: Any = None) -> Stacked:
+    S = count_seeds(input, weight, bias)
+    x, weight_SOI = for_seeds(input, S), for_seeds(weight, S)
+    bias_SO = None if bias is None else for_seeds(bias, S)
     if x.dtype == torch.float64:  # with several threads a batched product rounds otherwise than one alone
-        biases = [None] * S if bias is None else bias.every.unbind()
-        return Stacked(torch.stack(list(map(F.linear, x.unbind(), weight.every.unbind(), biases))))
-    x_SMI, weight_SIO = x.reshape(S, -1, I), weight.every.transpose(1, 2)
-    out = torch.bmm(x_SMI, weight_SIO) if bias is None else torch.baddbmm(bias.every.unsqueeze(1), x_SMI, weight_SIO)
-    return Stacked(out.view(*x.shape[:-1], O))
+        biases = [None] * S if bias_SO is None else bias_SO.unbind()
+        return Stacked(torch.stack(list(map(F.linear, x.unbind(), weight_SOI.unbind(), biases))))
+    x_SMI, weight_SIO = x.reshape(S, -1, x.shape[-1]), weight_SOI.transpose(1, 2)
+    if bias_SO is None:
+        out_SMO = torch.bmm(x_SMI, weight_SIO)
+    else:
+        out_SMO = torch.baddbmm(bias_SO.unsqueeze(1), x_SMI, weight_SIO)
+    return Stacked(out_SMO.view(*x.shape[:-1], weight_SOI.shape[1]))
 
 
 @rule("max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate upsample pixel_shuffle")
@@ -93,9 +90,7 @@ def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) 
     x = _channels(input.every) if input.dim() == 4 else input.every.transpose(0, 1).flatten(1)
 
     def flat(value: Any) -> Any:
-        if isinstance(value, Tensor) and not isinstance(value, Stacked):
-            value = Stacked(value.expand(S, *value.shape))
-        return value.every.reshape(-1) if isinstance(value, Stacked) else value
+        return for_seeds(value, S).reshape(-1) if isinstance(value, Tensor) else value
 
     out = func(x, *map(flat, args), **{key: flat(value) for key, value in kwargs.items()})
     return _seeds(out, S) if input.dim() == 4 else Stacked(out.unflatten(1, (S, -1)).transpose(0, 1))
@@ -109,27 +104,21 @@ def _sample(input: Tensor, grid: Tensor, mode="bilinear", padding_mode="zeros", 
     return F.grid_sample(input, grid, mode, padding_mode, align_corners)
 
 
-ALONE[F.grid_sample] = lambda mode, func, /, *args, **kwargs: _sample(*args, **kwargs)
-
-
-@rule("grid_sample")
+@rule("grid_sample", alone=True)
 def _grid_sample(mode: Any, func: Any, /, input: Any, grid: Any, *args: Any, **kwargs: Any) -> Any:
-    """The rows of all seeds are one batch."""
-    S = len(input.every if isinstance(input, Stacked) else grid.every)
+    """Sample the rows of all seeds as one batch."""
+    if not (isinstance(input, Stacked) or isinstance(grid, Stacked)):
+        return _sample(input, grid, *args, **kwargs)
+    S = count_seeds(input, grid)
+    out = _sample(for_seeds(input, S).flatten(0, 1), for_seeds(grid, S).flatten(0, 1), *args, **kwargs)
+    return Stacked(out.unflatten(0, (S, -1)))
 
-    def merged(x: Tensor) -> Tensor:
-        return (x.every if isinstance(x, Stacked) else x.expand(S, *x.shape)).flatten(0, 1)
 
-    return Stacked(_sample(merged(input), merged(grid), *args, **kwargs).unflatten(0, (S, -1)))
-
-
+@rule("dropout dropout1d dropout2d dropout3d feature_dropout", alone=True)
 def _dropout(mode: Any, func: Any, /, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     if not training or not p:
         return input
-    alike = input.shape[1:] if func in _EACH else torch.Size([input.shape[1], *[1] * (input.dim() - 2)])
-    return input * mode.mask(input, alike, p)
-
-
-_EACH = (F.dropout, torch.dropout)
-for table in (RULES, ALONE):
-    table.update(dict.fromkeys((*_EACH, F.dropout1d, F.dropout2d, F.dropout3d, torch.feature_dropout), _dropout))
+    mask_shape = input.shape[1:]
+    if func not in (F.dropout, torch.dropout):  # a whole channel is dropped or kept
+        mask_shape = torch.Size([input.shape[1], *[1] * (input.dim() - 2)])
+    return input * mode.mask(input, mask_shape, p)

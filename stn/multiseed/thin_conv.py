@@ -8,22 +8,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def _pair(value: Any) -> tuple[int, int] | None:
-    if isinstance(value, str):
-        return None
+def _pair(value: Any) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else tuple(value)
 
 
 def is_thin(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
-    pad = _pair(padding)
     return (
         x.device.type == "cpu"
         and weight.requires_grad
         and x.dim() == 4
         and weight.shape[1] <= 2
         and _pair(stride) == _pair(dilation) == (1, 1)
-        and pad is not None
-        and pad[0] < weight.shape[2] > 1
+        and not isinstance(padding, str)
+        and _pair(padding)[0] < weight.shape[2] > 1
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -50,19 +47,25 @@ class ThinConv(torch.autograd.Function):
             grad_BOHW, x, weight_OCkl, [O], [1, 1], ctx.padding, [1, 1], False, [0, 0], groups, [False, True, False]
         )
         grad_bias = grad_BOHW.sum((0, 2, 3)) if ctx.has_bias else None
-        grad_x = (
-            _input_gradient(grad_BOHW, weight_OCkl, x.shape, ctx.padding, groups) if ctx.needs_input_grad[0] else None
-        )
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _input_gradient(grad_BOHW, weight_OCkl, x.shape, ctx.padding, groups)
         return grad_x, grad_weight, grad_bias, None, None
 
 
 def _input_gradient(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, padding: tuple, G: int) -> Tensor:
-    (ph, pw), (B, D, H, W), (O, C, k, l) = padding, shape, weight_OCkl.shape
-    columns = weight_OCkl.flip(2).view(G, O // G, C, k, l).permute(0, 2, 4, 1, 3).reshape(D * l, O // G, k, 1)
-    columns = columns.contiguous(memory_format=torch.channels_last)
-    taps = F.conv2d(grad_BOHW, columns, padding=(k - 1 - ph, 0), groups=G).unflatten(1, (D, l))
-    width = grad_BOHW.shape[3]
-    total = grad_BOHW.new_zeros(B, D, H, W + 2 * pw)
+    """Convolve with each kernel column, then add the results, each shifted by its column's index.
+
+    G groups of C input and M output channels, D = G * C; kernels of k rows and l columns.
+    """
+    (pad_k, pad_l), (B, D, H, W), (O, C, k, l) = padding, shape, weight_OCkl.shape
+    M, grad_W = O // G, grad_BOHW.shape[3]
+    flipped_GMCkl = weight_OCkl.flip(2).view(G, M, C, k, l)
+    columns_GClMk = flipped_GMCkl.permute(0, 2, 4, 1, 3)
+    filters = columns_GClMk.reshape(D * l, M, k, 1).contiguous(memory_format=torch.channels_last)
+    by_column = F.conv2d(grad_BOHW, filters, padding=(k - 1 - pad_k, 0), groups=G)
+    by_column_BDlHW = by_column.unflatten(1, (D, l))
+    padded_BDHW = grad_BOHW.new_zeros(B, D, H, W + 2 * pad_l)
     for j in range(l):
-        total[..., j : j + width] += taps[:, :, j]
-    return total[..., pw : pw + W]
+        padded_BDHW[..., j : j + grad_W] += by_column_BDlHW[:, :, j]
+    return padded_BDHW[..., pad_l : pad_l + W]
