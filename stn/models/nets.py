@@ -1,7 +1,6 @@
 """Classifiers with their localisation nets, each as a function of the wiring that uses them.
 
-A network may differ with the wiring: some papers keep the number of parameters equal over
-wirings. Adding a network: add a function here.
+A network may differ with the wiring: some papers keep the number of parameters equal. To add one, add a function.
 """
 
 from collections.abc import Callable

@@ -12,17 +12,12 @@ from torch import Tensor
 
 from stn.multiseed.stacked import ALONE, QUIET, RULES, Stacked, count_seeds, every_of, for_seeds, functions
 
-_OPERATORS = "add sub mul truediv floordiv mod pow neg pos abs eq ne lt le gt ge and or xor invert getitem setitem"
-
 
 def _every_form(names: str) -> set[Any]:
-    """Return every function of these names: torch.add, Tensor.add, Tensor.add_, Tensor.__add__, F.relu."""
-    forms: list[str] = []
-    for name in names.split():
-        forms += [name, f"{name}_"]
-        if name in _OPERATORS.split():
-            forms += [f"__{name}__", f"__r{name}__", f"__i{name}__"]
-    return functions(" ".join(forms), torch, Tensor, F)
+    """Return every function of these names: torch.add, Tensor.add, Tensor.add_, Tensor.__radd__, F.relu."""
+    forms = [f"{name} {name}_" for name in names.split()]
+    operators = [f"__{name}__ __r{name}__ __i{name}__" for name in names.split()]
+    return functions(" ".join(forms), torch, Tensor, F) | functions(" ".join(operators), Tensor)
 
 
 def rule(names: str, alone: bool = False) -> Callable:
@@ -83,9 +78,8 @@ def _dtype_beside_scalars(tensors: list[Tensor]) -> torch.dtype | None:
     A tensor without dimensions does not decide the dtype of a result, though it takes part in more than half
     precision. Stacked it has a dimension, so torch would let it decide.
     """
-    floating = [x for x in tensors if x.is_floating_point()]
-    if any(isinstance(x, Stacked) and not _rank(x) for x in floating):
-        return next((x.dtype for x in floating if _rank(x)), None)
+    if any(isinstance(x, Stacked) and not _rank(x) and x.is_floating_point() for x in tensors):
+        return next((x.dtype for x in tensors if _rank(x) and x.is_floating_point()), None)
     return None
 
 

@@ -15,9 +15,9 @@ from stn.data.stream import Stream
 from stn.models.build import build_model
 from stn.multiseed import stacked
 from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.layers import ThinConv
 from stn.multiseed.model import StackedModel
 from stn.multiseed.stacked import SeedOps, Stacked
-from stn.multiseed.thin_conv import ThinConv
 from stn.training.optimizer import SeedOptimiser, clip_gradients
 from tests.support.networks import BATCH_NORM
 
