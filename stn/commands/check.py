@@ -14,7 +14,7 @@ from stn.config.yaml_files import dump_yaml
 from stn.models.build import build_network
 from stn.models.wirings import count
 from stn.tracking.console import console, say
-from stn.training.blocks import probe_network, slow_operations
+from stn.training.blocks import check_network, slow_operations
 
 
 def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str, int, int]]:
@@ -73,9 +73,9 @@ def check(configs: list[Config]) -> int:
     say(f"seeds       {seeds}" + f" in {len(configs)} settings" * (len(configs) > 1))
     say(f"signature   {', '.join(map(signature, configs))}")
     if seeds > 1:
-        probed = probe_network(config)
-        slow = f"yes; no fused rule, hence slower: {slow_operations(probed)}" if probed.slow else "yes"
-        say(f"fused       {f'no, one seed at a time: {probed.fault}' if probed.fault else slow}")
+        equivalence = check_network(config)
+        slow = f"yes; no fused rule, hence slower: {slow_operations(equivalence)}" if equivalence.slow else "yes"
+        say(f"fused       {f'no, one seed at a time: {equivalence.fault}' if equivalence.fault else slow}")
     return 0
 
 

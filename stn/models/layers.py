@@ -166,8 +166,3 @@ def classify(classes: int, *hidden: int, dropout: float = 0.0) -> Maker:
         return nn.Sequential(body, nn.Linear(shape_after(body, shape)[0], classes))
 
     return make
-
-
-def halve() -> Maker:
-    """Bilinear reduction to half the side, which is the mean of 2x2 pixels."""
-    return lambda shape: nn.AvgPool2d(2)

@@ -1,16 +1,23 @@
 """Classifiers with their localisation nets, each as a function of the wiring that uses them.
 
-A network may differ with the wiring: some papers keep the number of parameters equal over
-wirings. Adding a network: add a function here.
+A network may differ with the wiring: some papers keep the number of parameters equal. To add one, add a function.
 """
 
+from collections.abc import Callable
+from functools import partial
+
+from torch import nn
+
 from stn.config.registry import register
-from stn.models.layers import Maker, Net, average, block, classify, conv, dense, halve, mix
+from stn.models.layers import Maker, Net, average, block, classify, conv, dense, mix
+
+ON_IMAGE = ("stn_c0", "stn_c0_coord")
+"""Wirings whose localisation net reads the image."""
 
 
-def _coord(wiring: str) -> dict | None:
-    """Coordinates for every convolution of the localisation net, where the wiring wants them."""
-    return {} if wiring == "stn_c0_coord" else None
+def _loc_conv(wiring: str) -> Callable[..., Maker]:
+    """Return ``conv`` for a localisation net, over coordinates too where the wiring is CoordConv's."""
+    return partial(conv, coordinates={} if wiring == "stn_c0_coord" else None)
 
 
 # ---- Finnveden, Jansson and Lindeberg (arXiv 2004.11678), Table VI
@@ -20,74 +27,66 @@ def _coord(wiring: str) -> dict | None:
 def finnveden_r(wiring: str, classes: int) -> Net:
     """Finnveden et al. for 28x28 images (rotated MNIST)."""
     width = 32 if wiring == "cnn" else 16
-    # On R the paper's stn_c0 has no convolution that could see coordinates; with them it
-    # takes the tutorial's localisation net.
-    heads = {"stn_c0": [dense(32, 16, 16)], "stn_c0_coord": _tutorial_head([{}, {}])}
+    # The paper's stn_c0 has no convolution that could see coordinates; stn_c0_coord takes the tutorial's head.
+    heads = {"stn_c0": [dense(32, 16, 16)], "stn_c0_coord": _tutorial_head({}, {})}
     return Net([conv(width, 9), conv(32, 7), classify(classes)], heads.get(wiring, [dense(16, 16, 16)]))
 
 
 @register("net")
 def finnveden_t(wiring: str, classes: int) -> Net:
     """Finnveden et al. for 60x60 images (translated MNIST); the transformer halves the side."""
-    width, coordinates = 21 if wiring == "cnn" else 16, _coord(wiring)
-    if wiring in ("stn_c0", "stn_c0_coord"):
-        head = [conv(20, 5, coordinates=coordinates), conv(20, 5, coordinates=coordinates), dense(10)]
-    else:
-        head = [conv(20, 5), conv(20, 5, pool=1), dense(20)]
+    width, loc_conv = 21 if wiring == "cnn" else 16, _loc_conv(wiring)
+    head = [conv(20, 5), conv(20, 5, pool=1), dense(20)]
+    if wiring in ON_IMAGE:
+        head = [loc_conv(20, 5), loc_conv(20, 5), dense(10)]
     return Net([conv(width, 9), conv(32, 7), classify(classes)], head, scale=0.5)
 
 
 @register("net")
 def finnveden_s(wiring: str, classes: int) -> Net:
     """Finnveden et al. for 112x112 images (scaled MNIST)."""
-    widths, coordinates = (23, 21) if wiring == "cnn" else (16, 16), _coord(wiring)
-    head = [conv(16, 5, coordinates=coordinates), conv(16, 5, coordinates=coordinates), dense(16)]
-    if wiring in ("stn_c0", "stn_c0_coord"):
-        head = [halve(), *head]
+    widths, loc_conv = (23, 21) if wiring == "cnn" else (16, 16), _loc_conv(wiring)
+    halve: list[Maker] = [lambda shape: nn.AvgPool2d(2)] if wiring in ON_IMAGE else []  # bilinear, to half the side
+    head = [*halve, loc_conv(16, 5), loc_conv(16, 5), dense(16)]
     return Net([conv(widths[0], 9), conv(widths[1], 7), classify(classes)], head)
 
 
 # ---- the PyTorch tutorial's network, and what three projects made of it
 
 
-def _tutorial_head(coordinates: list[dict | None], slope: float = 0.0) -> list[Maker]:
-    first, second = coordinates
+def _tutorial_head(first: dict | None, second: dict | None, slope: float = 0.0) -> list[Maker]:
     return [conv(8, 7, coordinates=first, slope=slope), conv(10, 5, coordinates=second, slope=slope), dense(32)]
 
 
-def _tutorial(wiring: str, classes: int, coordinates: list[dict | None], slope: float = 0.0, norm: bool = False) -> Net:
-    stages = [
-        conv(10, 5, norm=norm),
-        conv(20, 5, dropout=0.5, norm=norm),
-        classify(classes, 50, dropout=0.5),
-    ]
-    if wiring == "stn_c0_coord":
-        return Net(stages, _tutorial_head(coordinates, slope))
-    return Net(stages, _tutorial_head([None, None], slope) if wiring == "stn_c0" else [conv(10, 5), dense(32)])
+def _tutorial(wiring: str, classes: int, *coordinates: dict | None, slope: float = 0.0, norm: bool = False) -> Net:
+    """Return the network; with CoordConv, its localisation net has these coordinates in its two convolutions."""
+    heads = {"stn_c0": _tutorial_head(None, None, slope), "stn_c0_coord": _tutorial_head(*coordinates, slope=slope)}
+    stages = [conv(10, 5, norm=norm), conv(20, 5, dropout=0.5, norm=norm), classify(classes, 50, dropout=0.5)]
+    return Net(stages, heads.get(wiring, [conv(10, 5), dense(32)]))
 
 
 @register("net")
 def tutorial(wiring: str, classes: int) -> Net:
     """The PyTorch tutorial's network for 28x28 images; CoordConv as in PyTorch-STN (vicsesi)."""
-    return _tutorial(wiring, classes, [{}, {}])
+    return _tutorial(wiring, classes, {}, {})
 
 
 @register("net")
 def tutorial_leaky(wiring: str, classes: int) -> Net:
     """As tutorial, with leaky ReLU (0.01) after the localisation net's convolutions."""
-    return _tutorial(wiring, classes, [{}, {}], slope=0.01)
+    return _tutorial(wiring, classes, {}, {}, slope=0.01)
 
 
 @register("net")
 def tutorial_linear(wiring: str, classes: int) -> Net:
     """As tutorial, without activation after the localisation net's convolutions: leaky ReLU of slope 1."""
-    return _tutorial(wiring, classes, [{}, {}], slope=1.0)
+    return _tutorial(wiring, classes, {}, {}, slope=1.0)
 
 
 @register("net")
 def tutorial_first(wiring: str, classes: int) -> Net:
     """As tutorial, CoordConv in the first convolution only, coordinates in front (uam-biometrics)."""
-    return _tutorial(wiring, classes, [{"first": True}, None])
+    return _tutorial(wiring, classes, {"first": True}, None)
 
 
 _CORNER = {"radius": True, "centre": 0.5}
@@ -97,19 +96,19 @@ _CORNER = {"radius": True, "centre": 0.5}
 @register("net")
 def tutorial_radius(wiring: str, classes: int) -> Net:
     """As tutorial, CoordConv with the distance from (0.5, 0.5) as a third channel (manuelrames)."""
-    return _tutorial(wiring, classes, [_CORNER, _CORNER])
+    return _tutorial(wiring, classes, _CORNER, _CORNER)
 
 
 @register("net")
 def tutorial_centre(wiring: str, classes: int) -> Net:
     """As tutorial, CoordConv with the distance from the true centre as a third channel."""
-    return _tutorial(wiring, classes, [{"radius": True}, {"radius": True}])
+    return _tutorial(wiring, classes, {"radius": True}, {"radius": True})
 
 
 @register("net")
 def tutorial_norm(wiring: str, classes: int) -> Net:
     """As tutorial_radius, with batch norm after each ReLU of the classifier's convolutions (manuelrames, later)."""
-    return _tutorial(wiring, classes, [_CORNER, _CORNER], norm=True)
+    return _tutorial(wiring, classes, _CORNER, _CORNER, norm=True)
 
 
 # ---- Jaderberg et al. (arXiv 1506.02025), distorted MNIST; widths for about 400,000 parameters on 28x28
@@ -124,10 +123,9 @@ def jaderberg_fcn(wiring: str, classes: int) -> Net:
 @register("net")
 def jaderberg_cnn(wiring: str, classes: int) -> Net:
     """Jaderberg et al., convolutional classifier and localisation net."""
-    stages, coordinates = [conv(64, 9), conv(122, 7), classify(classes)], _coord(wiring)
-    if wiring not in ("stn_c0", "stn_c0_coord"):
-        return Net(stages, [conv(20, 5), dense(32)])
-    return Net(stages, [conv(20, 5, coordinates=coordinates), conv(20, 5, coordinates=coordinates), dense(32)])
+    loc_conv = _loc_conv(wiring)
+    convolutions = [loc_conv(20, 5), loc_conv(20, 5)] if wiring in ON_IMAGE else [conv(20, 5)]
+    return Net([conv(64, 9), conv(122, 7), classify(classes)], [*convolutions, dense(32)])
 
 
 # ---- Lin and Lucey (CVPR 2017)
@@ -139,33 +137,30 @@ def icstn(wiring: str, classes: int) -> Net:
     if wiring == "cnn":
         narrow = [conv(3, 3, pool=1), conv(6, 3), conv(9, 3, pool=1), conv(12, 3, pool=1)]
         return Net([*narrow, classify(classes, 48)])
-    coordinates = _coord(wiring)
-    head = [conv(4, 7, pool=1, coordinates=coordinates), conv(8, 7, coordinates=coordinates), dense(48)]
-    return Net([conv(3, 9, pool=1), classify(classes)], head)
+    loc_conv = _loc_conv(wiring)
+    return Net([conv(3, 9, pool=1), classify(classes)], [loc_conv(4, 7, pool=1), loc_conv(8, 7), dense(48)])
 
 
 # ---- our own, for the best accuracy with at most a million parameters
 
 
-def _normed(*widths: int) -> list[Maker]:
+def _deep(wiring: str, widths: tuple[int, ...], last: Maker) -> Net:
     """3x3 convolutions with batch norm in pairs, the second of each pooled."""
-    return [conv(width, 3, padding=1, pool=1 + i % 2, norm=True) for i, width in enumerate(widths)]
+    stages = [conv(width, 3, padding=1, pool=1 + i % 2, norm=True) for i, width in enumerate(widths)]
+    loc_conv = _loc_conv(wiring)
+    return Net([*stages, last], [loc_conv(16, 5), loc_conv(16, 3, padding=1), dense(32)])
 
 
 @register("net")
 def deep_mnist(wiring: str, classes: int) -> Net:
     """Six 3x3 convolutions with batch norm for 28x28 images."""
-    coordinates = _coord(wiring)
-    head = [conv(16, 5, coordinates=coordinates), conv(16, 3, padding=1, coordinates=coordinates), dense(32)]
-    return Net([*_normed(32, 32, 64, 64, 128, 128), classify(classes, dropout=0.3)], head)
+    return _deep(wiring, (32, 32, 64, 64, 128, 128), classify(classes, dropout=0.3))
 
 
 @register("net")
 def deep_cifar(wiring: str, classes: int) -> Net:
     """Six 3x3 convolutions with batch norm for 32x32 colour images, mean over the last map."""
-    coordinates = _coord(wiring)
-    head = [conv(16, 5, coordinates=coordinates), conv(16, 3, padding=1, coordinates=coordinates), dense(32)]
-    return Net([*_normed(48, 48, 96, 96, 192, 192), average(classes)], head)
+    return _deep(wiring, (48, 48, 96, 96, 192, 192), average(classes))
 
 
 # ---- CIFAR-10
@@ -174,47 +169,32 @@ def deep_cifar(wiring: str, classes: int) -> Net:
 @register("net")
 def lenet(wiring: str, classes: int) -> Net:
     """LeNet for 32x32 colour images with a wide localisation net (lavanyanemani96)."""
-    stages = [conv(6, 5), conv(16, 5), classify(classes, 120, 84)]
-    if wiring in ("stn_c0", "stn_c0_coord"):
-        coordinates = _coord(wiring)
-        return Net(stages, [conv(64, 7, coordinates=coordinates), conv(128, 5, coordinates=coordinates), dense(256)])
-    return Net(stages, [dense(64)])
+    loc_conv = _loc_conv(wiring)
+    head = [loc_conv(64, 7), loc_conv(128, 5), dense(256)] if wiring in ON_IMAGE else [dense(64)]
+    return Net([conv(6, 5), conv(16, 5), classify(classes, 120, 84)], head)
 
 
 @register("net")
 def dilated(wiring: str, classes: int) -> Net:
     """Fourteen depthwise, dilated and grouped convolutions for 32x32 colour images (rajy4683)."""
-
-    def near(width: int, **how: int) -> Maker:
-        return block(width, 3, 0.1, **({"padding": 1} | how))
-
+    near = partial(block, kernel=3, dropout=0.1, padding=1)
     stages = [
         *(near(24), near(24), near(24, stride=2, dilation=2, padding=2), mix(24)),
         *(near(24), near(24, groups=24), near(24, stride=2, dilation=2, padding=2, groups=12), mix(48)),
         *(near(48, dilation=2, padding=2), near(48, dilation=2, padding=2, groups=48), mix(96)),
         *(near(96), near(96, groups=12), average(classes)),
     ]
-    if wiring not in ("stn_c0", "stn_c0_coord"):
+    if wiring not in ON_IMAGE:
         return Net(stages, [conv(10, 3, padding=1), conv(10, 3, padding=1), dense(32)])
-    coordinates = _coord(wiring)
-
-    def flat(kernel: int, pool: int = 1) -> Maker:
-        return conv(8, kernel, pool=pool, coordinates=coordinates, slope=0.0 if pool > 1 else 1.0)
-
-    return Net(stages, [flat(3), flat(3), flat(7, pool=2), conv(10, 5, coordinates=coordinates), dense(32)])
+    loc_conv = _loc_conv(wiring)
+    linear = partial(loc_conv, 8, 3, pool=1, slope=1.0)
+    return Net(stages, [linear(), linear(), loc_conv(8, 7), loc_conv(10, 5), dense(32)])
 
 
 @register("net")
 def cifar_small(wiring: str, classes: int) -> Net:
     """Five 3x3 convolutions for 32x32 colour images, dropout before the last layer."""
-    stages = [
-        conv(32, 3, padding=1, pool=1),
-        conv(32, 3, padding=1),
-        conv(64, 3, padding=1, pool=1),
-        conv(64, 3, padding=1),
-        conv(128, 3, padding=1),
-        classify(classes, dropout=0.3),
-    ]
-    coordinates = _coord(wiring)
-    head = [conv(16, 3, padding=1, coordinates=coordinates), conv(16, 3, padding=1, coordinates=coordinates), dense(32)]
-    return Net(stages, head)
+    near = partial(conv, kernel=3, padding=1)
+    stages = [near(32, pool=1), near(32), near(64, pool=1), near(64), near(128), classify(classes, dropout=0.3)]
+    near = partial(_loc_conv(wiring), kernel=3, padding=1)
+    return Net(stages, [near(16), near(16), dense(32)])

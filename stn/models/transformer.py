@@ -49,8 +49,7 @@ class Warp(NamedTuple):
 class Localisation(nn.Module):
     """Maps features to the parameters of a transform, initially the identity.
 
-    ``depth`` says how many of the classifier's stages the head looks through; with a trunk
-    of its own it looks through that.
+    The head reads the output of the classifier's first ``depth`` stages, or of a trunk of its own.
     """
 
     def __init__(
@@ -76,50 +75,58 @@ class Localisation(nn.Module):
 class SpatialTransformer(nn.Module):
     """Resamples a map by the transforms that its heads predict, in sequence or (parallel) side by side.
 
-    Heads in a row, and iterations of each, compose: the *original* map is resampled by the whole
-    transform each time. The last time it gets its new size. Everything in here belongs to the
-    localisation's parameter group.
+    In sequence, heads and the iterations of each compose: the *original* map is resampled by the whole transform
+    each time, the last time to its new size. All parameters belong to the localisation's parameter group.
     """
 
     def __init__(self, heads: Sequence[Localisation], side: int, size: tuple[int, int], options: Options) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
-        self.side, self.size, self.options = side, size, options  # of the map that comes in, and of what goes out
+        if options.antialias and size[0] >= side:
+            raise ValueError(f"arch.antialias needs an output smaller than {side} pixels, this one has {size[0]}")
+        self.side, self.size, self.options = side, size, options  # input side, output size
         self.family = build_family(options.transform, options.points)
         self.finer = max(1, math.ceil(side / size[0])) if options.antialias else 1
         self.bypassed = False
         """Whether to use the identity instead, to measure the classifier without the transform."""
 
-    def _chain(self, x_BCHW: Tensor, heads: Sequence[Any], look: Callable[[Tensor, int], Tensor]) -> Warp:
+    def _resample(self, x_BCHW: Tensor, transform: Any, last: bool) -> tuple[Tensor, Tensor]:
+        """Return the map under a transform, and the grid where it was sampled."""
         o = self.options
-        iterations = o.iterations if self.training else o.test_iterations or o.iterations
-        turns = [head for head in heads for _ in range(iterations)]
-        whole, seen_BCHW, steps = None, x_BCHW, []
-        grid_BHW2 = x_BCHW.new_empty(0)
-        for k, head in enumerate(turns):
-            features = look(seen_BCHW, head.depth)
-            found = self.family.start(head.start.expand(len(features), -1) if self.bypassed else head(features))
-            whole = found if whole is None else self.family.then(whole, found)
-            last = k == len(turns) - 1
-            size, finer = (self.size, self.finer) if last else ((x_BCHW.shape[2], x_BCHW.shape[3]), 1)
-            grid_BHW2 = self.family.grid(whole, size, o.align_corners, finer)
-            seen_BCHW = sample(x_BCHW, grid_BHW2, o.padding, o.align_corners)
-            seen_BCHW = F.avg_pool2d(seen_BCHW, finer) if finer > 1 else seen_BCHW
-            steps.append(seen_BCHW)
-        theta_BP = self.family.parameters(whole)
-        # Propagate NaN and inf in theta to the loss; the grid's clamp would hide them.
-        image_BCHW = seen_BCHW + 0 * theta_BP.detach().sum(1).view(-1, 1, 1, 1)
-        return Warp(image_BCHW, theta_BP, grid_BHW2, steps)
+        size, finer = (self.size, self.finer) if last else ((x_BCHW.shape[2], x_BCHW.shape[3]), 1)
+        grid_BHW2 = self.family.grid(transform, size, o.align_corners, finer)
+        image_BCHW = sample(x_BCHW, grid_BHW2, o.padding, o.align_corners)
+        if finer > 1:
+            image_BCHW = F.avg_pool2d(image_BCHW, finer)
+        return image_BCHW, grid_BHW2
 
-    def forward(self, x_BCHW: Tensor, look: Callable[[Tensor, int], Tensor]) -> Warp:
-        """``look`` runs the classifier's own stages that a head of some depth reads."""
+    def _chain(self, x_BCHW: Tensor, heads: Sequence[Any], run_stages: Callable[[Tensor, int], Tensor]) -> Warp:
+        iterations = self.options.iterations if self.training else self.options.test_iterations
+        turns = [head for head in heads for _ in range(iterations or self.options.iterations)]
+        composed: Any = None
+        steps = [(x_BCHW, x_BCHW)]
+        for turn, head in enumerate(turns, 1):
+            seen_BCHW, _ = steps[-1]
+            features = run_stages(seen_BCHW, head.depth)
+            theta_BP = head.start.expand(len(features), -1) if self.bypassed else head(features)
+            transform: Any = self.family.start(theta_BP)
+            composed = transform if turn == 1 else self.family.then(composed, transform)
+            steps.append(self._resample(x_BCHW, composed, last=turn == len(turns)))
+        image_BCHW, grid_BHW2 = steps[-1]
+        theta_BP = self.family.parameters(composed)
+        # Propagate NaN and inf in theta to the loss; the grid's clamp would hide them.
+        image_BCHW = image_BCHW + 0 * theta_BP.detach().sum(1).view(-1, 1, 1, 1)
+        return Warp(image_BCHW, theta_BP, grid_BHW2, [step_BCHW for step_BCHW, _ in steps[1:]])
+
+    def forward(self, x_BCHW: Tensor, run_stages: Callable[[Tensor, int], Tensor]) -> Warp:
+        """Warp a map; ``run_stages`` runs as many of the classifier's stages as a head's depth says."""
         if self.options.parallel == 1:
-            return self._chain(x_BCHW, list(self.heads), look)
-        warps = [self._chain(x_BCHW, [head], look) for head in self.heads]
+            return self._chain(x_BCHW, list(self.heads), run_stages)
+        warps = [self._chain(x_BCHW, [head], run_stages) for head in self.heads]
         images, thetas = torch.cat([w.image_BCHW for w in warps], 1), torch.cat([w.theta_BP for w in warps], 1)
         return Warp(images, thetas, warps[0].grid_BHW2, [step for w in warps for step in w.steps])
 
-    def away(self, warp: Warp) -> Tensor:
+    def distance_from_identity(self, warp: Warp) -> Tensor:
         """Return the squared distance of the parameters from the identity, [B]."""
         start = self.heads[0].start.repeat(self.options.parallel)  # type: ignore[operator, union-attr]
         return (warp.theta_BP - start).square().sum(1)

@@ -1,11 +1,11 @@
 """The families of transforms that a localisation net may predict, each starting at the identity.
 
-B batch, P parameters, K control points. A family turns parameters into something that composes
-and makes a grid.
+``start`` makes a transform of parameters [B, P], ``then`` one of two, where points go through ``after`` first. ``grid``
+returns a whole transform's sampling points [B, H, W, 2], ``parameters`` its parameters; those of ``identity`` change
+nothing. B batch, P parameters, K control points.
 """
 
 from functools import lru_cache
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,28 +19,7 @@ LINEAR = {
     "affine": "a b c  d e f  0 0 1",
     "projective": "a b c  d e f  g h 1",
 }
-"""What stands in the 3x3 matrix; parameters are numbered in the order of the alphabet."""
-
-
-class Family(Protocol):
-    identity: tuple[float, ...]
-    """The parameters that change nothing."""
-
-    def start(self, theta_BP: Tensor) -> Any:
-        """One transform."""
-        ...
-
-    def then(self, before: Any, after: Any) -> Any:
-        """Two transforms as one: points go through ``after`` first."""
-        ...
-
-    def grid(self, whole: Any, size: tuple[int, int], align_corners: bool, finer: int) -> Tensor:
-        """Sampling points, [B, H, W, 2]."""
-        ...
-
-    def parameters(self, whole: Any) -> Tensor:
-        """Of the whole transform, [B, P]."""
-        ...
+"""The entries of the 3x3 matrix; parameters are numbered in the order of the alphabet."""
 
 
 class Linear:
@@ -54,14 +33,14 @@ class Linear:
 
     @grids.kept
     def _basis(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Where each parameter stands, with its sign, [P, 9], and what stands there without them, [9]."""
-        rows = [[(e == n) - (e == f"-{n}") for e in self.entries] for n in self.names]
-        rest = [float(e == "1") for e in self.entries]
-        return torch.tensor(rows, device=device, dtype=dtype), torch.tensor(rest, device=device, dtype=dtype)
+        """Return the sign of each parameter in each entry, [P, 9], and the constant part of each entry, [9]."""
+        signs = [[(entry == name) - (entry == f"-{name}") for entry in self.entries] for name in self.names]
+        constants = [float(entry == "1") for entry in self.entries]
+        return torch.tensor(signs, device=device, dtype=dtype), torch.tensor(constants, device=device, dtype=dtype)
 
     def start(self, theta_BP: Tensor) -> Tensor:
-        basis_P9, rest_9 = self._basis(theta_BP.device, theta_BP.dtype)
-        return ((theta_BP.unsqueeze(-1) * basis_P9).sum(1) + rest_9).view(-1, 3, 3)
+        basis_P9, constant_9 = self._basis(theta_BP.device, theta_BP.dtype)
+        return ((theta_BP.unsqueeze(-1) * basis_P9).sum(1) + constant_9).view(-1, 3, 3)
 
     def then(self, before: Tensor, after: Tensor) -> Tensor:
         return grids.compose(before, after)
@@ -104,6 +83,9 @@ class ThinPlate:
         x, y = whole[-1].unsqueeze(1).unbind(-1)  # as a map of one row
         x, y = self._through(whole[:-1], x, y)
         return torch.stack([x, y], dim=-1).flatten(1)
+
+
+Family = Linear | ThinPlate
 
 
 @lru_cache(maxsize=16)

@@ -5,7 +5,7 @@ function here; it takes the network's maker, the image shape and the number of c
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -43,17 +43,17 @@ class Transformed(nn.Module):
         return x
 
     def warps(self, x_BCHW: Tensor) -> list[Warp]:
-        """What each transformer does to a batch; the last one's image is what the rest reads."""
-        found: list[Warp] = []
+        """Return what each transformer does to a batch; the remaining stages read the last one's image."""
+        warps: list[Warp] = []
         before = 0
         for at, st in zip(self.at, self.st, strict=True):
             x_BCHW = self._run(x_BCHW, before, at)
-            found.append(st(x_BCHW, lambda y, depth, at=at: self._run(y, at, at + depth)))
-            x_BCHW, before = found[-1].image_BCHW, at
-        return found
+            warps.append(st(x_BCHW, lambda y, depth, at=at: self._run(y, at, at + depth)))
+            x_BCHW, before = warps[-1].image_BCHW, at
+        return warps
 
     def forward(self, x_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Logits; in training with a decay of theta, also each image's penalty."""
+        """Return logits; in training with a decay of theta, also each image's penalty."""
         warps = self.warps(x_BCHW)
         x = self._run(warps[-1].image_BCHW, self.at[-1], len(self.stages) - 1)
         if self.options.feed_theta:
@@ -63,54 +63,44 @@ class Transformed(nn.Module):
             logits = self.stages[-1](x)
         if not (self.training and self.options.theta_decay):
             return logits
-        away = [st.away(warp) for st, warp in zip(self.st, warps, strict=True)]  # type: ignore[operator]
-        return logits, self.options.theta_decay * torch.stack(away).sum(0)
+        distances = [st.distance_from_identity(warp) for st, warp in zip(self.st, warps, strict=True)]  # type: ignore[operator]
+        return logits, self.options.theta_decay * torch.stack(distances).sum(0)
 
 
 def _depths(depth: Depth, net: Net) -> tuple[int, ...]:
     depths = (depth,) if isinstance(depth, int) else tuple(depth)
     if not depths or list(depths) != sorted(set(depths)):
         raise ValueError(f"arch.depth {depth} needs different depths in rising order")
-    if not (depths[0] >= 0 and depths[-1] < len(net.stages)):
-        raise ValueError(
-            f"arch.depth {depths[-1] if depths[0] >= 0 else depths[0]} is not possible here: 0 to {len(net.stages) - 1}"
-        )
+    for d in depths:
+        if not 0 <= d < len(net.stages):
+            raise ValueError(f"arch.depth {d} is not possible here: 0 to {len(net.stages) - 1}")
     return depths
 
 
 def _resized(shape: Shape, net: Net, options: Options) -> Shape:
+    """Return the shape of what a transformer makes of a map."""
     if len(shape) != 3:
         raise ValueError("behind a fully connected layer there is no map to warp")
-    side = [options.size or round(n * net.scale) for n in shape[1:]]
-    return (shape[0] * options.parallel, side[0], side[1])
-
-
-def _head(net: Net, features: Shape) -> tuple[nn.Module, int]:
-    try:
-        head = nn.Sequential(*build(net.head, features))
-    except ValueError as error:
-        raise ValueError(f"the localisation net cannot read this depth: {error}") from None
-    return head, shape_after(head, features)[0]
-
-
-def _transformer(heads: Sequence[Localisation], shape: Shape, out: Shape, options: Options) -> SpatialTransformer:
-    if options.antialias and out[1] >= shape[1]:
-        raise ValueError(f"arch.antialias needs an output smaller than {shape[1]} pixels, this one has {out[1]}")
-    return SpatialTransformer(heads, shape[1], (out[1], out[2]), options)
+    height, width = (options.size or round(n * net.scale) for n in shape[1:])
+    return shape[0] * options.parallel, height, width
 
 
 def _localise(net: Net, features: Shape, depth: int, trunk: nn.Module | None, options: Options) -> list[Localisation]:
-    """The heads of one depth: one, or as many as work side by side."""
-    start = build_family(options.transform, options.points).identity
+    """Return the heads of one depth: one, or as many as work side by side."""
+    identity = build_family(options.transform, options.points).identity
     heads = []
     for _ in range(options.parallel):
-        head, hidden = _head(net, features)
-        heads.append(Localisation(head, hidden, start, depth, trunk, options.identity == "residual"))
+        try:
+            head = nn.Sequential(*build(net.head, features))
+        except ValueError as error:
+            raise ValueError(f"the localisation net cannot read this depth: {error}") from None
+        hidden = shape_after(head, features)[0]
+        heads.append(Localisation(head, hidden, identity, depth, trunk, options.identity == "residual"))
     return heads
 
 
 def _on_image(make: Callable[[int], Net], shape: Shape, depth: Depth, copied: bool, options: Options) -> Transformed:
-    """The transformer resamples the input image; heads read it at their depths."""
+    """Return a network that warps the input image; each head reads it through as many stages as its depth says."""
     net = make(depth if isinstance(depth, int) else max(depth, default=0))
     depths = _depths(depth, net)
     if options.parallel > 1 and depths != (0,):
@@ -118,17 +108,17 @@ def _on_image(make: Callable[[int], Net], shape: Shape, depth: Depth, copied: bo
     warped = _resized(shape, net, options)
     stages = build(net.stages, warped)
     heads = []
-    for one in depths:
-        trunk = nn.Sequential(*stages[:one])
-        own = copy.deepcopy(trunk) if copied and one else None
+    for d in depths:
+        trunk = nn.Sequential(*stages[:d])
+        own_trunk = copy.deepcopy(trunk) if copied and d else None
         try:
             features = shape_after(trunk, shape)
         except RuntimeError:
             raise ValueError(
-                f"the first {one} stages cannot read images of both sizes, {shape[1:]} and {warped[1:]}"
+                f"the first {d} stages cannot read images of both sizes, {shape[1:]} and {warped[1:]}"
             ) from None
-        heads += _localise(make(one), features, 0 if copied else one, own, options)
-    return Transformed(stages, {0: _transformer(heads, shape, warped, options)}, options)
+        heads += _localise(make(d), features, 0 if copied else d, own_trunk, options)
+    return Transformed(stages, {0: SpatialTransformer(heads, shape[1], warped[1:], options)}, options)
 
 
 @register("arch")
@@ -160,11 +150,11 @@ def stn_cx(make_net: MakeNet, shape: Shape, classes: int, *, depth: Depth = 1, *
     depths, stages, sts = _depths(depth, net), [], {}
     for i, maker in enumerate(net.stages):
         if i in depths:
-            own = make_net("stn_cx" if i else "stn_c0", classes)
             last = i == depths[-1]  # the last one gives the map its new size
             here = options if last else replace(options, size=None, antialias=False)
             out = _resized(shape, net if last else Net(net.stages), here)
-            sts[i] = _transformer(_localise(own, shape, 0, None, options), shape, out, here)
+            heads = _localise(make_net("stn_cx" if i else "stn_c0", classes), shape, 0, None, options)
+            sts[i] = SpatialTransformer(heads, shape[1], out[1:], here)
             shape = out
         stages += build([maker], shape)
         shape = shape_after(stages[-1], shape)

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from stn.multiseed.rules import rule
-from stn.multiseed.stacked import ALONE, RULES, Stacked
-from stn.multiseed.thin_conv import ThinConv, is_thin
+from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
 
 def _channels_last(x: Tensor) -> bool:
@@ -32,48 +32,109 @@ def _seeds(x_BDHW: Tensor, S: int) -> Stacked:
     return Stacked(x_BDHW.unflatten(1, (S, -1)).transpose(0, 1))
 
 
-def _convolve(input: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    x = input
+def _pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else tuple(value)
+
+
+def _is_thin(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
+    """Whether a convolution of one or two input channels (in each group) on a CPU has faster gradients by ThinConv."""
+    return (
+        x.device.type == "cpu"
+        and weight.requires_grad
+        and x.dim() == 4
+        and weight.shape[1] <= 2
+        and _pair(stride) == _pair(dilation) == (1, 1)
+        and not isinstance(padding, str)
+        and _pair(padding)[0] < weight.shape[2] > 1
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+class ThinConv(torch.autograd.Function):
+    """conv2d whose input gradient is computed one kernel column at a time, its bias gradient apart.
+
+    oneDNN's own input gradient takes 3 to 7 times longer (2 cores, 64 to 256 images, 10 to 16
+    filters of 5x5 to 9x9); its weight gradient takes 1.4 to 1.7 times longer with the bias's in it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, groups: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.has_bias, ctx.groups = _pair(padding), bias is not None, groups
+        return F.conv2d(x, weight, bias, padding=padding, groups=groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_BOHW: Tensor):  # type: ignore[override]
+        x, weight_OCkl = ctx.saved_tensors
+        groups, O = ctx.groups, len(weight_OCkl)
+        _, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad_BOHW, x, weight_OCkl, [O], [1, 1], ctx.padding, [1, 1], False, [0, 0], groups, [False, True, False]
+        )
+        grad_bias = grad_BOHW.sum((0, 2, 3)) if ctx.has_bias else None
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _input_gradient(grad_BOHW, weight_OCkl, x.shape, ctx.padding, groups)
+        return grad_x, grad_weight, grad_bias, None, None
+
+
+def _input_gradient(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, padding: tuple, G: int) -> Tensor:
+    """Convolve with each kernel column, then add the results, each shifted by its column's index.
+
+    G groups of C input and M output channels, D = G * C; kernels of k rows and l columns.
+    """
+    (pad_k, pad_l), (B, D, H, W), (O, C, k, l) = padding, shape, weight_OCkl.shape
+    M, grad_W = O // G, grad_BOHW.shape[3]
+    flipped_GMCkl = weight_OCkl.flip(2).view(G, M, C, k, l)
+    columns_GClMk = flipped_GMCkl.permute(0, 2, 4, 1, 3)
+    filters = columns_GClMk.reshape(D * l, M, k, 1).contiguous(memory_format=torch.channels_last)
+    by_column = F.conv2d(grad_BOHW, filters, padding=(k - 1 - pad_k, 0), groups=G)
+    by_column_BDlHW = by_column.unflatten(1, (D, l))
+    padded_BDHW = grad_BOHW.new_zeros(B, D, H, W + 2 * pad_l)
+    for j in range(l):
+        padded_BDHW[..., j : j + grad_W] += by_column_BDlHW[:, :, j]
+    return padded_BDHW[..., pad_l : pad_l + W]
+
+
+def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
     if x.dim() == 4 and _channels_last(x):
         x = x.contiguous(memory_format=torch.channels_last)
         weight = weight.to(memory_format=torch.channels_last)  # decides where the input has one channel
-    if is_thin(x, weight, stride, padding, dilation, groups):
+    if _is_thin(x, weight, stride, padding, dilation, groups):
         return ThinConv.apply(x, weight, bias, padding, groups)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
-@rule("conv2d")
+@rule("conv2d", alone=True)
 def _conv2d(mode, func, /, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Any:
-    if not isinstance(weight, Stacked) or input.dim() != 4 or isinstance(bias, Tensor) != isinstance(bias, Stacked):
-        return NotImplemented  # a filter that seeds share, one image without a batch: vmap
-    S = len(weight.every)
-    weight_OCkl = weight.every.flatten(0, 1)
-    bias_O = None if bias is None else bias.every.flatten()
+    if not any(isinstance(x, Stacked) for x in (input, weight, bias)):
+        return _convolve(input, weight, bias, stride, padding, dilation, groups)
+    if input.dim() != 4:
+        return NotImplemented  # one image without a batch
+    S = count_seeds(input, weight, bias)
+    weight_OCkl = for_seeds(weight, S).flatten(0, 1)
+    bias_O = None if bias is None else for_seeds(bias, S).flatten()
     if isinstance(input, Stacked) or groups > 1 or torch.is_grad_enabled():
-        x = _channels(input.every if isinstance(input, Stacked) else input.expand(S, *input.shape))
-        groups *= S
+        x, groups = _channels(for_seeds(input, S)), groups * S
     else:
         x = input  # test images: the filters of all seeds side by side, which rounds differently
     return _seeds(_convolve(x, weight_OCkl, bias_O, stride, padding, dilation, groups), S)
 
 
-ALONE[F.conv2d] = ALONE[torch.conv2d] = lambda mode, func, /, *args, **kwargs: _convolve(*args, **kwargs)
-
-
 @rule("linear")
-def _linear(mode: Any, func: Any, /, input: Any, weight: Any, bias: Any = None) -> Any:
-    if not isinstance(weight, Stacked) and bias is None:  # a constant, the same for every seed
-        return Stacked(torch.stack([F.linear(x, weight) for x in input.every.unbind()]))
-    if not isinstance(weight, Stacked) or isinstance(bias, Tensor) != isinstance(bias, Stacked):
-        return NotImplemented
-    S, O, I = weight.every.shape
-    x = input.every if isinstance(input, Stacked) else input.expand(S, *input.shape)
+def _linear(mode: Any, func: Any, /, input: Any, weight: Any, bias: Any = None) -> Stacked:
+    S = count_seeds(input, weight, bias)
+    x, weight_SOI = for_seeds(input, S), for_seeds(weight, S)
+    bias_SO = None if bias is None else for_seeds(bias, S)
     if x.dtype == torch.float64:  # with several threads a batched product rounds otherwise than one alone
-        biases = [None] * S if bias is None else bias.every.unbind()
-        return Stacked(torch.stack(list(map(F.linear, x.unbind(), weight.every.unbind(), biases))))
-    x_SMI, weight_SIO = x.reshape(S, -1, I), weight.every.transpose(1, 2)
-    out = torch.bmm(x_SMI, weight_SIO) if bias is None else torch.baddbmm(bias.every.unsqueeze(1), x_SMI, weight_SIO)
-    return Stacked(out.view(*x.shape[:-1], O))
+        biases = [None] * S if bias_SO is None else bias_SO.unbind()
+        return Stacked(torch.stack(list(map(F.linear, x.unbind(), weight_SOI.unbind(), biases))))
+    x_SMI, weight_SIO = x.reshape(S, -1, x.shape[-1]), weight_SOI.transpose(1, 2)
+    if bias_SO is None:
+        out_SMO = torch.bmm(x_SMI, weight_SIO)
+    else:
+        out_SMO = torch.baddbmm(bias_SO.unsqueeze(1), x_SMI, weight_SIO)
+    return Stacked(out_SMO.view(*x.shape[:-1], weight_SOI.shape[1]))
 
 
 @rule("max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate upsample pixel_shuffle")
@@ -93,9 +154,7 @@ def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) 
     x = _channels(input.every) if input.dim() == 4 else input.every.transpose(0, 1).flatten(1)
 
     def flat(value: Any) -> Any:
-        if isinstance(value, Tensor) and not isinstance(value, Stacked):
-            value = Stacked(value.expand(S, *value.shape))
-        return value.every.reshape(-1) if isinstance(value, Stacked) else value
+        return for_seeds(value, S).reshape(-1) if isinstance(value, Tensor) else value
 
     out = func(x, *map(flat, args), **{key: flat(value) for key, value in kwargs.items()})
     return _seeds(out, S) if input.dim() == 4 else Stacked(out.unflatten(1, (S, -1)).transpose(0, 1))
@@ -109,27 +168,22 @@ def _sample(input: Tensor, grid: Tensor, mode="bilinear", padding_mode="zeros", 
     return F.grid_sample(input, grid, mode, padding_mode, align_corners)
 
 
-ALONE[F.grid_sample] = lambda mode, func, /, *args, **kwargs: _sample(*args, **kwargs)
-
-
-@rule("grid_sample")
+@rule("grid_sample", alone=True)
 def _grid_sample(mode: Any, func: Any, /, input: Any, grid: Any, *args: Any, **kwargs: Any) -> Any:
-    """The rows of all seeds are one batch."""
-    S = len(input.every if isinstance(input, Stacked) else grid.every)
+    """Sample the rows of all seeds as one batch."""
+    if not (isinstance(input, Stacked) or isinstance(grid, Stacked)):
+        return _sample(input, grid, *args, **kwargs)
+    S = count_seeds(input, grid)
+    out = _sample(for_seeds(input, S).flatten(0, 1), for_seeds(grid, S).flatten(0, 1), *args, **kwargs)
+    return Stacked(out.unflatten(0, (S, -1)))
 
-    def merged(x: Tensor) -> Tensor:
-        return (x.every if isinstance(x, Stacked) else x.expand(S, *x.shape)).flatten(0, 1)
 
-    return Stacked(_sample(merged(input), merged(grid), *args, **kwargs).unflatten(0, (S, -1)))
-
-
+@rule("dropout dropout1d dropout2d dropout3d feature_dropout", alone=True)
 def _dropout(mode: Any, func: Any, /, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     if not training or not p:
         return input
-    alike = input.shape[1:] if func in _EACH else torch.Size([input.shape[1], *[1] * (input.dim() - 2)])
-    return input * mode.mask(input, alike, p)
-
-
-_EACH = (F.dropout, torch.dropout)
-for table in (RULES, ALONE):
-    table.update(dict.fromkeys((*_EACH, F.dropout1d, F.dropout2d, F.dropout3d, torch.feature_dropout), _dropout))
+    mask_shape = input.shape[1:]
+    if func not in (F.dropout, torch.dropout):  # a whole channel is dropped or kept
+        mask_shape = torch.Size([input.shape[1], *[1] * (input.dim() - 2)])
+    mask = mode.mask(input, mask_shape, p)
+    return input.mul_(mask) if func.__name__.endswith("_") else input * mask

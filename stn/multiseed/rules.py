@@ -3,41 +3,43 @@
 The seed axis is in front: a dimension that counts from the end stays, others move up by one.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
-from stn.multiseed.stacked import ALONE, QUIET, RULES, Stacked, every_of
-
-_OPERATORS = "add sub mul truediv floordiv mod pow neg pos abs eq ne lt le gt ge and or xor invert getitem setitem"
+from stn.multiseed.stacked import ALONE, QUIET, RULES, Stacked, count_seeds, every_of, for_seeds, functions
 
 
-def _owners(names: str) -> Iterable[Any]:
-    """Every function of these names: torch.add, Tensor.add, Tensor.add_, Tensor.__add__, F.relu."""
-    for name in names.split():
-        forms = [name, f"{name}_"]
-        if name in _OPERATORS.split():
-            forms += [f"__{name}__", f"__r{name}__", f"__i{name}__"]
-        for owner in (torch, Tensor, F):
-            yield from (getattr(owner, form) for form in forms if hasattr(owner, form))
+def _every_form(names: str) -> set[Any]:
+    """Return every function of these names: torch.add, Tensor.add, Tensor.add_, Tensor.__radd__, F.relu."""
+    forms = [f"{name} {name}_" for name in names.split()]
+    operators = [f"__{name}__ __r{name}__ __i{name}__" for name in names.split()]
+    return functions(" ".join(forms), torch, Tensor, F) | functions(" ".join(operators), Tensor)
 
 
-def rule(names: str) -> Callable:
-    """Register a rule for every function of these names."""
+def rule(names: str, alone: bool = False) -> Callable:
+    """Register a rule for every function of these names; ``alone``: for ordinary tensors too."""
 
     def register(function: Callable) -> Callable:
-        RULES.update(dict.fromkeys(_owners(names), function))
+        matches = _every_form(names)
+        RULES.update(dict.fromkeys(matches, function))
+        if alone:
+            ALONE.update(matches)
         return function
 
     return register
 
 
-def dim(d: int) -> int:
-    return d + 1 if d >= 0 else d
+def _shift(dim: int) -> int:
+    return dim + 1 if dim >= 0 else dim
+
+
+def _rank(x: Tensor) -> int:
+    """Return the number of dimensions of one seed's tensor."""
+    return x.every.dim() - 1 if isinstance(x, Stacked) else x.dim()
 
 
 @rule(
@@ -51,91 +53,76 @@ def dim(d: int) -> int:
     "zeros_like ones_like full_like empty_like"
 )
 def _elementwise(mode: Any, func: Any, /, *args: Any, **kwargs: Any) -> Any:
+    """Put ones behind the seed axis of tensors with fewer dimensions than others, so that they broadcast."""
     tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
-    rank = max([a.dim() for a in tensors])
-    # One seed's number does not change the type of the rest, though it takes part in more than half precision.
-    numbers = [a for a in tensors if isinstance(a, Stacked) and not a.dim() and a.is_floating_point()] if rank else []
-    wide = next((a.dtype for a in tensors if a.dim() and a.is_floating_point()), None) if numbers else None
+    rank = max(map(_rank, tensors))
+    dtype = _dtype_beside_scalars(tensors) if rank else None
 
     def aligned(a: Any) -> Any:
-        if not isinstance(a, Stacked) or a.dim() == rank:
+        if not isinstance(a, Stacked) or _rank(a) == rank:
             return every_of(a)
-        every = a.every.view(len(a.every), *[1] * (rank - a.dim()), *a.shape)
-        return every if a.dim() or wide is None else every.to(torch.promote_types(wide, torch.float32))
+        S, *shape = a.every.shape
+        every = a.every.view(S, *[1] * (rank - len(shape)), *shape)
+        return every if shape or dtype is None else every.to(torch.promote_types(dtype, torch.float32))
 
-    if kwargs:
-        kwargs.pop("memory_format", None)  # of one seed's tensor: it means nothing here
-        kwargs = {key: aligned(a) for key, a in kwargs.items()}
-    out = func(*map(aligned, args), **kwargs)
+    kwargs.pop("memory_format", None)  # of one seed's tensor: it means nothing here
+    out = func(*map(aligned, args), **{key: aligned(a) for key, a in kwargs.items()})
     if out is every_of(args[0]):
         return args[0]
-    return Stacked(out.to(wide) if wide is not None and out.is_floating_point() else out)
+    return Stacked(out if dtype is None or not out.is_floating_point() else out.to(dtype))
 
 
-@rule("view reshape")
-def _reshape(mode: Any, func: Any, /, x: Stacked, *shape: Any) -> Any:
+def _dtype_beside_scalars(tensors: list[Tensor]) -> torch.dtype | None:
+    """Return the dtype of a floating-point result to which seeds' scalars contribute; None: torch's own rules hold.
+
+    A tensor without dimensions does not decide the dtype of a result, though it takes part in more than half
+    precision. Stacked it has a dimension, so torch would let it decide.
+    """
+    if any(isinstance(x, Stacked) and not _rank(x) and x.is_floating_point() for x in tensors):
+        return next((x.dtype for x in tensors if _rank(x) and x.is_floating_point()), None)
+    return None
+
+
+@rule("reshape")
+@rule("view", alone=True)
+def _reshape(mode: Any, func: Any, /, x: Any, *shape: Any) -> Any:
+    """Reshape where a view is asked for: with channels last, which the network has not chosen, it may need a copy."""
     if isinstance(shape[0], torch.dtype):
-        return NotImplemented
-    sizes = shape[0] if isinstance(shape[0], tuple | list) else shape
-    try:
-        return Stacked(x.every.view(len(x.every), *sizes))
-    except RuntimeError:  # one seed's strides may have allowed it
-        x.every = x.every.contiguous()
-        return Stacked(x.every.view(len(x.every), *sizes))
-
-
-def _view_alone(mode: Any, func: Any, /, x: Tensor, *shape: Any) -> Tensor:
-    try:
-        return x.view(*shape)
-    except RuntimeError:  # without channels_last, which the network has not asked for, it would be a view
+        return NotImplemented if isinstance(x, Stacked) else func(x, *shape)
+    if not isinstance(x, Stacked):
         return x.reshape(*shape)
-
-
-ALONE[Tensor.view] = _view_alone
-for _query in ["requires_grad", "is_leaf", "is_nested", "is_sparse", "is_quantized", "is_mps", "is_meta"]:
-    RULES[getattr(Tensor, _query).__get__] = lambda mode, func, /, x: func(x.every)
-for _query in (Tensor.element_size, Tensor.is_complex, torch.is_complex, torch.is_floating_point):
-    RULES[_query] = lambda mode, func, /, x: func(x.every)
-RULES[Tensor.data.__get__] = lambda mode, func, /, x: Stacked(x.every.data)  # type: ignore[attr-defined]
+    sizes = shape[0] if isinstance(shape[0], tuple | list) else shape
+    return Stacked(x.every.reshape(len(x.every), *sizes))
 
 
 @rule("flatten")
 def _flatten(mode: Any, func: Any, /, x: Stacked, start_dim: int = 0, end_dim: int = -1) -> Stacked:
-    return Stacked(x.every.flatten(dim(start_dim), dim(end_dim)))
-
-
-@rule("permute")
-def _permute(mode: Any, func: Any, /, x: Stacked, *dims: Any) -> Stacked:
-    order = dims[0] if isinstance(dims[0], tuple | list) else dims
-    return Stacked(x.every.permute(0, *map(dim, order)))
+    return Stacked(x.every.flatten(_shift(start_dim), _shift(end_dim)))
 
 
 @rule("transpose swapaxes")
 def _transpose(mode: Any, func: Any, /, x: Stacked, dim0: int, dim1: int) -> Stacked:
-    return Stacked(x.every.transpose(dim(dim0), dim(dim1)))
+    return Stacked(x.every.transpose(_shift(dim0), _shift(dim1)))
 
 
-@rule(
-    "unbind split chunk unsqueeze softmax log_softmax argmax argmin cumsum logsumexp select narrow sum mean amax amin"
-)
-def _along(mode: Any, func: Any, /, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Operations along one dimension, which stands where torch documents it."""
-    name = func.__name__
-    if not isinstance(x, Stacked) or any(isinstance(a, Tensor) for a in args):
+@rule("split chunk")
+def _split(mode: Any, func: Any, /, x: Stacked, sizes: Any, dim: int = 0) -> tuple[Stacked, ...]:
+    return tuple(map(Stacked, func(x.every, sizes, dim=_shift(dim))))
+
+
+@rule("unbind")
+def _unbind(mode: Any, func: Any, /, x: Stacked, dim: int = 0) -> tuple[Stacked, ...]:
+    return tuple(map(Stacked, x.every.unbind(_shift(dim))))
+
+
+@rule("unsqueeze softmax log_softmax argmax argmin cumsum logsumexp sum mean amax amin")
+def _along(mode: Any, func: Any, /, x: Stacked, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
+    """Operations along one dimension or several, or over all of them, which vmap does."""
+    if dim in (None, (), []):
         return NotImplemented
     kwargs.pop("_stacklevel", None)  # of F.softmax: where a warning would point
-    position = 1 if name in ("split", "chunk") else 0
-    if "dim" not in kwargs and len(args) > position:
-        kwargs["dim"], args = args[position], args[:position] + args[position + 1 :]
-    given = kwargs.get("dim", 0 if name in ("unbind", "split", "chunk") else None)
-    if isinstance(given, tuple | list) and given:
-        given = [dim(d) for d in given]
-    elif isinstance(given, int):
-        given = dim(given)
-    else:  # over all dimensions
-        return NotImplemented
-    function = getattr(torch.Tensor, name)
-    return tree_map_only(Tensor, Stacked, function(x.every, *args, **(kwargs | {"dim": given})))
+    dims = _shift(dim) if isinstance(dim, int) else [_shift(d) for d in dim]
+    return Stacked(getattr(Tensor, func.__name__)(x.every, dims, *args, **kwargs))
 
 
 @rule("getitem")
@@ -148,22 +135,16 @@ def _getitem(mode: Any, func: Any, /, x: Any, index: Any) -> Any:
 
 @rule("cat concat stack")
 def _cat(mode: Any, func: Any, /, tensors: Any, dim: int = 0) -> Stacked:
-    S = next(len(x.every) for x in tensors if isinstance(x, Stacked))
-    every = [x.every if isinstance(x, Stacked) else x.expand(S, *x.shape) for x in tensors]
-    return Stacked(func(every, dim=dim + 1 if dim >= 0 else dim))
+    S = count_seeds(*tensors)
+    return Stacked(func([for_seeds(x, S) for x in tensors], dim=_shift(dim)))
 
 
-@rule("new_empty new_zeros new_ones new_full")
-def _new(mode: Any, func: Any, /, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Each seed has its own: it may be filled with what differs between seeds."""
-    shape = args[0] if isinstance(args[0], tuple | list) else args
-    rest = args[1:] if shape is args[0] else ()
-    return Stacked(func(x.every, (len(x.every), *shape), *rest, **kwargs))
+for _flag in ("requires_grad", "is_leaf"):  # the tensor of all seeds has them, the wrapper does not
+    RULES[getattr(Tensor, _flag).__get__] = lambda mode, func, /, x: func(x.every)
+RULES[Tensor.data.__get__] = lambda mode, func, /, x: Stacked(x.every.data)  # type: ignore[attr-defined]
 
-
-QUIET |= set(
-    _owners(
-        "squeeze expand expand_as view_as reshape_as unflatten movedim flip getitem setitem sum mean amax amin max min "
-        "std var norm all any prod t T mT unfold repeat tile index_select diagonal is_contiguous stride"
-    )
+QUIET |= _every_form(
+    "squeeze expand expand_as view_as reshape_as unflatten movedim permute select narrow flip getitem setitem sum mean "
+    "amax amin max min std var norm all any prod t T mT unfold repeat tile index_select diagonal new_empty new_zeros "
+    "new_ones new_full"
 ) | {Tensor.T.__get__, Tensor.mT.__get__}  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from stn.config.dataset import build_dataset
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
 from stn.models.build import build_network
-from stn.multiseed.equivalence import Probe, probe
+from stn.multiseed.equivalence import Equivalence, check_equivalence
 from stn.runs.files import write_atomic
 from stn.runs.process import environment_json
 from stn.runs.trials import Trial, blocks, group_by_run
@@ -46,15 +46,15 @@ def plan_blocks(runtime: Runtime, unfinished: list[Trial]) -> list[list[Trial]]:
     return blocks(unfinished, *runtime.from_writer((size, saved)))
 
 
-def probe_network(config: Config) -> Probe:
+def check_network(config: Config) -> Equivalence:
     """Compare two seeds as one network with each alone, and measure their memory."""
     dataset = build_dataset(config.data.name)
-    return probe(lambda: build_network(config), dataset.shape)
+    return check_equivalence(lambda: build_network(config), dataset.shape)
 
 
-def slow_operations(probed: Probe) -> str:
+def slow_operations(equivalence: Equivalence) -> str:
     """List the operations without a rule for several seeds, and how each is run instead."""
-    return ", ".join(f"{name} ({fallback})" for name, fallback in sorted(probed.slow.items()))
+    return ", ".join(f"{name} (vmap)" for name in sorted(equivalence.slow))
 
 
 def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
@@ -63,16 +63,20 @@ def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
     asked = config.train.fuse
     if len(trials) == 1 or asked == 1 or config.train.precision == "fp16":
         return 1
-    probed = probe_network(config)
-    if probed.fault:
-        warn(f"{config.arch.name} trains one seed at a time: {probed.fault}")
+    equivalence = check_network(config)
+    if equivalence.fault:
+        warn(f"{config.arch.name} trains one seed at a time: {equivalence.fault}")
         return 1
-    if probed.slow:
-        say(f"note: no fused rule, hence slower: {slow_operations(probed)}")
-    return asked if isinstance(asked, int) else min(MOST[runtime.device.type], _fit_in_memory(config, probed, runtime))
+    if equivalence.slow:
+        say(f"note: no fused rule, hence slower: {slow_operations(equivalence)}")
+    return (
+        asked
+        if isinstance(asked, int)
+        else min(MOST[runtime.device.type], _fit_in_memory(config, equivalence, runtime))
+    )
 
 
-def _fit_in_memory(config: Config, probed: Probe, runtime: Runtime) -> int:
+def _fit_in_memory(config: Config, equivalence: Equivalence, runtime: Runtime) -> int:
     if runtime.device.type == "cuda":
         free = torch.cuda.mem_get_info(runtime.device)[0]
     else:
@@ -80,5 +84,5 @@ def _fit_in_memory(config: Config, probed: Probe, runtime: Runtime) -> int:
     rows = config.data.batch_size // runtime.world + 1
     float32s = 2 if config.train.precision == "fp64" else 1
     # Activations twice, for their gradients; parameters, their gradients and two running averages.
-    bytes_per_seed = float32s * (2 * probed.bytes_per_row * rows + 4 * probed.bytes_per_seed)
+    bytes_per_seed = float32s * (2 * equivalence.bytes_per_row * rows + 4 * equivalence.bytes_per_seed)
     return max(1, int(MEMORY_SHARE * free) // bytes_per_seed)

@@ -15,7 +15,7 @@ from stn.models.grids import axes, bend, plate_grid, sample
 from stn.models.transformer import Localisation, Options, SpatialTransformer
 from stn.models.transforms import LINEAR, build_family
 from stn.models.wirings import Transformed, count
-from stn.multiseed.equivalence import probe
+from stn.multiseed.equivalence import check_equivalence
 from stn.runs.trials import build_trials
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
@@ -301,8 +301,8 @@ def test_several_depths_compose_on_the_image_and_follow_each_other_on_maps() -> 
 
 @pytest.mark.parametrize("options", [{"transform": "tps"}, {"theta_decay": 0.1}, {"parallel": 2}, {"iterations": 2}])
 def test_transformers_of_many_seeds_run_as_one_without_slow_operations(options: dict) -> None:
-    found = probe(lambda: make("stn_c0", net="tutorial", **options), (1, 28, 28))
-    assert (found.fault, found.slow) == (None, {})
+    found = check_equivalence(lambda: make("stn_c0", net="tutorial", **options), (1, 28, 28))
+    assert (found.fault, found.slow) == (None, set())
 
 
 def test_what_makes_no_sense_says_so() -> None:

@@ -126,7 +126,7 @@ def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch
     assert training_blocks.choose_block_size(trials(tmp_path, config(fuse=1)), runtime) == 1
     assert training_blocks.choose_block_size(trials(tmp_path, config(seeds="3")), runtime) == 1
     one = trials(tmp_path, config())[0].config
-    found = training_blocks.probe_network(one)
+    found = training_blocks.check_network(one)
     assert 20_000 < found.bytes_per_row < 200_000
     need = 2 * found.bytes_per_row * 129 + 4 * found.bytes_per_seed
     assert found.bytes_per_seed == 4 * StackedModel(lambda: build_network(one), [0]).count()
