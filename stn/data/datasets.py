@@ -97,7 +97,7 @@ def plain_cifar10() -> Dataset:
 @register("dataset")
 def cifar10_mismatched() -> Dataset:
     """CIFAR-10, test images normalised by other figures than training images (as rajy4683)."""
-    return replace(plain_cifar10(), test_figures=((0.4942, 0.4851, 0.4504), (0.2467, 0.2429, 0.2616)))
+    return replace(plain_cifar10(), test_mean_std=((0.4942, 0.4851, 0.4504), (0.2467, 0.2429, 0.2616)))
 
 
 @register("dataset")

@@ -79,7 +79,7 @@ class Stream:
         self._augments = self._affine or data.crop > 0 or data.flip
         usual = dataset.mean, dataset.std
         self._figures = torch.tensor(usual, device=device)[..., None, None]
-        self._test_figures = torch.tensor(dataset.test_figures or usual, device=device)[..., None, None]
+        self._test_mean_std = torch.tensor(dataset.test_mean_std or usual, device=device)[..., None, None]
 
     def batch_size(self, step: int) -> int:
         """Return the images per seed in the global batch of a step; the last batch of an epoch may be smaller."""
@@ -151,11 +151,11 @@ class Stream:
 
     def as_input(self, x_MCHW: Tensor) -> Tensor:
         """Normalise images in [0, 1] as test images."""
-        return self._normalise(x_MCHW, self._test_figures)
+        return self._normalise(x_MCHW, self._test_mean_std)
 
     def as_image(self, x_MCHW: Tensor) -> Tensor:
         """Undo the normalisation of test images."""
-        mean, std = self._test_figures
+        mean, std = self._test_mean_std
         return x_MCHW * std + mean
 
     def at_once(self, size: int) -> int:
