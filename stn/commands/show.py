@@ -44,15 +44,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 def _show_run(asked: argparse.Namespace) -> list[Path]:
     run, config, _ = open_run(asked.run)
-    return draw.of_run(config, run, asked.out or run.pictures, asked.seed, asked.images, asked.gif)
+    return draw.draw_run(config, run, asked.out or run.pictures, asked.seed, asked.images, asked.gif)
 
 
 def _show_weights(asked: argparse.Namespace) -> list[Path]:
     tensors, config = load_plain(asked.weights), resolve(load_yaml(find_recipe(asked.recipe)))
     title = f"{Path(asked.weights).name} in {config.arch.name} on {config.data.name}"
-    return draw.of_weights(
-        config, lambda model: fit(tensors, model), title, asked.out or Path("pictures"), asked.images
-    )
+    out = asked.out or Path("pictures")
+    return draw.draw_weights(config, lambda model: fit(tensors, model), title, out, asked.images)
 
 
 def main(arguments: list[str]) -> int:
