@@ -44,7 +44,7 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
         accuracy = f"{row['val_acc']:.2%} of {row['val_count']:,} held-out training images"
     else:
         accuracy = f"{row['test_acc']:.2%} of {row['test_count']:,} test images"
-    mean, std = map(list, dataset.test_figures or (dataset.mean, dataset.std))  # what the accuracy was measured with
+    mean, std = map(list, dataset.test_mean_std or (dataset.mean, dataset.std))  # what the accuracy was measured with
     facts = {
         "architecture": f"`{arch.name}`: {registry.find('arch', arch.name).line}",
         "net": f"`{arch.net}`: {registry.find('net', arch.net or '').line}",

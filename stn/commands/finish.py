@@ -7,7 +7,6 @@ from rich.table import Table
 
 from stn.config.command_line import fail
 from stn.config.seed_list import format_seeds
-from stn.pictures import draw
 from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial, group_by_run
 from stn.tracking.console import console, say
@@ -49,7 +48,9 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         for row in rows:
             checkpoints.drop_steps(run, row["seed"])
         if config.log.pictures:
-            draw.draw(config, run)
+            from stn.pictures.draw import draw  # here, because matplotlib takes half a second
+
+            draw(config, run)
         run.write_status("failed" if failed else "finished", **facts)
     else:
         seeds = format_seeds([trial.seed for trial in group])

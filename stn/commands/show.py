@@ -37,12 +37,12 @@ def main(arguments: list[str]) -> int:
     if options.run is not None:
         run, config, _ = open_run(options.run)
         out = options.out or run.pictures
-        paths = draw.of_run(config, run, out, options.seed, options.images, options.gif)
+        paths = draw.draw_run(config, run, out, options.seed, options.images, options.gif)
     else:
         tensors, config = load_plain(options.weights), resolve(load_yaml(find_recipe(options.recipe)))
         title = f"{Path(options.weights).name} in {config.arch.name} on {config.data.name}"
         out = options.out or Path("pictures")
-        paths = draw.of_weights(config, lambda model: fit(tensors, model), title, out, options.images)
+        paths = draw.draw_weights(config, lambda model: fit(tensors, model), title, out, options.images)
     if not any(path.name == "warp.png" for path in paths):
         say("nothing to warp: this network has no transformer")
     for path in paths:

@@ -66,7 +66,7 @@ class Dataset:
     classes: int = 10
     side: int = 28
     """Of an image before the perturbation."""
-    test_figures: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    test_mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and SD that normalise test images, where they are not the training images'."""
     perturb: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
     pose: tuple[str, ...] = ()

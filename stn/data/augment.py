@@ -1,27 +1,21 @@
-"""Batched augmentation of training images: affine, crop, flip."""
+"""Random affine transforms, crops and flips of training images."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stn.config.schema import Data
 from stn.data.geometry import cos_sin
 from stn.data.rng import Draws
 from stn.models.grids import affine_grid
 
 
-def random_affine(
-    x_MCHW: Tensor,
-    draws: Draws,
-    degrees: float,
-    shift: float,
-    scale: tuple[float, float],
-    shear: float,
-    interpolation: str,
-) -> Tensor:
-    """Rotation, translation, scale and shear about the centre, drawn for each image."""
-    (cos, sin), (cos_skew, sin_skew) = (cos_sin(draws.uniform(1, -d, d)[:, 0]) for d in (degrees, shear))
-    factor = draws.uniform(1, *scale)[:, 0]
-    tx, ty = (2 * draws.uniform(1, -shift, shift)[:, 0] for _ in range(2))
+def random_affine(x_MCHW: Tensor, draws: Draws, data: Data) -> Tensor:
+    """Rotate, shift, scale and shear each image about its centre."""
+    cos, sin = cos_sin(draws.uniform(1, -data.rotate, data.rotate)[:, 0])
+    cos_skew, sin_skew = cos_sin(draws.uniform(1, -data.shear, data.shear)[:, 0])
+    factor = draws.uniform(1, *data.scale)[:, 0]
+    tx, ty = (2 * draws.uniform(1, -data.translate, data.translate)[:, 0] for _ in range(2))
     tan = sin_skew / cos_skew
     # The image moves by A = R(angle) @ shear @ scale, then by (tx, ty); sampling points by the inverse.
     a, b = factor * cos, factor * (cos * tan + sin)
@@ -30,11 +24,12 @@ def random_affine(
     a, b, c, d = d / determinant, -b / determinant, -c / determinant, a / determinant
     theta = torch.stack([a, b, -(a * tx + b * ty), c, d, -(c * tx + d * ty)], -1).view(-1, 2, 3)
     grid = affine_grid(theta, (x_MCHW.shape[2], x_MCHW.shape[3]), align_corners=False)
-    return F.grid_sample(x_MCHW, grid, mode=interpolation, padding_mode="zeros", align_corners=False)
+    # Not grids.sample, which is bilinear only, nor deterministic_sample: there is no gradient here.
+    return F.grid_sample(x_MCHW, grid, mode=data.interpolation, padding_mode="zeros", align_corners=False)
 
 
 def random_crop(x_MCHW: Tensor, draws: Draws, padding: int) -> Tensor:
-    """Shift by up to ``padding`` pixels each way, black outside."""
+    """Shift each image by up to ``padding`` pixels each way, black outside."""
     M, _, H, W = x_MCHW.shape
     offset = draws.integers(2, 2 * padding + 1)
     padded = F.pad(x_MCHW, [padding] * 4)
@@ -45,5 +40,6 @@ def random_crop(x_MCHW: Tensor, draws: Draws, padding: int) -> Tensor:
 
 
 def random_flip(x_MCHW: Tensor, draws: Draws) -> Tensor:
+    """Mirror half of the images left to right."""
     flip_M = draws.uniform(1)[:, 0] < 0.5
     return torch.where(flip_M[:, None, None, None], x_MCHW.flip(-1), x_MCHW)

@@ -7,26 +7,26 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stn.config.dataset import Dataset
+from stn.config.dataset import Dataset, Perturb
 from stn.config.registry import LazyModule, register
 
 if TYPE_CHECKING:
-    from stn.data import clutter, distort, sources
+    from stn.data import perturbations, sources
 else:
-    clutter, distort, sources = (LazyModule(f"stn.data.{name}") for name in ("clutter", "distort", "sources"))
+    perturbations, sources = LazyModule("stn.data.perturbations"), LazyModule("stn.data.sources")
 
-
-MOVED = ("degrees", "log2_area", "x", "y")
-"""Pose: counter-clockwise as seen, then area and place of the image's centre, in pixels, right and down."""
+_MOVED = ("degrees", "log2_area", "x", "y")
+"""Pose: counter-clockwise as seen, then area and position of the image's centre, in pixels, right and down."""
 
 
 def points(n: int) -> tuple[str, ...]:
-    """Names for a pose: how far from each of n points of a grid, row by row, the output shows what is there."""
+    """Return names for a pose: how far from each of n points of a grid, row by row, the output shows what is there."""
     return tuple(f"{axis}{k + 1}" for k in range(n) for axis in "xy")
 
 
-def _mnist(side: int, mean: float, std: float, net: str, **rest) -> Dataset:
-    return Dataset(sources.mnist, (1, side, side), (mean,), (std,), net, **rest)
+def _mnist(side: int, mean: float, std: float, net: str, perturb: Perturb | None = None, pose=()) -> Dataset:
+    shape, replicas = (1, side, side), 10 if perturb else 1
+    return Dataset(sources.mnist, shape, (mean,), (std,), net, replicas=replicas, perturb=perturb, pose=pose)
 
 
 @register("dataset")
@@ -38,19 +38,19 @@ def mnist() -> Dataset:
 @register("dataset")
 def mnist_r() -> Dataset:
     """MNIST rotated by up to 90 degrees either way, 28x28; 10 fixed rotations of each test image."""
-    return _mnist(28, 0.1307, 0.3081, "finnveden_r", replicas=10, perturb=distort.rotate, pose=("degrees",))
+    return _mnist(28, 0.1307, 0.3081, "finnveden_r", perturbations.rotate, ("degrees",))
 
 
 @register("dataset")
 def mnist_t() -> Dataset:
     """MNIST digits anywhere on a 60x60 canvas with clutter; 10 fixed variants of each test image."""
-    return _mnist(60, 0.0363, 0.1870, "finnveden_t", replicas=10, perturb=clutter.translate, pose=("x", "y"))
+    return _mnist(60, 0.0363, 0.1870, "finnveden_t", perturbations.translate_in_clutter, ("x", "y"))
 
 
 @register("dataset")
 def mnist_s() -> Dataset:
     """MNIST digits half to four times as large on a 112x112 canvas with clutter; 10 fixed variants."""
-    return _mnist(112, 0.0414, 0.1751, "finnveden_s", replicas=10, perturb=clutter.rescale, pose=("log2_area",))
+    return _mnist(112, 0.0414, 0.1751, "finnveden_s", perturbations.scale_in_clutter, ("log2_area",))
 
 
 @register("dataset")
@@ -62,28 +62,27 @@ def mnist_tc() -> Dataset:
 @register("dataset")
 def mnist_rts() -> Dataset:
     """MNIST turned by up to 45 degrees, 0.7 to 1.2 times as large, anywhere in 42x42; 10 variants."""
-    rest = {"replicas": 10, "perturb": distort.turn_scale_place, "pose": MOVED}
-    return _mnist(42, 0.0537, 0.1962, "jaderberg_cnn", **rest)
+    return _mnist(42, 0.0537, 0.1962, "jaderberg_cnn", perturbations.turn_scale_shift, _MOVED)
 
 
 @register("dataset")
 def mnist_p() -> Dataset:
     """MNIST 0.75 to 1 times as large, corners N(0, 5 px) off: projective, 28x28; 10 fixed variants."""
-    rest = {"replicas": 10, "perturb": partial(distort.bend, n=4, std=5), "pose": ("log2_area", *points(4))}
-    return _mnist(28, 0.1028, 0.2622, "jaderberg_cnn", **rest)
+    perturb = partial(perturbations.bend, n=4, std=5)
+    return _mnist(28, 0.1028, 0.2622, "jaderberg_cnn", perturb, ("log2_area", *points(4)))
 
 
 @register("dataset")
 def mnist_e() -> Dataset:
     """MNIST 0.75 to 1 times as large, 16 points N(0, 1.5 px) off: elastic, 28x28; 10 fixed variants."""
-    rest = {"replicas": 10, "perturb": partial(distort.bend, n=16, std=1.5), "pose": ("log2_area", *points(16))}
-    return _mnist(28, 0.1000, 0.2589, "jaderberg_cnn", **rest)
+    perturb = partial(perturbations.bend, n=16, std=1.5)
+    return _mnist(28, 0.1000, 0.2589, "jaderberg_cnn", perturb, ("log2_area", *points(16)))
 
 
 @register("dataset")
 def mnist_h() -> Dataset:
     """MNIST under Lin and Lucey's homography noise, 28x28; 10 fixed variants of each test image."""
-    return _mnist(28, 0.1273, 0.2867, "icstn", replicas=10, perturb=distort.shake, pose=points(4))
+    return _mnist(28, 0.1273, 0.2867, "icstn", perturbations.shake, points(4))
 
 
 @register("dataset")
@@ -95,23 +94,18 @@ def cifar10() -> Dataset:
 
 @register("dataset")
 def cifar10_mismatched() -> Dataset:
-    """CIFAR-10, test images normalised by other figures than training images (as rajy4683)."""
-    return replace(cifar10(), test_figures=((0.4942, 0.4851, 0.4504), (0.2467, 0.2429, 0.2616)))
+    """CIFAR-10, test images normalised with another mean and SD than training images (as rajy4683)."""
+    return replace(cifar10(), test_mean_std=((0.4942, 0.4851, 0.4504), (0.2467, 0.2429, 0.2616)))
 
 
 @register("dataset")
 def cifar10_r() -> Dataset:
-    """CIFAR-10 turned by up to 30 degrees either way; one fixed rotation of each test image.
-
-    One, not ten as of MNIST: its networks take far longer. Normalised by cifar10's figures.
-    """
-    return replace(cifar10(), perturb=partial(distort.rotate, limit=30), pose=("degrees",))
+    """CIFAR-10 turned by up to 30 degrees either way; one fixed rotation of each test image."""
+    # One, not ten as for MNIST, because its networks take far longer; normalised with cifar10's mean and SD.
+    return replace(cifar10(), perturb=partial(perturbations.rotate, limit=30), pose=("degrees",))
 
 
 @register("dataset")
 def cifar10_a() -> Dataset:
-    """CIFAR-10 turned by up to 30 degrees, 0.8 to 1.25 times as large, up to 4 px off; one variant.
-
-    As cifar10_r: one fixed variant of each test image, normalised by cifar10's figures.
-    """
-    return replace(cifar10(), perturb=distort.jostle, pose=MOVED)
+    """CIFAR-10 turned by up to 30 degrees, 0.8 to 1.25 times as large, up to 4 px off; one fixed variant."""
+    return replace(cifar10(), perturb=perturbations.jostle, pose=_MOVED)

@@ -1,7 +1,7 @@
 """Counter-based random numbers: every number is a pure function of its keys.
 
-There is no generator state to save, and the same (seed, step, position) gives the same
-number alone, beside other seeds, on any rank, on any device and after a resume.
+There is no generator state to save: the same (seed, step, position) gives the same number alone or together with other
+seeds, on any rank and device, and after a resume.
 """
 
 import math
@@ -18,29 +18,19 @@ _CACHED = 2**17
 
 
 def _mix(z: Tensor) -> Tensor:
-    """The finaliser of splitmix64, in place; torch shifts int64 arithmetically, so the sign is masked off."""
+    """Apply the finaliser of splitmix64 in place; torch shifts int64 arithmetically, so the sign is masked off."""
     z.bitwise_xor_((z >> 30).bitwise_and_(0x3FFFFFFFF)).mul_(_MULTIPLY_1)
     z.bitwise_xor_((z >> 27).bitwise_and_(0x1FFFFFFFFF)).mul_(_MULTIPLY_2)
     return z.bitwise_xor_((z >> 31).bitwise_and_(0x1FFFFFFFF))
-
-
-def _mix_int(z: int) -> int:
-    """Mix one signed 64-bit integer in Python: saves dozens of tiny tensor operations."""
-    z &= 2**64 - 1
-    z = (z ^ (z >> 30)) * _MULTIPLY_1 & (2**64 - 1)
-    z = (z ^ (z >> 27)) * _MULTIPLY_2 & (2**64 - 1)
-    return ((z ^ (z >> 31)) + 2**63) % 2**64 - 2**63
 
 
 class Draws:
     """A stream of random numbers for each row; keys are integers or tensors that broadcast."""
 
     def __init__(self, *keys: int | Tensor, device: torch.device | str = "cpu") -> None:
-        state: int | Tensor = 0
+        self._state = torch.zeros((), dtype=torch.int64, device=device)
         for key in keys:
-            mixed = state ^ key
-            state = _mix_int(mixed + _GOLDEN) if isinstance(mixed, int) else _mix(mixed + _GOLDEN)
-        self._state = torch.full((), state, device=device) if isinstance(state, int) else state
+            self._state = _mix((self._state ^ key) + _GOLDEN)
         self._drawn = 0
 
     def flat(self) -> "Draws":
@@ -55,7 +45,7 @@ class Draws:
         return _mix(self._state.unsqueeze(-1) + counter * _GOLDEN)
 
     def chance(self, row_B: Tensor, n: int, p: float) -> Tensor:
-        """True with probability p for numbers row * n to row * n + n - 1 of each stream, [..., B, n]."""
+        """Return True with probability p for numbers row * n to row * n + n - 1 of each stream, [..., B, n]."""
         below = min(round(p * 2**64), 2**64 - 1) - 2**63
         place_n = torch.arange(1, n + 1, device=row_B.device)
         part = max(1, _CACHED // (n * self._state.numel())) if row_B.device.type == "cpu" else len(row_B)

@@ -69,12 +69,10 @@ def _unpacked(packed: Path, sha256: str) -> bytearray:
 def mnist(root: str | None = None) -> Images:
     """Load the four idx files that ship with the package; root is not needed."""
     folder = Path(str(resources.files("stn.data") / "mnist_xz"))
-    parts = []
-    for name, sha256 in _MNIST.items():
-        header = 16 if "images" in name else 8
-        parts.append(torch.frombuffer(_unpacked(folder / f"{name}.xz", sha256), dtype=torch.uint8, offset=header))
-    train_x, train_y, test_x, test_y = parts
-    return Images(train_x.view(-1, 1, 28, 28), train_y.long(), test_x.view(-1, 1, 28, 28), test_y.long())
+    contents = (_unpacked(folder / f"{name}.xz", sha256) for name, sha256 in _MNIST.items())
+    train_x, train_y, test_x, test_y = (torch.frombuffer(content, dtype=torch.uint8) for content in contents)
+    train_x, test_x = (x[16:].view(-1, 1, 28, 28) for x in (train_x, test_x))  # after a header
+    return Images(train_x, train_y[8:].long(), test_x, test_y[8:].long())
 
 
 @lru_cache(maxsize=1)

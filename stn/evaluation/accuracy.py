@@ -1,7 +1,4 @@
-"""Exact evaluation: every test image counts once, on any number of processes.
-
-S seed, B batch, K class.
-"""
+"""Exact evaluation: every test image counts once, on any number of processes. S seed, B batch, K class."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,20 +16,20 @@ from stn.training.runtime import Runtime
 
 def scores(confusion_KK: Tensor, loss: float, top5_hits: int, split: str = "test") -> dict[str, Any]:
     """Return everything that follows from a confusion matrix (rows: truth), the mean loss and the top-5 hits."""
-    total, hits = int(confusion_KK.sum()), confusion_KK.diag().double()
-    truth, predicted = confusion_KK.sum(1).double(), confusion_KK.sum(0).double()
-    f1 = 2 * hits / (truth + predicted).clamp(min=1)
-    present = (truth + predicted) > 0
-    accuracy = float(hits.sum() / max(1, total))
+    total, hits_K = int(confusion_KK.sum()), confusion_KK.diag().double()
+    truth_K, predicted_K = confusion_KK.sum(1).double(), confusion_KK.sum(0).double()
+    occurrences_K = truth_K + predicted_K
+    f1_K = 2 * hits_K / occurrences_K.clamp(min=1)
+    accuracy = float(hits_K.sum() / max(1, total))
     top5 = {f"{split}_top5_acc": top5_hits / max(1, total)} if len(confusion_KK) > 5 else {}
     return {
         f"{split}_acc": accuracy,
         **top5,
         f"{split}_error": 1 - accuracy,
         f"{split}_loss": loss,
-        "macro_f1": float(f1[present].mean()),
+        "macro_f1": float(f1_K[occurrences_K > 0].mean()),
         f"{split}_count": total,
-        "per_class_acc": (hits / truth.clamp(min=1)).tolist(),
+        "per_class_acc": (hits_K / truth_K.clamp(min=1)).tolist(),
         "confusion": confusion_KK.tolist(),
     }
 
@@ -41,8 +38,8 @@ def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runt
     """Return the scores of each seed over the whole test set, which is divided over the ranks."""
     S, K = len(model.seeds), stream.dataset.classes
     # The feature maps of all seeds are in memory at once; a GPU takes larger batches.
-    images = max(1, stream.at_once(batch_size if stream.device.type == "cpu" else 8 * batch_size) // S)
-    confusion_SKK = torch.zeros(S, K * K, dtype=torch.int64, device=stream.device)
+    images = max(1, stream.test_batch_size(batch_size if stream.device.type == "cpu" else 8 * batch_size) // S)
+    confusion_SKK = torch.zeros(S, K, K, dtype=torch.int64, device=stream.device)
     loss_S = torch.zeros(S, dtype=torch.float64, device=stream.device)
     top5_S = torch.zeros(S, dtype=torch.int64, device=stream.device)
     training = model.training
@@ -51,16 +48,16 @@ def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runt
         for batch in stream.test_batches(images, runtime.rank, runtime.world):
             logits_SBK = model.predict(batch.x_BCHW)
             y_SB = batch.y_B.expand(S, -1)
-            confusion_SKK.scatter_add_(1, y_SB * K + logits_SBK.argmax(-1), torch.ones_like(y_SB))
+            cell_SB = y_SB * K + logits_SBK.argmax(-1)
+            confusion_SKK.view(S, -1).scatter_add_(1, cell_SB, torch.ones_like(y_SB))
             losses_SB = F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none")
             loss_S += losses_SB.sum(1)
             top5_SB5 = logits_SBK.topk(min(5, K)).indices
             top5_S += top5_SB5.eq(y_SB.unsqueeze(2)).sum((1, 2))
     model.train(training)
     confusion_SKK, loss_S, top5_S = map(runtime.total, (confusion_SKK, loss_S, top5_S))
-    split = stream.data.split
     return [
-        scores(confusion_KK.view(K, K).cpu(), float(loss / confusion_KK.sum()), int(top5), split)
+        scores(confusion_KK.cpu(), float(loss / confusion_KK.sum()), int(top5), stream.data.split)
         for confusion_KK, loss, top5 in zip(confusion_SKK, loss_S, top5_S, strict=True)
     ]
 

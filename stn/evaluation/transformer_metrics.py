@@ -1,24 +1,36 @@
 """What a run records of its transformers: transforms of fixed images during training, pose and bypass at the end."""
 
+import math
 from collections.abc import Container
 
+import torch
+
 from stn.data.stream import Stream
-from stn.evaluation import pose
 from stn.evaluation.accuracy import bypassed, evaluate
+from stn.evaluation.pose import measure_pose
+from stn.models.wirings import Transformed
 from stn.multiseed.model import StackedModel
 from stn.runs.directory import Row
 from stn.training.runtime import Runtime
 
+SHOWN = 12
+"""Test images whose transform is recorded during training."""
 
+
+@torch.no_grad()
 def transform_snapshots(
     model: StackedModel, stream: Stream, step: int, failed: Container[int] = ()
 ) -> list[Row | None]:
-    """Return a row for each seed that is alive and whose network has a transformer."""
-    rows: list[Row | None] = []
+    """Return, for each seed that is alive, a row with the transform parameters of the first test images."""
+    rows: list[Row | None] = [None for _ in model.seeds]
+    images = stream.test_images(torch.arange(min(SHOWN, stream.test_count), device=stream.device))
     for s, seed in enumerate(model.seeds):
-        theta = [] if s in failed else pose.thetas(model.network(s), stream)
-        row = {"kind": "warp", "seed": seed, "step": step, "epoch": step / stream.steps_per_epoch, "theta": theta}
-        rows.append(row if theta else None)
+        network = model.network(s)
+        if s not in failed and isinstance(network, Transformed):
+            theta_BP = torch.cat([warp.theta_BP for warp in network.eval().warps(images.x_BCHW)], 1)
+            theta = [[round(x, 6) if math.isfinite(x) else 0.0 for x in line] for line in theta_BP.tolist()]
+            row = {"kind": "warp", "seed": seed, "step": step, "epoch": step / stream.steps_per_epoch}
+            rows[s] = row | {"theta": theta}
     return rows
 
 
@@ -28,16 +40,15 @@ def final_transformer_metrics(
     """Return fields for the result rows, and pose rows for metrics.jsonl, of the seeds that are alive; collective."""
     with bypassed(model) as has_transformers:
         scores = evaluate(model, stream, batch_size, runtime) if has_transformers else []
-    fields_of: list[Row] = [{} for _ in model.seeds]
+    fields: list[Row] = [{} for _ in model.seeds]
     rows: list[Row | None] = [None for _ in model.seeds]
-    split = stream.data.split
     for s, score in enumerate(scores):
         if s in failed:
             continue
-        fields_of[s]["bypass_acc"] = score[f"{split}_acc"]
+        fields[s]["bypass_acc"] = score[f"{stream.data.split}_acc"]
         if runtime.writes:
-            fields, points = pose.measure(model.network(s), stream, batch_size)
-            fields_of[s] |= fields
+            metrics, points = measure_pose(model.network(s), stream, batch_size)
+            fields[s] |= metrics
             row = {"kind": "pose", "seed": model.seeds[s], "step": step, "epoch": step / stream.steps_per_epoch}
             rows[s] = row | points if points else None
-    return fields_of, rows
+    return fields, rows

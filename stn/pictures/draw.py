@@ -1,61 +1,59 @@
-"""The pictures of a run, as PNG, from its directory alone; or of a network with given weights."""
+"""Draw the pictures of a run as PNGs, from its directory alone, or those of a network with given weights."""
 
+import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from stn.config.dataset import build_dataset
+from stn.config.fields import steps_of
 from stn.config.schema import Config
 from stn.data.stream import Stream
-from stn.evaluation.pose import SHOWN
+from stn.evaluation.transformer_metrics import SHOWN
 from stn.models.build import build_network
 from stn.models.wirings import Transformed
+from stn.pictures import warps
+from stn.pictures.subject import Subject
 from stn.runs.directory import Row, RunDir
-from stn.runs.files import read_rows
+from stn.runs.files import read_rows, write_atomic
 from stn.tracking.console import warn
 from stn.training.checkpoints import load_final
 
-if TYPE_CHECKING:
-    from stn.pictures.subject import Subject
-
 
 def draw(config: Config, run: RunDir) -> None:
-    """All pictures; whatever fails here costs the pictures only."""
+    """Draw all pictures of a run; an error costs the pictures, not the run."""
     try:
-        of_run(config, run, run.pictures, gif=config.log.gif)
+        draw_run(config, run, run.pictures, gif=config.log.gif)
     except Exception as error:  # see the docstring
         warn(f"no pictures: {type(error).__name__}: {error}")
 
 
-def of_run(
+def draw_run(
     config: Config, run: RunDir, out: Path, seed: int | None = None, numbers: Sequence[int] = (), gif: bool = False
 ) -> list[Path]:
-    """Of a run, and of what the network of its first finished seed, or another one, does to images."""
-    from stn.pictures import scores  # matplotlib takes half a second
-    from stn.pictures.sheet import save
-
+    """Draw a run, and what the network of a finished seed (default: the first) does to images; return the files."""
     finished = [row["seed"] for row in read_rows(run.results) if row.get("status") == "finished"]
     if seed is not None and seed not in finished:
         raise ValueError(f"seed {seed} is not finished in {run.path}; finished: {', '.join(map(str, finished))}")
     subject = None
     if finished:
-        chosen = finished[0] if seed is None else seed
-        rows = [row for row in read_rows(run.metrics) if row["kind"] == "warp" and row["seed"] == chosen]
-        title = f"{config.arch.name} on {config.data.name}, seed {chosen}"
-        subject = _subject(config, lambda _: load_final(run, chosen), title, numbers, rows)
-    figures = (("curves", scores.curves(config, run)), ("confusion", scores.confusion(config, run)))
-    paths = [save(figure, out / f"{name}.png") for name, figure in figures if figure]
-    return paths + _warps(subject, out, gif)
+        shown = finished[0] if seed is None else seed
+        rows = [row for row in read_rows(run.metrics) if row["kind"] == "warp" and row["seed"] == shown]
+        title = f"{config.arch.name} on {config.data.name}, seed {shown}"
+        subject = _subject(config, lambda _: load_final(run, shown), title, numbers, rows)
+    figures = {"curves": _curves(config, run), "confusion": _confusion(config, run)}
+    paths = [_save(figure, out / f"{name}.png") for name, figure in figures.items() if figure]
+    return paths + _draw_warps(subject, out, gif)
 
 
-def of_weights(
+def draw_weights(
     config: Config, load: Callable[[nn.Module], dict[str, Tensor]], title: str, out: Path, numbers: Sequence[int] = ()
 ) -> list[Path]:
-    """Of a network of which there is no more than a configuration and its weights."""
-    return _warps(_subject(config, load, title, numbers, []), out, gif=False)
+    """Draw what the network of a configuration does to images; ``load`` returns its weights."""
+    return _draw_warps(_subject(config, load, title, numbers, []), out, gif=False)
 
 
 def _subject(
@@ -64,27 +62,22 @@ def _subject(
     title: str,
     numbers: Sequence[int],
     rows: list[Row],
-) -> "Subject | None":
-    """Nothing where there is no transformer."""
-    from stn.pictures.subject import Subject
-
+) -> Subject | None:
+    """Return the network and its test images; None if it has no transformer."""
     dataset = build_dataset(config.data.name)
     model = build_network(config)
     model.load_state_dict(load(model))
     if not isinstance(model, Transformed):
         return None
     stream = Stream(config.data, dataset, [0])
-    shown = min(SHOWN, stream.test_count)
-    if bad := [n for n in numbers if not 0 <= n < shown]:
-        raise ValueError(f"no image {bad[0]} to show: there are 0 to {shown - 1}")
-    return Subject(model.float().eval(), stream, title, list(numbers) or list(range(shown)), rows)
+    recorded = range(min(SHOWN, stream.test_count))
+    if bad := [n for n in numbers if n not in recorded]:
+        raise ValueError(f"no image {bad[0]} to show: there are 0 to {recorded[-1]}")
+    return Subject(model.float().eval(), stream, title, list(numbers or recorded), rows)
 
 
 @torch.no_grad()
-def _warps(subject: "Subject | None", out: Path, gif: bool) -> list[Path]:
-    from stn.pictures import warps
-    from stn.pictures.sheet import save
-
+def _draw_warps(subject: Subject | None, out: Path, gif: bool) -> list[Path]:
     if subject is None:
         return []
     makers = {
@@ -94,5 +87,59 @@ def _warps(subject: "Subject | None", out: Path, gif: bool) -> list[Path]:
         "region": warps.region,
         "pose": warps.poses,
     }
-    paths = [save(figure, out / f"{name}.png") for name, make in makers.items() if (figure := make(subject))]
+    paths = [_save(figure, out / f"{name}.png") for name, make in makers.items() if (figure := make(subject))]
     return [*paths, warps.film(subject, out / "warp.gif")] if gif and subject.rows else paths
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight", pad_inches=0.08)
+    write_atomic(path, buffer.getvalue())
+    return path
+
+
+def _title(config: Config, n: int) -> str:
+    return f"{config.arch.name} on {config.data.name}, {n} seed{'s' * (n != 1)}"
+
+
+def _curves(config: Config, run: RunDir) -> Figure:
+    """Plot loss and error of every seed against the epoch."""
+    every, split = steps_of(config.log.every), config.data.split
+    rows = [r for r in read_rows(run.metrics) if r["kind"] == "eval" or r["step"] % every == 0 or r["step"] < every]
+    seeds = sorted({row["seed"] for row in rows})
+    training = {"label": "training", "color": "tab:blue"}
+    evaluation = {"label": split, "color": "tab:orange", "marker": "o"}
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
+    for axis, quantity, key in zip(figure.subplots(1, 2), ("loss", "error"), ("loss", "acc"), strict=True):
+        for seed in seeds:
+            for kind, prefix, style in (("train", "", training), ("eval", f"{split}_", evaluation)):
+                points = [row for row in rows if row["seed"] == seed and row["kind"] == kind]
+                values = [row[prefix + key] for row in points]
+                if quantity == "error":
+                    values = [1 - accuracy for accuracy in values]
+                axis.plot([row["epoch"] for row in points], values, ms=4, lw=1.2, **style)
+        axis.set(xlabel="epoch", ylabel=quantity, yscale="log")
+        axis.grid(alpha=0.3, which="both")
+        axis.legend(handles=axis.lines[:2])  # the first seed's
+    figure.suptitle(_title(config, len(seeds)))
+    return figure
+
+
+def _confusion(config: Config, run: RunDir) -> Figure | None:
+    """Draw the mean confusion matrix of the finished seeds."""
+    matrices = [row["confusion"] for row in read_rows(run.results) if row.get("confusion")]
+    if not matrices:
+        return None
+    mean_KK = torch.tensor(matrices).double().mean(0)
+    share_KK = mean_KK / mean_KK.sum(1, keepdim=True).clamp(min=1)
+    figure = Figure(figsize=(6, 5.4))
+    axis = figure.subplots()
+    axis.imshow(share_KK.numpy(), cmap="Blues", vmin=0, vmax=1)
+    for i, line in enumerate(mean_KK.tolist()):
+        for j, value in enumerate(line):
+            colour = "white" if share_KK[i, j] > 0.5 else "black"
+            axis.text(j, i, f"{value:.4g}" if value else "", ha="center", va="center", fontsize=7, color=colour)
+    ticks = range(len(mean_KK))
+    axis.set(xlabel="predicted", ylabel="true", xticks=ticks, yticks=ticks)
+    axis.set_title(f"{_title(config, len(matrices))}: images, mean over seeds", fontsize=10)
+    return figure

@@ -1,4 +1,4 @@
-"""What transformers do to images, drawn: on the way, to one object, step by step, as a region, as a pose."""
+"""Draw what transformers do to images: during training, to one object, step by step, as a region, as a pose."""
 
 import io
 import math
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from stn.data.stream import Stream
-from stn.evaluation import pose
+from stn.evaluation.pose import applied_and_compensated, pose_summary, predicted_pose, total_matrix
 from stn.models.grids import affine_grid, sample
 from stn.pictures.sheet import Strip, sheet
 from stn.pictures.subject import Subject, as_maps, image_grids, outline
@@ -26,10 +28,11 @@ _POSES = {
     "log2_area": ("area (log2)", "{:+.1f}"),
     "shift": ("shift (pixels)", "{:+.0f}, {:+.0f}"),
 }
+"""Kind of pose -> its axis label and the title of an image under it."""
 
 
 def warp(s: Subject) -> Figure:
-    """The same images at the start, in the middle and at the end of training."""
+    """Draw the same images warped at the start, in the middle and at the end of training."""
     strips = [Strip("input", s.stream.as_image(s.x_BCHW))]
     if s.rows:
         half = s.rows[-1]["step"] / 2
@@ -39,122 +42,131 @@ def warp(s: Subject) -> Figure:
     else:
         strips += s.strips("warped", s.x_BCHW, s.theta(s.x_BCHW))
     if s.model.at[-1]:
-        strips.append(
-            Strip("warped\nfeature map,\nmean over\nchannels", as_maps(s.model.warps(s.x_BCHW)[-1].image_BCHW))
-        )
+        maps = as_maps(s.model.warps(s.x_BCHW)[-1].image_BCHW)
+        strips.append(Strip("warped\nfeature map,\nmean over\nchannels", maps))
     return sheet(s.title, strips)
 
 
-def _turned(stream: Stream, number: int) -> Tensor:
-    """One image under rotations, black outside, counter-clockwise as seen."""
+def _rotated(stream: Stream, number: int) -> Tensor:
+    """Return one image under each of the rotations, counter-clockwise as seen, black outside."""
     a = torch.deg2rad(_ROTATIONS)
-    rows = torch.stack([a.cos(), -a.sin(), 0 * a, a.sin(), a.cos(), 0 * a], 1)
+    theta_B6 = torch.stack([a.cos(), -a.sin(), 0 * a, a.sin(), a.cos(), 0 * a], 1)
     plain = stream.as_image(stream.test_images(torch.tensor([number])).x_BCHW).expand(len(a), -1, -1, -1)
-    grid = affine_grid(rows.view(-1, 2, 3), (plain.shape[2], plain.shape[3]), align_corners=True)
+    grid = affine_grid(theta_B6.view(-1, 2, 3), (plain.shape[2], plain.shape[3]), align_corners=True)
     return stream.as_input(sample(plain, grid, "zeros", True))
 
 
 def objects(s: Subject) -> Figure:
-    """A few objects of different classes under many perturbations, before and after."""
-    dataset, strips = s.stream.dataset, []
+    """Draw a few objects of different classes under many perturbations, before and after the warp."""
+    dataset = s.stream.dataset
     labels = s.stream.test_images(torch.tensor(s.numbers)).y_B.tolist()
-    first = {label: number for number, label in reversed(list(zip(s.numbers, labels, strict=True)))}
+    first_of_class: dict[int, int] = {}
+    for number, label in zip(s.numbers, labels, strict=True):
+        first_of_class.setdefault(label, number)
     count = s.stream.data.validation or dataset.test
     kind = ("shift" if dataset.pose[0] == "x" else dataset.pose[0]) if dataset.perturb else "degrees"
     unit, wording = _POSES.get(kind, ("", ""))
-    for number in sorted(first.values(), key=s.numbers.index)[:_OBJECTS]:
+    strips = []
+    for number in list(first_of_class.values())[:_OBJECTS]:
         if dataset.perturb:
             batch = s.stream.test_images(torch.arange(_PERTURBATIONS) * count + number)
             order = batch.pose_BP[:, 0].argsort()
             x_BCHW, applied = batch.x_BCHW[order], batch.pose_BP[order]
         else:
-            x_BCHW, applied = _turned(s.stream, number), _ROTATIONS.unsqueeze(1)
-        titles = [wording.format(*line) for line in applied.tolist()]
-        strips += [
-            Strip("input", s.stream.as_image(x_BCHW), titles),
-            *s.strips("warped", x_BCHW, s.theta(x_BCHW)),
-            None,
-        ]
+            x_BCHW, applied = _rotated(s.stream, number), _ROTATIONS.unsqueeze(1)
+        titles = [wording.format(*pose) for pose in applied.tolist()]
+        before = Strip("input", s.stream.as_image(x_BCHW), titles)
+        strips += [before, *s.strips("warped", x_BCHW, s.theta(x_BCHW)), None]
     return sheet(f"{s.title}: one object under many perturbations{unit and f', {unit}'}", strips[:-1])
 
 
 def iterations(s: Subject) -> Figure | None:
-    """Each resampling of networks that have several."""
+    """Draw the result of every resampling; None for a network with a single one."""
     warps = s.model.warps(s.x_BCHW[:6])
-    if sum(len(found.steps) for found in warps) == 1:
+    if sum(len(warp.steps) for warp in warps) == 1:
         return None
-    columns = [s.stream.as_image(s.x_BCHW[:6])]
-    titles = ["input"]
+    columns, titles = [s.stream.as_image(s.x_BCHW[:6])], ["input"]
     head = "parallel" if s.model.options.parallel > 1 else "head"
-    for t, (at, st, found) in enumerate(zip(s.model.at, s.model.st, warps, strict=True)):
-        turns = len(found.steps) // len(st.heads)  # type: ignore[arg-type]
-        for k, step in enumerate(found.steps):
+    for t, (at, st, warp) in enumerate(zip(s.model.at, s.model.st, warps, strict=True)):
+        heads = len(st.heads)  # type: ignore[arg-type]
+        turns = len(warp.steps) // heads
+        for k, step in enumerate(warp.steps):
             columns.append(as_maps(step) if at else s.stream.as_image(step))
-            names = ((f"transformer {t + 1}", len(warps)), (f"{head} {k // turns + 1}", len(found.steps) // turns))
-            words = [word for word, n in (*names, (f"step {k % turns + 1}", turns)) if n > 1]
-            titles.append("\n".join(words))
-    return sheet(
-        s.title, [Strip("", line, titles if i == 0 else ()) for i, line in enumerate(zip(*columns, strict=True))]
-    )
+            numbered = (("transformer", t, len(warps)), (head, k // turns, heads), ("step", k % turns, turns))
+            titles.append("\n".join(f"{name} {i + 1}" for name, i, n in numbered if n > 1))
+    lines = list(zip(*columns, strict=True))
+    return sheet(s.title, [Strip("", lines[0], titles), *(Strip("", line) for line in lines[1:])])
 
 
 def region(s: Subject) -> Figure:
-    """Which part of the image is sampled, and what becomes of it."""
+    """Draw which part of the image is sampled, and the result."""
     shape, theta_BP = s.stream.dataset.shape, s.theta(s.x_BCHW)
-    lines = [outline(g, shape[1:], s.model.options.align_corners) for g in image_grids(s.model, shape, theta_BP)]
+    grids = image_grids(s.model, shape, theta_BP)
+    lines = [outline(grid, shape[1:], s.model.options.align_corners) for grid in grids]
     before = Strip("sampled\nregion", s.stream.as_image(s.x_BCHW), outlines=lines)
     return sheet(s.title, [before, *s.strips("sampled", s.x_BCHW, theta_BP)])
 
 
 def poses(s: Subject) -> Figure | None:
-    """Predicted against applied pose over test images from one end of the test set to the other."""
-    index_N = torch.linspace(0, s.stream.test_count - 1, min(_POINTS, s.stream.test_count)).long()
-    batches = [s.stream.test_images(part) for part in index_N.split(500)]
-    A_N33 = torch.cat([pose.whole(s.model, s.stream.dataset.shape, s.model.warps(batch.x_BCHW)) for batch in batches])
-    pose_NP, label_N = torch.cat([b.pose_BP for b in batches]).double(), torch.cat([b.y_B for b in batches])
-    kinds = list(pose.applied_and_made(s.model, s.stream, A_N33, pose_NP))
+    """Plot predicted against applied pose, for images from one end of the test set to the other."""
+    n = s.stream.test_count
+    index_N = torch.linspace(0, n - 1, min(_POINTS, n)).long()
+    batches = [s.stream.test_images(index_B) for index_B in index_N.split(500)]
+    shape = s.stream.dataset.shape
+    A_N33 = torch.cat([total_matrix(s.model, shape, s.model.warps(batch.x_BCHW)) for batch in batches])
+    pose_NP = torch.cat([batch.pose_BP for batch in batches]).double()
+    label_N = torch.cat([batch.y_B for batch in batches])
+    kinds = list(applied_and_compensated(s.model, s.stream, A_N33, pose_NP))
     if not kinds:
         return None
     figure = Figure(figsize=(5.2 * len(kinds), 4.6))
-    for axis, (kind, applied, made) in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        found = pose.summarise(kind, applied, made, label_N)
-        columns = (each.view(len(each), -1).T for each in (applied, pose.predicted(kind, applied, made)))
-        for j, (x, y) in enumerate(zip(*columns, strict=True)):
-            name = "xy"[j] if kind == "shift" else None
-            axis.scatter(x, y, s=9, alpha=0.25, color=("#0072B2", "#009E73")[j], linewidths=0, label=name)
-        axis.axline((0, 0), slope=1, color="0.6", ls="--", lw=1, label="all undone")
-        if math.isfinite(found["slope"]):
-            axis.axline((0, found["intercept"]), slope=found["slope"], color="#D55E00", lw=1.2, label="orthogonal fit")
-        reach = [min(*axis.get_xlim(), *axis.get_ylim()), max(*axis.get_xlim(), *axis.get_ylim())]
-        axis.set(xlim=reach, ylim=reach, aspect="equal")
-        axis.set(xlabel=f"applied {_POSES[kind][0]}", ylabel=f"predicted {_POSES[kind][0]}")
-        figures = ", ".join(f"{key} {found[key]:.3g}" for key in ("spread", "slope", "intercept"))
-        axis.set_title(f"{figures} (n = {len(applied):,})", fontsize=10)
-        axis.grid(alpha=0.3)
-        for handle in axis.legend(fontsize=8).legend_handles:
-            handle.set_alpha(1)
+    for axis, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        _plot_pose(axis, *kind, label_N)
     figure.suptitle(s.title, fontsize=10)
     return figure
 
 
-def film(s: Subject, path: Path) -> Path:
-    """The images on their way through training: a frame per row of the record."""
-    from PIL import Image, ImageDraw
+def _plot_pose(axis: Axes, kind: str, applied: Tensor, compensated: Tensor, label_N: Tensor) -> None:
+    summary = pose_summary(kind, applied, compensated, label_N)
+    N = len(applied)
+    x_NK, y_NK = applied.view(N, -1), predicted_pose(kind, applied, compensated).view(N, -1)
+    names = ("x", "y") if kind == "shift" else (None,)
+    for j, name in enumerate(names):
+        colour = ("#0072B2", "#009E73")[j]
+        axis.scatter(x_NK[:, j], y_NK[:, j], s=9, alpha=0.25, color=colour, linewidths=0, label=name)
+    axis.axline((0, 0), slope=1, color="0.6", ls="--", lw=1, label="all undone")
+    if math.isfinite(summary["slope"]):
+        intercept = (0, summary["intercept"])
+        axis.axline(intercept, slope=summary["slope"], color="#D55E00", lw=1.2, label="orthogonal fit")
+    limits = [*axis.get_xlim(), *axis.get_ylim()]
+    square = (min(limits), max(limits))
+    label = _POSES[kind][0]
+    axis.set(xlim=square, ylim=square, aspect="equal", xlabel=f"applied {label}", ylabel=f"predicted {label}")
+    numbers = ", ".join(f"{name} {value:.3g}" for name, value in summary.items())
+    axis.set_title(f"{numbers} (n = {N:,})", fontsize=10)
+    axis.grid(alpha=0.3)
+    for handle in axis.legend(fontsize=8).legend_handles:
+        handle.set_alpha(1)  # type: ignore[union-attr]
 
-    frames, before = [], s.stream.as_image(s.x_BCHW)
-    larger = -(-84 // before.shape[-1])
+
+def film(s: Subject, path: Path) -> Path:
+    """Write a GIF of the images during training, a frame for each snapshot."""
+    before = s.stream.as_image(s.x_BCHW)
+    enlargement = -(-84 // before.shape[-1])
+    frames = []
     for row in s.rows:
-        lines = [F.interpolate(i, before.shape[2:]) for i in (before, *s.warped(s.x_BCHW, s.recorded(row)))]
+        lines = [F.interpolate(x, before.shape[2:]) for x in (before, *s.warped(s.x_BCHW, s.recorded(row)))]
         cells = [F.pad(line.clamp(0, 1), (0, 1, 0, 1), value=0.5) for line in lines]
-        picture = torch.cat([torch.cat(list(line), 2) for line in cells], 1)
-        picture = F.interpolate(picture[None] * 255, scale_factor=larger)[0].byte().permute(1, 2, 0)
-        frame = Image.new("RGB", (picture.shape[1], picture.shape[0] + 18))
-        frame.paste(Image.fromarray(picture.expand(-1, -1, 3).contiguous().numpy()), (0, 18))
-        # Two frames that are the same would become one.
+        table_CHW = torch.cat([torch.cat(list(line), 2) for line in cells], 1)
+        table_CHW = F.interpolate(table_CHW[None] * 255, scale_factor=enlargement)[0].byte()
+        pixels_HW3 = table_CHW.permute(1, 2, 0).expand(-1, -1, 3).contiguous()
+        frame = Image.new("RGB", (pixels_HW3.shape[1], pixels_HW3.shape[0] + 18))
+        frame.paste(Image.fromarray(pixels_HW3.numpy()), (0, 18))
+        # The text differs between frames: two equal frames would become one.
         ImageDraw.Draw(frame).text((4, 3), f"epoch {row['epoch']:.3g}   step {row['step']}", fill="white")
         frames.append(frame)
     buffer = io.BytesIO()
-    pause = [300] * (len(frames) - 1) + [2000]
-    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=pause, loop=0)
+    durations_ms = [300] * (len(frames) - 1) + [2000]
+    frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=durations_ms, loop=0)
     write_atomic(path, buffer.getvalue())
     return path

@@ -18,11 +18,11 @@ from stn.evaluation.pose import (
     _line,
     compensation,
     linear_part,
-    measure,
-    pixels,
-    sample,
-    summarise,
-    whole,
+    measure_pose,
+    pixels_per_unit,
+    points_to_plot,
+    pose_summary,
+    total_matrix,
 )
 from stn.models.build import build_network
 from stn.models.wirings import Transformed
@@ -55,7 +55,7 @@ class Oracle(nn.Module):
 
     def __init__(self, theta_BP: torch.Tensor, stream: Stream) -> None:
         super().__init__()
-        parts = theta_BP.split(stream.at_once(400))
+        parts = theta_BP.split(stream.test_batch_size(400))
         identity = torch.tensor([1.0, 0, 0, 0, 1, 0])
         self.depth, self.answers = 0, [x for part in parts for x in (part, identity.expand(len(part), 6))]
 
@@ -67,9 +67,9 @@ class Oracle(nn.Module):
 def test_a_transformer_that_undoes_everything(dataset: str) -> None:
     model, stream = make("stn_c0", dataset)
     images = stream.test_images(torch.arange(400))
-    lazy, _ = measure(model, stream, 400)
+    lazy, _ = measure_pose(model, stream, 400)
     model.st[0].heads[0] = Oracle(undo(dataset, images.pose_BP), stream)  # type: ignore[index]
-    row, _ = measure(model, stream, 400)
+    row, _ = measure_pose(model, stream, 400)
     assert row["pose_spread"] < 0.02
     assert row["pose_slope"] == pytest.approx(1, abs=1e-3)
     assert row["pose_intercept"] == pytest.approx(0, abs=0.02)
@@ -87,7 +87,9 @@ def test_a_transformer_that_does_nothing_has_the_published_spread(dataset: str, 
     kind, columns = {"mnist_r": ("degrees", [0]), "mnist_t": ("shift", [0, 1]), "mnist_s": ("log2_area", [0])}[dataset]
     applied = batch.pose_BP.double()[:, columns].squeeze(1)
     identity = torch.eye(3, dtype=torch.float64).expand(4000, 3, 3)
-    summary = summarise(kind, applied, compensation(kind, identity, pixels(model, stream.dataset.shape)), batch.y_B)
+    summary = pose_summary(
+        kind, applied, compensation(kind, identity, pixels_per_unit(model, stream.dataset.shape)), batch.y_B
+    )
     assert summary["spread"] == pytest.approx(expected, abs=margin)
     assert summary["slope"] == pytest.approx(0, abs=1e-6)
 
@@ -102,14 +104,16 @@ def test_a_rotation_is_read_back_to_a_hundredth_of_a_degree(degrees: float, alig
         turn = [scale * math.cos(a), -scale * math.sin(a), shift[0], scale * math.sin(a), scale * math.cos(a), shift[1]]
         model.st[0].heads[0].last.bias.copy_(torch.tensor(turn))  # type: ignore[union-attr, index]
         warps = model.warps(torch.zeros(3, 1, 28, 28))
-    found = compensation("degrees", whole(model, (1, 28, 28), warps), 1.0)
+    found = compensation("degrees", total_matrix(model, (1, 28, 28), warps), 1.0)
     assert (found - degrees).abs().max() < 0.01
     A_B33 = linear_part(model.st[0], warps[0].grid_BHW2)  # type: ignore[arg-type]
     assert A_B33[0, :2].flatten().tolist() == pytest.approx([float(x) for x in turn], abs=1e-6)
 
 
 def test_pixels_are_those_of_the_paper() -> None:
-    assert [pixels(*pair) for pair in ((make(a, "mnist_t")[0], (1, 60, 60)) for a in ("stn_c0", "stn_cx"))] == [
+    assert [
+        pixels_per_unit(*pair) for pair in ((make(a, "mnist_t")[0], (1, 60, 60)) for a in ("stn_c0", "stn_cx"))
+    ] == [
         29.5,
         25,
     ]
@@ -121,7 +125,7 @@ def test_several_transformers_make_one_matrix() -> None:
     with torch.no_grad():
         for st, part in zip(model.st, parts, strict=True):
             st.heads[0].last.bias.copy_(part)  # type: ignore[union-attr, index]
-        found = whole(model, (1, 28, 28), model.warps(torch.zeros(2, 1, 28, 28)))
+        found = total_matrix(model, (1, 28, 28), model.warps(torch.zeros(2, 1, 28, 28)))
     last = torch.tensor([[0.0, 0, 1]])
     # The second acts on maps of 10 x 10 whose pixels are 2 of the image's: 9 of 13.5 image pixels a unit.
     parts[1, [2, 5]] *= 9 / 13.5
@@ -133,11 +137,11 @@ def test_angles_are_compared_around_their_mean() -> None:
     """170 and -170 degrees are 20 apart, not 340."""
     applied, label = torch.zeros(2, dtype=torch.float64), torch.zeros(2)
     made = torch.tensor([170.0, -170.0], dtype=torch.float64)
-    assert summarise("degrees", applied, made, label)["spread"] == pytest.approx(10)
+    assert pose_summary("degrees", applied, made, label)["spread"] == pytest.approx(10)
     # Around that of each label: one stands on its head.
     both = torch.cat([torch.zeros(18, dtype=torch.float64), made])
     label = torch.arange(10).repeat_interleave(2)
-    assert summarise("degrees", torch.zeros_like(both), both, label)["spread"] == pytest.approx(1)
+    assert pose_summary("degrees", torch.zeros_like(both), both, label)["spread"] == pytest.approx(1)
 
 
 def test_the_line_is_the_orthogonal_one() -> None:
@@ -159,7 +163,7 @@ def test_whichever_transformer_undoes_a_shift(which: int) -> None:
     theta = undo("mnist_t", pose_BP)
     theta[:, [2, 5]] *= (1, 29.5 / 25)[which]
     model.st[which].heads[0] = Oracle(theta, stream)  # type: ignore[index]
-    row, _ = measure(model, stream, 400)
+    row, _ = measure_pose(model, stream, 400)
     assert row["pose_spread"] < 0.02
     assert row["pose_slope"] == pytest.approx(1, abs=1e-3)
 
@@ -167,7 +171,7 @@ def test_whichever_transformer_undoes_a_shift(which: int) -> None:
 def test_agreement_is_of_the_same_images_whatever_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("stn.evaluation.pose._AGREEMENT_IMAGES", 100)
     model, stream = make("stn_c0", "mnist_r")
-    found = {measure(model, stream, size)[0]["feature_agreement"] for size in (400, 70)}
+    found = {measure_pose(model, stream, size)[0]["feature_agreement"] for size in (400, 70)}
     assert max(found) - min(found) < 1e-9
 
 
@@ -200,7 +204,7 @@ def test_points_are_those_of_images_from_all_over_the_test_set(dataset: str, kin
     model, stream = make("stn_c0", dataset)
     nn.init.normal_(model.st[0].heads[0].last.weight, std=0.1)  # type: ignore[union-attr, index, arg-type]
     stream.test_count = 1000
-    row, points = measure(model, stream, 130)
+    row, points = measure_pose(model, stream, 130)
     assert list(points) == [kind]
     index = torch.tensor([999 * i // 199 for i in range(200)])
     with torch.no_grad():
@@ -225,8 +229,8 @@ def test_points_lie_about_the_line_of_the_row() -> None:
     applied = torch.linspace(-90, 90, 1000, dtype=torch.float64)
     made = 170 - applied  # the final pose is 170 degrees everywhere, or what is that less a turn
     made = (made + torch.linspace(-15, 15, 1000, dtype=torch.float64).flip(0) + 180) % 360 - 180
-    found = sample("degrees", applied, made)["degrees"]
-    line = summarise("degrees", applied, made, torch.zeros(1000))
+    found = points_to_plot("degrees", applied, made)["degrees"]
+    line = pose_summary("degrees", applied, made, torch.zeros(1000))
     for x, y in zip(found["applied"], found["predicted"], strict=True):
         assert y == pytest.approx(line["slope"] * x + line["intercept"], abs=20)
 
@@ -234,10 +238,12 @@ def test_points_lie_about_the_line_of_the_row() -> None:
 def test_few_images_give_few_points_and_what_is_no_number_none() -> None:
     applied = torch.tensor([1.0, 2.0, 3.123456], dtype=torch.float64)
     made = torch.tensor([-1.0, math.nan, -math.pi], dtype=torch.float64)
-    assert sample("log2_area", applied, made) == {"log2_area": {"applied": [1.0, 3.123], "predicted": [1.0, 3.142]}}
-    assert sample("log2_area", applied, made * math.nan) == {}
+    assert points_to_plot("log2_area", applied, made) == {
+        "log2_area": {"applied": [1.0, 3.123], "predicted": [1.0, 3.142]}
+    }
+    assert points_to_plot("log2_area", applied, made * math.nan) == {}
     pair = torch.stack([applied, made], 1)
-    assert sample("shift", pair, pair) == {
+    assert points_to_plot("shift", pair, pair) == {
         "shift": {"applied": [[1.0, -1.0], [3.123, -3.142]], "predicted": [[-1.0, 1.0], [-3.123, 3.142]]}
     }
 

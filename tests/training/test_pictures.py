@@ -79,7 +79,7 @@ def test_networks_have_the_pictures_that_mean_something(
     arch: str, dataset: str, options: dict, more: set[str] | None, tmp_path: Path
 ) -> None:
     config = config_of(arch, dataset, **options)
-    paths = draw.of_weights(config, lambda model: model.state_dict(), "a title", tmp_path, [0, 1, 2])
+    paths = draw.draw_weights(config, lambda model: model.state_dict(), "a title", tmp_path, [0, 1, 2])
     expected = set() if more is None else {"warp", "object", "region"} | more
     assert {path.stem for path in paths} == {path.stem for path in tmp_path.iterdir()} == expected
 
@@ -209,7 +209,7 @@ def test_rows_are_the_start_the_middle_and_the_end() -> None:
 @torch.no_grad()
 def test_the_title_of_the_poses_says_what_the_result_row_says() -> None:
     s = subject("stn_c0", "mnist_r")
-    row, figure = pose.measure(s.model, s.stream, 100)[0], warps.poses(s)
+    row, figure = pose.measure_pose(s.model, s.stream, 100)[0], warps.poses(s)
     assert figure is not None
     expected = ", ".join(f"{key} {row[f'pose_{key}']:.3g}" for key in ("spread", "slope", "intercept"))
     assert figure.axes[0].get_title() == f"{expected} (n = 300)"

@@ -11,7 +11,7 @@ import torch
 
 from stn.config.dataset import build_dataset
 from stn.config.schema import Data
-from stn.data import augment, clutter, distort, geometry, sources
+from stn.data import augment, geometry, perturbations, sources
 from stn.data.rng import Draws
 from stn.data.stream import Stream
 from stn.models.grids import affine_grid, sample
@@ -215,7 +215,7 @@ def digits(n: int) -> torch.Tensor:
 
 
 def test_rotation_is_uniform_and_says_what_it_did() -> None:
-    x, degrees = distort.rotate(digits(5000), Draws(1, torch.arange(5000)), digits(10))
+    x, degrees = perturbations.rotate(digits(5000), Draws(1, torch.arange(5000)), digits(10))
     assert degrees.min() < -89
     assert degrees.max() > 89
     assert abs(degrees.mean()) < 3
@@ -235,14 +235,14 @@ def test_rotation_by_90_degrees_is_counter_clockwise() -> None:
         def uniform(self, n: int, low: float = 0, high: float = 1) -> torch.Tensor:
             return torch.full((1, 1), high)
 
-    x, degrees = distort.rotate(digits(1), Quarter(0), digits(1))
+    x, degrees = perturbations.rotate(digits(1), Quarter(0), digits(1))
     assert degrees.item() == 90
     torch.testing.assert_close(x, torch.rot90(digits(1).float() / 255, 1, (2, 3)), atol=1e-4, rtol=0)
 
 
 def test_translation_places_the_digit_where_it_says() -> None:
     n = 3000
-    x, pose = clutter.translate(digits(n), Draws(2, torch.arange(n)), digits(100))
+    x, pose = perturbations.translate_in_clutter(digits(n), Draws(2, torch.arange(n)), digits(100))
     assert x.shape == (n, 1, 60, 60)
     assert x.max() <= 1
     assert pose.unique().tolist() == list(range(-16, 17))
@@ -257,7 +257,9 @@ def test_translation_places_the_digit_where_it_says() -> None:
 
 def test_scaling_says_the_area_and_keeps_the_centre() -> None:
     n = 2000
-    x, pose = clutter.rescale(digits(n), Draws(3, torch.arange(n)), torch.zeros(1, 1, 28, 28, dtype=torch.uint8))
+    x, pose = perturbations.scale_in_clutter(
+        digits(n), Draws(3, torch.arange(n)), torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    )
     assert x.shape == (n, 1, 112, 112)
     assert -2 <= pose.min() < -1.9
     assert 3.9 < pose.max() <= 4
@@ -319,7 +321,7 @@ def test_clutter_is_six_crops_of_any_place_of_any_training_image(name: str) -> N
 
 def test_random_affine_without_range_is_the_identity() -> None:
     x = digits(8).float() / 255
-    same = augment.random_affine(x, Draws(1, torch.arange(8)), 0, 0, (1, 1), 0, "bilinear")
+    same = augment.random_affine(x, Draws(1, torch.arange(8)), Data())
     torch.testing.assert_close(same, x, atol=1e-4, rtol=0)
 
 
@@ -334,7 +336,7 @@ def test_random_affine_agrees_with_torchvision() -> None:
             return torch.full((8, 1), self.values[self._drawn - 1])
 
     x = digits(8).float() / 255
-    ours = augment.random_affine(x, Fixed(0), 30, 0.2, (0.8, 1.3), 10, "bilinear")
+    ours = augment.random_affine(x, Fixed(0), Data(rotate=30, translate=0.2, scale=(0.8, 1.3), shear=10))
     theirs = affine(x, -20.0, [2.8, 1.4], 1.2, [-5.0, 0.0], InterpolationMode.BILINEAR)
     difference = (ours - theirs).abs().mean()
     assert difference < 0.25 * (ours - x).abs().mean(), float(difference)
