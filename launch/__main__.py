@@ -9,7 +9,7 @@ import tyro
 from launch import train
 from launch.sweep import plan as plans
 from launch.sweep.commands import Runs, retry, run_task, start_sweep, status
-from launch.sweep.table import plural
+from launch.sweep.status import plural
 from launch.wandb import sync
 from stn.config.command_line import fail
 from stn.tracking.console import say

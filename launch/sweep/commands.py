@@ -8,13 +8,12 @@ from typing import Annotated
 
 import tyro
 
-from launch.sweep import expand, task
+from launch.sweep import expand
 from launch.sweep import plan as plans
 from launch.sweep.backends import BACKENDS, Backend, find_backend
-from launch.sweep.job import reset_job
+from launch.sweep.job import reset_job, run_as_task
 from launch.sweep.plan import Plan
-from launch.sweep.status import STATES, cell_table, job_statuses
-from launch.sweep.table import plural, render_cells
+from launch.sweep.status import STATES, cell_table, job_statuses, plural, render_cells
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.runs.lease import Lease
 from stn.tracking.console import console, say
@@ -46,10 +45,10 @@ def start_sweep(
         file: A file, or a name of configs/sweeps/.
         only_missing: Leave out what has failed and what another process is training.
     """
-    backend, path = _find_backend(on, max_parallel), plans.find_sweep(file)
+    backend = find_backend(on, max_parallel)
     states = ("waiting", "stopped") if only_missing else ("waiting", "stopped", "failed", "running")
-    with _submission_lock(plans.plan_folder(plans.read_sweep(path), runs), dry_run) as lock:
-        change = expand.expand(path, runs)
+    with _submission_lock(plans.plan_folder(plans.read_sweep(file), runs), dry_run) as lock:
+        change = expand.expand(file, runs)
         _print_change(change)
         if not dry_run:
             expand.write(change)
@@ -65,16 +64,10 @@ def retry(
     runs: Runs = "runs",
 ) -> int:
     """Run again what is missing or has failed, and nothing else."""
-    backend, plan = _find_backend(on, max_parallel), plans.find_plan(sweep_name, runs)
+    backend, plan = find_backend(on, max_parallel), plans.find_plan(sweep_name, runs)
+    states = ("waiting", "stopped", "failed")
     with _submission_lock(plan.folder, dry_run) as lock:
-        states = ("waiting", "stopped", "failed")
         return _run_jobs(plan, states, backend, max_parallel, dry_run, lock, drop_failed=True)
-
-
-def _find_backend(on: str, max_parallel: int | None) -> Backend:
-    if max_parallel is not None and max_parallel < 1:
-        raise ValueError(f"--max-parallel must be 1 or more, not {max_parallel}")
-    return find_backend(on)
 
 
 @contextmanager
@@ -92,8 +85,8 @@ def _submission_lock(folder: Path, dry_run: bool) -> Iterator[Lease]:
 def _print_change(change: expand.Change) -> None:
     plan = change.plan
     total = sum(len(parse_seeds(job.seeds)) for job in plan.jobs)
-    sizes = (len(change.cells), "cell"), (total, "seed"), (len(plan.jobs), "job")
-    say(f"{plan.sweep.name}: {', '.join(plural(n, word) for n, word in sizes)}")
+    sizes = (plural(len(change.cells), "cell"), plural(total, "seed"), plural(len(plan.jobs), "job"))
+    say(f"{plan.sweep.name}: {', '.join(sizes)}")
     if len(change.added) == len(plan.jobs) and not change.removed:
         return  # expanded for the first time
     for title, jobs in (("new since last time", change.added), ("no longer part of it", change.removed)):
@@ -115,7 +108,7 @@ def _run_jobs(
 ) -> int:
     """Run the jobs that are in one of these states and that the back end has not queued already."""
     active = backend.active_jobs(plan, release_held=not dry_run)
-    statuses = [s for s in job_statuses(plan) if s.state in states and s.job.id not in active]
+    statuses = [status for status in job_statuses(plan) if status.state in states and status.job.id not in active]
     statuses = [status for status in statuses if status.missing or drop_failed]
     jobs = [status.job for status in statuses]
     if not jobs:
@@ -126,6 +119,7 @@ def _run_jobs(
         return 0
     for status in statuses:
         reset_job(plan, status, drop_failed)
+    (plan.folder / "logs").mkdir(exist_ok=True)
     if backend.runs_here:
         lock.release()
     return backend.submit(plan, jobs, max_parallel)
@@ -148,7 +142,7 @@ def status(
     if as_json:
         print(json.dumps({"sweep": plan.sweep.name, "totals": totals, "cells": cells}, indent=1))
         return 0
-    console.print(render_cells(plan, cells, totals))
+    console.print(render_cells(plan.sweep.name, cells, totals))
     for cell in cells:
         for error in cell["errors"]:
             say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
@@ -165,4 +159,11 @@ def run_task(
     on: On = "slurm",
 ) -> int:
     """Run one task of a job array; the array's script calls it."""
-    return task.run_task(plans.load_plan(folder), jobs, index, gpus, cpus, find_backend(on).requeue)
+    plan, job_id = plans.load_plan(folder), jobs.read_text().splitlines()[index]
+    # The devices that it was submitted with, even if the sweep was edited.
+    plan = plan._replace(sweep=plan.sweep.model_copy(update={"gpus": gpus, "cpus": cpus}))
+    for job in plan.jobs:
+        if job.id == job_id:
+            return run_as_task(plan, job, find_backend(on).requeue)
+    print(f"{job_id} is no longer part of sweep {plan.sweep.name}")
+    return 0

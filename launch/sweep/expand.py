@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -91,18 +90,17 @@ def _grid_points(sweep: Sweep, where: str) -> list[tuple[str, dict[str, Any]]]:
 
 def build_cells(sweep: Sweep, runs: str) -> list[Cell]:
     """Return every combination that is not excluded, resolved."""
-    where, errors = f"sweep {sweep.name}", []
+    where, errors, unused_rules = f"sweep {sweep.name}", [], sweep.exclude
     cells: dict[str, Cell] = {}
-    used_rules: set[int] = set()
     varied = [key for key, values in sweep.grid.items() if len(values) > 1 and key not in ("arch", "dataset")]
     for label, point in _grid_points(sweep, where):
         try:
             config = _build_config(sweep, point, runs, f"{where}: {label}")
         except ValueError as error:
             raise ValueError(str(error) if where in str(error) else f"{where}: {label}: {error}") from None
-        rules = {i for i, rule in enumerate(sweep.exclude) if _is_excluded(rule, point, config, where)}
-        used_rules |= rules
-        if rules:
+        matching = [rule for rule in sweep.exclude if _is_excluded(rule, point, config, where)]
+        unused_rules = [rule for rule in unused_rules if rule not in matching]
+        if matching:
             continue
         try:
             config = resolve(config)
@@ -115,39 +113,33 @@ def build_cells(sweep: Sweep, runs: str) -> list[Cell]:
         cells[cell.sig] = cell
     if errors:
         raise ValueError("\n".join([*errors, "add combinations that cannot be trained to exclude"]))
-    for i, rule in enumerate(sweep.exclude):
-        if i not in used_rules:
-            raise ValueError(f"{where}: exclude {rule} matches no combination")
+    if unused_rules:
+        raise ValueError(f"{where}: exclude {unused_rules[0]} matches no combination")
     if not cells:
         raise ValueError(f"{where}: exclude leaves no combination")
     return list(cells.values())
 
 
-def build_jobs(cell: Cell, seeds: list[int], seeds_per_job: int, old_jobs: list[Job]) -> list[Job]:
+def build_jobs(cell: Cell, sweep: Sweep, old_jobs: list[Job]) -> list[Job]:
     """Return a cell's blocks of seeds: old blocks stay if all of their seeds are wanted, new ones hold the rest."""
-    wanted, blocks = set(seeds), []
+    rest, blocks = set(parse_seeds(sweep.seeds)), []
     for job in old_jobs:
-        block = set(parse_seeds(job.seeds))
-        if block <= wanted:
+        if job.sig == cell.sig and (seeds := set(parse_seeds(job.seeds))) <= rest:
             blocks.append(job.seeds)
-            wanted -= block
-    rest = sorted(wanted)
-    blocks += [format_seeds(rest[i : i + seeds_per_job]) for i in range(0, len(rest), seeds_per_job)]
+            rest -= seeds
+    new = sorted(rest)
+    blocks += [format_seeds(new[i : i + sweep.seeds_per_job]) for i in range(0, len(new), sweep.seeds_per_job)]
     blocks.sort(key=lambda block: parse_seeds(block)[0])
     arch, dataset = cell.config.arch.name, cell.config.data.name
     return [Job(cell.sig, block, arch, dataset, cell.setting) for block in blocks]
 
 
-def expand(path: Path, runs: str) -> Change:
+def expand(file: str, runs: str) -> Change:
     """Expand a sweep file and compare with the last expansion. Writes nothing."""
-    sweep = read_sweep(path)
-    folder = plan_folder(sweep, runs)
+    sweep = read_sweep(file)
+    folder, cells = plan_folder(sweep, runs), build_cells(sweep, runs)
     old_jobs = load_plan(folder).jobs if (folder / "manifest.jsonl").exists() else []
-    cells, seeds = build_cells(sweep, runs), sorted(parse_seeds(sweep.seeds))
-    old_by_sig: dict[str, list[Job]] = {}
-    for job in old_jobs:
-        old_by_sig.setdefault(job.sig, []).append(job)
-    jobs = [job for c in cells for job in build_jobs(c, seeds, sweep.seeds_per_job, old_by_sig.get(c.sig, []))]
+    jobs = [job for cell in cells for job in build_jobs(cell, sweep, old_jobs)]
     old_ids, new_ids = {job.id for job in old_jobs}, {job.id for job in jobs}
     added = [job for job in jobs if job.id not in old_ids]
     removed = [job for job in old_jobs if job.id not in new_ids]

@@ -8,10 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from launch import train
 from launch.sweep.plan import Job, Plan
@@ -35,19 +37,21 @@ def training_command(plan: Plan, job: Job) -> list[str]:
 
 
 class Attempt:
-    """A training process of one job."""
+    """A training process of one job, whose output goes to a log file, or to the output of this process."""
 
-    def __init__(self, plan: Plan, job: Job, output: IO[Any] | None, log: Path, env: dict[str, str] | None = None):
-        self.plan, self.job, self.log = plan, job, log
+    def __init__(self, plan: Plan, job: Job, log: Path | None, devices: dict[str, str]) -> None:
+        self.plan, self.job, self.devices = plan, job, devices
+        self.log = log or Path(os.path.realpath("/proc/self/fd/1"))
         self.stop_requested = False
-        self.child = subprocess.Popen(
-            training_command(plan, job),
-            stdout=output,
-            stderr=subprocess.STDOUT if output else None,
-            env=os.environ | ({} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}) | (env or {}),
-            start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on as SIGTERM
-            preexec_fn=partial(follow_parent, os.getpid()),
-        )
+        with log.open("a") if log else nullcontext() as output:
+            self.child = subprocess.Popen(
+                training_command(plan, job),
+                stdout=output,
+                stderr=subprocess.STDOUT if output else None,
+                env=os.environ | ({} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}) | devices,
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on as SIGTERM
+                preexec_fn=partial(follow_parent, os.getpid()),
+            )
 
     def stop(self) -> None:
         """Ask the process to save a checkpoint and exit."""
@@ -63,7 +67,7 @@ class Attempt:
     def outcome(self) -> str:
         """Return finished, failed, stopped, elsewhere (another process trains it) or died (not its own fault)."""
         code = self.child.wait()
-        status = self.status()
+        status = job_status(self.plan, self.job)
         if not status.missing:
             return "failed" if status.failed else "finished"
         if status.state == "running":
@@ -77,9 +81,6 @@ class Attempt:
         note = read_json(self.plan.note_file(self.job))
         write_note(self.plan, self.job, note | {"error": error or f"exit code {code}"})
         return "failed"
-
-    def status(self) -> JobStatus:
-        return job_status(self.plan, self.job)
 
 
 def write_note(plan: Plan, job: Job, note: dict[str, Any]) -> None:
@@ -110,3 +111,27 @@ def reset_job(plan: Plan, status: JobStatus, drop_failed: bool = False) -> None:
             run.forget(failed)
         if status.missing and run.read_status().get("state") == "failed":
             run.write_end("stopped")
+
+
+def run_as_task(plan: Plan, job: Job, requeue: Callable[[], None]) -> int:
+    """Train a job as a task of a scheduler; requeue it if its time is over or its training was killed."""
+    received: list[int] = []
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: received.append(number))
+    if not record_start(plan, job):
+        print(f"{job.title}: given up after {plan.sweep.restarts} restarts without progress", flush=True)
+        return 1
+    print(f"{job.title} ({job.id})", flush=True)
+    attempt = Attempt(plan, job, None, {})
+    while attempt.child.poll() is None:
+        if received:
+            attempt.stop()
+        time.sleep(0.1)
+    outcome = attempt.outcome()
+    print(f"{job.title}: {outcome}", flush=True)
+    # After SIGTERM the scheduler decides what becomes of the job; what a person stopped stays stopped.
+    killed = outcome == "died" and not received
+    out_of_time = outcome in ("stopped", "died") and set(received) == {signal.SIGUSR1}
+    if killed or out_of_time:
+        requeue()
+    return 1 if outcome == "failed" else 0

@@ -22,21 +22,27 @@ from stn.config.yaml_files import RECIPES, find_recipe, read_mapping
 from stn.runs.directory import block_name
 
 FILES = RECIPES / "sweeps"
-_UNITS = {"minute": 1, "hour": 60, "day": 24 * 60}
+_MINUTES = {"minutes": 1, "hours": 60, "days": 24 * 60}
 
 
-def _minutes(text: str) -> str:
+def _time(text: str) -> str:
     match = re.fullmatch(r"(\d+) (minute|hour|day)s?", text.strip())
     if not match or int(match[1]) == 0:
         raise ValueError("a time is a number of minutes, hours or days, such as '90 minutes'")
     return f"{match[1]} {match[2]}s"
 
 
+def _folder_name(text: str) -> str:
+    if not re.fullmatch(r"(?!\.)[\w.-]+", text):
+        raise ValueError("this is not a valid folder name; use letters, digits, '.', '-' and '_'")
+    return text
+
+
 class Sweep(Section):
     """The keys of a file in configs/sweeps/."""
 
-    name: str | None = None
-    """Folder under runs; None: the file's name."""
+    name: Annotated[str, AfterValidator(_folder_name)]
+    """Folder under runs; default: the file's name."""
     recipe: str | None = None
     """Recipe that every cell starts from."""
     base: Annotated[dict[str, Any], Field(default_factory=dict)]
@@ -49,7 +55,7 @@ class Sweep(Section):
     """Seeds of every cell, such as 0-99."""
     seeds_per_job: Positive = 8
     """Seeds that one job trains, as many at once as train.fuse allows."""
-    time: Annotated[str, AfterValidator(_minutes)] = "4 hours"
+    time: Annotated[str, AfterValidator(_time)] = "4 hours"
     """Slurm: time limit of a job, which saves before it and requeues itself."""
     gpus: Annotated[int | None, Field(ge=0)] = None
     """GPUs of a job, with a process on each; 0: one process on CPUs; None: one if this machine has any, 0 on Slurm."""
@@ -62,7 +68,7 @@ class Sweep(Section):
 
     def minutes(self) -> int:
         number, unit = self.time.split()
-        return int(number) * _UNITS[unit.removesuffix("s")]
+        return int(number) * _MINUTES[unit]
 
 
 class Job(NamedTuple):
@@ -87,6 +93,10 @@ class Job(NamedTuple):
     def label(self) -> str:
         return " ".join(part for part in (self.arch, self.dataset, self.setting) if part)
 
+    @property
+    def title(self) -> str:
+        return f"{self.label} seeds {self.seeds}"
+
 
 class Plan(NamedTuple):
     """An expanded sweep on disk."""
@@ -109,38 +119,29 @@ class Plan(NamedTuple):
         return self.folder / "logs" / f"{job.sig}_{job.block}.log"
 
 
-def find_sweep(text: str) -> Path:
-    """Return the path of a sweep file, given as a path or as a name in configs/sweeps/."""
-    return find_recipe(text, FILES, "sweep")
-
-
-def read_sweep(path: Path) -> Sweep:
-    """Read and check a sweep file."""
+def read_sweep(file: str) -> Sweep:
+    """Read and check a sweep file, given as a path or as a name in configs/sweeps/."""
+    path = find_recipe(file, FILES, "sweep")
     given: Any = {key: value for key, value in read_mapping(path).items() if value is not None}
     try:
         sweep = Sweep(**({"name": path.stem} | given))
         parse_seeds(sweep.seeds)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    if not re.fullmatch(r"[\w.-]+", str(sweep.name)) or str(sweep.name).startswith("."):
-        raise ValueError(
-            f"{path}: name '{sweep.name}' is not a valid folder name; use letters, digits, '.', '-' and '_'"
-        )
     return sweep
 
 
 def plan_folder(sweep: Sweep, runs: str) -> Path:
-    return Path(runs) / str(sweep.name) / "sweep"
+    return Path(runs) / sweep.name / "sweep"
 
 
 def find_plan(text: str, runs: str) -> Plan:
     """Return the plan of an expanded sweep, given by its file, its name, or its folder under runs."""
-    path = Path(text)
-    for folder in (path, path / "sweep", Path(runs) / text / "sweep"):
+    for folder in (Path(text), Path(text, "sweep"), Path(runs, text, "sweep")):
         if (folder / "manifest.jsonl").is_file():
             return load_plan(folder)
     try:
-        folder = plan_folder(read_sweep(find_sweep(text)), runs)
+        folder = plan_folder(read_sweep(text), runs)
     except ValueError as error:
         raise ValueError(f"nothing named '{text}' in {runs}, and {error}") from None
     if not (folder / "manifest.jsonl").is_file():

@@ -109,7 +109,7 @@ def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
     words = ("--runs", tmp_path / "runs")
     failed = launch("sweep", path, *words)
     assert failed.returncode == 1
-    assert "cnn cifar10 seeds 0 failed; see" in failed.stdout
+    assert "cnn cifar10 seeds 0: failed (1 of 1 jobs); see" in failed.stdout
     told = launch("status", "tiny", *words)
     assert "error: " in told.stdout
     assert "nothing" in told.stdout

@@ -170,7 +170,7 @@ def test_an_edit_adds_and_removes_only_what_changed(tmp_path: Path) -> None:
 
 
 def test_every_sweep_that_ships_expands(tmp_path: Path) -> None:
-    found = {path.stem: expand(path, str(tmp_path)) for path in plans.FILES.glob("*.yaml")}
+    found = {path.stem: expand(path.stem, str(tmp_path)) for path in plans.FILES.glob("*.yaml")}
     assert set(found) >= {"paper_mnist", "conv_vs_coord", "depth", "cifar10", "smoke"}
     paper = found["paper_mnist"]
     assert len(paper.cells) == 15
@@ -183,8 +183,8 @@ def test_every_sweep_that_ships_expands(tmp_path: Path) -> None:
 
 def test_launch_never_imports_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from launch import __main__; from launch.sweep import expand, plan\n"
-        f"expand.expand(plan.find_sweep('paper_mnist'), {str(tmp_path)!r})\n"
+        "import sys; from pathlib import Path; from launch import __main__; from launch.sweep.expand import expand\n"
+        f"expand('paper_mnist', {str(tmp_path)!r})\n"
         "print({'torch', 'numpy', 'wandb', 'accelerate'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -315,7 +315,7 @@ def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> No
 
 def test_a_job_trains_into_the_folder_of_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_plan(expand(write_sweep(tmp_path, TWO_CELLS), "runs"))
+    write_plan(expand(str(write_sweep(tmp_path, TWO_CELLS)), "runs"))
     (tmp_path / "runs").rename(tmp_path / "moved")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
