@@ -1,6 +1,5 @@
 """python -m launch: one training on this machine; sweeps, their status, reports and uploads."""
 
-import os
 import sys
 from pathlib import Path
 
@@ -27,7 +26,6 @@ def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
     if not run_dirs:
         usage = "nothing; usage: python -m launch wandb-sync PATH..."
         raise ValueError(f"no run directory in {', '.join(sweeps) or usage}")
-    os.environ.setdefault("WANDB_SILENT", "true")  # we print our own messages
     try:
         synced = sync.sync(run_dirs, print)
     except KeyboardInterrupt:
