@@ -37,9 +37,7 @@ class Backend(Protocol):
 BACKENDS: dict[str, Backend] = {"local": Local(), "slurm": Slurm()}
 
 
-def find_backend(name: str, max_parallel: int | None = None) -> Backend:
-    if max_parallel is not None and max_parallel < 1:
-        raise ValueError(f"--max-parallel must be 1 or more, not {max_parallel}")
+def find_backend(name: str) -> Backend:
     if name not in BACKENDS:
         raise ValueError(f"no back end '{name}' for --on; {nearest(name, BACKENDS)}")
     return BACKENDS[name]

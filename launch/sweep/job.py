@@ -47,7 +47,7 @@ class Attempt:
             self.child = subprocess.Popen(
                 training_command(plan, job),
                 stdout=output,
-                stderr=subprocess.STDOUT if output else None,
+                stderr=subprocess.STDOUT,
                 env=os.environ | ({} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}) | devices,
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on as SIGTERM
                 preexec_fn=partial(follow_parent, os.getpid()),

@@ -4,10 +4,9 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from types import FrameType
 from typing import Any
 
-from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from launch.sweep.job import Attempt, record_start
 from launch.sweep.plan import Job, Plan
@@ -20,25 +19,10 @@ from stn.tracking.console import console, say
 POLL_S = 0.5
 OUTCOMES = {"finished": "done", "elsewhere": "left to another process", "died": "killed"}
 """Words for outcomes of a job; the others stand for themselves."""
-COLUMNS = (
-    TextColumn("{task.description}", markup=False),
-    TextColumn("{task.fields[state]}"),
-    TextColumn("{task.fields[step]}", justify="right"),
-    TextColumn("{task.fields[accuracy]}", justify="right"),
-    TextColumn("{task.fields[images_per_s]:,.0f} images/s", justify="right"),
-    TimeElapsedColumn(),
-    TextColumn("elapsed,"),
-    TimeRemainingColumn(),
-    TextColumn("left"),
-)
-"""Of the live table: a line per running job, and one for all jobs."""
-EMPTY_LINE: dict[str, Any] = {"state": "", "step": "", "accuracy": "", "images_per_s": 0.0}
-Worker = dict[str, str]
-"""Environment variables that give one job devices of its own."""
 
 
-def build_workers(plan: Plan, max_parallel: int | None) -> list[Worker]:
-    """Return as many workers as the machine has devices for."""
+def build_workers(plan: Plan, max_parallel: int | None) -> list[dict[str, str]]:
+    """Return environment variables for as many workers as the machine has devices for."""
     sweep = plan.sweep
     gpus_per_job = min(1, gpus()) if sweep.gpus is None else sweep.gpus
     if not gpus_per_job:
@@ -50,41 +34,42 @@ def build_workers(plan: Plan, max_parallel: int | None) -> list[Worker]:
     return [{"CUDA_VISIBLE_DEVICES": ",".join(ids[i : i + gpus_per_job])} for i in starts][:max_parallel]
 
 
-def newest_metrics(status: JobStatus) -> dict[str, Any]:
+def progress_of(status: JobStatus) -> dict[str, Any]:
     """Return what the live table shows of a running job; its progress is counted in steps times seeds."""
     metrics, steps = last_metrics(status.runs[-1]), status.run_status["steps"]
     train, acc = metrics.get("train", {}), accuracy(metrics.get("eval", {}))
-    step, in_training = train.get("step", 0), len(parse_seeds(status.run_status["seeds"]))
+    step, rate = train.get("step", 0), train.get("images_per_s", 0.0)
+    in_training = len(parse_seeds(status.run_status["seeds"]))
     if train.get("seed") in status.rows:  # the next block has not logged a row yet
         in_training = 0
+    facts = [f"step {step:,}/{steps:,}", f"{rate:,.0f} images/s", *([] if acc is None else [f"{acc:.2%}"])]
     return {
         "total": steps * len(parse_seeds(status.job.seeds)),
         "completed": steps * len(status.rows) + step * in_training,
-        "state": "running" if step else "starting",
-        "step": f"step {step:,}/{steps:,}",
-        "accuracy": "" if acc is None else f"{acc:.2%}",
-        "images_per_s": train.get("images_per_s", 0.0),
+        "description": f"{status.job.title}: {', '.join(facts)}",
+        "images_per_s": rate,
     }
 
 
 class Pool:
     """The jobs of a sweep on the workers of this machine."""
 
-    def __init__(self, plan: Plan, jobs: list[Job], workers: list[Worker]) -> None:
+    def __init__(self, plan: Plan, jobs: list[Job], workers: list[dict[str, str]]) -> None:
         self.plan, self.total = plan, len(jobs)
         self.waiting, self.workers, self.free = deque(jobs), plural(len(workers), "worker"), list(workers)
         self.running: dict[Job, Attempt] = {}
         self.outcomes: Counter[str] = Counter()
         self.stopping_since: float | None = None
         self.progress = Progress(
-            *COLUMNS,
+            *Progress.get_default_columns(),
+            TimeElapsedColumn(),
             console=console,
             disable=not console.is_interactive,
             auto_refresh=False,
             transient=True,
             speed_estimate_period=float("inf"),  # rows of metrics may be minutes apart
         )
-        self.all_jobs = self.progress.add_task(plan.sweep.name, total=self.total, **EMPTY_LINE)
+        self.all_jobs = self.progress.add_task(plan.sweep.name, total=self.total)
         self.lines: dict[Job, TaskID] = {}
 
     def run(self) -> int:
@@ -101,14 +86,13 @@ class Pool:
         finally:
             for attempt in self.running.values():  # after an exception: leave no training behind
                 attempt.stop()
-        say(
-            ", ".join(f"{n} {OUTCOMES.get(outcome, outcome)}" for outcome, n in self.outcomes.items()) or "no job ended"
-        )
+        counts = [f"{n} {OUTCOMES.get(outcome, outcome)}" for outcome, n in self.outcomes.items()]
+        say(", ".join(counts) or "no job ended")
         if self.waiting or self.outcomes["stopped"] or self.outcomes["died"]:
             say("stopped; run the same command again to resume")
         return 1 if self.outcomes["failed"] else 0
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
         now = time.monotonic()
         # A second Ctrl-C kills, unless it comes at once: wrappers repeat what the terminal has sent to all.
         if number == signal.SIGINT and self.stopping_since is not None and now - self.stopping_since > 1:
@@ -132,7 +116,7 @@ class Pool:
                 self._on_end(job, "failed")
                 continue
             self.running[job] = Attempt(self.plan, job, self.plan.log_file(job), self.free.pop())
-            self.lines[job] = self.progress.add_task(job.title, total=None, **dict(EMPTY_LINE, state="starting"))
+            self.lines[job] = self.progress.add_task(f"{job.title}: starting", total=None, images_per_s=0.0)
 
     def _on_end(self, job: Job, outcome: str) -> None:
         if outcome == "died" and self.stopping_since is None:
@@ -146,18 +130,15 @@ class Pool:
     def _show_progress(self) -> None:
         for job, attempt in self.running.items():
             status = job_status(self.plan, job)
-            if status.run_status.get("state") == "running":
-                self.progress.update(self.lines[job], **newest_metrics(status))
             if attempt.stop_requested:
-                self.progress.update(self.lines[job], state="stopping")
-        ended, lines = self.outcomes.total(), [task for task in self.progress.tasks if task.id != self.all_jobs]
-        self.progress.update(
-            self.all_jobs,
-            completed=ended + sum(line.percentage for line in lines) / 100,
-            description=f"{ended} of {self.total} jobs, {len(self.waiting)} waiting, {self.workers}",
-            images_per_s=sum(line.fields["images_per_s"] for line in lines),
-            refresh=True,
-        )
+                self.progress.update(self.lines[job], description=f"{job.title}: stopping")
+            elif status.run_status.get("state") == "running":
+                self.progress.update(self.lines[job], **progress_of(status))
+        ended, lines = self.outcomes.total(), self.progress.tasks[1:]
+        rate = sum(line.fields["images_per_s"] for line in lines)
+        text = f"{ended} of {self.total} jobs, {len(self.waiting)} waiting, {self.workers}, {rate:,.0f} images/s"
+        completed = ended + sum(line.percentage for line in lines) / 100
+        self.progress.update(self.all_jobs, description=text, completed=completed, refresh=True)
 
 
 class Local:

@@ -1,20 +1,11 @@
-"""A sweep file, and the expanded sweep on disk: cells (settings) and jobs (blocks of a cell's seeds) with stable ids.
-
-runs/<name>/sweep/
-    sweep.yaml       the sweep as it was last expanded
-    manifest.jsonl   a row per job
-    cells/<sig>.yaml the resolved configuration of each cell
-    jobs/            a note per job: its starts, its progress, its last error
-    logs/            output of the jobs
-    slurm/           each submission: the array scripts, their lists of jobs, Slurm's ids
-"""
+"""A sweep file, and its expansion on disk: cells (settings) and jobs (blocks of a cell's seeds) with stable ids."""
 
 import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from stn.config.fields import Positive, Section
 from stn.config.seed_list import parse_seeds
@@ -22,26 +13,13 @@ from stn.config.yaml_files import RECIPES, find_recipe, read_mapping
 from stn.runs.directory import block_name
 
 FILES = RECIPES / "sweeps"
-_MINUTES = {"minutes": 1, "hours": 60, "days": 24 * 60}
-
-
-def _time(text: str) -> str:
-    match = re.fullmatch(r"(\d+) (minute|hour|day)s?", text.strip())
-    if not match or int(match[1]) == 0:
-        raise ValueError("a time is a number of minutes, hours or days, such as '90 minutes'")
-    return f"{match[1]} {match[2]}s"
-
-
-def _folder_name(text: str) -> str:
-    if not re.fullmatch(r"(?!\.)[\w.-]+", text):
-        raise ValueError("this is not a valid folder name; use letters, digits, '.', '-' and '_'")
-    return text
+_MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
 
 
 class Sweep(Section):
     """The keys of a file in configs/sweeps/."""
 
-    name: Annotated[str, AfterValidator(_folder_name)]
+    name: str
     """Folder under runs; default: the file's name."""
     recipe: str | None = None
     """Recipe that every cell starts from."""
@@ -55,7 +33,7 @@ class Sweep(Section):
     """Seeds of every cell, such as 0-99."""
     seeds_per_job: Positive = 8
     """Seeds that one job trains, as many at once as train.fuse allows."""
-    time: Annotated[str, AfterValidator(_time)] = "4 hours"
+    time: str = "4 hours"
     """Slurm: time limit of a job, which saves before it and requeues itself."""
     gpus: Annotated[int | None, Field(ge=0)] = None
     """GPUs of a job, with a process on each; 0: one process on CPUs; None: one if this machine has any, 0 on Slurm."""
@@ -67,8 +45,11 @@ class Sweep(Section):
     """Restarts in a row without progress after which a job is given up."""
 
     def minutes(self) -> int:
-        number, unit = self.time.split()
-        return int(number) * _MINUTES[unit]
+        """Return the time limit in minutes."""
+        match = re.fullmatch(r"(\d+) (minute|hour|day)s?", self.time.strip())
+        if not match or int(match[1]) == 0:
+            raise ValueError(f"time: '{self.time}' is not a number of minutes, hours or days, such as '90 minutes'")
+        return int(match[1]) * _MINUTES[match[2]]
 
 
 class Job(NamedTuple):
@@ -126,6 +107,9 @@ def read_sweep(file: str) -> Sweep:
     try:
         sweep = Sweep(**({"name": path.stem} | given))
         parse_seeds(sweep.seeds)
+        sweep.minutes()
+        if not re.fullmatch(r"(?!\.)[\w.-]+", sweep.name):
+            raise ValueError(f"name '{sweep.name}' is not a valid folder name; use letters, digits, '.', '-' and '_'")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return sweep

@@ -17,16 +17,6 @@ from stn.tracking.console import say
 
 WARNING_S = 120
 """Seconds before the time limit at which Slurm sends USR1; it may come up to a minute earlier."""
-SCRIPT = """#!/bin/bash
-# Sweep {name}: task i trains line i (from 0) of {jobs_file.name}.
-{options}
-set -eo pipefail
-export STN_ROOT={root}
-export PYTHONPATH="$STN_ROOT${{PYTHONPATH:+:$PYTHONPATH}}"
-source "$STN_ROOT/slurm/env.sh"
-# exec: Slurm's warning before the time limit reaches the process that replaces this shell.
-exec python -m launch task {folder} {jobs} "$SLURM_ARRAY_TASK_ID" --gpus {gpus} --cpus {cpus}
-"""
 
 
 def run_slurm(*words: str) -> str:
@@ -66,16 +56,18 @@ def array_script(plan: Plan, jobs_file: Path, n: int, max_parallel: int | None) 
     ]
     options += [f"--gres=gpu:{sweep.gpus}"] if sweep.gpus else []
     options += [f"--mem={sweep.memory}"] if sweep.memory else []
-    return SCRIPT.format(
-        name=sweep.name,
-        jobs_file=jobs_file,
-        options="\n".join(f"#SBATCH {shlex.quote(option)}" for option in options),
-        root=shlex.quote(str(ROOT)),
-        folder=shlex.quote(str(plan.folder.absolute())),
-        jobs=shlex.quote(str(jobs_file.absolute())),
-        gpus=sweep.gpus or 0,
-        cpus=sweep.cpus,
-    )
+    directives = "\n".join(f"#SBATCH {shlex.quote(option)}" for option in options)
+    folder, jobs = (shlex.quote(str(path.absolute())) for path in (plan.folder, jobs_file))
+    return f"""#!/bin/bash
+# Sweep {sweep.name}: task i trains line i (from 0) of {jobs_file.name}.
+{directives}
+set -eo pipefail
+export STN_ROOT={shlex.quote(str(ROOT))}
+export PYTHONPATH="$STN_ROOT${{PYTHONPATH:+:$PYTHONPATH}}"
+source "$STN_ROOT/slurm/env.sh"
+# exec: Slurm's warning before the time limit reaches the process that replaces this shell.
+exec python -m launch task {folder} {jobs} "$SLURM_ARRAY_TASK_ID" --gpus {sweep.gpus or 0} --cpus {sweep.cpus}
+"""
 
 
 def max_array_size() -> int:
@@ -103,9 +95,8 @@ class Slurm:
         Slurm holds a task whose start failed on a dying node; release_held lets such tasks start again.
         """
         job_ids: dict[str, list[str]] = {}
-        for file in sorted(plan.folder.glob("slurm/*/array-*.json")):
-            entry = read_json(file)
-            if "array" in entry:
+        for file in plan.folder.glob("slurm/*/array-*.json"):
+            if entry := read_json(file):
                 job_ids[entry["array"]] = (file.parent / entry["jobs"]).read_text().splitlines()
         if not job_ids or not shutil.which("squeue"):
             return set()

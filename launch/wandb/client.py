@@ -90,11 +90,6 @@ class SeedRecord:
             return True
         return run.state in ("finished", "failed") and run.summary.get("status") == self.result.get("status")
 
-    def drop(self) -> None:
-        """Give the seed up for now; without a stamp its run directory is read again next time."""
-        self.run.seeds.remove(self)
-        self.run.stamp = None
-
 
 def one_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -107,7 +107,8 @@ def _send(server: Server, records: list[RunRecord], leave_out: Say) -> list[int]
                 except Exception as error:  # each layer of the client has its own classes
                     server.runs(seed.run.project, [seed.id])  # raises if it is the server that fails, not this seed
                     leave_out(f"{seed.run.path}, seed {seed.seed} is left out: {one_line(error)}")
-                    seed.drop()
+                    seed.run.seeds.remove(seed)
+                    seed.run.stamp = None  # so that the run directory is read again next time
                 seed.rows = []  # frees thousands of rows
         finally:
             pool.shutdown(cancel_futures=True)

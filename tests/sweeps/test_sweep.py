@@ -10,7 +10,7 @@ import pytest
 
 from launch.sweep import backends, slurm, status
 from launch.sweep import plan as plans
-from launch.sweep.commands import retry, start_sweep
+from launch.sweep.commands import Submission, retry, start_sweep
 from launch.sweep.expand import expand
 from launch.sweep.expand import write as write_plan
 from launch.sweep.job import record_start, reset_job, training_command, write_note
@@ -368,18 +368,18 @@ def test_another_scheduler_is_one_entry_of_the_registry(
     fake, runs = FakeBackend(), str(tmp_path / "runs")
     monkeypatch.setitem(backends.BACKENDS, "fake", fake)
     path = str(write_sweep(tmp_path, TWO_CELLS))
-    assert start_sweep(path, on="fake", dry_run=True, runs=runs) == 0
+    assert start_sweep(path, Submission(on="fake", dry_run=True, runs=runs)) == 0
     assert "would queue 2" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
-    assert start_sweep(path, on="fake", max_parallel=1, runs=runs) == 0
+    assert start_sweep(path, Submission(on="fake", max_parallel=1, runs=runs)) == 0
     plan = find_plan("two", runs)
     assert fake.queue == [plan.jobs[0].id]
-    assert retry("two", on="fake", runs=runs) == 0
+    assert retry("two", Submission(on="fake", runs=runs)) == 0
     assert fake.queue == [job.id for job in plan.jobs], "what is queued is not submitted again"
-    assert retry("two", on="fake", runs=runs) == 0
+    assert retry("two", Submission(on="fake", runs=runs)) == 0
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no back end 'slrum' for --on; did you mean 'slurm'"):
-        retry("two", on="slrum", runs=runs)
+        retry("two", Submission(on="slrum", runs=runs))
 
 
 # ---- Slurm, as far as it goes without one
