@@ -21,9 +21,6 @@ from launch.sweep.status import JobStatus, job_status, last_lines
 from stn.runs.files import read_json, write_atomic
 from stn.runs.process import follow_parent
 
-ERROR_LINES = 15
-"""Last lines of a failed job's output that are kept as its error."""
-
 
 def training_command(plan: Plan, job: Job) -> list[str]:
     """Return the command line that trains a job's seeds on as many devices as the sweep gives it."""
@@ -65,19 +62,19 @@ class Attempt:
             os.killpg(self.child.pid, signal.SIGKILL)
 
     def outcome(self) -> str:
-        """Return finished, failed, stopped, elsewhere (another process trains it) or died (not its own fault)."""
+        """Return done, failed, stopped, killed (not its own fault) or left to another process, which trains it."""
         code = self.child.wait()
         status = job_status(self.plan, self.job)
         if not status.missing:
-            return "failed" if status.failed else "finished"
+            return "failed" if status.failed else "done"
         if status.state == "running":
-            return "elsewhere"
+            return "left to another process"
         if status.run_status.get("state") == "stopped" and code == 0:
             return "stopped"
         killed = code < 0 or code >= 128
         if self.stop_requested or killed or code == 0:
-            return "died"
-        error = "\n".join(line for line in last_lines(self.log)[-ERROR_LINES:] if line.strip())
+            return "killed"
+        error = "\n".join(line for line in last_lines(self.log)[-15:] if line.strip())
         note = read_json(self.plan.note_file(self.job))
         write_note(self.plan, self.job, note | {"error": error or f"exit code {code}"})
         return "failed"
@@ -130,8 +127,8 @@ def run_as_task(plan: Plan, job: Job, requeue: Callable[[], None]) -> int:
     outcome = attempt.outcome()
     print(f"{job.title}: {outcome}", flush=True)
     # After SIGTERM the scheduler decides what becomes of the job; what a person stopped stays stopped.
-    killed = outcome == "died" and not received
-    out_of_time = outcome in ("stopped", "died") and set(received) == {signal.SIGUSR1}
+    killed = outcome == "killed" and not received
+    out_of_time = outcome in ("stopped", "killed") and set(received) == {signal.SIGUSR1}
     if killed or out_of_time:
         requeue()
     return 1 if outcome == "failed" else 0

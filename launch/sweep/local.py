@@ -16,10 +16,6 @@ from stn.config.seed_list import parse_seeds
 from stn.runs.process import cores
 from stn.tracking.console import console, say
 
-POLL_S = 0.5
-OUTCOMES = {"finished": "done", "elsewhere": "left to another process", "died": "killed"}
-"""Words for outcomes of a job; the others stand for themselves."""
-
 
 def build_workers(plan: Plan, max_parallel: int | None) -> list[dict[str, str]]:
     """Return environment variables for as many workers as the machine has devices for."""
@@ -82,13 +78,12 @@ class Pool:
                     self._step()
                     if not self.progress.disable:
                         self._show_progress()
-                    time.sleep(POLL_S)
+                    time.sleep(0.5)
         finally:
             for attempt in self.running.values():  # after an exception: leave no training behind
                 attempt.stop()
-        counts = [f"{n} {OUTCOMES.get(outcome, outcome)}" for outcome, n in self.outcomes.items()]
-        say(", ".join(counts) or "no job ended")
-        if self.waiting or self.outcomes["stopped"] or self.outcomes["died"]:
+        say(", ".join(f"{n} {outcome}" for outcome, n in self.outcomes.items()) or "no job ended")
+        if self.waiting or self.outcomes["stopped"] or self.outcomes["killed"]:
             say("stopped; run the same command again to resume")
         return 1 if self.outcomes["failed"] else 0
 
@@ -119,13 +114,13 @@ class Pool:
             self.lines[job] = self.progress.add_task(f"{job.title}: starting", total=None, images_per_s=0.0)
 
     def _on_end(self, job: Job, outcome: str) -> None:
-        if outcome == "died" and self.stopping_since is None:
+        if outcome == "killed" and self.stopping_since is None:
             say(f"{job.title} was killed; restarting")
             self.waiting.append(job)
             return
         self.outcomes[outcome] += 1
         see = f"; see {self.plan.log_file(job)}" if outcome == "failed" else ""
-        say(f"{job.title}: {OUTCOMES.get(outcome, outcome)} ({self.outcomes.total()} of {self.total} jobs){see}")
+        say(f"{job.title}: {outcome} ({self.outcomes.total()} of {self.total} jobs){see}")
 
     def _show_progress(self) -> None:
         for job, attempt in self.running.items():

@@ -5,12 +5,12 @@ reads our own record: W&B's files lose rows when a process is killed.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import NamedTuple
 
-from launch.wandb.client import PAGE, RunRecord, Server, one_line, scratch
+from launch.wandb.client import RunRecord, Server, one_line, scratch
 from stn.runs.directory import RunDir, find_runs
 
 Say = Callable[[str], None]
@@ -46,12 +46,12 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
 
     with scratch() as folder:
         server = Server(folder)
-        for batch in _batches(_records(runs, server.address, leave_out)):
-            incomplete = _confirm(server, batch)
+        for records in _read_records(runs, server.address, leave_out):
+            incomplete = _confirm(server, records)
             sent += _send(server, incomplete, leave_out)
             unconfirmed += incomplete
         deadline = time.monotonic() + PATIENCE_S
-        while unconfirmed := [record for batch in _batches(unconfirmed) for record in _confirm(server, batch)]:
+        while unconfirmed := _confirm(server, unconfirmed):
             if time.monotonic() > deadline:
                 break
             time.sleep(1.0)
@@ -61,37 +61,27 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
     return Synced(sum(sent), len(sent), len(problems))
 
 
-def _records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[RunRecord]:
+def _read_records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[list[RunRecord]]:
+    """Yield the records of one experiment after the other."""
     for _, group in groupby(runs, key=lambda run: run.path.parent):
-        experiment = list(group)
+        experiment, records = list(group), []
         finished = set(experiment[0].finished())
         for run in experiment:
             try:
-                yield RunRecord(run, address, finished)
+                records.append(RunRecord(run, address, finished))
             except ValueError as error:
                 leave_out(f"{run.path} is left out: {error}")
+        yield records
 
 
-def _batches(records: Iterable[RunRecord]) -> Iterator[list[RunRecord]]:
-    """Yield records of one project that have seeds, with about a page of these."""
-    for _, group in groupby(records, key=lambda record: record.project):
-        batch: list[RunRecord] = []
-        for record in group:
-            if record.seeds:
-                batch.append(record)
-            if sum(len(record.seeds) for record in batch) >= PAGE:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-
-def _confirm(server: Server, batch: list[RunRecord]) -> list[RunRecord]:
+def _confirm(server: Server, records: list[RunRecord]) -> list[RunRecord]:
     """Ask the server what it has and remember that; return the records of which it lacks something."""
-    server_runs = server.runs(batch[0].project, [seed.id for record in batch for seed in record.seeds])
-    for record in batch:
-        record.confirm(server_runs)
-    return [record for record in batch if record.seeds]
+    for project, group in groupby(records, key=lambda record: record.project):
+        batch = list(group)
+        server_runs = server.runs(project, [seed.id for record in batch for seed in record.seeds])
+        for record in batch:
+            record.confirm(server_runs)
+    return [record for record in records if record.seeds]
 
 
 def _send(server: Server, records: list[RunRecord], leave_out: Say) -> list[int]:
