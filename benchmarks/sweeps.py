@@ -56,7 +56,7 @@ def main() -> None:
         runs = ["--runs", str(Path(folder) / "runs")]
         path = sweep_file(Path(folder), asked.seeds)
         commands = {"expansion": launched(5, "sweep", str(path), "--dry-run", *runs)}
-        change = expand(path, runs[1])
+        change = expand(str(path), runs[1])
         write(change)
         generate(change.plan)
         commands["expansion again"] = launched(5, "sweep", str(path), "--dry-run", *runs)

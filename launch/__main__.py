@@ -7,14 +7,21 @@ from pathlib import Path
 import tyro
 
 from launch import train
-from launch.sweep import plan as plans
 from launch.sweep.commands import Runs, retry, run_task, start_sweep, status
-from launch.sweep.table import plural
+from launch.sweep.plan import find_plan
+from launch.sweep.status import plural
 from launch.wandb import sync
 from stn.config.command_line import fail
 from stn.tracking.console import say
 
 Paths = tyro.conf.Positional[tuple[str, ...]]
+
+
+def _runs_folder(path: str, runs: str) -> str:
+    """Return the folder of run directories that was named: a sweep's, or any other as it is."""
+    if Path(path).is_dir() and not Path(path, "manifest.jsonl").is_file():
+        return path
+    return str(find_plan(path, runs).experiment)
 
 
 def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
@@ -27,21 +34,12 @@ def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
     if not run_dirs:
         usage = "nothing; usage: python -m launch wandb-sync PATH..."
         raise ValueError(f"no run directory in {', '.join(sweeps) or usage}")
-    os.environ.setdefault("WANDB_SILENT", "true")  # we print our own messages
     try:
         synced = sync.sync(run_dirs, print)
     except KeyboardInterrupt:
         fail("interrupted; nothing is lost, run the same command again", code=1)
     print(f"W&B: {synced.rows:,} rows of {synced.seeds} seeds sent, from {len(run_dirs)} run directories")
     return 1 if synced.problems else 0
-
-
-def _runs_folder(text: str, runs: str) -> str:
-    """Return the folder of run directories that was named: a sweep's, or any other as it is."""
-    path = Path(text)
-    if path.is_dir() and not (path / "manifest.jsonl").is_file():
-        return text
-    return str(plans.find_plan(text, runs).experiment)
 
 
 def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: Runs = "runs") -> int:
@@ -70,7 +68,8 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
 def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["train"]:
-        train.train(words[1:])
+        launcher = train.command(words[1:])
+        os.execv(launcher[0], launcher)  # takes the place of this process, so that signals reach the launcher
     commands = {"sweep": start_sweep, "status": status, "retry": retry, "report": report}
     commands |= {"wandb-sync": wandb_sync, "task": run_task}
     about = "Sweeps of many seeds. One training: python -m launch train [arguments of train.py]."

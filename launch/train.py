@@ -7,7 +7,6 @@ On two cores two processes with one thread each train 1.15 to 1.38 times as fast
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from stn.config.command_line import parse
 from stn.config.seed_list import parse_seeds
@@ -33,12 +32,6 @@ def command(arguments: list[str]) -> list[str]:
     wanted = commands[0].train.processes or min(seeds, gpus() or cores())
     processes = 1 if commands[0].check or commands[0].list else wanted
     file = "one" if processes == 1 else "gpus" if gpus() else "cpu2"
-    config_file = ROOT / "configs" / "accelerate" / f"{file}.yaml"
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config_file)]
-    return [*launcher, "--num_processes", str(processes), str(ROOT / "train.py"), *arguments]
-
-
-def train(arguments: list[str]) -> NoReturn:
-    """Replace this process with the launcher, so that signals reach it directly."""
-    words = command(arguments)
-    os.execv(words[0], words)
+    options = ["--config_file", str(ROOT / "configs" / "accelerate" / f"{file}.yaml")]
+    options += ["--num_processes", str(processes)]
+    return [sys.executable, "-m", "accelerate.commands.launch", *options, str(ROOT / "train.py"), *arguments]

@@ -77,5 +77,5 @@ if [ "$code" != 0 ] && [ "$stop_reason" != SIGTERM ] && { [ "$stop_reason" ] || 
   say requeue
   scontrol requeue "$SLURM_JOB_ID"
 fi
-# The launcher has no other code than 1, and nodes that end because another one failed return 143.
+# The launcher's only failure code is 1; nodes that are ended because another one failed return 143.
 exit $((code != 0))

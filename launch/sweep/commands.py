@@ -3,18 +3,18 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from launch.sweep import expand, task
+from launch.sweep import expand
 from launch.sweep import plan as plans
-from launch.sweep.backends import BACKENDS, Backend, find_backend
-from launch.sweep.job import reset_job
+from launch.sweep.backends import BACKENDS, find_backend
+from launch.sweep.job import reset_job, run_as_task
 from launch.sweep.plan import Plan
-from launch.sweep.status import STATES, cell_table, job_statuses
-from launch.sweep.table import plural, render_cells
+from launch.sweep.status import STATES, cell_table, job_statuses, plural, render_cells
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.runs.lease import Lease
 from stn.tracking.console import console, say
@@ -27,73 +27,85 @@ Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
 On = Annotated[
     str, tyro.conf.arg(metavar="{" + ",".join(BACKENDS) + "}", help="Where jobs run: this machine, or Slurm's queue.")
 ]
-MaxParallel = Annotated[int | None, tyro.conf.arg(help="Jobs at a time, at most.")]
-DryRun = Annotated[bool, tyro.conf.arg(help="Print what would run and write nothing; with --on slurm the script.")]
 
 
-def start_sweep(
-    file: tyro.conf.Positional[str],
-    /,
-    on: On = "local",
-    dry_run: DryRun = False,
-    only_missing: bool = False,
-    max_parallel: MaxParallel = None,
-    runs: Runs = "runs",
-) -> int:
+@dataclass(frozen=True)
+class Submission:
+    """Where the jobs of a sweep run, and how many of them at a time."""
+
+    on: On = "local"
+    dry_run: bool = False
+    """Print what would run and write nothing; with --on slurm the script."""
+    max_parallel: int | None = None
+    """Jobs at a time, at most."""
+    runs: Runs = "runs"
+
+    @contextmanager
+    def lock(self, folder: Path) -> Iterator[Lease]:
+        """Check the flags, and serialise submissions of one sweep; a dry run takes no lock."""
+        find_backend(self.on)
+        if self.max_parallel is not None and self.max_parallel < 1:
+            raise ValueError(f"--max-parallel must be 1 or more, not {self.max_parallel}")
+        lease = Lease(folder / ".claim")
+        if not self.dry_run:
+            lease.take(say, patience_s=30.0)
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+    def run(self, plan: Plan, states: set[str], lock: Lease, drop_failed: bool = False) -> int:
+        """Run the jobs that are in one of these states and that the back end has not queued already."""
+        backend = find_backend(self.on)
+        active = backend.active_jobs(plan, release_held=not self.dry_run)
+        statuses = [status for status in job_statuses(plan) if status.state in states and status.job.id not in active]
+        statuses = [status for status in statuses if status.missing or drop_failed]
+        jobs = [status.job for status in statuses]
+        if not jobs:
+            say("nothing to do: every seed has its result, or is queued or running")
+            return 0
+        if self.dry_run:
+            say(backend.preview(plan, jobs, self.max_parallel))
+            return 0
+        for status in statuses:
+            reset_job(plan, status, drop_failed)
+        (plan.folder / "logs").mkdir(exist_ok=True)
+        if backend.runs_here:
+            lock.release()
+        return backend.submit(plan, jobs, self.max_parallel)
+
+
+Flags = tyro.conf.OmitArgPrefixes[Submission]
+
+
+def start_sweep(file: tyro.conf.Positional[str], /, submission: Flags, only_missing: bool = False) -> int:
     """Expand a sweep file and run what is not finished; the same command again resumes.
 
     Args:
         file: A file, or a name of configs/sweeps/.
         only_missing: Leave out what has failed and what another process is training.
     """
-    backend, path = _find_backend(on, max_parallel), plans.find_sweep(file)
-    states = ("waiting", "stopped") if only_missing else ("waiting", "stopped", "failed", "running")
-    with _submission_lock(plans.plan_folder(plans.read_sweep(path), runs), dry_run) as lock:
-        change = expand.expand(path, runs)
+    with submission.lock(plans.plan_folder(plans.read_sweep(file), submission.runs)) as lock:
+        change = expand.expand(file, submission.runs)
         _print_change(change)
-        if not dry_run:
+        if not submission.dry_run:
             expand.write(change)
-        return _run_jobs(change.plan, states, backend, max_parallel, dry_run, lock)
+        states = {"waiting", "stopped"} if only_missing else {"waiting", "stopped", "failed", "running"}
+        return submission.run(change.plan, states, lock)
 
 
-def retry(
-    sweep_name: SweepName,
-    /,
-    on: On = "local",
-    dry_run: DryRun = False,
-    max_parallel: MaxParallel = None,
-    runs: Runs = "runs",
-) -> int:
+def retry(sweep_name: SweepName, /, submission: Flags) -> int:
     """Run again what is missing or has failed, and nothing else."""
-    backend, plan = _find_backend(on, max_parallel), plans.find_plan(sweep_name, runs)
-    with _submission_lock(plan.folder, dry_run) as lock:
-        states = ("waiting", "stopped", "failed")
-        return _run_jobs(plan, states, backend, max_parallel, dry_run, lock, drop_failed=True)
-
-
-def _find_backend(on: str, max_parallel: int | None) -> Backend:
-    if max_parallel is not None and max_parallel < 1:
-        raise ValueError(f"--max-parallel must be 1 or more, not {max_parallel}")
-    return find_backend(on)
-
-
-@contextmanager
-def _submission_lock(folder: Path, dry_run: bool) -> Iterator[Lease]:
-    """Serialise submissions of one sweep; a dry run takes no lock."""
-    lease = Lease(folder / ".claim")
-    if not dry_run:
-        lease.take(say, patience_s=30.0)
-    try:
-        yield lease
-    finally:
-        lease.release()
+    plan = plans.find_plan(sweep_name, submission.runs)
+    with submission.lock(plan.folder) as lock:
+        return submission.run(plan, {"waiting", "stopped", "failed"}, lock, drop_failed=True)
 
 
 def _print_change(change: expand.Change) -> None:
     plan = change.plan
     total = sum(len(parse_seeds(job.seeds)) for job in plan.jobs)
-    sizes = (len(change.cells), "cell"), (total, "seed"), (len(plan.jobs), "job")
-    say(f"{plan.sweep.name}: {', '.join(plural(n, word) for n, word in sizes)}")
+    sizes = (plural(len(change.cells), "cell"), plural(total, "seed"), plural(len(plan.jobs), "job"))
+    say(f"{plan.sweep.name}: {', '.join(sizes)}")
     if len(change.added) == len(plan.jobs) and not change.removed:
         return  # expanded for the first time
     for title, jobs in (("new since last time", change.added), ("no longer part of it", change.removed)):
@@ -102,33 +114,6 @@ def _print_change(change: expand.Change) -> None:
         for label in dict.fromkeys(job.label for job in jobs):
             seeds = [seed for job in jobs if job.label == label for seed in parse_seeds(job.seeds)]
             say(f"  {label}: seeds {format_seeds(seeds)}")
-
-
-def _run_jobs(
-    plan: Plan,
-    states: tuple[str, ...],
-    backend: Backend,
-    max_parallel: int | None,
-    dry_run: bool,
-    lock: Lease,
-    drop_failed: bool = False,
-) -> int:
-    """Run the jobs that are in one of these states and that the back end has not queued already."""
-    active = backend.active_jobs(plan, release_held=not dry_run)
-    statuses = [s for s in job_statuses(plan) if s.state in states and s.job.id not in active]
-    statuses = [status for status in statuses if status.missing or drop_failed]
-    jobs = [status.job for status in statuses]
-    if not jobs:
-        say("nothing to do: every seed has its result, or is queued or running")
-        return 0
-    if dry_run:
-        say(backend.preview(plan, jobs, max_parallel))
-        return 0
-    for status in statuses:
-        reset_job(plan, status, drop_failed)
-    if backend.runs_here:
-        lock.release()
-    return backend.submit(plan, jobs, max_parallel)
 
 
 def status(
@@ -148,7 +133,7 @@ def status(
     if as_json:
         print(json.dumps({"sweep": plan.sweep.name, "totals": totals, "cells": cells}, indent=1))
         return 0
-    console.print(render_cells(plan, cells, totals))
+    console.print(render_cells(plan.sweep.name, cells, totals))
     for cell in cells:
         for error in cell["errors"]:
             say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
@@ -165,4 +150,11 @@ def run_task(
     on: On = "slurm",
 ) -> int:
     """Run one task of a job array; the array's script calls it."""
-    return task.run_task(plans.load_plan(folder), jobs, index, gpus, cpus, find_backend(on).requeue)
+    plan, job_id = plans.load_plan(folder), jobs.read_text().splitlines()[index]
+    # The devices that it was submitted with, even if the sweep was edited.
+    plan = plan._replace(sweep=plan.sweep.model_copy(update={"gpus": gpus, "cpus": cpus}))
+    for job in plan.jobs:
+        if job.id == job_id:
+            return run_as_task(plan, job, find_backend(on).requeue)
+    print(f"{job_id} is no longer part of sweep {plan.sweep.name}")
+    return 0

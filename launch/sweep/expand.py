@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from pathlib import Path
+from functools import cache
 from typing import Any, NamedTuple
 
 import yaml
@@ -17,6 +17,7 @@ from stn.runs.files import read_text, write_atomic
 
 SET_BY_SWEEP = {"train": ("seeds", "processes", "time_limit"), "log": ("name", "runs")}
 """Keys that the sweep sets; refused in base and grid."""
+_read_yaml = cache(read_yaml)  # a recipe is read once for all combinations
 
 
 class Cell(NamedTuple):
@@ -44,108 +45,89 @@ def _sections(keys: dict[str, Any], where: str) -> Sections:
     return overlay(*layers)
 
 
-def _without_recipe(keys: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in keys.items() if key != "recipe"}
-
-
 def _text(value: Any) -> str:
     return " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _build_config(sweep: Sweep, point: dict[str, Any], runs: str, where: str) -> Config:
-    """Return the configuration of one combination, not resolved yet."""
+    """Return the configuration of one combination, neither checked nor resolved."""
+    keys = {key: value for key, value in point.items() if key != "recipe"}
     recipe = point.get("recipe", sweep.recipe)
-    recipe_layer = read_yaml(find_recipe(str(recipe))) if recipe else {}
-    layers = [_sections(keys, where) for keys in (sweep.base, _without_recipe(point))]
-    for section, keys in SET_BY_SWEEP.items():
-        for key in keys:
-            if any(key in layer.get(section, {}) for layer in layers):
-                raise ValueError(f"{where}: '{key}' is not for base or grid; the sweep sets it")
+    layers = [_sections(sweep.base, where), _sections(keys, where)]
+    for section, names in SET_BY_SWEEP.items():
+        for name in names:
+            if any(name in layer.get(section, {}) for layer in layers):
+                raise ValueError(f"{where}: '{name}' is not for base or grid; the sweep sets it")
     set_by_sweep: Sections = {"train": {"seeds": sweep.seeds}, "log": {"name": sweep.name, "runs": runs}}
-    config = build_config(overlay(recipe_layer, *layers, set_by_sweep), where)
-    validate(config)
-    return config
-
-
-def _is_excluded(rule: dict[str, Any], point: dict[str, Any], config: Config, where: str) -> bool:
-    """Whether a combination matches all keys of an entry of ``exclude``."""
-    if rule.get("recipe", point.get("recipe")) != point.get("recipe"):
-        return False
-    wanted = _sections(_without_recipe(rule), f"{where}: exclude")
-    parsed = build_config(wanted, f"{where}: exclude")  # YAML reads 1e-3 as a string: parse it as the grid's values
-    return all(getattr(getattr(config, s), k) == getattr(getattr(parsed, s), k) for s in wanted for k in wanted[s])
+    return build_config(overlay(_read_yaml(find_recipe(str(recipe))) if recipe else {}, *layers, set_by_sweep), where)
 
 
 def _grid_points(sweep: Sweep, where: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return all combinations of the grid's values, each with a label."""
+    """Return all combinations of the grid's values, each with a label for messages."""
     if sweep.recipe and "recipe" in sweep.grid:
         raise ValueError(f"{where}: give recipe once, by itself or in the grid")
     for key, values in sweep.grid.items():
         if not values:
             raise ValueError(f"{where}: grid.{key} has no values")
     points = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
-    return [(", ".join(f"{key} {_text(value)}" for key, value in p.items()) or "its base", p) for p in points]
+    labels = [", ".join(f"{key} {_text(value)}" for key, value in point.items()) or "its base" for point in points]
+    return [(f"{where}: {label}", point) for label, point in zip(labels, points, strict=True)]
 
 
 def build_cells(sweep: Sweep, runs: str) -> list[Cell]:
     """Return every combination that is not excluded, resolved."""
-    where, errors = f"sweep {sweep.name}", []
+    name, errors, unused_rules = f"sweep {sweep.name}", [], sweep.exclude
     cells: dict[str, Cell] = {}
-    used_rules: set[int] = set()
     varied = [key for key, values in sweep.grid.items() if len(values) > 1 and key not in ("arch", "dataset")]
-    for label, point in _grid_points(sweep, where):
+    for where, point in _grid_points(sweep, name):
         try:
-            config = _build_config(sweep, point, runs, f"{where}: {label}")
+            config = _build_config(sweep, point, runs, where)
+            validate(config)
         except ValueError as error:
-            raise ValueError(str(error) if where in str(error) else f"{where}: {label}: {error}") from None
-        rules = {i for i, rule in enumerate(sweep.exclude) if _is_excluded(rule, point, config, where)}
-        used_rules |= rules
+            raise ValueError(str(error) if name in str(error) else f"{where}: {error}") from None
+        # A rule matches a combination that it would not change.
+        rules = [r for r in sweep.exclude if _build_config(sweep, point | r, runs, f"{name}: exclude") == config]
+        unused_rules = [rule for rule in unused_rules if rule not in rules]
         if rules:
             continue
         try:
             config = resolve(config)
         except ValueError as error:
-            errors.append(f"{where}: {label}: {error}")
+            errors.append(f"{where}: {error}")
             continue
         cell = Cell(signature(config), config, " ".join(f"{key}={_text(point[key])}" for key in varied))
         if cell.sig in cells:
-            raise ValueError(f"{where}: {label} is the same experiment as an earlier combination; remove one")
+            raise ValueError(f"{where} is the same experiment as an earlier combination; remove one")
         cells[cell.sig] = cell
     if errors:
         raise ValueError("\n".join([*errors, "add combinations that cannot be trained to exclude"]))
-    for i, rule in enumerate(sweep.exclude):
-        if i not in used_rules:
-            raise ValueError(f"{where}: exclude {rule} matches no combination")
+    if unused_rules:
+        raise ValueError(f"{name}: exclude {unused_rules[0]} matches no combination")
     if not cells:
-        raise ValueError(f"{where}: exclude leaves no combination")
+        raise ValueError(f"{name}: exclude leaves no combination")
     return list(cells.values())
 
 
-def build_jobs(cell: Cell, seeds: list[int], seeds_per_job: int, old_jobs: list[Job]) -> list[Job]:
+def build_jobs(cell: Cell, sweep: Sweep, old_jobs: list[Job]) -> list[Job]:
     """Return a cell's blocks of seeds: old blocks stay if all of their seeds are wanted, new ones hold the rest."""
-    wanted, blocks = set(seeds), []
+    rest, blocks = set(parse_seeds(sweep.seeds)), []
     for job in old_jobs:
-        block = set(parse_seeds(job.seeds))
-        if block <= wanted:
+        if job.sig == cell.sig and (seeds := set(parse_seeds(job.seeds))) <= rest:
             blocks.append(job.seeds)
-            wanted -= block
-    rest = sorted(wanted)
-    blocks += [format_seeds(rest[i : i + seeds_per_job]) for i in range(0, len(rest), seeds_per_job)]
+            rest -= seeds
+    new = sorted(rest)
+    blocks += [format_seeds(new[i : i + sweep.seeds_per_job]) for i in range(0, len(new), sweep.seeds_per_job)]
     blocks.sort(key=lambda block: parse_seeds(block)[0])
     arch, dataset = cell.config.arch.name, cell.config.data.name
     return [Job(cell.sig, block, arch, dataset, cell.setting) for block in blocks]
 
 
-def expand(path: Path, runs: str) -> Change:
+def expand(file: str, runs: str) -> Change:
     """Expand a sweep file and compare with the last expansion. Writes nothing."""
-    sweep = read_sweep(path)
-    folder = plan_folder(sweep, runs)
+    sweep = read_sweep(file)
+    folder, cells = plan_folder(sweep, runs), build_cells(sweep, runs)
     old_jobs = load_plan(folder).jobs if (folder / "manifest.jsonl").exists() else []
-    cells, seeds = build_cells(sweep, runs), sorted(parse_seeds(sweep.seeds))
-    old_by_sig: dict[str, list[Job]] = {}
-    for job in old_jobs:
-        old_by_sig.setdefault(job.sig, []).append(job)
-    jobs = [job for c in cells for job in build_jobs(c, seeds, sweep.seeds_per_job, old_by_sig.get(c.sig, []))]
+    jobs = [job for cell in cells for job in build_jobs(cell, sweep, old_jobs)]
     old_ids, new_ids = {job.id for job in old_jobs}, {job.id for job in jobs}
     added = [job for job in jobs if job.id not in old_ids]
     removed = [job for job in old_jobs if job.id not in new_ids]

@@ -8,19 +8,18 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from launch import train
 from launch.sweep.plan import Job, Plan
 from launch.sweep.status import JobStatus, job_status, last_lines
 from stn.runs.files import read_json, write_atomic
 from stn.runs.process import follow_parent
-
-ERROR_LINES = 15
-"""Last lines of a failed job's output that are kept as its error."""
 
 
 def training_command(plan: Plan, job: Job) -> list[str]:
@@ -35,19 +34,21 @@ def training_command(plan: Plan, job: Job) -> list[str]:
 
 
 class Attempt:
-    """A training process of one job."""
+    """A training process of one job, whose output goes to a log file, or to the output of this process."""
 
-    def __init__(self, plan: Plan, job: Job, output: IO[Any] | None, log: Path, env: dict[str, str] | None = None):
-        self.plan, self.job, self.log = plan, job, log
+    def __init__(self, plan: Plan, job: Job, log: Path | None, devices: dict[str, str]) -> None:
+        self.plan, self.job, self.devices = plan, job, devices
+        self.log = log or Path(os.path.realpath("/proc/self/fd/1"))
         self.stop_requested = False
-        self.child = subprocess.Popen(
-            training_command(plan, job),
-            stdout=output,
-            stderr=subprocess.STDOUT if output else None,
-            env=os.environ | ({} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}) | (env or {}),
-            start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on as SIGTERM
-            preexec_fn=partial(follow_parent, os.getpid()),
-        )
+        with log.open("a") if log else nullcontext() as output:
+            self.child = subprocess.Popen(
+                training_command(plan, job),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | ({} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}) | devices,
+                start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on as SIGTERM
+                preexec_fn=partial(follow_parent, os.getpid()),
+            )
 
     def stop(self) -> None:
         """Ask the process to save a checkpoint and exit."""
@@ -61,25 +62,22 @@ class Attempt:
             os.killpg(self.child.pid, signal.SIGKILL)
 
     def outcome(self) -> str:
-        """Return finished, failed, stopped, elsewhere (another process trains it) or died (not its own fault)."""
+        """Return done, failed, stopped, killed (not its own fault) or left to another process, which trains it."""
         code = self.child.wait()
-        status = self.status()
+        status = job_status(self.plan, self.job)
         if not status.missing:
-            return "failed" if status.failed else "finished"
+            return "failed" if status.failed else "done"
         if status.state == "running":
-            return "elsewhere"
+            return "left to another process"
         if status.run_status.get("state") == "stopped" and code == 0:
             return "stopped"
         killed = code < 0 or code >= 128
         if self.stop_requested or killed or code == 0:
-            return "died"
-        error = "\n".join(line for line in last_lines(self.log)[-ERROR_LINES:] if line.strip())
+            return "killed"
+        error = "\n".join(line for line in last_lines(self.log)[-15:] if line.strip())
         note = read_json(self.plan.note_file(self.job))
         write_note(self.plan, self.job, note | {"error": error or f"exit code {code}"})
         return "failed"
-
-    def status(self) -> JobStatus:
-        return job_status(self.plan, self.job)
 
 
 def write_note(plan: Plan, job: Job, note: dict[str, Any]) -> None:
@@ -110,3 +108,27 @@ def reset_job(plan: Plan, status: JobStatus, drop_failed: bool = False) -> None:
             run.forget(failed)
         if status.missing and run.read_status().get("state") == "failed":
             run.write_end("stopped")
+
+
+def run_as_task(plan: Plan, job: Job, requeue: Callable[[], None]) -> int:
+    """Train a job as a task of a scheduler; requeue it if its time is over or its training was killed."""
+    received: list[int] = []
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: received.append(number))
+    if not record_start(plan, job):
+        print(f"{job.title}: given up after {plan.sweep.restarts} restarts without progress", flush=True)
+        return 1
+    print(f"{job.title} ({job.id})", flush=True)
+    attempt = Attempt(plan, job, None, {})
+    while attempt.child.poll() is None:
+        if received:
+            attempt.stop()
+        time.sleep(0.1)
+    outcome = attempt.outcome()
+    print(f"{job.title}: {outcome}", flush=True)
+    # After SIGTERM the scheduler decides what becomes of the job; what a person stopped stays stopped.
+    killed = outcome == "killed" and not received
+    out_of_time = outcome in ("stopped", "killed") and set(received) == {signal.SIGUSR1}
+    if killed or out_of_time:
+        requeue()
+    return 1 if outcome == "failed" else 0

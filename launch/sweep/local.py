@@ -4,25 +4,21 @@ import os
 import signal
 import time
 from collections import Counter, deque
-from types import FrameType
+from typing import Any
 
-from rich.live import Live
-from rich.table import Table
+from rich.progress import Progress, TaskID, TimeElapsedColumn
 
 from launch.sweep.job import Attempt, record_start
 from launch.sweep.plan import Job, Plan
-from launch.sweep.table import OUTCOMES, JobSpeed, clock, plural, render_jobs
+from launch.sweep.status import JobStatus, accuracy, job_status, last_metrics, plural
 from launch.train import gpus
+from stn.config.seed_list import parse_seeds
 from stn.runs.process import cores
 from stn.tracking.console import console, say
 
-POLL_S = 0.5
-Worker = dict[str, str]
-"""Environment variables that give one job devices of its own."""
 
-
-def build_workers(plan: Plan, max_parallel: int | None) -> list[Worker]:
-    """Return as many workers as the machine has devices for."""
+def build_workers(plan: Plan, max_parallel: int | None) -> list[dict[str, str]]:
+    """Return environment variables for as many workers as the machine has devices for."""
     sweep = plan.sweep
     gpus_per_job = min(1, gpus()) if sweep.gpus is None else sweep.gpus
     if not gpus_per_job:
@@ -34,52 +30,78 @@ def build_workers(plan: Plan, max_parallel: int | None) -> list[Worker]:
     return [{"CUDA_VISIBLE_DEVICES": ",".join(ids[i : i + gpus_per_job])} for i in starts][:max_parallel]
 
 
+def progress_of(status: JobStatus) -> dict[str, Any]:
+    """Return what the live table shows of a running job; its progress is counted in steps times seeds."""
+    metrics, steps = last_metrics(status.runs[-1]), status.run_status["steps"]
+    train, acc = metrics.get("train", {}), accuracy(metrics.get("eval", {}))
+    step, rate = train.get("step", 0), train.get("images_per_s", 0.0)
+    in_training = len(parse_seeds(status.run_status["seeds"]))
+    if train.get("seed") in status.rows:  # the next block has not logged a row yet
+        in_training = 0
+    facts = [f"step {step:,}/{steps:,}", f"{rate:,.0f} images/s", *([] if acc is None else [f"{acc:.2%}"])]
+    return {
+        "total": steps * len(parse_seeds(status.job.seeds)),
+        "completed": steps * len(status.rows) + step * in_training,
+        "description": f"{status.job.title}: {', '.join(facts)}",
+        "images_per_s": rate,
+    }
+
+
 class Pool:
     """The jobs of a sweep on the workers of this machine."""
 
-    def __init__(self, plan: Plan, jobs: list[Job], workers: list[Worker]) -> None:
-        self.plan = plan
-        self.waiting, self.free = deque(jobs), list(workers)
-        self.running: dict[Job, tuple[Attempt, Worker]] = {}
-        self.speeds = {job: JobSpeed() for job in jobs}
-        self.ended: list[tuple[Job, str]] = []
-        self.total, self.workers, self.start = len(jobs), len(workers), time.monotonic()
+    def __init__(self, plan: Plan, jobs: list[Job], workers: list[dict[str, str]]) -> None:
+        self.plan, self.total = plan, len(jobs)
+        self.waiting, self.workers, self.free = deque(jobs), plural(len(workers), "worker"), list(workers)
+        self.running: dict[Job, Attempt] = {}
+        self.outcomes: Counter[str] = Counter()
         self.stopping_since: float | None = None
+        self.progress = Progress(
+            *Progress.get_default_columns(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_interactive,
+            auto_refresh=False,
+            transient=True,
+            speed_estimate_period=float("inf"),  # rows of metrics may be minutes apart
+        )
+        self.all_jobs = self.progress.add_task(plan.sweep.name, total=self.total)
+        self.lines: dict[Job, TaskID] = {}
 
     def run(self) -> int:
         """Run until all jobs have ended or a signal asks to stop; return the exit code."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         try:
-            with Live(self.table(), console=console, auto_refresh=False, transient=True) as live:
+            with self.progress:
                 while self.running or (self.waiting and self.stopping_since is None):
                     self._step()
-                    if console.is_terminal:
-                        live.update(self.table(), refresh=True)
-                    time.sleep(POLL_S)
+                    if not self.progress.disable:
+                        self._show_progress()
+                    time.sleep(0.5)
         finally:
-            for attempt, _ in self.running.values():  # after an exception: leave no training behind
+            for attempt in self.running.values():  # after an exception: leave no training behind
                 attempt.stop()
-        outcomes = Counter(outcome for _, outcome in self.ended)
-        say(", ".join(f"{n} {OUTCOMES.get(outcome, outcome)}" for outcome, n in outcomes.items()) or "no job ended")
-        if self.waiting or outcomes["stopped"] or outcomes["died"]:
+        say(", ".join(f"{n} {outcome}" for outcome, n in self.outcomes.items()) or "no job ended")
+        if self.waiting or self.outcomes["stopped"] or self.outcomes["killed"]:
             say("stopped; run the same command again to resume")
-        return 1 if outcomes["failed"] else 0
+        return 1 if self.outcomes["failed"] else 0
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
         now = time.monotonic()
         # A second Ctrl-C kills, unless it comes at once: wrappers repeat what the terminal has sent to all.
         if number == signal.SIGINT and self.stopping_since is not None and now - self.stopping_since > 1:
-            for attempt, _ in self.running.values():
+            for attempt in self.running.values():
                 attempt.kill()
         self.stopping_since = self.stopping_since or now
 
     def _step(self) -> None:
         """Collect jobs that have ended, and start as many as there are free workers."""
-        for job, (attempt, worker) in list(self.running.items()):
+        for job, attempt in list(self.running.items()):
             if attempt.child.poll() is not None:
                 del self.running[job]
-                self.free.append(worker)
+                self.free.append(attempt.devices)
+                self.progress.remove_task(self.lines.pop(job))
                 self._on_end(job, attempt.outcome())
             elif self.stopping_since is not None:
                 attempt.stop()  # here rather than in the handler: a job may be starting when the signal comes
@@ -88,37 +110,30 @@ class Pool:
             if not record_start(self.plan, job):
                 self._on_end(job, "failed")
                 continue
-            worker, log = self.free.pop(), self.plan.log_file(job)
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a") as output:
-                self.running[job] = (Attempt(self.plan, job, output, log, worker), worker)
+            self.running[job] = Attempt(self.plan, job, self.plan.log_file(job), self.free.pop())
+            self.lines[job] = self.progress.add_task(f"{job.title}: starting", total=None, images_per_s=0.0)
 
     def _on_end(self, job: Job, outcome: str) -> None:
-        name = f"{job.label} seeds {job.seeds}"
-        if outcome == "died" and self.stopping_since is None:
-            say(f"{name} was killed; restarting")
+        if outcome == "killed" and self.stopping_since is None:
+            say(f"{job.title} was killed; restarting")
             self.waiting.append(job)
             return
-        self.ended.append((job, outcome))
-        if outcome == "failed":
-            say(f"{name} failed; see {self.plan.log_file(job)}")
-        elif not console.is_terminal:
-            say(f"{name}: {OUTCOMES.get(outcome, outcome)} ({len(self.ended)} of {self.total} jobs)")
+        self.outcomes[outcome] += 1
+        see = f"; see {self.plan.log_file(job)}" if outcome == "failed" else ""
+        say(f"{job.title}: {outcome} ({self.outcomes.total()} of {self.total} jobs){see}")
 
-    def table(self) -> Table:
-        """Return a row per running job and per job that ended last, and totals."""
-        for job, (attempt, _) in self.running.items():
-            self.speeds[job].update(attempt.status())
-        running = [(job, self.speeds[job], attempt.stop_requested) for job, (attempt, _) in self.running.items()]
-        table = render_jobs(str(self.plan.sweep.name), self.ended, running)
-        rate = sum(speed.images_per_s for _, speed, _ in running)
-        left_s = max((speed.left_s for _, speed, _ in running if speed.left_s is not None), default=None)
-        ended, spent_s = len(self.ended), time.monotonic() - self.start
-        if ended and self.waiting:
-            left_s = spent_s / ended * (len(self.waiting) + len(self.running))
-        done = f"{ended} of {self.total} jobs, {len(self.waiting)} waiting, {plural(self.workers, 'worker')}"
-        table.add_row(done, "", clock(spent_s), "", "", f"{rate:,.0f}", clock(left_s), style="bold")
-        return table
+    def _show_progress(self) -> None:
+        for job, attempt in self.running.items():
+            status = job_status(self.plan, job)
+            if attempt.stop_requested:
+                self.progress.update(self.lines[job], description=f"{job.title}: stopping")
+            elif status.run_status.get("state") == "running":
+                self.progress.update(self.lines[job], **progress_of(status))
+        ended, lines = self.outcomes.total(), self.progress.tasks[1:]
+        rate = sum(line.fields["images_per_s"] for line in lines)
+        text = f"{ended} of {self.total} jobs, {len(self.waiting)} waiting, {self.workers}, {rate:,.0f} images/s"
+        completed = ended + sum(line.percentage for line in lines) / 100
+        self.progress.update(self.all_jobs, description=text, completed=completed, refresh=True)
 
 
 class Local:
@@ -130,7 +145,7 @@ class Local:
         return set()  # no queue outlives the command; leases tell what runs
 
     def preview(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> str:
-        return "\n".join(f"{job.id}  {job.label} seeds {job.seeds}" for job in jobs)
+        return "\n".join(f"{job.id}  {job.title}" for job in jobs)
 
     def submit(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> int:
         workers = build_workers(plan, max_parallel)

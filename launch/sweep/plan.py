@@ -1,20 +1,11 @@
-"""A sweep file, and the expanded sweep on disk: cells (settings) and jobs (blocks of a cell's seeds) with stable ids.
-
-runs/<name>/sweep/
-    sweep.yaml       the sweep as it was last expanded
-    manifest.jsonl   a row per job
-    cells/<sig>.yaml the resolved configuration of each cell
-    jobs/            a note per job: its starts, its progress, its last error
-    logs/            output of the jobs
-    slurm/           each submission: the array scripts, their lists of jobs, Slurm's ids
-"""
+"""A sweep file, and its expansion on disk: cells (settings) and jobs (blocks of a cell's seeds) with stable ids."""
 
 import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from stn.config.fields import Positive, Section
 from stn.config.seed_list import parse_seeds
@@ -22,21 +13,14 @@ from stn.config.yaml_files import RECIPES, find_recipe, read_mapping
 from stn.runs.directory import block_name
 
 FILES = RECIPES / "sweeps"
-_UNITS = {"minute": 1, "hour": 60, "day": 24 * 60}
-
-
-def _minutes(text: str) -> str:
-    match = re.fullmatch(r"(\d+) (minute|hour|day)s?", text.strip())
-    if not match or int(match[1]) == 0:
-        raise ValueError("a time is a number of minutes, hours or days, such as '90 minutes'")
-    return f"{match[1]} {match[2]}s"
+_MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
 
 
 class Sweep(Section):
     """The keys of a file in configs/sweeps/."""
 
-    name: str | None = None
-    """Folder under runs; None: the file's name."""
+    name: str
+    """Folder under runs; default: the file's name."""
     recipe: str | None = None
     """Recipe that every cell starts from."""
     base: Annotated[dict[str, Any], Field(default_factory=dict)]
@@ -49,7 +33,7 @@ class Sweep(Section):
     """Seeds of every cell, such as 0-99."""
     seeds_per_job: Positive = 8
     """Seeds that one job trains, as many at once as train.fuse allows."""
-    time: Annotated[str, AfterValidator(_minutes)] = "4 hours"
+    time: str = "4 hours"
     """Slurm: time limit of a job, which saves before it and requeues itself."""
     gpus: Annotated[int | None, Field(ge=0)] = None
     """GPUs of a job, with a process on each; 0: one process on CPUs; None: one if this machine has any, 0 on Slurm."""
@@ -61,8 +45,11 @@ class Sweep(Section):
     """Restarts in a row without progress after which a job is given up."""
 
     def minutes(self) -> int:
-        number, unit = self.time.split()
-        return int(number) * _UNITS[unit.removesuffix("s")]
+        """Return the time limit in minutes."""
+        match = re.fullmatch(r"(\d+) (minute|hour|day)s?", self.time.strip())
+        if not match or int(match[1]) == 0:
+            raise ValueError(f"time: '{self.time}' is not a number of minutes, hours or days, such as '90 minutes'")
+        return int(match[1]) * _MINUTES[match[2]]
 
 
 class Job(NamedTuple):
@@ -87,6 +74,10 @@ class Job(NamedTuple):
     def label(self) -> str:
         return " ".join(part for part in (self.arch, self.dataset, self.setting) if part)
 
+    @property
+    def title(self) -> str:
+        return f"{self.label} seeds {self.seeds}"
+
 
 class Plan(NamedTuple):
     """An expanded sweep on disk."""
@@ -109,38 +100,32 @@ class Plan(NamedTuple):
         return self.folder / "logs" / f"{job.sig}_{job.block}.log"
 
 
-def find_sweep(text: str) -> Path:
-    """Return the path of a sweep file, given as a path or as a name in configs/sweeps/."""
-    return find_recipe(text, FILES, "sweep")
-
-
-def read_sweep(path: Path) -> Sweep:
-    """Read and check a sweep file."""
+def read_sweep(file: str) -> Sweep:
+    """Read and check a sweep file, given as a path or as a name in configs/sweeps/."""
+    path = find_recipe(file, FILES, "sweep")
     given: Any = {key: value for key, value in read_mapping(path).items() if value is not None}
     try:
         sweep = Sweep(**({"name": path.stem} | given))
         parse_seeds(sweep.seeds)
+        sweep.minutes()
+        if not re.fullmatch(r"(?!\.)[\w.-]+", sweep.name):
+            raise ValueError(f"name '{sweep.name}' is not a valid folder name; use letters, digits, '.', '-' and '_'")
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    if not re.fullmatch(r"[\w.-]+", str(sweep.name)) or str(sweep.name).startswith("."):
-        raise ValueError(
-            f"{path}: name '{sweep.name}' is not a valid folder name; use letters, digits, '.', '-' and '_'"
-        )
     return sweep
 
 
 def plan_folder(sweep: Sweep, runs: str) -> Path:
-    return Path(runs) / str(sweep.name) / "sweep"
+    return Path(runs) / sweep.name / "sweep"
 
 
 def find_plan(text: str, runs: str) -> Plan:
     """Return the plan of an expanded sweep, given by its file, its name, or its folder under runs."""
-    path = Path(text)
-    for folder in (path, path / "sweep", Path(runs) / text / "sweep"):
+    for folder in (Path(text), Path(text, "sweep"), Path(runs, text, "sweep")):
         if (folder / "manifest.jsonl").is_file():
             return load_plan(folder)
     try:
-        folder = plan_folder(read_sweep(find_sweep(text)), runs)
+        folder = plan_folder(read_sweep(text), runs)
     except ValueError as error:
         raise ValueError(f"nothing named '{text}' in {runs}, and {error}") from None
     if not (folder / "manifest.jsonl").is_file():

@@ -17,32 +17,21 @@ from stn.tracking.console import say
 
 WARNING_S = 120
 """Seconds before the time limit at which Slurm sends USR1; it may come up to a minute earlier."""
-SCRIPT = """#!/bin/bash
-# Sweep {name}: task i trains line i (from 0) of {jobs_file.name}.
-{options}
-set -eo pipefail
-export STN_ROOT={root}
-export PYTHONPATH="$STN_ROOT${{PYTHONPATH:+:$PYTHONPATH}}"
-source "$STN_ROOT/slurm/env.sh"
-# exec: Slurm's warning before the time limit reaches the process that replaces this shell.
-exec python -m launch task {folder} {jobs} "$SLURM_ARRAY_TASK_ID" --gpus {gpus} --cpus {cpus}
-"""
-
-
-class SlurmError(ValueError):
-    """Slurm is not installed here, or a command of it failed."""
 
 
 def run_slurm(*words: str) -> str:
-    """Return the output of a Slurm command, run without the variables of the job that we may be in."""
+    """Return the output of a Slurm command, run without the variables of the job that we may be in.
+
+    It is a ValueError if Slurm is not installed here or refuses the command.
+    """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SQUEUE_")) or k == "SLURM_CONF"}
     env["STN_ROOT"] = str(ROOT)
     try:
         return subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout
     except FileNotFoundError:
-        raise SlurmError(f"no Slurm on this machine ({words[0]} not found); use --dry-run to see the script") from None
+        raise ValueError(f"no Slurm on this machine ({words[0]} not found); use --dry-run to see the script") from None
     except subprocess.CalledProcessError as error:
-        raise SlurmError((error.stderr.strip().splitlines() or [str(error)])[-1]) from None
+        raise ValueError((error.stderr.strip().splitlines() or [str(error)])[-1]) from None
 
 
 def sbatch(*words: str) -> str:
@@ -67,23 +56,25 @@ def array_script(plan: Plan, jobs_file: Path, n: int, max_parallel: int | None) 
     ]
     options += [f"--gres=gpu:{sweep.gpus}"] if sweep.gpus else []
     options += [f"--mem={sweep.memory}"] if sweep.memory else []
-    return SCRIPT.format(
-        name=sweep.name,
-        jobs_file=jobs_file,
-        options="\n".join(f"#SBATCH {shlex.quote(option)}" for option in options),
-        root=shlex.quote(str(ROOT)),
-        folder=shlex.quote(str(plan.folder.absolute())),
-        jobs=shlex.quote(str(jobs_file.absolute())),
-        gpus=sweep.gpus or 0,
-        cpus=sweep.cpus,
-    )
+    directives = "\n".join(f"#SBATCH {shlex.quote(option)}" for option in options)
+    folder, jobs = (shlex.quote(str(path.absolute())) for path in (plan.folder, jobs_file))
+    return f"""#!/bin/bash
+# Sweep {sweep.name}: task i trains line i (from 0) of {jobs_file.name}.
+{directives}
+set -eo pipefail
+export STN_ROOT={shlex.quote(str(ROOT))}
+export PYTHONPATH="$STN_ROOT${{PYTHONPATH:+:$PYTHONPATH}}"
+source "$STN_ROOT/slurm/env.sh"
+# exec: Slurm's warning before the time limit reaches the process that replaces this shell.
+exec python -m launch task {folder} {jobs} "$SLURM_ARRAY_TASK_ID" --gpus {sweep.gpus or 0} --cpus {sweep.cpus}
+"""
 
 
 def max_array_size() -> int:
     """Return how many tasks an array may have: indices run from 0 to MaxArraySize - 1."""
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", run_slurm("scontrol", "show", "config"))
     if match and match[1] == "0":
-        raise SlurmError("this Slurm allows no job arrays (MaxArraySize is 0)")
+        raise ValueError("this Slurm allows no job arrays (MaxArraySize is 0)")
     return int(match[1]) if match else 1001
 
 
@@ -91,32 +82,6 @@ def submission_folder(plan: Plan) -> Path:
     """Return the folder of the next submission, numbered from 001."""
     numbers = [int(path.name) for path in plan.folder.glob("slurm/[0-9]*") if path.name.isdigit()]
     return plan.folder / "slurm" / f"{max(numbers, default=0) + 1:03d}"
-
-
-def submit_arrays(plan: Plan, jobs: list[Job], max_parallel: int | None) -> list[str]:
-    """Submit arrays of jobs and a report job after them; return their Slurm job ids, the report's last."""
-    size, folder = max_array_size(), submission_folder(plan)
-    (plan.folder / "logs").mkdir(parents=True, exist_ok=True)
-    arrays: list[str] = []
-    for i, part in enumerate(jobs[start : start + size] for start in range(0, len(jobs), size)):
-        jobs_file, script = folder / f"jobs-{i}.txt", folder / f"array-{i}.sh"
-        write_atomic(jobs_file, "".join(f"{job.id}\n" for job in part))
-        write_atomic(script, array_script(plan, jobs_file, len(part), max_parallel))
-        # A throttle holds within one array only, so throttled arrays run one after the other.
-        after = [f"--dependency=afterany:{arrays[-1]}"] if max_parallel and arrays else []
-        arrays.append(sbatch(*after, str(script)))
-        write_atomic(folder / f"array-{i}.json", json.dumps({"array": arrays[-1], "jobs": jobs_file.name}) + "\n")
-        say(f"array {arrays[-1]}: {len(part):,} jobs ({script})")
-    report = sbatch(
-        f"--dependency=afterany:{':'.join(arrays)}",
-        f"--job-name={plan.sweep.name}-report",
-        f"--output={(plan.folder / 'logs').absolute()}/report-%j.log",
-        f"--chdir={Path.cwd()}",
-        str(ROOT / "slurm" / "report.sh"),
-        str(plan.folder.absolute()),
-    )
-    say(f"report job {report} runs after them")
-    return [*arrays, report]
 
 
 class Slurm:
@@ -130,15 +95,14 @@ class Slurm:
         Slurm holds a task whose start failed on a dying node; release_held lets such tasks start again.
         """
         job_ids: dict[str, list[str]] = {}
-        for file in sorted(plan.folder.glob("slurm/*/array-*.json")):
-            entry = read_json(file)
-            if "array" in entry:
+        for file in plan.folder.glob("slurm/*/array-*.json"):
+            if entry := read_json(file):
                 job_ids[entry["array"]] = (file.parent / entry["jobs"]).read_text().splitlines()
         if not job_ids or not shutil.which("squeue"):
             return set()
         try:
             queue = run_slurm("squeue", "--noheader", "--array", "--job", ",".join(job_ids), "--format=%F|%K|%i|%r")
-        except SlurmError as error:
+        except ValueError as error:
             if "Invalid job id" in str(error):  # Slurm forgets jobs that ended long ago
                 return set()
             raise
@@ -152,14 +116,33 @@ class Slurm:
 
     def preview(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> str:
         size = len(jobs)
-        with suppress(SlurmError):  # the script can be shown without a Slurm
+        with suppress(ValueError):  # the script can be shown without a Slurm
             size = min(size, max_array_size())
         text = array_script(plan, submission_folder(plan) / "jobs-0.txt", size, max_parallel)
         more = -(-len(jobs) // size) - 1
         return f"{text}# and {more} more arrays, {len(jobs):,} jobs in all" if more else text
 
     def submit(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> int:
-        submit_arrays(plan, jobs, max_parallel)
+        size, folder = max_array_size(), submission_folder(plan)
+        arrays: list[str] = []
+        for i, part in enumerate(jobs[start : start + size] for start in range(0, len(jobs), size)):
+            jobs_file, script = folder / f"jobs-{i}.txt", folder / f"array-{i}.sh"
+            write_atomic(jobs_file, "".join(f"{job.id}\n" for job in part))
+            write_atomic(script, array_script(plan, jobs_file, len(part), max_parallel))
+            # A throttle holds within one array only, so throttled arrays run one after the other.
+            after = [f"--dependency=afterany:{arrays[-1]}"] if max_parallel and arrays else []
+            arrays.append(sbatch(*after, str(script)))
+            write_atomic(folder / f"array-{i}.json", json.dumps({"array": arrays[-1], "jobs": jobs_file.name}) + "\n")
+            say(f"array {arrays[-1]}: {len(part):,} jobs ({script})")
+        report = sbatch(
+            f"--dependency=afterany:{':'.join(arrays)}",
+            f"--job-name={plan.sweep.name}-report",
+            f"--output={(plan.folder / 'logs').absolute()}/report-%j.log",
+            f"--chdir={Path.cwd()}",
+            str(ROOT / "slurm" / "report.sh"),
+            str(plan.folder.absolute()),
+        )
+        say(f"report job {report} runs after them")
         return 0
 
     def requeue(self) -> None:

@@ -1,8 +1,14 @@
 """Which seeds of a sweep are done, running, waiting, stopped or failed, read from files alone."""
 
 import statistics
+from collections import Counter
+from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from rich.table import Table
+from rich.text import Text
 
 from launch.sweep.plan import Job, Plan
 from stn.config.seed_list import format_seeds, parse_seeds
@@ -10,8 +16,6 @@ from stn.runs.directory import Row, RunDir
 from stn.runs.files import parse_rows, read_json
 
 STATES: tuple[str, ...] = ("done", "running", "waiting", "stopped", "failed")
-RunStatus = tuple[RunDir, Row]
-"""A run directory and the content of its status.json."""
 
 
 class JobStatus(NamedTuple):
@@ -37,34 +41,32 @@ class JobStatus(NamedTuple):
         """Seeds whose result row says that they failed: their loss became non-finite."""
         return [seed for seed, row in sorted(self.rows.items()) if row.get("status") == "failed"]
 
-    def counts(self) -> dict[str, int]:
-        """Return the number of seeds in each state."""
-        counts: dict[str, int] = dict.fromkeys(STATES, 0)
-        counts["failed"] = len(self.failed)
-        counts["done"] = len(self.rows) - counts["failed"]
-        if self.missing:
-            counts[self.state] += len(self.missing)
-        return counts
+
+def job_status(plan: Plan, job: Job) -> JobStatus:
+    return job_statuses(plan, [job])[0]
 
 
-def _read_experiment(folder: Path, wanted: set[int]) -> tuple[dict[int, Row], list[RunStatus]]:
-    """Return an experiment's result rows, and its run directories that may hold some of these seeds."""
-    rows: dict[int, Row] = {}
-    run_statuses: list[RunStatus] = []
-    for run in (RunDir(path) for path in sorted(folder.glob("*"), reverse=True) if path.is_dir()):
-        if run.seeds is None or run.seeds & wanted:
-            rows |= run.rows()  # the run directory that sorts first wins
-            run_statuses.append((run, run.read_status()))
-    return rows, run_statuses
+def job_statuses(plan: Plan, jobs: list[Job] | None = None) -> list[JobStatus]:
+    """Return the status of these jobs, or of all jobs of the sweep."""
+    statuses = []
+    for sig, group in groupby(plan.jobs if jobs is None else jobs, key=lambda job: job.sig):
+        cell_jobs = list(group)
+        wanted = {seed for job in cell_jobs for seed in parse_seeds(job.seeds)}
+        folders = [path for path in sorted((plan.experiment / sig).glob("*"), reverse=True) if path.is_dir()]
+        runs = [run for run in map(RunDir, folders) if run.seeds is None or run.seeds & wanted]
+        rows = {seed: row for run in runs for seed, row in run.rows().items()}  # the directory that sorts first wins
+        run_statuses = [(run, run.read_status()) for run in runs]
+        statuses += [_job_status(plan, job, rows, run_statuses) for job in cell_jobs]
+    return statuses
 
 
-def _status_of(plan: Plan, job: Job, known_rows: dict[int, Row], run_statuses: list[RunStatus]) -> JobStatus:
-    seeds = set(parse_seeds(job.seeds))
-    rows = {seed: known_rows[seed] for seed in sorted(seeds) if seed in known_rows}
+def _job_status(plan: Plan, job: Job, cell_rows: dict[int, Row], run_statuses: list[tuple[RunDir, Row]]) -> JobStatus:
+    seeds = parse_seeds(job.seeds)
+    rows = {seed: cell_rows[seed] for seed in seeds if seed in cell_rows}
     related = [
         (run, status)
         for run, status in run_statuses
-        if (run.path.name == job.block if run.seeds is None else run.seeds & seeds)
+        if (run.path.name == job.block if run.seeds is None else not run.seeds.isdisjoint(seeds))
     ]
     related.sort(key=lambda pair: pair[1].get("time", 0))
     newest = related[-1][1] if related else {}
@@ -81,22 +83,8 @@ def _status_of(plan: Plan, job: Job, known_rows: dict[int, Row], run_statuses: l
     return JobStatus(job, rows, state, [run for run, _ in related], newest, error)
 
 
-def job_statuses(plan: Plan, jobs: list[Job] | None = None) -> list[JobStatus]:
-    """Return the status of these jobs, or of all jobs of the sweep."""
-    jobs = plan.jobs if jobs is None else jobs
-    by_sig: dict[str, list[Job]] = {}
-    for job in jobs:
-        by_sig.setdefault(job.sig, []).append(job)
-    statuses = {}
-    for sig, members in by_sig.items():
-        wanted = {seed for job in members for seed in parse_seeds(job.seeds)}
-        rows, run_statuses = _read_experiment(plan.experiment / sig, wanted)
-        statuses |= {job: _status_of(plan, job, rows, run_statuses) for job in members}
-    return [statuses[job] for job in jobs]
-
-
-def job_status(plan: Plan, job: Job) -> JobStatus:
-    return job_statuses(plan, [job])[0]
+def plural(n: int, word: str) -> str:
+    return f"{n:,} {word}{'s' * (n != 1)}"
 
 
 def accuracy(row: Row) -> float | None:
@@ -106,38 +94,55 @@ def accuracy(row: Row) -> float | None:
 
 def cell_table(statuses: list[JobStatus]) -> list[dict[str, Any]]:
     """Return a row per cell: seeds by state, the missing and failed ones, and the mean accuracy so far."""
-    jobs_of_cell: dict[tuple[str, str, str, str], list[JobStatus]] = {}
-    for status in statuses:
-        job = status.job
-        jobs_of_cell.setdefault((job.arch, job.dataset, job.setting, job.sig), []).append(status)
-    return [
-        {"arch": arch, "dataset": dataset, "setting": setting, "sig": sig} | _cell(jobs)
-        for (arch, dataset, setting, sig), jobs in jobs_of_cell.items()
-    ]
+    cells = []
+    for job, group in groupby(statuses, key=lambda status: status.job._replace(seeds="")):
+        jobs = list(group)
+        counts: Counter[str] = Counter()
+        for status in jobs:
+            counts["failed"] += len(status.failed)
+            counts["done"] += len(status.rows) - len(status.failed)
+            counts[status.state] += len(status.missing)
+        rows = [row for status in jobs for row in status.rows.values() if row.get("status") == "finished"]
+        accuracies = [value for row in rows if (value := accuracy(row)) is not None]
+        cell = {"arch": job.arch, "dataset": job.dataset, "setting": job.setting, "sig": job.sig}
+        cell |= {state: counts[state] for state in STATES}
+        cell |= {
+            "missing": format_seeds([seed for status in jobs for seed in status.missing]),
+            "failed_seeds": format_seeds([seed for status in jobs for seed in status.failed]),
+            "n": len(accuracies),
+            "mean": statistics.fmean(accuracies) if accuracies else None,
+            "sd": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+            "errors": sorted({status.error for status in jobs if status.error}),
+        }
+        cells.append(cell)
+    return cells
 
 
-def _cell(statuses: list[JobStatus]) -> dict[str, Any]:
-    counts = [status.counts() for status in statuses]
-    rows = [row for status in statuses for row in status.rows.values() if row.get("status") == "finished"]
-    accuracies = [value for row in rows if (value := accuracy(row)) is not None]
-    return {state: sum(count[state] for count in counts) for state in STATES} | {
-        "missing": format_seeds([seed for status in statuses for seed in status.missing]),
-        "failed_seeds": format_seeds([seed for status in statuses for seed in status.failed]),
-        "n": len(accuracies),
-        "mean": statistics.fmean(accuracies) if accuracies else None,
-        "sd": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        "errors": sorted({status.error for status in statuses if status.error}),
-    }
+def render_cells(name: str, cells: list[dict[str, Any]], totals: dict[str, int]) -> Table:
+    title = f"{name}: {sum(totals.values()):,} seeds"
+    table = Table(box=None, padding=(0, 1), title=title, title_justify="left")
+    labels = ["arch", "dataset", *(["setting"] if any(cell["setting"] for cell in cells) else [])]
+    for label in labels:
+        table.add_column({"dataset": "data set"}.get(label, label))
+    for heading in (*STATES, "mean", "SD"):
+        table.add_column(heading, justify="right")
+    table.add_column("missing seeds", overflow="fold")
+    for cell in cells:
+        mean, sd = ("-" if cell[key] is None else f"{cell[key]:.2%}" for key in ("mean", "sd"))
+        counts = [str(cell[state] or "-") for state in STATES]
+        table.add_row(*(Text(cell[label]) for label in labels), *counts, mean, sd, cell["missing"])
+    table.add_section()
+    counts = [str(totals[state] or "-") for state in STATES]
+    table.add_row("all", *[""] * (len(labels) - 1), *counts, style="bold")
+    return table
 
 
 def last_lines(path: Path, size: int = 1 << 16) -> list[str]:
     """Return the lines in the last ``size`` bytes of a file; an empty list if there is no file."""
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            return file.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return file.read().decode(errors="replace").splitlines()
+    return []
 
 
 def last_metrics(run: RunDir) -> dict[str, Row]:

@@ -1,5 +1,1 @@
-"""The upload of run directories to W&B (`python -m launch wandb-sync`), from a machine that reaches the server.
-
-May import stn's config, runs and tracking; wandb itself only inside `client.Server`. Read `sync.py` first (ask, send,
-confirm), then `record.py` (what a run directory has to send) and `client.py` (the server and its errors).
-"""
+"""The upload of run directories to W&B, from a machine that reaches the server: read `sync.py`, then `client.py`."""

@@ -1,13 +1,20 @@
-"""W&B's server: which of our runs it has, and sending it the rest. Every failure is an OSError of one line."""
+"""A run directory and W&B's server: what the one has to send, and what the other has. Failures are one-line OSErrors.
 
+wandb-sync.json in the run directory remembers what the server has confirmed, which saves requests; it may be deleted.
+"""
+
+import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
-from launch.wandb.record import SeedRecord
-from stn.tracking.wandb_run import SeedRun, bound_exit, logged_in
+from stn.config.yaml_files import load_yaml
+from stn.runs.directory import Row, RunDir
+from stn.runs.files import read_json, read_rows, write_atomic
+from stn.tracking.wandb_run import KINDS, SeedRun, bound_exit, logged_in, position, run_id
 
 PAGE = 50
 """Runs asked for in one request."""
@@ -22,8 +29,79 @@ UPLOAD = {
 }
 
 
+class RunRecord:
+    """The seeds of a run directory, as it is now, that the server has not confirmed."""
+
+    def __init__(self, run: RunDir, address: str, finished_elsewhere: set[int]) -> None:
+        self.path, self.marker = run.path, run.path / "wandb-sync.json"
+        self.config, self.sig = load_yaml(run.config), run.path.parent.name
+        self.project = self.config.log.wandb_project
+        self.address = f"{address}/{self.project}"
+        files = [file.stat() for file in (run.metrics, run.results) if file.exists()]
+        self.stamp: list[list[int]] | None = [[stat.st_size, stat.st_mtime_ns] for stat in files]
+        known = read_json(self.marker)
+        if known.get("place") != self.address:  # confirmed by another server
+            known = {}
+        self.done: dict[str, str] = known.get("done", {})
+        self.seeds: list[SeedRecord] = []
+        if self.config.log.wandb == "disabled" or known.get("stamp") == self.stamp:
+            return
+        results = run.rows()
+        rows: dict[int, list[Row]] = {seed: [] for seed in results}
+        for row in read_rows(run.metrics):
+            if row.get("kind") in KINDS:
+                rows.setdefault(row["seed"], []).append(row)
+        # A seed without a result here may have been trained anew in another block, whose rows then count.
+        for seed in sorted(rows.keys() - (finished_elsewhere - results.keys())):
+            result = results.get(seed)
+            if result is None or self.done.get(str(seed)) != result.get("status"):
+                self.seeds.append(SeedRecord(self, seed, rows[seed], result))
+
+    def confirm(self, server_runs: dict[str, Any]) -> None:
+        """Remember which seeds the server has, and drop them."""
+        complete = [seed for seed in self.seeds if seed.is_complete(server_runs)]
+        self.seeds = [seed for seed in self.seeds if seed not in complete]
+        self.done |= {str(seed.seed): seed.result.get("status", "") for seed in complete if seed.result}
+        known = {"place": self.address, "stamp": None if self.seeds else self.stamp, "done": self.done}
+        if complete:
+            with suppress(OSError):  # a directory that we cannot write: the server is asked again next time
+                write_atomic(self.marker, json.dumps(known) + "\n")
+
+
+@dataclass(eq=False)
+class SeedRecord:
+    """The rows and the result of one seed."""
+
+    run: RunRecord
+    seed: int
+    rows: list[Row]
+    result: Row | None
+
+    def __post_init__(self) -> None:
+        self.id = run_id(self.run.config, self.run.sig, self.seed)
+        self.last = max(map(position, self.rows), default=-1)
+
+    def is_complete(self, server_runs: dict[str, Any]) -> bool:
+        """Whether the server has all rows and, if the seed has ended, its result."""
+        run = server_runs.get(self.id)
+        if run is None or (run.historyKeys or {}).get("lastStep", -1) < self.last:
+            return False
+        if self.result is None:
+            return True
+        return run.state in ("finished", "failed") and run.summary.get("status") == self.result.get("status")
+
+
 def one_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextmanager
+def scratch() -> Iterator[str]:
+    """Give W&B a temporary folder for its own files, none of which are needed afterwards."""
+    os.environ.setdefault("WANDB_SILENT", "true")  # we print our own messages
+    with tempfile.TemporaryDirectory(prefix="wandb-sync-", ignore_cleanup_errors=True) as folder:
+        os.environ["WANDB_DIR"] = folder
+        yield folder
 
 
 class Server:
@@ -53,34 +131,18 @@ class Server:
         """Return the runs that the server has of these ids."""
         runs: dict[str, Any] = {}
         self.api.flush()
-        with self.one_line_errors():
+        with self.one_line_errors(), suppress(ValueError):  # ValueError: the project does not exist yet
             for i in range(0, len(ids), PAGE):
                 page = {"name": {"$in": ids[i : i + PAGE]}}  # W&B's filters call the id a name
-                try:
-                    answer = self.api.runs(f"{self.entity}/{project}", filters=page, per_page=PAGE, lazy=False)
-                    runs |= {run.id: run for run in answer}
-                except ValueError:  # the project does not exist yet
-                    return {}
+                answer = self.api.runs(f"{self.entity}/{project}", filters=page, per_page=PAGE, lazy=False)
+                runs |= {run.id: run for run in answer}
         return runs
 
     def send(self, seed: SeedRecord) -> int:
         """Send what the server lacks of a seed and return the number of rows; an unfinished seed's run stays open."""
         finish = {"x_update_finish_state": seed.result is not None}
-        run = SeedRun(self.wandb, seed.config, seed.sig, seed.seed, "online", self.folder, **UPLOAD, **finish)
+        config, sig = seed.run.config, seed.run.sig
+        run = SeedRun(self.wandb, config, sig, seed.seed, "online", self.folder, **UPLOAD, **finish)
         sent = run.send(seed.rows)
         run.finish(seed.result)
         return sent
-
-
-@contextmanager
-def scratch() -> Iterator[str]:
-    """Give W&B a temporary folder for its own files, none of which are needed afterwards."""
-    before = os.environ.get("WANDB_DIR")
-    with tempfile.TemporaryDirectory(prefix="wandb-sync-", ignore_cleanup_errors=True) as folder:
-        os.environ["WANDB_DIR"] = folder
-        try:
-            yield folder
-        finally:
-            os.environ.pop("WANDB_DIR")
-            if before is not None:
-                os.environ["WANDB_DIR"] = before

@@ -54,7 +54,7 @@ def write_sweep(folder: Path, sweep: dict, name: str = "two") -> Path:
 
 
 def expand_sweep(tmp_path: Path, sweep: dict) -> Change:
-    return expand(write_sweep(tmp_path, sweep), str(tmp_path / "runs"))
+    return expand(str(write_sweep(tmp_path, sweep)), str(tmp_path / "runs"))
 
 
 def save_plan(tmp_path: Path, sweep: dict) -> Plan:

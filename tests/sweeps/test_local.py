@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from launch.sweep import local
+from launch.sweep.status import job_status
+from stn.runs.directory import RunDir
 from tests.support.machine import wait_until
 from tests.support.paths import ROOT
-from tests.support.sweeps import TINY, expand_sweep, launch, weights_of_seeds
+from tests.support.sweeps import TINY, add_result, expand_sweep, launch, save_plan, weights_of_seeds
 from tests.support.trainer import environment
 
 
@@ -109,7 +111,7 @@ def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
     words = ("--runs", tmp_path / "runs")
     failed = launch("sweep", path, *words)
     assert failed.returncode == 1
-    assert "cnn cifar10 seeds 0 failed; see" in failed.stdout
+    assert "cnn cifar10 seeds 0: failed (1 of 1 jobs); see" in failed.stdout
     told = launch("status", "tiny", *words)
     assert "error: " in told.stdout
     assert "nothing" in told.stdout
@@ -134,3 +136,22 @@ def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.build_workers(two, None)] == ["2,3", "5,7"]
     with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5"):
         local.build_workers(expand_sweep(tmp_path, TINY | {"gpus": 6}).plan, None)
+
+
+def test_progress_is_counted_in_steps_times_seeds(tmp_path: Path) -> None:
+    plan = save_plan(tmp_path, TINY | {"seeds_per_job": 4})
+    job = plan.jobs[0]
+    run = RunDir(plan.experiment / job.sig / job.block)
+    run.lock(tell=print)
+    run.write_status("running", seeds="0-1", step=0, steps=20)
+    assert local.progress_of(job_status(plan, job))["completed"] == 0
+    rows = [{"kind": "train", "seed": seed, "step": 10, "images_per_s": 500.0} for seed in (0, 1)]
+    run.add_metrics([*rows, {"kind": "eval", "seed": 1, "step": 10, "test_acc": 0.5}])
+    shown = local.progress_of(job_status(plan, job))
+    assert (shown["completed"], shown["total"], shown["images_per_s"]) == (20, 80, 500.0)
+    assert shown["description"] == "cnn mnist seeds 0-3: step 10/20, 500 images/s, 50.00%"
+    for seed in (0, 1):
+        add_result(plan, job, seed)
+    run.write_status("running", seeds="2-3", step=0, steps=20)
+    assert local.progress_of(job_status(plan, job))["completed"] == 40, "the first block's metrics are not the second's"
+    run.unlock()

@@ -10,7 +10,7 @@ import pytest
 
 from launch.sweep import backends, slurm, status
 from launch.sweep import plan as plans
-from launch.sweep.commands import retry, start_sweep
+from launch.sweep.commands import Submission, retry, start_sweep
 from launch.sweep.expand import expand
 from launch.sweep.expand import write as write_plan
 from launch.sweep.job import record_start, reset_job, training_command, write_note
@@ -169,7 +169,7 @@ def test_an_edit_adds_and_removes_only_what_changed(tmp_path: Path) -> None:
 
 
 def test_every_sweep_that_ships_expands(tmp_path: Path) -> None:
-    found = {path.stem: expand(path, str(tmp_path)) for path in plans.FILES.glob("*.yaml")}
+    found = {path.stem: expand(path.stem, str(tmp_path)) for path in plans.FILES.glob("*.yaml")}
     assert set(found) >= {"paper_mnist", "conv_vs_coord", "depth", "cifar10", "smoke"}
     paper = found["paper_mnist"]
     assert len(paper.cells) == 15
@@ -182,8 +182,8 @@ def test_every_sweep_that_ships_expands(tmp_path: Path) -> None:
 
 def test_launch_never_imports_torch(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from launch import __main__; from launch.sweep import expand, plan\n"
-        f"expand.expand(plan.find_sweep('paper_mnist'), {str(tmp_path)!r})\n"
+        "import sys; from pathlib import Path; from launch import __main__; from launch.sweep.expand import expand\n"
+        f"expand('paper_mnist', {str(tmp_path)!r})\n"
         "print({'torch', 'numpy', 'wandb', 'accelerate'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -314,7 +314,7 @@ def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> No
 
 def test_a_job_trains_into_the_folder_of_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_plan(expand(write_sweep(tmp_path, TWO_CELLS), "runs"))
+    write_plan(expand(str(write_sweep(tmp_path, TWO_CELLS)), "runs"))
     (tmp_path / "runs").rename(tmp_path / "moved")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -367,18 +367,18 @@ def test_another_scheduler_is_one_entry_of_the_registry(
     fake, runs = FakeBackend(), str(tmp_path / "runs")
     monkeypatch.setitem(backends.BACKENDS, "fake", fake)
     path = str(write_sweep(tmp_path, TWO_CELLS))
-    assert start_sweep(path, on="fake", dry_run=True, runs=runs) == 0
+    assert start_sweep(path, Submission(on="fake", dry_run=True, runs=runs)) == 0
     assert "would queue 2" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
-    assert start_sweep(path, on="fake", max_parallel=1, runs=runs) == 0
+    assert start_sweep(path, Submission(on="fake", max_parallel=1, runs=runs)) == 0
     plan = find_plan("two", runs)
     assert fake.queue == [plan.jobs[0].id]
-    assert retry("two", on="fake", runs=runs) == 0
+    assert retry("two", Submission(on="fake", runs=runs)) == 0
     assert fake.queue == [job.id for job in plan.jobs], "what is queued is not submitted again"
-    assert retry("two", on="fake", runs=runs) == 0
+    assert retry("two", Submission(on="fake", runs=runs)) == 0
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no back end 'slrum' for --on; did you mean 'slurm'"):
-        retry("two", on="slrum", runs=runs)
+        retry("two", Submission(on="slrum", runs=runs))
 
 
 # ---- Slurm, as far as it goes without one
