@@ -3,8 +3,8 @@
 import itertools
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from launch.report.analysis import charts, tables
 from launch.report.analysis.cells import Cell, Comparison, confounders
@@ -24,8 +24,7 @@ PICTURES: dict[str, str] = {
 FIGURES = ("pairs", "seeds", "curves", "cost", "confusion", "pose")
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture of the first run of an architecture that has it."""
 
     label: str
@@ -33,8 +32,7 @@ class Picture:
     link: str
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """One data set under one metric."""
 
     metric: Metric
@@ -45,8 +43,7 @@ class Panel:
     """What the comparison cannot show."""
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """One data set."""
 
     name: str
@@ -116,9 +113,9 @@ def build_sections(comparison: Comparison, out: Path) -> list[Section]:
         cells = list(group)
         metrics = metrics_of(cells)
         panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
-        drawn = charts.build_charts(cells, metrics)
+        drawn = [charts.build_chart(cell, metrics) for cell in cells]
         figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX])
-        incomplete, published = _incomplete(cells, metrics[0]), replication_table(cells)
-        rest = confounders(cells), incomplete, published, _pictures(cells, out)
-        sections.append(Section(name, cells, panels, drawn, figures, *rest))
+        notes = confounders(cells), _incomplete(cells, metrics[0])
+        beside = replication_table(cells), _pictures(cells, out)
+        sections.append(Section(name, cells, panels, drawn, figures, *notes, *beside))
     return sections
