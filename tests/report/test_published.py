@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from launch.report import build
 from launch.report.analysis import published
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.published import Replication, published_results, replications
 from launch.report.analysis.read import load
 from launch.report.analysis.sections import build_sections
 from launch.report.analysis.stats import half_width
-from launch.report.output import page
 from launch.report.output.markdown import render_table
 from stn.config.resolve import resolve
 from stn.config.schema import Config
@@ -174,7 +174,7 @@ def test_the_report_has_a_table_where_there_is_something_to_compare(tmp_path: Pa
     assert [value.sort for value in last][3:8] == pytest.approx([98.86, 99.04, 0.06, 5, 0.18], abs=0.01)
     assert published.replication_table(cells[1:]) is None
     comparison = load([str(tmp_path / "a")])
-    shown = page.render_page(comparison, build_sections(comparison, tmp_path))
+    shown = build.render_page(comparison, build_sections(comparison, tmp_path))
     about = re.findall(r'data-about="(.*?)"', shown.partition('class="published"')[2].partition("</table>")[0])
     assert set(about) == {"stn_c0"}, "the page's filter is for architectures"
 

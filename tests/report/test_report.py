@@ -15,7 +15,7 @@ from launch.report.analysis.cells import confounders
 from launch.report.analysis.metrics import METRICS
 from launch.report.analysis.read import load
 from launch.report.analysis.stats import compare, summary
-from launch.report.output import markdown, page
+from launch.report.output import markdown
 from launch.sweep.plan import Plan
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml, load_yaml
@@ -54,6 +54,21 @@ def test_the_csv_has_every_seed(plan: Plan) -> None:
     assert len(rows) == 16
 
 
+def test_top5_accuracy_is_reported_where_rows_have_it(plan: Plan, tmp_path: Path) -> None:
+    """Rows of older runs, and of data sets with at most five classes, lack it."""
+    comparison = load([str(plan.experiment)])
+    cell = comparison.cells[0]
+    assert "top 5" not in markdown.render_markdown(comparison, sections.build_sections(comparison, tmp_path))
+    for seed in range(4):
+        cell.rows[seed]["test_top5_acc"] = 0.99 + 0.001 * seed
+    panels = {panel.metric.key: panel for panel in sections.build_sections(comparison, tmp_path)[0].panels}
+    with_it, without = panels["test_top5_acc"].architectures.rows
+    assert [entry.text for entry in with_it[1:3]] == ["4", "99.15"]
+    assert [entry.text for entry in without[1:3]] == ["0", "-"]
+    rows = list(csv.DictReader(io.StringIO(markdown.render_csv(comparison.cells))))
+    assert [row["test_top5_acc"] for row in rows[3:5]] == ["0.993", ""]
+
+
 def test_few_pairs_have_no_p_value(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
     cells[1].rows = {seed: row for seed, row in cells[1].rows.items() if seed < 5}
@@ -65,7 +80,8 @@ def test_few_pairs_have_no_p_value(plan: Plan) -> None:
 
 def test_a_matrix_has_both_signs_and_knows_what_is_better(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
-    for metric, marks in ((METRICS[0], ("worse", "better")), (METRICS[5], ("better", "worse"))):
+    loss = next(metric for metric in METRICS if metric.key == "test_loss")
+    for metric, marks in ((METRICS[0], ("worse", "better")), (loss, ("better", "worse"))):
         for cell in cells:  # the same numbers, once as an accuracy and once as a loss
             for row in cell.rows.values():
                 row["test_loss"] = row["test_acc"]
@@ -240,8 +256,8 @@ def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypat
     assert "several stages of training" in about
     assert [(out / picture.link).read_bytes() for picture in pictures] == [b"first", b"second"]
     assert all(f"]({picture.link})" in markdown.render_markdown(comparison, found) for picture in pictures)
-    monkeypatch.setattr(page._Pictures, "left", 6)
-    made = page.render_page(comparison, found)
+    monkeypatch.setattr(build, "MOST_BYTES", 6)
+    made = build.render_page(comparison, found)
     assert f"data:image/png;base64,{base64.b64encode(b'first').decode()}" in made
     assert base64.b64encode(b"second").decode() not in made
     assert f'href="{pictures[1].link}"' in made

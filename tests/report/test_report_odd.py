@@ -11,7 +11,7 @@ from launch.report import build
 from launch.report.analysis import charts, sections, tables
 from launch.report.analysis.metrics import METRICS
 from launch.report.analysis.read import load
-from launch.report.output import figures, markdown, page
+from launch.report.output import figures, markdown
 from launch.sweep.plan import Plan
 from stn.runs.directory import RunDir
 from stn.runs.files import read_rows
@@ -67,7 +67,7 @@ def test_whatever_is_in_the_rows_there_is_a_report(plan: Plan, tmp_path: Path) -
         damage(run)
         comparison = load([str(plan.experiment)])
         found = sections.build_sections(comparison, tmp_path)
-        assert "stn_slx" in page.render_page(comparison, found)
+        assert "stn_slx" in build.render_page(comparison, found)
         assert "stn_slx" in markdown.render_markdown(comparison, found)
         for kind in {"curves", "confusion", "pose"} & found[0].figures.keys():
             getattr(figures, kind)(found[0].charts)

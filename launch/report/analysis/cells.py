@@ -9,9 +9,6 @@ from stn.config.schema import Config
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import parse_rows, read_json, read_text
 
-_METRIC_KINDS = ("eval", "pose")
-"""Kinds of rows of metrics.jsonl that a report draws."""
-
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether this is a number whose square is finite; booleans are not numbers."""
@@ -52,20 +49,19 @@ class Cell:
 
     def values(self, metric: str) -> dict[int, float]:
         """Return a metric of the finished seeds; seeds without it are left out."""
-        values = {seed: row.get(metric) for seed, row in sorted(self.rows.items())}
-        return {seed: value for seed, value in values.items() if is_number(value)}
+        return {seed: row[metric] for seed, row in sorted(self.rows.items()) if is_number(row.get(metric))}
 
     @cached_property
     def metrics(self) -> dict[str, dict[int, list[Row]]]:
         """Evaluation and pose rows of the finished seeds, by kind and seed, in the order of training."""
-        metrics: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _METRIC_KINDS}
+        metrics: dict[str, dict[int, list[Row]]] = {"eval": {}, "pose": {}}
         for run in reversed(self.runs):  # of two run directories with the same seed, the first counts
             rows_of_run: dict[tuple[str, int], list[Row]] = {}
             # Most lines are of other kinds and not worth parsing.
             lines = [s for s in read_text(run.metrics).splitlines() if '"eval"' in s[:40] or '"pose"' in s[:40]]
             for row in parse_rows(lines):
                 kind, seed = row.get("kind"), row.get("seed")
-                if kind in _METRIC_KINDS and isinstance(seed, int) and seed in self.rows:
+                if kind in ("eval", "pose") and isinstance(seed, int) and seed in self.rows:
                     rows_of_run.setdefault((kind, seed), []).append(row)
             for (kind, seed), rows in rows_of_run.items():
                 metrics[kind][seed] = rows
@@ -83,11 +79,6 @@ class Comparison:
     """What could not be read."""
 
 
-def _flatten(config: Config) -> dict[str, Any]:
-    sections = config.model_dump(mode="json", exclude={"log", "checkpoint"})
-    return {f"{s}.{k}": v for s, keys in sections.items() for k, v in keys.items() if k not in ("seeds", "root")}
-
-
 def label_settings(cells: list[Cell]) -> None:
     """Give cells of the same architecture and data set the shortest settings that distinguish them."""
     groups: dict[tuple[str, str], list[Cell]] = {}
@@ -101,33 +92,36 @@ def label_settings(cells: list[Cell]) -> None:
 def _settings(cells: list[Cell]) -> list[str]:
     if len(cells) == 1:
         return [""]
-    flats = [_flatten(cell.config) for cell in cells]
-    options = [" ".join(f"{k}={v}" for k, v in flat.items() if any(f.get(k) != v for f in flats)) for flat in flats]
-    names = [cell.folder.parent.name for cell in cells]
+    flat_configs = []
+    for cell in cells:
+        sections = cell.config.model_dump(
+            mode="json", exclude={"log": True, "checkpoint": True, "train": {"seeds"}, "data": {"root"}}
+        )
+        flat_configs.append({f"{s}.{k}": v for s, keys in sections.items() for k, v in keys.items()})
+    options = []
+    for flat in flat_configs:
+        differing = [key for key, value in flat.items() if any(other.get(key) != value for other in flat_configs)]
+        options.append(" ".join(f"{key}={flat[key]}" for key in differing))
     for settings in (
         [cell.planned for cell in cells],
-        [f"({name})" for name in names],
+        [f"({cell.folder.parent.name})" for cell in cells],
         options,
-        [f"{option} ({name})".strip() for option, name in zip(options, names, strict=True)],
+        [f"{option} ({cell.folder.parent.name})".strip() for option, cell in zip(options, cells, strict=True)],
     ):
         if len(set(settings)) == len(cells):
             return settings
     return [f"{option} ({cell.folder})".strip() for option, cell in zip(options, cells, strict=True)]
 
 
-def _torch_version(env: dict[str, Any]) -> object:
-    packages = env.get("packages")
-    return packages.get("torch") if isinstance(packages, dict) else None
-
-
 def confounders(cells: list[Cell]) -> list[str]:
     """Return warnings about differences, other than the architecture, between cells of one data set."""
     environments = [read_json(run.env) for cell in cells for run in cell.runs]
+    packages = [env.get("packages") for env in environments]
     rows = [row for cell in cells for row in cell.rows.values()]
     facts: dict[str, list[Any]] = {
         "commits": [str(env.get("commit"))[:12] for env in environments],
         "devices": [env.get("device_name") or env.get("device") for env in environments],
-        "versions of torch": [_torch_version(env) for env in environments],
+        "versions of torch": [names.get("torch") if isinstance(names, dict) else None for names in packages],
         "precisions": [cell.config.train.precision for cell in cells],
         "numbers of processes": [row.get("world_size") for row in rows],
         "lengths of training (steps)": [row.get("steps") for row in rows],
@@ -135,10 +129,10 @@ def confounders(cells: list[Cell]) -> list[str]:
         "numbers of validation images": [cell.config.data.validation for cell in cells],
     }
     warnings = []
-    for what, values in facts.items():
-        distinct = sorted({str(value) for value in values})
+    for name, values in facts.items():
+        distinct = sorted(set(map(str, values)))
         if len(distinct) > 1:
-            warnings.append(f"different {what} are compared: {', '.join(distinct)}")
+            warnings.append(f"different {name} are compared: {', '.join(distinct)}")
     if any(env.get("dirty") for env in environments):
         warnings.append("some runs were started with uncommitted changes")
     return warnings
