@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from report import CHROMIUM, generate
 
 from launch.report import build
-from launch.report.analysis.read import load
+from launch.report.analysis.cells import load
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium), or STN_CHROMIUM")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")

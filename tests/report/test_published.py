@@ -12,9 +12,8 @@ import pytest
 
 from launch.report import build
 from launch.report.analysis import published
-from launch.report.analysis.cells import Cell
+from launch.report.analysis.cells import Cell, load
 from launch.report.analysis.published import Replication, published_results, replications
-from launch.report.analysis.read import load
 from launch.report.analysis.sections import build_sections
 from launch.report.analysis.stats import half_width
 from launch.report.output.markdown import render_table

@@ -11,9 +11,8 @@ import pytest
 
 from launch.report import build
 from launch.report.analysis import charts, sections, tables
-from launch.report.analysis.cells import confounders
+from launch.report.analysis.cells import load
 from launch.report.analysis.metrics import METRICS
-from launch.report.analysis.read import load
 from launch.report.analysis.stats import compare, summary
 from launch.report.output import markdown
 from launch.sweep.plan import Plan
@@ -196,14 +195,14 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
         for run in cell.runs:
             run.env.write_text(json.dumps({"commit": "abc", "dirty": bool(i)}))
     cells = load([str(plan.experiment)]).cells
-    assert confounders(cells) == ["some runs were started with uncommitted changes"]
+    assert sections.confounders(cells) == ["some runs were started with uncommitted changes"]
     cells[0].runs[0].env.write_text(json.dumps({"commit": "def", "device": "cuda", "packages": {"torch": "1"}}))
     cells = load([str(plan.experiment)]).cells
     train = cells[0].config.train.model_copy(update={"precision": "bf16"})
     batches = cells[0].config.data.model_copy(update={"batch_size": 7})
     cells[0].config = cells[0].config.model_copy(update={"train": train, "data": batches})
     cells[0].rows[0] |= {"world_size": 2, "steps": 7}
-    assert [text.split(" are")[0].removeprefix("different ") for text in confounders(cells)[:-1]] == [
+    assert [text.split(" are")[0].removeprefix("different ") for text in sections.confounders(cells)[:-1]] == [
         "commits",
         "devices",
         "versions of torch",
@@ -213,7 +212,7 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
         "batch sizes",
     ]
     cells[0].config = cells[0].config.model_copy(update={"data": batches.model_copy(update={"validation": 100})})
-    assert "different numbers of validation images are compared: 0, 100" in confounders(cells)
+    assert "different numbers of validation images are compared: 0, 100" in sections.confounders(cells)
 
 
 @pytest.mark.parametrize("case", ["empty", "one seed", "all failed", "no value", "damaged"])

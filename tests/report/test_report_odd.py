@@ -9,8 +9,8 @@ import pytest
 
 from launch.report import build
 from launch.report.analysis import charts, sections, tables
+from launch.report.analysis.cells import load
 from launch.report.analysis.metrics import METRICS
-from launch.report.analysis.read import load
 from launch.report.output import figures, markdown
 from launch.sweep.plan import Plan
 from stn.runs.directory import RunDir

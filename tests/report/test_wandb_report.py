@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import wandb
 
-from launch.report.analysis.cells import Cell, Comparison
-from launch.report.analysis.read import load
+from launch.report.analysis.cells import Cell, Comparison, load
 from launch.report.analysis.sections import build_sections
 from launch.report.output import wandb_report, wandb_spec
 from launch.report.output.wandb_report import MEMORY, SPEC

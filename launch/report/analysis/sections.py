@@ -4,15 +4,16 @@ import itertools
 import math
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from launch.report.analysis import charts, tables
-from launch.report.analysis.cells import Cell, Comparison, confounders
+from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.charts import Chart
 from launch.report.analysis.metrics import Metric, metrics_of
 from launch.report.analysis.published import replication_table
 from launch.report.analysis.tables import Table
 from stn.config.seed_list import format_seeds
+from stn.runs.files import read_json
 
 PICTURES: dict[str, str] = {
     "warp": "The same test images before and after the transformer, at several stages of training",
@@ -59,6 +60,31 @@ class Section(NamedTuple):
     published: Table | None
     pictures: dict[str, list[Picture]]
     """By caption."""
+
+
+def confounders(cells: list[Cell]) -> list[str]:
+    """Return warnings about differences, other than the architecture, between cells of one data set."""
+    environments = [read_json(run.env) for cell in cells for run in cell.runs]
+    packages = [env.get("packages") for env in environments]
+    rows = [row for cell in cells for row in cell.rows.values()]
+    facts: dict[str, list[Any]] = {
+        "commits": [str(env.get("commit"))[:12] for env in environments],
+        "devices": [env.get("device_name") or env.get("device") for env in environments],
+        "versions of torch": [names.get("torch") if isinstance(names, dict) else None for names in packages],
+        "precisions": [cell.config.train.precision for cell in cells],
+        "numbers of processes": [row.get("world_size") for row in rows],
+        "lengths of training (steps)": [row.get("steps") for row in rows],
+        "batch sizes": [cell.config.data.batch_size for cell in cells],
+        "numbers of validation images": [cell.config.data.validation for cell in cells],
+    }
+    warnings = []
+    for name, values in facts.items():
+        distinct = sorted(set(map(str, values)))
+        if len(distinct) > 1:
+            warnings.append(f"different {name} are compared: {', '.join(distinct)}")
+    if any(env.get("dirty") for env in environments):
+        warnings.append("some runs were started with uncommitted changes")
+    return warnings
 
 
 def _incomplete(cells: list[Cell], metric: Metric) -> list[str]:
