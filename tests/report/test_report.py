@@ -137,12 +137,12 @@ def test_a_curve_is_of_evaluations_and_keeps_its_end(plan: Plan) -> None:
         lines += [{"kind": "eval", "seed": s, "step": epoch, "epoch": epoch, "test_acc": epoch / 200} for s in (0, 1)]
     lines += [{"kind": "eval", "seed": 99, "step": 1, "epoch": 1, "test_acc": 1.0}]
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "eval", "se')
-    found = charts.curve(cell)
-    assert found is not None
-    assert (list(found["seeds"]), found["x"][0], found["x"][-1]) == (["0", "1"], 2, 102)
-    assert len(found["x"]) == 51
-    assert found["seeds"]["0"][-1] == pytest.approx(1 - 102 / 200)
-    assert (found["mean"][-1], found["low"][-1]) == (found["seeds"]["0"][-1], found["seeds"]["0"][-1])
+    chart = charts.curve(cell)
+    assert chart is not None
+    assert (list(chart["seeds"]), chart["x"][0], chart["x"][-1]) == (["0", "1"], 2, 102)
+    assert len(chart["x"]) == 51
+    assert chart["seeds"]["0"][-1] == pytest.approx(1 - 102 / 200)
+    assert (chart["mean"][-1], chart["low"][-1]) == (chart["seeds"]["0"][-1], chart["seeds"]["0"][-1])
 
 
 def test_poses_are_of_all_seeds_and_of_different_images(plan: Plan) -> None:
@@ -154,18 +154,18 @@ def test_poses_are_of_all_seeds_and_of_different_images(plan: Plan) -> None:
         run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     cell.rows[0] |= {"pose_slope": 0.5, "pose_intercept": 3.0}
     cell.rows[1] |= {"pose_slope": 0.7, "pose_intercept": 5.0}
-    found = charts.pose(cell)
-    assert found is not None
-    assert (found["unit"], found["slope"], found["intercept"]) == ("degrees", pytest.approx(0.6), 4.0)
-    assert len(found["points"]) <= charts.MOST_POINTS
-    assert len({x for x, _ in found["points"]} - {199.0}) > 150
+    chart = charts.pose(cell)
+    assert chart is not None
+    assert (chart["unit"], chart["slope"], chart["intercept"]) == ("degrees", pytest.approx(0.6), 4.0)
+    assert len(chart["points"]) <= charts.MOST_POINTS
+    assert len({x for x, _ in chart["points"]} - {199.0}) > 150
 
 
 def test_a_confusion_is_the_mean_over_seeds(plan: Plan) -> None:
     cell = load([str(plan.experiment)]).cells[0]
     cell.rows[0]["confusion"], cell.rows[1]["confusion"] = [[8, 2], [1, 9]], [[6, 4], [1, 9]]
-    found = charts.confusion(cell)
-    assert found == {"n": 2, "mean": [[7, 3], [1, 9]], "least": [[6, 2], [1, 9]], "most": [[8, 4], [1, 9]]}
+    chart = charts.confusion(cell)
+    assert chart == {"n": 2, "mean": [[7, 3], [1, 9]], "least": [[6, 2], [1, 9]], "most": [[8, 4], [1, 9]]}
     cell.rows[2]["confusion"] = [[1]]
     assert charts.confusion(cell) is None
 
@@ -250,16 +250,16 @@ def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypat
     for cell, content in zip(comparison.cells, (b"first", b"second"), strict=True):
         cell.runs[1].pictures.mkdir()
         (cell.runs[1].pictures / "warp.png").write_bytes(content)
-    found = sections.build_sections(comparison, out)
-    ((about, pictures),) = found[0].pictures.items()
-    assert "several stages of training" in about
+    built = sections.build_sections(comparison, out)
+    ((caption, pictures),) = built[0].pictures.items()
+    assert "several stages of training" in caption
     assert [(out / picture.link).read_bytes() for picture in pictures] == [b"first", b"second"]
-    assert all(f"]({picture.link})" in markdown.render_markdown(comparison, found) for picture in pictures)
+    assert all(f"]({picture.link})" in markdown.render_markdown(comparison, built) for picture in pictures)
     monkeypatch.setattr(build, "MOST_BYTES", 6)
-    made = build.render_page(comparison, found)
-    assert f"data:image/png;base64,{base64.b64encode(b'first').decode()}" in made
-    assert base64.b64encode(b"second").decode() not in made
-    assert f'href="{pictures[1].link}"' in made
+    html = build.render_page(comparison, built)
+    assert f"data:image/png;base64,{base64.b64encode(b'first').decode()}" in html
+    assert base64.b64encode(b"second").decode() not in html
+    assert f'href="{pictures[1].link}"' in html
 
 
 def test_an_older_reports_figures_are_gone(plan: Plan) -> None:
