@@ -62,10 +62,10 @@ class Tutorial(nn.Module):
 
 
 def configure(arch: str, net: str, dataset: str) -> Config:
-    as_there = {"padding": "zeros", "align_corners": False} if net == "tutorial" else {}
+    published = {"padding": "zeros", "align_corners": False} if net == "tutorial" else {}
     return resolve(
         Config(
-            arch=Arch(name=arch, net=net, **as_there),  # type: ignore[arg-type]
+            arch=Arch(name=arch, net=net, **published),  # type: ignore[arg-type]
             data=Data(name=dataset, batch_size=BATCH),
             optim=Optim(name="sgd", lr=LR, momentum=0, schedule="constant"),
         )
@@ -152,8 +152,8 @@ def fused(config: Config, device: torch.device, count: int, bf16: bool, graph: b
             logits_SBK = model(batch.x_SBCHW, stream.clock, batch.row_B).float()
         S, B, K = logits_SBK.shape
         logits_MK, y_M = logits_SBK.reshape(S * B, K), batch.y_SB.reshape(S * B)
-        each_M = F.cross_entropy(logits_MK, y_M, reduction="none")
-        loss_S = (each_M.view(S, B) * batch.weight_B).sum(1)
+        loss_M = F.cross_entropy(logits_MK, y_M, reduction="none")
+        loss_S = (loss_M.view(S, B) * batch.weight_B).sum(1)
         loss_S.sum().backward()
         optimiser.step()
         hits_S = (logits_MK.detach().argmax(-1).eq(y_M).view(S, B) * batch.weight_B).sum(1)
@@ -255,14 +255,14 @@ def prepare(job: dict[str, Any], device: torch.device) -> Step:
 def stretch(step: Step, device: torch.device, seconds: float) -> float:
     """Return images/s over at least this many seconds."""
     start, images = time.perf_counter(), 0
-    while (passed := time.perf_counter() - start) < seconds:
+    while (elapsed := time.perf_counter() - start) < seconds:
         for _ in range(
             1 if device.type == "cpu" else 50
         ):  # the host runs ahead of a GPU: synchronise every 50 steps only
             images += step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-    return images / passed
+    return images / elapsed
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:

@@ -95,10 +95,12 @@ def best(rows: list[Row], kind: str | None = None, **like: Any) -> Row | None:
 
 def ratios(row: Row, rows: list[Row], cuda: bool) -> dict[str, float | None]:
     """Return the speed-up of a row over its reference."""
-    found = {"x best loop": row.over(best(rows, "loader", processes=1))}
+    speedups = {"x best loop": row.over(best(rows, "loader", processes=1))}
     if cuda:
-        return found | {"x resident": row.over(best(rows, "resident"))}
-    return found | {"x best in two": row.over(best(rows, "loader", processes=2)) if row.form.processes == 2 else None}
+        return speedups | {"x resident": row.over(best(rows, "resident"))}
+    return speedups | {
+        "x best in two": row.over(best(rows, "loader", processes=2)) if row.form.processes == 2 else None
+    }
 
 
 def plan(network: str, quick: bool, given: list[int] | None, cuda: bool) -> list[Form]:
@@ -131,9 +133,9 @@ def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     """Start the processes of a form, release them together and return the sum of their images/s."""
     words, pipe = command(asdict(form) | job), subprocess.PIPE
     start, before = time.perf_counter(), others_s()
-    with tempfile.TemporaryFile("w+") as complaints, ExitStack() as pipes:
+    with tempfile.TemporaryFile("w+") as stderr_file, ExitStack() as pipes:
         started = [
-            pipes.enter_context(subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=complaints, text=True))
+            pipes.enter_context(subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=stderr_file, text=True))
             for _ in range(form.processes)
         ]
         timer = threading.Timer(PATIENCE_S + job["seconds"] * job["stretches"], lambda: [p.kill() for p in started])
@@ -148,10 +150,10 @@ def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
             timer.cancel()
             for p in started:
                 p.kill()
-        complaints.seek(0)
-        said = complaints.read().strip().splitlines()
+        stderr_file.seek(0)
+        errors = stderr_file.read().strip().splitlines()
     if any(codes):
-        raise RuntimeError(said[-1] if said else f"exit codes {codes}")
+        raise RuntimeError(errors[-1] if errors else f"exit codes {codes}")
     parts = [json.loads(answer) for answer in answers]
     counted = [part["images_per_s"][1 : -1 if form.processes > 1 else None] for part in parts]
     speed, peak = sum(map(statistics.median, counted)), max(part["peak_mb"] for part in parts)
@@ -159,15 +161,15 @@ def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     return {"images_per_s": speed, "peak_mb": peak, "others_cores": round(others, 3), "processes": parts}
 
 
-def one_round(name: str, rows: list[Row], job: dict[str, Any]) -> None:
+def measure_round(name: str, rows: list[Row], job: dict[str, Any]) -> None:
     """Measure every form once; on a GPU the first round ends with other precisions of the fastest form."""
     for row in rows:
         try:
-            found = measure(row.form, job)
+            measurement = measure(row.form, job)
             for _ in range(job["again"]):
-                if found["others_cores"] > DISTURBED:
-                    found = min(found, measure(row.form, job), key=lambda result: result["others_cores"])
-            row.rounds.append(found)
+                if measurement["others_cores"] > DISTURBED:
+                    measurement = min(measurement, measure(row.form, job), key=lambda result: result["others_cores"])
+            row.rounds.append(measurement)
         except (RuntimeError, OSError, ValueError) as error:
             row.rounds.append({"error": str(error)})
             console.print(f"{name}, {row.form} failed: {error}")
@@ -187,21 +189,23 @@ def shares(row: Row, counts: dict[str, float], roofs: list[Row]) -> dict[str, fl
 
 
 def summarise(tables: dict[str, list[Row]], roofs: list[Row], counts: dict[str, Any], cuda: bool) -> dict[str, Any]:
-    """Return the summary: a few ratios."""
-    found: dict[str, Any] = {}
+    """Return speed-ups, shares of the machine's limits and memory per extra seed, by name."""
+    values_by_name: dict[str, Any] = {}
     for network, rows in tables.items():
         for precision in ("fp32", "tf32", "bf16"):
             row = best(rows, "fused", processes=1 if cuda else 2, precision=precision)
             if row:
-                found[f"{network}, {row.form} in {row.form.processes}"] = ratios(row, rows, cuda)
+                values_by_name[f"{network}, {row.form} in {row.form.processes}"] = ratios(row, rows, cuda)
         if row := best(rows):
-            found[f"{network}, {row.form} in {row.form.processes}, share"] = shares(row, counts[network], roofs)
+            values_by_name[f"{network}, {row.form} in {row.form.processes}, share"] = shares(
+                row, counts[network], roofs
+            )
     memory = [best(tables.get("tutorial", []), "fused", seeds=n, processes=1, precision="fp32") for n in (16, 32)]
     if memory[0] and memory[1]:
-        found["tutorial, peak memory"] = {
+        values_by_name["tutorial, peak memory"] = {
             "MB per extra seed": (memory[1].most("peak_mb") - memory[0].most("peak_mb")) / 16
         }
-    return found
+    return values_by_name
 
 
 def text(value: float | None) -> str:
@@ -259,7 +263,7 @@ def main() -> int:
             (raw / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
         for i in range(rounds):
             for name, rows in tables.items():
-                one_round(name, rows, job | {"root": folder, "network": networks.get(name)})
+                measure_round(name, rows, job | {"root": folder, "network": networks.get(name)})
                 console.print(f"round {i + 1} of {rounds}: {name} done after {time.perf_counter() - start:.0f} s")
 
     roofs = tables.pop("machine")
@@ -270,7 +274,7 @@ def main() -> int:
     shared = [row for rows in (roofs, *tables.values()) for row in rows if row.most("others_cores") > DISTURBED]
     if shared:
         console.print(
-            f"Not to be relied on: during {len(shared)} rows others used the machine (last column, in cores)."
+            f"Unreliable: other processes used the machine during {len(shared)} rows (last column, in cores)."
         )
     for name, values in summary.items():
         console.print(f"{name}: " + ", ".join(f"{text(value)} {key}" for key, value in values.items()))

@@ -70,11 +70,13 @@ def generate(folder: Path, archs: int, datasets: int, seeds: int) -> None:
             for first in range(0, seeds, BLOCK):
                 run = RunDir(folder / f"sig{a:03d}x{d:03d}" / f"{first}-{min(first + BLOCK, seeds) - 1}")
                 run.path.mkdir(parents=True)
-                found = [_seed(rng, seed, 0.9 + 0.06 * a / archs) for seed in range(first, min(first + BLOCK, seeds))]
+                seed_rows = [
+                    _seed(rng, seed, 0.9 + 0.06 * a / archs) for seed in range(first, min(first + BLOCK, seeds))
+                ]
                 run.config.write_text(dump_yaml(config))
                 run.env.write_text(json.dumps({"commit": "generated", "packages": {"torch": "2"}, "device": "cpu"}))
-                run.results.write_text("".join(json.dumps(row) + "\n" for row, _ in found))
-                run.metrics.write_text("".join(json.dumps(row) + "\n" for _, rows in found for row in rows))
+                run.results.write_text("".join(json.dumps(row) + "\n" for row, _ in seed_rows))
+                run.metrics.write_text("".join(json.dumps(row) + "\n" for _, rows in seed_rows for row in rows))
 
 
 def opening(page: Path, repeat: int) -> float | None:
@@ -84,13 +86,13 @@ def opening(page: Path, repeat: int) -> float | None:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser, found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]), []
+        browser, times_s = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"]), []
         for _ in range(repeat):
             tab = browser.new_context(offline=True).new_page()
             tab.goto(page.as_uri())
-            found.append(tab.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart") / 1000)
+            times_s.append(tab.evaluate("performance.timing.loadEventEnd - performance.timing.navigationStart") / 1000)
         browser.close()
-    return statistics.median(found)
+    return statistics.median(times_s)
 
 
 def main() -> None:
@@ -99,18 +101,18 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=positive, default=number)
     parser.add_argument("--keep", type=Path, help="generate the run directories in this folder and keep them")
     parser.add_argument("--repeat", type=positive, default=3)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     record = machine(None)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.keep or Path(temporary) / "generated"
-        generate(folder, asked.archs, asked.datasets, asked.seeds)
-        figures = launched(asked.repeat, "report", str(folder.resolve()))
+        folder = arguments.keep or Path(temporary) / "generated"
+        generate(folder, arguments.archs, arguments.datasets, arguments.seeds)
+        figures = launched(arguments.repeat, "report", str(folder.resolve()))
         page = (folder / "report" / "index.html").resolve()
-        size, open_s = page.stat().st_size / 1e6, opening(page, asked.repeat)
-    cells = asked.archs * asked.datasets
+        size, open_s = page.stat().st_size / 1e6, opening(page, arguments.repeat)
+    cells = arguments.archs * arguments.datasets
     figures |= {"page_mb": round(size, 2)} | ({} if open_s is None else {"open_s": round(open_s, 2)})
-    console.print(f"{cells} cells, {cells * asked.seeds:,} seeds, {CORES} cores: {figures}")
-    save(asked.json, record | {"cells": cells, "seeds": cells * asked.seeds, "figures": figures})
+    console.print(f"{cells} cells, {cells * arguments.seeds:,} seeds, {CORES} cores: {figures}")
+    save(arguments.json, record | {"cells": cells, "seeds": cells * arguments.seeds, "figures": figures})
 
 
 if __name__ == "__main__":

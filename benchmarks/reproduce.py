@@ -39,25 +39,25 @@ def _recipe(config: Config) -> tuple[str, dict[str, Any] | None]:
     named = CONFIGS / f"{config.log.name}.yaml"
     known = [(str(config.log.name), None, load_yaml(named))] if named.is_file() else []
     known += [(result.recipe, result.options, result.config()) for result in published_results()]
-    parts = []
+    candidates = []
     for name, options, whole in known:
         if whole.data.name == config.data.name:
             part = config.train.steps / resolve(whole).train.steps  # type: ignore[operator]
             update = {"fraction": min(part, 1.0), "precision": config.train.precision}
             same = whole.model_copy(update={"train": whole.train.model_copy(update=update)})
             if training_signature(resolve(same)) == training_signature(resolve(config)):
-                parts.append((part, name, options))
-    if not parts:
+                candidates.append((part, name, options))
+    if not candidates:
         raise ValueError(f"{config.log.name} does not follow any recipe that is now in configs/")
-    _, name, options = max(parts, key=lambda found: found[0])
+    _, name, options = max(candidates, key=lambda candidate: candidate[0])
     return name, options
 
 
-def _which(row: Row) -> tuple:
+def _identity(row: Row) -> tuple:
     """Return the identity of a row; a newer row with the same identity replaces it."""
     options = row.get("options") or {}
-    laid = " ".join(f"{key}={value}" for section in options.values() for key, value in section.items())
-    return row["arch"], row["net"], laid, row["seed"]
+    overrides = " ".join(f"{key}={value}" for section in options.values() for key, value in section.items())
+    return row["arch"], row["net"], overrides, row["seed"]
 
 
 def collect(path: str) -> Path:
@@ -66,7 +66,9 @@ def collect(path: str) -> Path:
     if not (run.env.is_file() and run.results.is_file()):
         raise ValueError(f"{path} is no run directory with results")
     if (state := run.read_status().get("state", "unfinished")) not in ("finished", "failed"):
-        raise ValueError(f"{path} is {state}: its seeds would stand beside older ones of another length")
+        raise ValueError(
+            f"{path} is {state}: collect it after it has ended, or its rows mix with those of another length"
+        )
     env = json.loads(run.env.read_text())
     date = datetime.fromtimestamp(run.read_status()["time"], UTC).date().isoformat()
     evals = [row for row in read_rows(run.metrics) if row["kind"] == "eval"]
@@ -78,9 +80,9 @@ def collect(path: str) -> Path:
         facts = {"date": date, "commit": env["commit"], "torch": env["packages"]["torch"], "device": env["device"]}
         rows.append(kept | facts | {"evaluations": curve})
     out = ROWS / f"{recipe}.jsonl"
-    own = list(map(_which, rows))
-    rows += [row for row in read_rows(out) if _which(row) not in own]
-    rows.sort(key=_which)
+    collected = list(map(_identity, rows))
+    rows += [row for row in read_rows(out) if _identity(row) not in collected]
+    rows.sort(key=_identity)
     write_atomic(out, "".join(json.dumps(row) + "\n" for row in rows))
     return out
 
@@ -88,8 +90,8 @@ def collect(path: str) -> Path:
 def rows_of(result: PublishedResult) -> list[Row]:
     """Return the finished seeds that may be compared with a published result."""
     rows = [row for row in read_rows(ROWS / f"{result.recipe}.jsonl") if row["status"] == "finished"]
-    own = {key: value for key in ("arch", "net") if (value := getattr(result, key))}
-    rows = [row for row in rows if own.items() <= row.items() and row.get("options") == result.options]
+    identity = {key: value for key in ("arch", "net") if (value := getattr(result, key))}
+    rows = [row for row in rows if identity.items() <= row.items() and row.get("options") == result.options]
     return [row for row in rows if result.at in ("last", "best") or str(result.at) in row["evaluations"]]
 
 
@@ -110,8 +112,8 @@ def line(result: PublishedResult) -> str:
     if not rows:
         return _row([*cells, "not run", "", "", "", ""])
     key = {"last": "test_acc", "best": "best_test_acc"}.get(str(result.at))
-    found = [row[key] if key else row["evaluations"][str(result.at)] for row in rows]
-    ours = result.compare(found)
+    accuracies = [row[key] if key else row["evaluations"][str(result.at)] for row in rows]
+    ours = result.compare(accuracies)
     share = length(rows, result.recipe)
     schedule = [f"{share:.3g}" if share < 1 else "whole", *_reduced(rows)]
     cells.append(f"{ours.mean:.2f}" if ours.sd is None else f"{ours.mean:.2f} ({ours.sd:.2f})")
@@ -160,7 +162,7 @@ def headlines() -> str:
 def table() -> str:
     head = "| system | % | published | ours, mean (SD) | n | schedule | difference | within the interval |"
     lines, listed = [head, "|---" * 8 + "|"], [result for result in published_results() if result.listed]
-    lines += [line(result) for result in listed if not any(result.recipe in some for some in TOGETHER.values())]
+    lines += [line(result) for result in listed if not any(result.recipe in together for together in TOGETHER.values())]
     for title, recipes in TOGETHER.items():
         group = [result for result in listed if result.recipe in recipes]
         if any(map(rows_of, group)):
@@ -181,7 +183,7 @@ _POSE = ("pose_spread", "pose_slope", "pose_intercept", "pose_determinant", "fea
 
 
 def poses() -> str:
-    """Return a table of what their transformers do, mean (SD) over seeds."""
+    """Return a table of the poses after the transformers of Finnveden et al., mean (SD) over seeds."""
     heads = ["data", "network", "n", "steps (of 70 000)", "spread published", "spread"]
     heads += [key.removeprefix("pose_").replace("_", " ") for key in _POSE[1:]]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -200,8 +202,8 @@ def poses() -> str:
 def _spread(values: list[float]) -> str:
     if not values:
         return ""
-    found = summary(values)
-    return f"{found.mean:.3g}" if found.sd is None else f"{found.mean:.3g} ({found.sd:.2g})"
+    stats = summary(values)
+    return f"{stats.mean:.3g}" if stats.sd is None else f"{stats.mean:.3g} ({stats.sd:.2g})"
 
 
 def header(text: str, recipe: str) -> str:
@@ -209,33 +211,33 @@ def header(text: str, recipe: str) -> str:
     rows = [row for row in read_rows(ROWS / f"{recipe}.jsonl") if row["status"] == "finished"]
     if not rows:
         return text
-    said, kinds = [], list(dict.fromkeys(_which(row)[:-1] for row in rows))
+    results, kinds = [], list(dict.fromkeys(_identity(row)[:-1] for row in rows))
     usual = resolve(load_yaml(CONFIGS / f"{recipe}.yaml")).arch.net
     units = {result.unit for result in published_results() if result.recipe == recipe}
     unit = units.pop() if len(units) == 1 else "accuracy"
     for kind in kinds:
-        own = [row for row in rows if _which(row)[:-1] == kind]
-        arch, net, laid = kind
-        label = " ".join(filter(None, (arch, net if net != usual else "", laid)))
-        said_of = []
+        kind_rows = [row for row in rows if _identity(row)[:-1] == kind]
+        arch, net, overrides = kind
+        label = " ".join(filter(None, (arch, net if net != usual else "", overrides)))
+        scores = []
         for name, key in (("last epoch", "test_acc"), ("best evaluation on the test set", "best_test_acc")):
-            found = summary([100 * (row[key] if unit == "accuracy" else 1 - row[key]) for row in own])
-            spread = "" if found.sd is None else f" (SD {found.sd:.2f})"
-            said_of.append(f"{name} {found.mean:.2f} %{spread}")
-        dates = " to ".join(sorted({min(row["date"] for row in own), max(row["date"] for row in own)}))
-        steps = f", {own[0]['steps']} steps" * (length(own, recipe) < 1)
-        half = "".join(f", {precision}" for precision in _reduced(own))
-        said.append(f"{label}, {unit}: {', '.join(said_of)}; n = {len(own)}{steps}{half}, {dates}")
+            stats = summary([100 * (row[key] if unit == "accuracy" else 1 - row[key]) for row in kind_rows])
+            spread = "" if stats.sd is None else f" (SD {stats.sd:.2f})"
+            scores.append(f"{name} {stats.mean:.2f} %{spread}")
+        dates = " to ".join(sorted({min(row["date"] for row in kind_rows), max(row["date"] for row in kind_rows)}))
+        steps = f", {kind_rows[0]['steps']} steps" * (length(kind_rows, recipe) < 1)
+        precisions = "".join(f", {precision}" for precision in _reduced(kind_rows))
+        results.append(f"{label}, {unit}: {', '.join(scores)}; n = {len(kind_rows)}{steps}{precisions}, {dates}")
     lines = text.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("# ours"))
     last = next(i for i in range(first, len(lines)) if not lines[i].startswith("#"))
-    made = [f"# {'ours' if i == 0 else '':10s} {line}" for i, line in enumerate(said)]
-    if len(said) == 1 and length(rows, recipe) == 1:
+    new_lines = [f"# {'ours' if i == 0 else '':10s} {line}" for i, line in enumerate(results)]
+    if len(results) == 1 and length(rows, recipe) == 1:
         fused = rows[0]["fused"]
         seeds = f"{fused} seeds (--fuse {fused})" if fused > 1 else "a seed"
-        took = f"{rows[0]['wall_s'] / 60:.0f} min for {seeds} in one process on {rows[0]['device']}"
-        lines = [f"# time       {took}" if line.startswith("# time") else line for line in lines]
-    return "\n".join([*lines[:first], *made, *lines[last:]]) + "\n"
+        duration = f"{rows[0]['wall_s'] / 60:.0f} min for {seeds} in one process on {rows[0]['device']}"
+        lines = [f"# time       {duration}" if line.startswith("# time") else line for line in lines]
+    return "\n".join([*lines[:first], *new_lines, *lines[last:]]) + "\n"
 
 
 def readme(text: str) -> str:
@@ -263,16 +265,16 @@ def main() -> None:
     commands.add_parser("collect").add_argument("runs", nargs="+")
     commands.add_parser("table")
     commands.add_parser("readme")
-    asked = parser.parse_args()
-    if asked.command == "readme":
+    arguments = parser.parse_args()
+    if arguments.command == "readme":
         README.write_text(readme(README.read_text()))
         for path in CONFIGS.glob("*.yaml"):
             path.write_text(header(path.read_text(), path.stem))
-    elif asked.command == "table":
+    elif arguments.command == "table":
         print(f"{table()}\n\n{poses()}")
     else:
         fcntl.flock(os.open(ROWS, os.O_RDONLY), fcntl.LOCK_EX)  # two processes at once would lose rows
-        sys.exit(max(map(_collected, asked.runs)))
+        sys.exit(max(map(_collected, arguments.runs)))
 
 
 if __name__ == "__main__":

@@ -50,11 +50,11 @@ def generate(plan: Plan) -> None:
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--seeds", type=positive, default=100, help="seeds in each of the 100 cells")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     record = machine(None)
     with tempfile.TemporaryDirectory() as folder:
         runs = ["--runs", str(Path(folder) / "runs")]
-        path = sweep_file(Path(folder), asked.seeds)
+        path = sweep_file(Path(folder), arguments.seeds)
         commands = {"expansion": launched(5, "sweep", str(path), "--dry-run", *runs)}
         change = expand(str(path), runs[1])
         write(change)
@@ -62,10 +62,10 @@ def main() -> None:
         commands["expansion again"] = launched(5, "sweep", str(path), "--dry-run", *runs)
         commands["status"] = launched(5, "status", "large", *runs)
         commands["retry"] = launched(5, "retry", "large", "--dry-run", *runs)
-    console.print(f"{100 * asked.seeds:,} seeds in {len(change.plan.jobs):,} jobs, {CORES} cores")
+    console.print(f"{100 * arguments.seeds:,} seeds in {len(change.plan.jobs):,} jobs, {CORES} cores")
     for name, cost in commands.items():
         console.print(f"{name:16s} {cost['seconds']:6.2f} s  {cost['mb']:5.0f} MB")
-    save(asked.json, record | {"seeds": 100 * asked.seeds, "figures": commands})
+    save(arguments.json, record | {"seeds": 100 * arguments.seeds, "figures": commands})
 
 
 if __name__ == "__main__":

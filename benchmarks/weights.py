@@ -23,9 +23,9 @@ QUIET = ("--log.wandb", "disabled", "--log.no-pictures", "--optim.warmup", "0 st
 
 
 def cases(only: str) -> dict[str, list[str]]:
-    found = {f"{arch} {data}": ["--arch", arch, "--dataset", data] for data in DATASETS for arch in ARCHS}
-    found |= {name: ["--config", f"configs/{name}.yaml"] for name in RECIPES}
-    return {name: words for name, words in found.items() if only in name}
+    words_by_case = {f"{arch} {data}": ["--arch", arch, "--dataset", data] for data in DATASETS for arch in ARCHS}
+    words_by_case |= {name: ["--config", f"configs/{name}.yaml"] for name in RECIPES}
+    return {name: words for name, words in words_by_case.items() if only in name}
 
 
 def weights(tree: Path, words: list[str]) -> str:
@@ -43,20 +43,20 @@ def main() -> int:
     parser.add_argument("commits", nargs=2, metavar="COMMIT")
     parser.add_argument("--only", default="", help="run the cases whose name contains this")
     parser.add_argument("--at-once", type=int, default=2, help="trainings at a time")
-    asked = parser.parse_args()
-    wanted, differ = cases(asked.only), 0
-    for commit in asked.commits:
+    arguments = parser.parse_args()
+    chosen, differ = cases(arguments.only), 0
+    for commit in arguments.commits:
         words = ["git", "rev-parse", "--quiet", "--verify", commit + "^{commit}"]
         if subprocess.run(words, cwd=ROOT, capture_output=True, check=False).returncode:
             parser.error(f"there is no commit '{commit}' here")
-    if not wanted:
-        parser.error(f"no case contains '{asked.only}'; the cases are {', '.join(cases(''))}")
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(asked.at_once) as pool:
+    if not chosen:
+        parser.error(f"no case contains '{arguments.only}'; the cases are {', '.join(cases(''))}")
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(arguments.at_once) as pool:
         trees = [Path(folder) / str(i) for i in range(2)]
-        for tree, commit in zip(trees, asked.commits, strict=True):
+        for tree, commit in zip(trees, arguments.commits, strict=True):
             subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(tree), commit], cwd=ROOT, check=True)
         try:
-            pairs = [(name, [pool.submit(weights, tree, words) for tree in trees]) for name, words in wanted.items()]
+            pairs = [(name, [pool.submit(weights, tree, words) for tree in trees]) for name, words in chosen.items()]
             for name, (old, new) in pairs:
                 same = old.result() == new.result() and len(old.result()) == 64
                 differ += not same
@@ -67,7 +67,7 @@ def main() -> int:
         finally:
             for tree in trees:
                 subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=False)
-    print(f"{len(wanted) - differ} of {len(wanted)} the same")
+    print(f"{len(chosen) - differ} of {len(chosen)} the same")
     return int(differ > 0)
 
 

@@ -52,11 +52,11 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
     """
     # Imported here: numpy and matplotlib take a second.
     from launch.report import build
-    from launch.report.analysis import read
+    from launch.report.analysis import cells
     from launch.report.output import wandb_report
 
     folders = [_runs_folder(path, runs) for path in paths or [runs]]
-    comparison, out = read.load(folders), out or Path(folders[0]) / "report"
+    comparison, out = cells.load(folders), out or Path(folders[0]) / "report"
     sections = build.write_report(comparison, out)
     seeds = sum(len(cell.rows) for cell in comparison.cells)
     say(f"{plural(len(comparison.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")

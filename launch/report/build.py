@@ -1,13 +1,67 @@
-"""Writes the folder of a report: index.html, report.md, rows.csv and figures/."""
+"""Writes the folder of a report: index.html, report.md, rows.csv and figures/.
 
+The page is self-contained: its tables are rendered here, its charts by its own script (output/assets/).
+"""
+
+import base64
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
+
+import jinja2
 
 from launch.report.analysis.cells import Comparison
 from launch.report.analysis.sections import FIGURES, Section, build_sections
+from launch.report.analysis.stats import FEWEST_PAIRS
 from launch.report.output import figures
 from launch.report.output.markdown import render_csv, render_markdown
-from launch.report.output.page import render_page
 from stn.runs.files import write_atomic
+
+ASSETS = Path(__file__).parent / "output" / "assets"
+SCRIPTS = ("draw.js", "charts.js", "points.js", "page.js")
+MOST_BYTES = 5_000_000
+"""Size of the pictures embedded in a page; further ones are linked."""
+
+
+def _embed_pictures(sections: Sequence[Section]) -> dict[Path, str]:
+    """Return the pictures that are embedded in the page, as data URLs."""
+    urls, left = {}, MOST_BYTES
+    captions = [pictures for section in sections for pictures in section.pictures.values()]
+    for picture in [picture for pictures in captions for picture in pictures]:
+        with suppress(OSError):
+            content = picture.path.read_bytes()
+            if len(content) <= left:
+                left -= len(content)
+                urls[picture.path] = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+    return urls
+
+
+def _data(sections: Sequence[Section]) -> str:
+    """Return the charts as JSON that cannot end the script element around it."""
+    data = []
+    for section in sections:
+        metrics = [panel.metric for panel in section.panels]
+        described = [vars(metric) | {"error": metric.is_accuracy, "axis": metric.axis} for metric in metrics]
+        data.append({"name": section.name, "metrics": described, "cells": section.charts})
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def render_page(comparison: Comparison, sections: Sequence[Section]) -> str:
+    loader = jinja2.FileSystemLoader(ASSETS)
+    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.get_template("page.html").render(
+        comparison=comparison,
+        sections=sections,
+        embedded=_embed_pictures(sections),
+        data=_data(sections),
+        style=(ASSETS / "page.css").read_text(encoding="utf-8"),
+        script="".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        seeds=sum(len(cell.rows) for cell in comparison.cells),
+        fewest_pairs=FEWEST_PAIRS,
+    )
 
 
 def write_report(comparison: Comparison, out: Path) -> list[Section]:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from report import CHROMIUM, generate
 
 from launch.report import build
-from launch.report.analysis.read import load
+from launch.report.analysis.cells import load
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium), or STN_CHROMIUM")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
@@ -41,31 +41,31 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator["playwright.Browser"]:
     with playwright.sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield found
-        found.close()
+        instance = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield instance
+        instance.close()
 
 
 @pytest.fixture
 def opened(browser: "playwright.Browser"):
     """Opens a page without a network; any word on the console fails the test."""
-    said: list[str] = []
+    complaints: list[str] = []
     contexts = []
 
     def open_(path: Path, width: int = 1280, **options) -> "playwright.Page":
         context = browser.new_context(viewport={"width": width, "height": 900}, offline=True, **options)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda r: said.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda r: complaints.append(r.url) if not r.url.startswith(("file:", "data:")) else None)
         page.goto(path.as_uri())
         return page
 
     yield open_
     for context in contexts:
         context.close()
-    assert said == []
+    assert complaints == []
 
 
 def column(page: "playwright.Page", number: int) -> list[str]:
@@ -75,7 +75,7 @@ def column(page: "playwright.Page", number: int) -> list[str]:
 
 def results(page: Path, dataset: str) -> dict[str, dict[int, float]]:
     """Accuracies by architecture and seed, as a reader would take them from the run directories."""
-    found: dict[str, dict[int, float]] = {}
+    accuracies: dict[str, dict[int, float]] = {}
     for run in page.parent.parent.glob("sig*/*"):
         config = (run / "config.yaml").read_text()
         if f"name: {dataset}\n" in config:
@@ -83,8 +83,8 @@ def results(page: Path, dataset: str) -> dict[str, dict[int, float]]:
             assert arch
             for line in (run / "results.jsonl").read_text().splitlines():
                 row = json.loads(line)
-                found.setdefault(arch[1], {})[row["seed"]] = 100 * row["test_acc"]
-    return found
+                accuracies.setdefault(arch[1], {})[row["seed"]] = 100 * row["test_acc"]
+    return accuracies
 
 
 def test_numbers_are_those_of_the_rows(small: Path, opened) -> None:
@@ -94,25 +94,25 @@ def test_numbers_are_those_of_the_rows(small: Path, opened) -> None:
         x = list(values.values())
         low, high = scipy_stats.t.interval(0.95, len(x) - 1, np.mean(x), scipy_stats.sem(x))
         row = page.locator(f'.architectures:visible tr[data-about="{arch}"] td').all_inner_texts()
-        wanted = ["8", f"{np.mean(x):.2f}", f"{np.std(x, ddof=1):.2f}", f"{low:.2f} to {high:.2f}"]
-        assert row[:7] == [*wanted, *(f"{v:.2f}" for v in (np.median(x), max(x), min(x)))]
+        expected = ["8", f"{np.mean(x):.2f}", f"{np.std(x, ddof=1):.2f}", f"{low:.2f} to {high:.2f}"]
+        assert row[:7] == [*expected, *(f"{v:.2f}" for v in (np.median(x), max(x), min(x)))]
 
 
 def test_pairs_are_those_of_the_rows(small: Path, opened) -> None:
     """Every assignment of signs, counted one by one; Holm's correction by hand."""
     page = opened(small)
     page.select_option("#dataset", "mnist_r")
-    found = {}
+    tests = {}
     for (a, first), (b, second) in itertools.combinations(sorted(results(small, "mnist_r").items()), 2):
         d = np.array([second[seed] - first[seed] for seed in sorted(first)])
         flips = [abs(np.mean(d * signs)) for signs in itertools.product([1, -1], repeat=len(d))]
-        found[f"{b} - {a}"] = d, np.mean(np.array(flips) >= abs(d.mean()) - 1e-12)
-    order = sorted(found, key=lambda pair: found[pair][1])
+        tests[f"{b} - {a}"] = d, np.mean(np.array(flips) >= abs(d.mean()) - 1e-12)
+    order = sorted(tests, key=lambda pair: tests[pair][1])
     corrected, running = {}, 0.0
     for rank, pair in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * found[pair][1]))
+        running = max(running, min(1.0, (len(order) - rank) * tests[pair][1]))
         corrected[pair] = running
-    for pair, (d, _) in found.items():
+    for pair, (d, _) in tests.items():
         row = page.locator(f'.comparisons:visible tr[data-about="{pair}"] td').all_inner_texts()
         assert row[:2] == ["8", f"{d.mean():+.2f}"]
         assert row[3:5] == [f"{corrected[pair]:.4g}", f"{d.mean() / d.std(ddof=1):.2f}"]
@@ -167,35 +167,41 @@ def test_a_curve_says_what_is_under_the_pointer(small: Path, opened) -> None:
     chart.scroll_into_view_if_needed()
     box = chart.bounding_box()
     page.mouse.move(box["x"] + box["width"] - 14 - 0.04 * box["width"], box["y"] + box["height"] * 0.7)
-    said = page.locator("#tip").inner_text()
-    found = re.fullmatch(r"(\w+), seed (\d), epoch (\d+): (\d+\.\d\d) % error", said)
-    assert found, said
+    tooltip = page.locator("#tip").inner_text()
+    match = re.fullmatch(r"(\w+), seed (\d), epoch (\d+): (\d+\.\d\d) % error", tooltip)
+    assert match, tooltip
     folder = small.parent.parent
     rows = [json.loads(line) for path in folder.glob("*/*/metrics.jsonl") for line in path.read_text().splitlines()]
     errors = {
         f"{100 * (1 - row['test_acc']):.2f}"
         for row in rows
-        if row["kind"] == "eval" and row["seed"] == int(found[2]) and row["epoch"] == int(found[3])
+        if row["kind"] == "eval" and row["seed"] == int(match[2]) and row["epoch"] == int(match[3])
     }
-    assert found[4] in errors
+    assert match[4] in errors
 
 
 @pytest.mark.parametrize("kind", ["seeds", "curves", "cost", "confusion", "pose"])
 def test_charts_are_used_by_keyboard(kind: str, small: Path, opened) -> None:
     page = opened(small)
     page.locator(f'[data-chart="{kind}"]:visible .canvas').focus()
-    said = []
+    tooltips = []
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-        said.append(page.locator("#tip").inner_text())
-    assert len(set(said)) == 3
-    for key, other in (("Home", said[0]), ("PageDown", None), ("Home", said[0]), ("ArrowLeft", None), ("End", None)):
+        tooltips.append(page.locator("#tip").inner_text())
+    assert len(set(tooltips)) == 3
+    for key, other in (
+        ("Home", tooltips[0]),
+        ("PageDown", None),
+        ("Home", tooltips[0]),
+        ("ArrowLeft", None),
+        ("End", None),
+    ):
         before = page.locator("#tip").inner_text()
         page.keyboard.press(key)
         now = page.locator("#tip").inner_text()
         assert now == (before if key == "End" else other or now)  # left of the first is the last
     page.keyboard.press("ArrowRight")
-    assert page.locator("#tip").inner_text() == said[0]
+    assert page.locator("#tip").inner_text() == tooltips[0]
     page.keyboard.press("Escape")
     assert page.locator("#tip").is_hidden()
 
@@ -246,14 +252,14 @@ def test_plots_of_every_data_set_clip_by_what_is_shown(small: Path, opened) -> N
 
 def test_printing_is_light_and_the_page_dark_again(small: Path, opened) -> None:
     page = opened(small, color_scheme="dark")
-    said = "document.documentElement.dataset.theme"
+    theme = "document.documentElement.dataset.theme"
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert page.evaluate(said) == "light"
+    assert page.evaluate(theme) == "light"
     page.emulate_media(media="print")
     page.set_viewport_size({"width": 718, "height": 1000})  # A4 within Chromium's margins
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.evaluate("dispatchEvent(new Event('afterprint'))")
-    assert page.evaluate(said) == "dark"
+    assert page.evaluate(theme) == "dark"
 
 
 NAMES = [

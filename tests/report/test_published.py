@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
+from launch.report import build
 from launch.report.analysis import published
-from launch.report.analysis.cells import Cell
+from launch.report.analysis.cells import Cell, load
 from launch.report.analysis.published import Replication, published_results, replications
-from launch.report.analysis.read import load
 from launch.report.analysis.sections import build_sections
 from launch.report.analysis.stats import half_width
-from launch.report.output import page
 from launch.report.output.markdown import render_table
 from stn.config.resolve import resolve, signature
 from stn.config.schema import Config
@@ -43,19 +42,19 @@ def cell(folder: Path, config: Config, accuracies: list[float] = ACCURACIES, epo
     run.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for seed, acc in enumerate(accuracies):
         run.add_metrics([{"kind": "eval", "seed": seed, "step": 1, "epoch": e, "test_acc": acc - 0.01} for e in epochs])
-    (found,) = load([str(run.path)]).cells
-    return found
+    (only,) = load([str(run.path)]).cells
+    return only
 
 
-def at(found: list[Replication]) -> dict[str | int, Replication]:
-    return {one.published.at: one for one in found}
+def at(replications_of_cell: list[Replication]) -> dict[str | int, Replication]:
+    return {replication.published.at: replication for replication in replications_of_cell}
 
 
 def test_a_whole_run_stands_beside_what_was_published(tmp_path: Path) -> None:
     """By hand: SD 0.0606, t(4) = 2.7764, so half a width is 2.7764 x 0.0606 x sqrt(1/5 + 1/5) = 0.1064."""
-    found = at(replications(cell(tmp_path, changed("s2_conv"))))
-    assert set(found) == {"last", "best"}
-    last, best = found["last"], found["best"]
+    by_epoch = at(replications(cell(tmp_path, changed("s2_conv"))))
+    assert set(by_epoch) == {"last", "best"}
+    last, best = by_epoch["last"], by_epoch["best"]
     assert (last.published.value, last.n, last.agrees) == ("98.86", 5, False)
     assert (last.mean, last.sd) == pytest.approx((99.042, 0.06058), abs=1e-5)
     assert last.difference == pytest.approx(99.042 - 98.86)
@@ -66,29 +65,29 @@ def test_a_whole_run_stands_beside_what_was_published(tmp_path: Path) -> None:
 
 
 def test_errors_are_compared_with_errors(tmp_path: Path) -> None:
-    (found,) = replications(cell(tmp_path, changed("finnveden_t"), [0.9887, 0.9885, 0.9889]))
-    assert (found.published.system, found.published.n) == ("Finnveden et al., T, stn_slx", 10)
-    assert found.mean == pytest.approx(1.13)
-    assert found.difference == pytest.approx(0, abs=1e-9)
-    assert found.half_width == pytest.approx(4.302653 * 0.02 * math.sqrt(1 / 3 + 1 / 10), rel=1e-6)
+    (replication,) = replications(cell(tmp_path, changed("finnveden_t"), [0.9887, 0.9885, 0.9889]))
+    assert (replication.published.system, replication.published.n) == ("Finnveden et al., T, stn_slx", 10)
+    assert replication.mean == pytest.approx(1.13)
+    assert replication.difference == pytest.approx(0, abs=1e-9)
+    assert replication.half_width == pytest.approx(4.302653 * 0.02 * math.sqrt(1 / 3 + 1 / 10), rel=1e-6)
 
 
 def test_one_run_claims_nothing(tmp_path: Path) -> None:
-    found = at(replications(cell(tmp_path, changed("s2_conv"), [0.99])))["last"]
-    assert (found.n, found.sd, found.half_width, found.agrees) == (1, None, None, None)
-    assert found.difference == pytest.approx(0.14)
+    last = at(replications(cell(tmp_path, changed("s2_conv"), [0.99])))["last"]
+    assert (last.n, last.sd, last.half_width, last.agrees) == (1, None, None, None)
+    assert last.difference == pytest.approx(0.14)
 
 
 def test_without_a_finished_seed_there_is_nothing_to_compare(tmp_path: Path) -> None:
-    one = cell(tmp_path, changed("s2_conv"))
-    one.rows = {}
-    assert replications(one) == []
+    unfinished = cell(tmp_path, changed("s2_conv"))
+    unfinished.rows = {}
+    assert replications(unfinished) == []
 
 
 def test_runs_whose_number_was_not_stated_count_as_one(tmp_path: Path) -> None:
-    (found,) = replications(cell(tmp_path, changed("icstn"), [0.98, 0.99]))
-    assert (found.published.n, str(found.published)) == (None, "1.230")
-    assert found.half_width == pytest.approx(half_width(statistics.stdev([1.0, 2.0]), 2, 1))
+    (replication,) = replications(cell(tmp_path, changed("icstn"), [0.98, 0.99]))
+    assert (replication.published.n, str(replication.published)) == (None, "1.230")
+    assert replication.half_width == pytest.approx(half_width(statistics.stdev([1.0, 2.0]), 2, 1))
 
 
 @pytest.mark.parametrize(
@@ -130,52 +129,54 @@ def test_the_best_of_more_evaluations_is_another_result(tmp_path: Path) -> None:
 
 
 def test_an_epochs_result_is_that_evaluation(tmp_path: Path) -> None:
-    """Where there is one; rows of other kinds, and of seeds that have not finished, are no part of it."""
-    one = cell(tmp_path, changed("s1_conv"), [0.99, 0.98], epochs=(5.0, 10.0))
-    run = one.runs[0]
+    """Rows of other kinds, and of seeds that have not finished, do not count."""
+    evaluated = cell(tmp_path, changed("s1_conv"), [0.99, 0.98], epochs=(5.0, 10.0))
+    run = evaluated.runs[0]
     run.add_metrics([{"kind": "eval", "seed": 2, "step": 1, "epoch": 5.0, "test_acc": 0.1}])
     run.add_metrics([{"kind": "train", "seed": 0, "step": 1, "epoch": 20.0, "test_acc": 0.1, "of": "eval"}])
     with run.metrics.open("a") as file:
         file.write('{"kind": "eval", "seed": 0, "epo')
-    found = at(replications(one))
-    assert set(found) == {"last", 5, 10}
-    assert (found[5].n, found[5].published.value) == (2, "97.70")
-    assert found[5].mean == pytest.approx(97.5)
-    assert found[5].difference == pytest.approx(-0.2)
-    assert found["last"].mean == pytest.approx(98.5)
+    by_epoch = at(replications(evaluated))
+    assert set(by_epoch) == {"last", 5, 10}
+    assert (by_epoch[5].n, by_epoch[5].published.value) == (2, "97.70")
+    assert by_epoch[5].mean == pytest.approx(97.5)
+    assert by_epoch[5].difference == pytest.approx(-0.2)
+    assert by_epoch["last"].mean == pytest.approx(98.5)
 
 
 def test_what_cannot_be_resolved_any_more_stands_beside_nothing(tmp_path: Path) -> None:
-    one = cell(tmp_path, changed("s2_conv"))
-    one.config = one.config.model_copy(update={"arch": one.config.arch.model_copy(update={"name": "gone"})})
-    assert replications(one) == []
+    unresolved = cell(tmp_path, changed("s2_conv"))
+    unresolved.config = unresolved.config.model_copy(
+        update={"arch": unresolved.config.arch.model_copy(update={"name": "gone"})}
+    )
+    assert replications(unresolved) == []
 
 
 def test_without_recipes_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As beside an installed package."""
-    one = cell(tmp_path, changed("s2_conv"))
+    whole = cell(tmp_path, changed("s2_conv"))
     monkeypatch.setattr(published, "RECIPES", tmp_path)
     published._results_by_signature.cache_clear()
-    assert replications(one) == []
+    assert replications(whole) == []
     monkeypatch.undo()
     published._results_by_signature.cache_clear()
-    assert replications(one)
+    assert replications(whole)
 
 
 def test_the_report_has_a_table_where_there_is_something_to_compare(tmp_path: Path) -> None:
     cells = [cell(tmp_path / "a", changed("s2_conv")), cell(tmp_path / "b", changed("s2_conv", optim={"lr": 0.5}))]
-    found = published.replication_table(cells)
-    assert found is not None
+    table_of_cells = published.replication_table(cells)
+    assert table_of_cells is not None
     row = "| manuelrames, convolution, last epoch | stn_c0 | % accuracy | 98.86 (n = 5) | 99.04 | 0.06 | 5 | +0.18 |"
-    assert f"{row} no (± 0.11) |" in render_table(found)
-    assert render_table(found).count("manuelrames, convolution, last epoch") == 1
-    (last,) = (row for row in found.rows if row[0].text == "manuelrames, convolution, last epoch")
+    assert f"{row} no (± 0.11) |" in render_table(table_of_cells)
+    assert render_table(table_of_cells).count("manuelrames, convolution, last epoch") == 1
+    (last,) = (row for row in table_of_cells.rows if row[0].text == "manuelrames, convolution, last epoch")
     assert [value.sort for value in last][3:8] == pytest.approx([98.86, 99.04, 0.06, 5, 0.18], abs=0.01)
     assert published.replication_table(cells[1:]) is None
     comparison = load([str(tmp_path / "a")])
-    shown = page.render_page(comparison, build_sections(comparison, tmp_path))
-    about = re.findall(r'data-about="(.*?)"', shown.partition('class="published"')[2].partition("</table>")[0])
-    assert set(about) == {"stn_c0"}, "the page's filter is for architectures"
+    shown = build.render_page(comparison, build_sections(comparison, tmp_path))
+    labels = re.findall(r'data-about="(.*?)"', shown.partition('class="published"')[2].partition("</table>")[0])
+    assert set(labels) == {"stn_c0"}, "the page's filter is for architectures"
 
 
 def test_a_thousand_seeds_take_no_time(tmp_path: Path) -> None:
@@ -224,9 +225,9 @@ ARCHS = ("cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx")
     ],
 )
 def test_finnvedens_results_are_the_papers(recipe: str, values: tuple[float, ...]) -> None:
-    own = [result for result in published_results() if result.recipe == recipe]
-    assert {result.arch: float(result.value) for result in own} == dict(zip(ARCHS, values, strict=True))
-    assert {(result.at, result.n, result.unit) for result in own} == {("last", 10, "error")}
+    results = [result for result in published_results() if result.recipe == recipe]
+    assert {result.arch: float(result.value) for result in results} == dict(zip(ARCHS, values, strict=True))
+    assert {(result.at, result.n, result.unit) for result in results} == {("last", 10, "error")}
 
 
 @pytest.mark.parametrize(
@@ -243,17 +244,17 @@ def test_jaderbergs_results_are_the_papers(
     recipe: str, affine: tuple[float, ...], projective: tuple[float, ...], tps: tuple[float, ...]
 ) -> None:
     """FCN, CNN, ST-FCN, ST-CNN; ST-FCN, ST-CNN with the other transforms."""
-    found: dict[tuple[str | None, ...], float] = {}
+    errors: dict[tuple[str | None, ...], float] = {}
     for result in published_results():
         if result.recipe == recipe:
             arch = resolve(result.config()).arch
-            found[arch.name, (arch.net or "").removeprefix("jaderberg_"), arch.transform] = float(result.value)
+            errors[arch.name, (arch.net or "").removeprefix("jaderberg_"), arch.transform] = float(result.value)
             assert (result.n, result.unit) == (3, "error")
     both = [("stn_c0", "fcn"), ("stn_c0", "cnn")]
     expected = dict(zip([("cnn", "fcn", None), ("cnn", "cnn", None)], affine, strict=False))
     for transform, values in (("affine", affine[2:]), ("projective", projective), ("tps", tps)):
         expected |= {(*network, transform): value for network, value in zip(both, values, strict=False)}
-    assert found == expected
+    assert errors == expected
 
 
 @pytest.mark.parametrize(
@@ -273,16 +274,18 @@ def test_jaderbergs_results_are_the_papers(
     ],
 )
 def test_the_projects_results_are_theirs(recipe: str, values: dict[str | int, float]) -> None:
-    own = [result for result in published_results() if result.recipe == recipe]
-    for dataset in {result.dataset for result in own}:  # s3 with its own normalisation of test images, and with ours
-        assert {result.at: float(result.value) for result in own if result.dataset == dataset} == values
-    assert {result.n for result in own} == {5 if recipe in ("s2_conv", "s2_coord") else None if "ic" in recipe else 1}
+    results = [result for result in published_results() if result.recipe == recipe]
+    # Two data sets for s3: test images normalised as there, and as here.
+    for dataset in {result.dataset for result in results}:
+        assert {result.at: float(result.value) for result in results if result.dataset == dataset} == values
+    runs = 5 if recipe in ("s2_conv", "s2_coord") else None if "ic" in recipe else 1
+    assert {result.n for result in results} == {runs}
 
 
 def test_lin_and_luceys_results_are_theirs() -> None:
-    found = {}
+    errors = {}
     for result in published_results():
         if result.recipe == "icstn":
             config = result.config()
-            found[config.arch.iterations, config.optim.loc_lr_multiplier] = float(result.value)
-    assert found == {(1, 1.0): 4.944, (2, 0.01): 1.905, (4, 0.01): 1.230}
+            errors[config.arch.iterations, config.optim.loc_lr_multiplier] = float(result.value)
+    assert errors == {(1, 1.0): 4.944, (2, 0.01): 1.905, (4, 0.01): 1.230}

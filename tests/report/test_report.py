@@ -11,11 +11,10 @@ import pytest
 
 from launch.report import build
 from launch.report.analysis import charts, sections, tables
-from launch.report.analysis.cells import confounders
+from launch.report.analysis.cells import load
 from launch.report.analysis.metrics import METRICS
-from launch.report.analysis.read import load
 from launch.report.analysis.stats import compare, summary
-from launch.report.output import markdown, page
+from launch.report.output import markdown
 from launch.sweep.plan import Plan
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml, load_yaml
@@ -54,6 +53,21 @@ def test_the_csv_has_every_seed(plan: Plan) -> None:
     assert len(rows) == 16
 
 
+def test_top5_accuracy_is_reported_where_rows_have_it(plan: Plan, tmp_path: Path) -> None:
+    """Rows of older runs, and of data sets with at most five classes, lack it."""
+    comparison = load([str(plan.experiment)])
+    cell = comparison.cells[0]
+    assert "top 5" not in markdown.render_markdown(comparison, sections.build_sections(comparison, tmp_path))
+    for seed in range(4):
+        cell.rows[seed]["test_top5_acc"] = 0.99 + 0.001 * seed
+    panels = {panel.metric.key: panel for panel in sections.build_sections(comparison, tmp_path)[0].panels}
+    with_it, without = panels["test_top5_acc"].architectures.rows
+    assert [entry.text for entry in with_it[1:3]] == ["4", "99.15"]
+    assert [entry.text for entry in without[1:3]] == ["0", "-"]
+    rows = list(csv.DictReader(io.StringIO(markdown.render_csv(comparison.cells))))
+    assert [row["test_top5_acc"] for row in rows[3:5]] == ["0.993", ""]
+
+
 def test_few_pairs_have_no_p_value(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
     cells[1].rows = {seed: row for seed, row in cells[1].rows.items() if seed < 5}
@@ -65,7 +79,8 @@ def test_few_pairs_have_no_p_value(plan: Plan) -> None:
 
 def test_a_matrix_has_both_signs_and_knows_what_is_better(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
-    for metric, marks in ((METRICS[0], ("worse", "better")), (METRICS[5], ("better", "worse"))):
+    loss = next(metric for metric in METRICS if metric.key == "test_loss")
+    for metric, marks in ((METRICS[0], ("worse", "better")), (loss, ("better", "worse"))):
         for cell in cells:  # the same numbers, once as an accuracy and once as a loss
             for row in cell.rows.values():
                 row["test_loss"] = row["test_acc"]
@@ -122,12 +137,12 @@ def test_a_curve_is_of_evaluations_and_keeps_its_end(plan: Plan) -> None:
         lines += [{"kind": "eval", "seed": s, "step": epoch, "epoch": epoch, "test_acc": epoch / 200} for s in (0, 1)]
     lines += [{"kind": "eval", "seed": 99, "step": 1, "epoch": 1, "test_acc": 1.0}]
     run.metrics.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"kind": "eval", "se')
-    found = charts.curve(cell)
-    assert found is not None
-    assert (list(found["seeds"]), found["x"][0], found["x"][-1]) == (["0", "1"], 2, 102)
-    assert len(found["x"]) == 51
-    assert found["seeds"]["0"][-1] == pytest.approx(1 - 102 / 200)
-    assert (found["mean"][-1], found["low"][-1]) == (found["seeds"]["0"][-1], found["seeds"]["0"][-1])
+    chart = charts.curve(cell)
+    assert chart is not None
+    assert (list(chart["seeds"]), chart["x"][0], chart["x"][-1]) == (["0", "1"], 2, 102)
+    assert len(chart["x"]) == 51
+    assert chart["seeds"]["0"][-1] == pytest.approx(1 - 102 / 200)
+    assert (chart["mean"][-1], chart["low"][-1]) == (chart["seeds"]["0"][-1], chart["seeds"]["0"][-1])
 
 
 def test_poses_are_of_all_seeds_and_of_different_images(plan: Plan) -> None:
@@ -139,18 +154,18 @@ def test_poses_are_of_all_seeds_and_of_different_images(plan: Plan) -> None:
         run.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     cell.rows[0] |= {"pose_slope": 0.5, "pose_intercept": 3.0}
     cell.rows[1] |= {"pose_slope": 0.7, "pose_intercept": 5.0}
-    found = charts.pose(cell)
-    assert found is not None
-    assert (found["unit"], found["slope"], found["intercept"]) == ("degrees", pytest.approx(0.6), 4.0)
-    assert len(found["points"]) <= charts.MOST_POINTS
-    assert len({x for x, _ in found["points"]} - {199.0}) > 150
+    chart = charts.pose(cell)
+    assert chart is not None
+    assert (chart["unit"], chart["slope"], chart["intercept"]) == ("degrees", pytest.approx(0.6), 4.0)
+    assert len(chart["points"]) <= charts.MOST_POINTS
+    assert len({x for x, _ in chart["points"]} - {199.0}) > 150
 
 
 def test_a_confusion_is_the_mean_over_seeds(plan: Plan) -> None:
     cell = load([str(plan.experiment)]).cells[0]
     cell.rows[0]["confusion"], cell.rows[1]["confusion"] = [[8, 2], [1, 9]], [[6, 4], [1, 9]]
-    found = charts.confusion(cell)
-    assert found == {"n": 2, "mean": [[7, 3], [1, 9]], "least": [[6, 2], [1, 9]], "most": [[8, 4], [1, 9]]}
+    chart = charts.confusion(cell)
+    assert chart == {"n": 2, "mean": [[7, 3], [1, 9]], "least": [[6, 2], [1, 9]], "most": [[8, 4], [1, 9]]}
     cell.rows[2]["confusion"] = [[1]]
     assert charts.confusion(cell) is None
 
@@ -180,14 +195,14 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
         for run in cell.runs:
             run.env.write_text(json.dumps({"commit": "abc", "dirty": bool(i)}))
     cells = load([str(plan.experiment)]).cells
-    assert confounders(cells) == ["some runs were started with uncommitted changes"]
+    assert sections.confounders(cells) == ["some runs were started with uncommitted changes"]
     cells[0].runs[0].env.write_text(json.dumps({"commit": "def", "device": "cuda", "packages": {"torch": "1"}}))
     cells = load([str(plan.experiment)]).cells
     train = cells[0].config.train.model_copy(update={"precision": "bf16"})
     batches = cells[0].config.data.model_copy(update={"batch_size": 7})
     cells[0].config = cells[0].config.model_copy(update={"train": train, "data": batches})
     cells[0].rows[0] |= {"world_size": 2, "steps": 7}
-    assert [text.split(" are")[0].removeprefix("different ") for text in confounders(cells)[:-1]] == [
+    assert [text.split(" are")[0].removeprefix("different ") for text in sections.confounders(cells)[:-1]] == [
         "commits",
         "devices",
         "versions of torch",
@@ -197,7 +212,7 @@ def test_what_should_not_differ_is_said(plan: Plan) -> None:
         "batch sizes",
     ]
     cells[0].config = cells[0].config.model_copy(update={"data": batches.model_copy(update={"validation": 100})})
-    assert "different numbers of validation images are compared: 0, 100" in confounders(cells)
+    assert "different numbers of validation images are compared: 0, 100" in sections.confounders(cells)
 
 
 @pytest.mark.parametrize("case", ["empty", "one seed", "all failed", "no value", "damaged"])
@@ -235,16 +250,16 @@ def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypat
     for cell, content in zip(comparison.cells, (b"first", b"second"), strict=True):
         cell.runs[1].pictures.mkdir()
         (cell.runs[1].pictures / "warp.png").write_bytes(content)
-    found = sections.build_sections(comparison, out)
-    ((about, pictures),) = found[0].pictures.items()
-    assert "several stages of training" in about
+    built = sections.build_sections(comparison, out)
+    ((caption, pictures),) = built[0].pictures.items()
+    assert "several stages of training" in caption
     assert [(out / picture.link).read_bytes() for picture in pictures] == [b"first", b"second"]
-    assert all(f"]({picture.link})" in markdown.render_markdown(comparison, found) for picture in pictures)
-    monkeypatch.setattr(page._Pictures, "left", 6)
-    made = page.render_page(comparison, found)
-    assert f"data:image/png;base64,{base64.b64encode(b'first').decode()}" in made
-    assert base64.b64encode(b"second").decode() not in made
-    assert f'href="{pictures[1].link}"' in made
+    assert all(f"]({picture.link})" in markdown.render_markdown(comparison, built) for picture in pictures)
+    monkeypatch.setattr(build, "MOST_BYTES", 6)
+    html = build.render_page(comparison, built)
+    assert f"data:image/png;base64,{base64.b64encode(b'first').decode()}" in html
+    assert base64.b64encode(b"second").decode() not in html
+    assert f'href="{pictures[1].link}"' in html
 
 
 def test_an_older_reports_figures_are_gone(plan: Plan) -> None:

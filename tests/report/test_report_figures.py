@@ -96,10 +96,10 @@ def test_more_tiles_than_fit_are_counted() -> None:
     many = [
         chart(str(i), pose={"unit": "pixels", "points": [[0, 0]], "slope": None, "intercept": None}) for i in range(14)
     ]
-    found = figures.pose(many)
-    assert found is not None
-    assert found.get_suptitle() == "The first 12 of 14"
-    assert [axis.get_title() for axis in found.axes] == [str(i) for i in range(12)]
+    figure = figures.pose(many)
+    assert figure is not None
+    assert figure.get_suptitle() == "The first 12 of 14"
+    assert [axis.get_title() for axis in figure.axes] == [str(i) for i in range(12)]
 
 
 def test_the_matrix_says_which_way() -> None:

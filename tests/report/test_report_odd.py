@@ -9,9 +9,9 @@ import pytest
 
 from launch.report import build
 from launch.report.analysis import charts, sections, tables
+from launch.report.analysis.cells import load
 from launch.report.analysis.metrics import METRICS
-from launch.report.analysis.read import load
-from launch.report.output import figures, markdown, page
+from launch.report.output import figures, markdown
 from launch.sweep.plan import Plan
 from stn.runs.directory import RunDir
 from stn.runs.files import read_rows
@@ -66,11 +66,11 @@ def test_whatever_is_in_the_rows_there_is_a_report(plan: Plan, tmp_path: Path) -
         shutil.copytree(tmp_path / "whole", run.path)
         damage(run)
         comparison = load([str(plan.experiment)])
-        found = sections.build_sections(comparison, tmp_path)
-        assert "stn_slx" in page.render_page(comparison, found)
-        assert "stn_slx" in markdown.render_markdown(comparison, found)
-        for kind in {"curves", "confusion", "pose"} & found[0].figures.keys():
-            getattr(figures, kind)(found[0].charts)
+        built = sections.build_sections(comparison, tmp_path)
+        assert "stn_slx" in build.render_page(comparison, built)
+        assert "stn_slx" in markdown.render_markdown(comparison, built)
+        for kind in {"curves", "confusion", "pose"} & built[0].figures.keys():
+            getattr(figures, kind)(built[0].charts)
 
 
 def test_poses_that_are_drawn_are_of_all_images_and_both_directions(plan: Plan) -> None:
@@ -78,11 +78,11 @@ def test_poses_that_are_drawn_are_of_all_images_and_both_directions(plan: Plan) 
     cell = load([str(plan.experiment)]).cells[0]
     both = [[x, 1000 + x] for x in range(200)]
     cell.metrics["pose"] = {seed: [{"shift": {"applied": both, "predicted": both}}] for seed in range(10)}
-    found = charts.pose(cell)
-    assert found is not None
-    assert len(found["points"]) == charts.MOST_POINTS
-    assert sum(a >= 1000 for a, _ in found["points"]) == pytest.approx(200, abs=50)
-    assert len({a for a, _ in found["points"]}) > 200
+    chart = charts.pose(cell)
+    assert chart is not None
+    assert len(chart["points"]) == charts.MOST_POINTS
+    assert sum(a >= 1000 for a, _ in chart["points"]) == pytest.approx(200, abs=50)
+    assert len({a for a, _ in chart["points"]}) > 200
 
 
 def test_half_a_character_is_written_as_something(plan: Plan) -> None:
@@ -122,8 +122,8 @@ def test_one_experiment_of_two_sweeps_has_two_names(plan: Plan) -> None:
 def test_a_part_of_a_sweep_does_not_miss_the_rest(plan: Plan) -> None:
     cell = load([str(plan.experiment)]).cells[0]
     for path in (cell.folder, cell.runs[0].path):
-        (found,) = load([str(path)]).cells
-        assert (found.label, found.missing) == ("cnn", [])
+        (part,) = load([str(path)]).cells
+        assert (part.label, part.missing) == ("cnn", [])
 
 
 def test_no_direction_is_better_where_neither_is(plan: Plan) -> None:

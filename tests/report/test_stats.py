@@ -12,23 +12,23 @@ from launch.report.analysis.stats import compare, holm, seeds_needed, sign_flip_
 
 def test_a_summary_by_hand() -> None:
     """1, 2, 3, 4: SD sqrt(5/3), t(0.975, 3) = 3.182446."""
-    found = summary([3.0, 1.0, 4.0, 2.0])
-    assert (found.n, found.mean, found.median, found.minimum, found.maximum) == (4, 2.5, 2.5, 1.0, 4.0)
-    assert found.sd == pytest.approx(math.sqrt(5 / 3))
+    s = summary([3.0, 1.0, 4.0, 2.0])
+    assert (s.n, s.mean, s.median, s.minimum, s.maximum) == (4, 2.5, 2.5, 1.0, 4.0)
+    assert s.sd == pytest.approx(math.sqrt(5 / 3))
     half = 3.182446 * math.sqrt(5 / 3) / 2
-    assert (found.low, found.high) == (pytest.approx(2.5 - half, abs=1e-6), pytest.approx(2.5 + half, abs=1e-6))
+    assert (s.low, s.high) == (pytest.approx(2.5 - half, abs=1e-6), pytest.approx(2.5 + half, abs=1e-6))
 
 
 def test_one_value_has_no_interval() -> None:
-    found = summary([0.5])
-    assert (found.n, found.mean, found.sd, found.low, found.high) == (1, 0.5, None, None, None)
+    s = summary([0.5])
+    assert (s.n, s.mean, s.sd, s.low, s.high) == (1, 0.5, None, None, None)
 
 
 def test_the_interval_of_a_mean_is_scipys() -> None:
     values = np.random.default_rng(1).normal(3, 2, 17)
-    theirs = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    found = summary(values)
-    assert (found.low, found.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
+    expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    s = summary(values)
+    assert (s.low, s.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
 
 
 def test_signs_by_hand() -> None:
@@ -43,8 +43,8 @@ def test_signs_by_hand() -> None:
 @pytest.mark.parametrize("n", [6, 9, 12])
 def test_the_exact_test_is_scipys(n: int) -> None:
     d = np.random.default_rng(n).normal(0.4, 1, n)
-    theirs = scipy_stats.permutation_test((d,), np.sum, permutation_type="samples", n_resamples=np.inf)
-    assert sign_flip_p(d) == pytest.approx(theirs.pvalue)
+    expected = scipy_stats.permutation_test((d,), np.sum, permutation_type="samples", n_resamples=np.inf)
+    assert sign_flip_p(d) == pytest.approx(expected.pvalue)
 
 
 def test_drawn_signs_agree_with_counted_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,12 +77,12 @@ def test_seeds_needed_are_the_tables() -> None:
 def test_pairs_are_of_shared_seeds_and_few_have_no_p_value() -> None:
     first = {seed: float(seed) for seed in range(8)}
     second = {seed: seed + 1.0 + seed % 2 for seed in range(2, 12)}
-    found = compare(first, second)
-    assert found.n == 6
-    assert found.difference is not None
-    assert found.difference.mean == 1.5
-    assert found.p == 2 / 64
-    assert found.effect == pytest.approx(1.5 / np.std([1, 2] * 3, ddof=1))
+    paired = compare(first, second)
+    assert paired.n == 6
+    assert paired.difference is not None
+    assert paired.difference.mean == 1.5
+    assert paired.p == 2 / 64
+    assert paired.effect == pytest.approx(1.5 / np.std([1, 2] * 3, ddof=1))
     assert compare(first, dict.fromkeys(range(5), 9.0)).p is None
     clear = compare(first, {seed: value + 50 + seed % 2 for seed, value in first.items()})
     assert clear.seeds == 6, "fewer would have no p-value"
@@ -99,8 +99,8 @@ def test_intervals_cover_and_tests_keep_their_size(n: int) -> None:
     """20,000 experiments without a difference; bounds are five standard errors."""
     rng, trials = np.random.default_rng(7), 20_000
     x = rng.normal(0, 1, (trials, n))
-    found = [summary(row) for row in x]
-    covered = np.mean([one.low <= 0 <= one.high for one in found if one.low is not None and one.high is not None])
+    summaries = [summary(row) for row in x]
+    covered = np.mean([s.low <= 0 <= s.high for s in summaries if s.low is not None and s.high is not None])
     assert covered == pytest.approx(0.95, abs=5 * math.sqrt(0.95 * 0.05 / trials))
     few = x[: 2_000 if n <= 10 else 200]
     size = np.mean([sign_flip_p(row) <= 0.05 for row in few])
@@ -114,5 +114,5 @@ def test_the_promised_power_is_reached() -> None:
     n = seeds_needed(effect)
     assert n is not None
     x = np.random.default_rng(11).normal(effect, 1, (trials, n))
-    found = np.mean(scipy_stats.ttest_1samp(x, 0, axis=1).pvalue < 0.05)
-    assert 0.8 - 0.02 <= found <= 0.8 + 0.03
+    power = np.mean(scipy_stats.ttest_1samp(x, 0, axis=1).pvalue < 0.05)
+    assert 0.8 - 0.02 <= power <= 0.8 + 0.03

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import wandb
 
-from launch.report.analysis.cells import Cell, Comparison
-from launch.report.analysis.read import load
+from launch.report.analysis.cells import Cell, Comparison, load
 from launch.report.analysis.sections import build_sections
 from launch.report.output import wandb_report, wandb_spec
 from launch.report.output.wandb_report import MEMORY, SPEC
@@ -63,12 +62,15 @@ def blocks(spec: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 def grids(spec: dict[str, Any]) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     """Run sets and panels of each grid."""
-    found = [block["metadata"] for block in blocks(spec, "panel-grid")]
-    return [(one["runSets"], one["panelBankSectionConfig"]["panels"]) for one in found]
+    grid_blocks = [block["metadata"] for block in blocks(spec, "panel-grid")]
+    return [(metadata["runSets"], metadata["panelBankSectionConfig"]["panels"]) for metadata in grid_blocks]
 
 
 def conditions(runs: dict[str, Any]) -> dict[str, Any]:
-    return {f"{one['key']['section']}:{one['key']['name']}": one["value"] for one in runs["filters"]["filters"]}
+    return {
+        f"{condition['key']['section']}:{condition['key']['name']}": condition["value"]
+        for condition in runs["filters"]["filters"]
+    }
 
 
 def spec_on(server: WandbServer) -> dict[str, Any]:
@@ -114,16 +116,22 @@ def test_the_saved_spec_groups_by_architecture(server: WandbServer, cells: list[
         assert runs["project"] == {"name": "stn", "entityName": "me", "id": "internal-stn"}
         groups = sorted(f"two-{cell.arch}-{dataset}-{cell.sig[:6]}" for cell in cells if cell.dataset == dataset)
         assert (runs["name"], conditions(runs)) == (dataset, {"config:dataset.value": dataset, "run:group": groups})
-        assert [(one["op"], one.get("connector")) for one in runs["filters"]["filters"]] == [("=", None), ("IN", "AND")]
-        assert {one["config"]["groupBy"] for one in panels} == {"arch.value"}
-        metrics = [one["config"]["metrics"] for one in panels]
+        assert [(item["op"], item.get("connector")) for item in runs["filters"]["filters"]] == [
+            ("=", None),
+            ("IN", "AND"),
+        ]
+        assert {item["config"]["groupBy"] for item in panels} == {"arch.value"}
+        metrics = [item["config"]["metrics"] for item in panels]
         assert metrics == [["test_acc"], ["test_loss"], ["train/loss"], ["test_acc"]]
 
 
 def test_filters_and_panels_name_what_runs_are_sent_with(cells: list[Cell]) -> None:
-    (((runs,), panels), *_), about = grids(build(cells)), init_arguments(cells[0].config, cells[0].sig, 0)
-    assert (about["config"]["arch"], about["config"]["dataset"]) == ("cnn", conditions(runs)["config:dataset.value"])
-    assert about["group"] in conditions(runs)["run:group"]
+    (((runs,), panels), *_), arguments = grids(build(cells)), init_arguments(cells[0].config, cells[0].sig, 0)
+    assert (arguments["config"]["arch"], arguments["config"]["dataset"]) == (
+        "cnn",
+        conditions(runs)["config:dataset.value"],
+    )
+    assert arguments["group"] in conditions(runs)["run:group"]
     row = {"step": 1, "epoch": 0.1, "loss": 1.0, "test_acc": 1.0, "test_loss": 1.0}
     sent = values(row | {"kind": "train"}) | values(row | {"kind": "eval"})
     named = {metric for panel in panels for metric in panel["config"]["metrics"]}
@@ -132,8 +140,8 @@ def test_filters_and_panels_name_what_runs_are_sent_with(cells: list[Cell]) -> N
 
 def test_intervals_are_in_markdown_blocks(cells: list[Cell]) -> None:
     cells[0].failed, cells[0].missing = {8: "nan"}, [9]
-    about, first, second = [block["content"] for block in blocks(build(cells), "markdown-block")]
-    assert "W&B cannot draw such intervals" in about
+    introduction, first, second = [block["content"] for block in blocks(build(cells), "markdown-block")]
+    assert "W&B cannot draw such intervals" in introduction
     assert "| architecture | n | mean % | SD | 95 % interval |" in first
     assert "| stn_slx - cnn | 8 |" in first
     assert "Missing seeds: 1; failed seeds: 1." in first
@@ -145,23 +153,23 @@ def test_settings_of_one_architecture_are_told_apart(tmp_path: Path) -> None:
     cells = cells_of(tmp_path, {"arch": ["cnn", "stn_slx"], "lr": [0.01, 0.02]})
     (((runs,), panels),) = grids(build(cells))
     assert runs["grouping"] == [{"section": "config", "name": "arch.value"}, {"section": "run", "name": "group"}]
-    assert {one["config"]["groupBy"] for one in panels} == {"group"}
+    assert {panel["config"]["groupBy"] for panel in panels} == {"group"}
 
 
 def test_each_project_has_a_run_set(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
     renamed(cells[:1], "log", wandb_project="apart")
-    said = publish(cells, tmp_path)
-    assert said.startswith(
+    message = publish(cells, tmp_path)
+    assert message.startswith(
         "no W&B report: W&B has no project me/apart; upload its runs first: python -m launch wandb-sync; "
     )
     assert (server.views, (tmp_path / SPEC).exists()) == ({}, True)
     server.projects.add("apart")
     publish(cells, tmp_path)
     assert not (tmp_path / SPEC).exists(), "it has been published"
-    ((apart, own), _), _ = grids(spec_on(server))
+    ((apart, stn), _), _ = grids(spec_on(server))
     assert (apart["name"], apart["project"]["id"]) == ("mnist, apart", "internal-apart")
-    assert (own["name"], own["project"]["id"]) == ("mnist, stn", "internal-stn")
-    assert [len(conditions(one)["run:group"]) for one in (apart, own)] == [1, 1]
+    assert (stn["name"], stn["project"]["id"]) == ("mnist, stn", "internal-stn")
+    assert [len(conditions(run_set)["run:group"]) for run_set in (apart, stn)] == [1, 1]
 
 
 def picture(path: Path, shade: float) -> None:
@@ -206,8 +214,8 @@ def test_whatever_names_are_they_do_no_harm(server: WandbServer, cells: list[Cel
     assert server.views["Vmlldzo0=="]["displayName"] == f"Comparison: {NAME}"
     text = "".join(block["content"] for block in blocks(spec_on(server), "markdown-block"))
     assert ("&lt;script" in text, "<script" in text) == (True, False)
-    found = [conditions(runs)["config:dataset.value"] for (runs,), _ in grids(spec_on(server))]
-    assert found == [NAME + "mnist", NAME + "mnist_r"]
+    dataset_names = [conditions(runs)["config:dataset.value"] for (runs,), _ in grids(spec_on(server))]
+    assert dataset_names == [NAME + "mnist", NAME + "mnist_r"]
     publish(renamed(cells, "log", name=NAME * 10), tmp_path)
     (view,) = server.views.values()
     assert len(view["displayName"]) == 128

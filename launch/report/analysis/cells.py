@@ -1,16 +1,18 @@
-"""Cells of architecture x data set x setting, and what else differs between cells that are compared."""
+"""Cells of architecture x data set x setting, read from run directories and the manifests of sweeps."""
 
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
+from launch.sweep.plan import load_plan
 from stn.config.schema import Config
-from stn.runs.directory import Row, RunDir
-from stn.runs.files import parse_rows, read_json, read_text
-
-_METRIC_KINDS = ("eval", "pose")
-"""Kinds of rows of metrics.jsonl that a report draws."""
+from stn.config.seed_list import format_seeds, parse_seeds
+from stn.config.yaml_files import load_yaml
+from stn.runs.directory import Row, RunDir, find_runs
+from stn.runs.files import parse_rows, read_text
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -52,20 +54,19 @@ class Cell:
 
     def values(self, metric: str) -> dict[int, float]:
         """Return a metric of the finished seeds; seeds without it are left out."""
-        values = {seed: row.get(metric) for seed, row in sorted(self.rows.items())}
-        return {seed: value for seed, value in values.items() if is_number(value)}
+        return {seed: row[metric] for seed, row in sorted(self.rows.items()) if is_number(row.get(metric))}
 
     @cached_property
     def metrics(self) -> dict[str, dict[int, list[Row]]]:
         """Evaluation and pose rows of the finished seeds, by kind and seed, in the order of training."""
-        metrics: dict[str, dict[int, list[Row]]] = {kind: {} for kind in _METRIC_KINDS}
+        metrics: dict[str, dict[int, list[Row]]] = {"eval": {}, "pose": {}}
         for run in reversed(self.runs):  # of two run directories with the same seed, the first counts
             rows_of_run: dict[tuple[str, int], list[Row]] = {}
             # Most lines are of other kinds and not worth parsing.
             lines = [s for s in read_text(run.metrics).splitlines() if '"eval"' in s[:40] or '"pose"' in s[:40]]
             for row in parse_rows(lines):
                 kind, seed = row.get("kind"), row.get("seed")
-                if kind in _METRIC_KINDS and isinstance(seed, int) and seed in self.rows:
+                if kind in ("eval", "pose") and isinstance(seed, int) and seed in self.rows:
                     rows_of_run.setdefault((kind, seed), []).append(row)
             for (kind, seed), rows in rows_of_run.items():
                 metrics[kind][seed] = rows
@@ -83,11 +84,6 @@ class Comparison:
     """What could not be read."""
 
 
-def _flatten(config: Config) -> dict[str, Any]:
-    sections = config.model_dump(mode="json", exclude={"log", "checkpoint"})
-    return {f"{s}.{k}": v for s, keys in sections.items() for k, v in keys.items() if k not in ("seeds", "root")}
-
-
 def label_settings(cells: list[Cell]) -> None:
     """Give cells of the same architecture and data set the shortest settings that distinguish them."""
     groups: dict[tuple[str, str], list[Cell]] = {}
@@ -101,44 +97,102 @@ def label_settings(cells: list[Cell]) -> None:
 def _settings(cells: list[Cell]) -> list[str]:
     if len(cells) == 1:
         return [""]
-    flats = [_flatten(cell.config) for cell in cells]
-    options = [" ".join(f"{k}={v}" for k, v in flat.items() if any(f.get(k) != v for f in flats)) for flat in flats]
-    names = [cell.folder.parent.name for cell in cells]
+    flat_configs = []
+    for cell in cells:
+        sections = cell.config.model_dump(
+            mode="json", exclude={"log": True, "checkpoint": True, "train": {"seeds"}, "data": {"root"}}
+        )
+        flat_configs.append({f"{s}.{k}": v for s, keys in sections.items() for k, v in keys.items()})
+    options = []
+    for flat in flat_configs:
+        differing = [key for key, value in flat.items() if any(other.get(key) != value for other in flat_configs)]
+        options.append(" ".join(f"{key}={flat[key]}" for key in differing))
     for settings in (
         [cell.planned for cell in cells],
-        [f"({name})" for name in names],
+        [f"({cell.folder.parent.name})" for cell in cells],
         options,
-        [f"{option} ({name})".strip() for option, name in zip(options, names, strict=True)],
+        [f"{option} ({cell.folder.parent.name})".strip() for option, cell in zip(options, cells, strict=True)],
     ):
         if len(set(settings)) == len(cells):
             return settings
     return [f"{option} ({cell.folder})".strip() for option, cell in zip(options, cells, strict=True)]
 
 
-def _torch_version(env: dict[str, Any]) -> object:
-    packages = env.get("packages")
-    return packages.get("torch") if isinstance(packages, dict) else None
+class _Reader:
+    """Collects cells by experiment while it reads manifests and run directories."""
+
+    def __init__(self) -> None:
+        self.cells: dict[tuple[Path, str], Cell] = {}
+        self.requested: dict[tuple[Path, str], set[int]] = {}
+        self.notes: list[str] = []
+
+    def _cell(self, folder: Path, sig: str, config: Path) -> Cell | None:
+        """Return the cell of an experiment, or note that its configuration cannot be read."""
+        if (folder, sig) not in self.cells:
+            try:
+                self.cells[folder, sig] = Cell(sig, load_yaml(config), folder / sig)
+            except (ValueError, OSError) as error:
+                self.notes.append(f"left out: {error}")
+                return None
+        return self.cells[folder, sig]
+
+    def read_plan(self, folder: Path, paths: list[Path]) -> None:
+        """Read the sweep of an experiment's folder, if it has one: its jobs below these paths."""
+        try:
+            if not (folder / "sweep" / "manifest.jsonl").is_file():
+                return
+            plan = load_plan(folder / "sweep")
+        except (ValueError, OSError) as error:
+            self.notes.append(f"{error}: its missing seeds are unknown")
+            return
+        for job in plan.jobs:
+            below = any((folder / job.sig).is_relative_to(path) for path in paths)
+            if below and (cell := self._cell(folder, job.sig, plan.cell_file(job))):
+                cell.planned = job.setting
+                self.requested.setdefault((folder, job.sig), set()).update(parse_seeds(job.seeds))
+
+    def read_run(self, run: RunDir) -> None:
+        folder, sig = run.path.parent.parent, run.path.parent.name
+        cell = self._cell(folder, sig, run.config)
+        if cell is None:
+            return
+        self.requested.setdefault((folder, sig), set()).update(run.seeds or ())
+        try:
+            for path in (run.results, run.metrics, run.env):
+                with suppress(FileNotFoundError):
+                    path.open("rb").close()
+        except OSError as error:
+            self.notes.append(f"left out: {error}")
+            return
+        cell.runs.append(run)
+        lines = read_text(run.results).splitlines()
+        seeds = {seed for row in parse_rows(lines) if isinstance(seed := row.get("seed"), int)}
+        if len(lines) > len(seeds):
+            self.notes.append(f"{run.results}: skipped {len(lines) - len(seeds)} damaged or repeated lines")
+        rows, known = run.rows(), cell.rows.keys() | cell.failed.keys()
+        if repeated := sorted(rows.keys() & known):
+            self.notes.append(f"{run.path}: skipped seeds {format_seeds(repeated)}, read from another run directory")
+        for seed, row in rows.items():
+            if seed in known:
+                continue
+            if row.get("status") == "failed":
+                cell.failed[seed] = str(row.get("reason") or "no reason was recorded")
+            else:
+                cell.rows[seed] = row
 
 
-def confounders(cells: list[Cell]) -> list[str]:
-    """Return warnings about differences, other than the architecture, between cells of one data set."""
-    environments = [read_json(run.env) for cell in cells for run in cell.runs]
-    rows = [row for cell in cells for row in cell.rows.values()]
-    facts: dict[str, list[Any]] = {
-        "commits": [str(env.get("commit"))[:12] for env in environments],
-        "devices": [env.get("device_name") or env.get("device") for env in environments],
-        "versions of torch": [_torch_version(env) for env in environments],
-        "precisions": [cell.config.train.precision for cell in cells],
-        "numbers of processes": [row.get("world_size") for row in rows],
-        "lengths of training (steps)": [row.get("steps") for row in rows],
-        "batch sizes": [cell.config.data.batch_size for cell in cells],
-        "numbers of validation images": [cell.config.data.validation for cell in cells],
-    }
-    warnings = []
-    for what, values in facts.items():
-        distinct = sorted({str(value) for value in values})
-        if len(distinct) > 1:
-            warnings.append(f"different {what} are compared: {', '.join(distinct)}")
-    if any(env.get("dirty") for env in environments):
-        warnings.append("some runs were started with uncommitted changes")
-    return warnings
+def load(paths: Iterable[str]) -> Comparison:
+    """Read all experiments below these paths."""
+    reader = _Reader()
+    folders = [Path(path).resolve() for path in paths]
+    runs = find_runs(map(str, folders))
+    sweeps = [manifest.parent.parent for folder in folders for manifest in folder.glob("*/sweep/manifest.jsonl")]
+    for folder in dict.fromkeys([*folders, *sweeps, *(run.path.parent.parent for run in runs)]):
+        reader.read_plan(folder, folders)
+    for run in runs:
+        reader.read_run(run)
+    for key, cell in reader.cells.items():
+        cell.missing = sorted(reader.requested[key] - cell.rows.keys() - cell.failed.keys())
+    label_settings(list(reader.cells.values()))
+    cells = sorted(reader.cells.values(), key=lambda cell: (cell.dataset, cell.arch, cell.setting))
+    return Comparison(", ".join(dict.fromkeys(path.name for path in folders)), cells, reader.notes)

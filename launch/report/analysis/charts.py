@@ -1,7 +1,8 @@
 """The numbers behind the charts of a report, as JSON: the page and the figures draw the same ones."""
 
+import math
 from collections.abc import Sequence
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -22,11 +23,6 @@ def _round(value: float | None, digits: int = 6) -> float | None:
     return None if value is None else float(f"{value:.{digits}g}")
 
 
-def _thin(xs: Sequence[float]) -> list[float]:
-    stride = max(1, -(-len(xs) // MOST_EVALUATIONS))
-    return [*xs[::-1][::stride]][::-1]
-
-
 def curve(cell: Cell) -> Chart | None:
     """Return error against epoch: every seed, mean and interval over seeds."""
     key = f"{cell.config.data.split}_acc"
@@ -34,9 +30,11 @@ def curve(cell: Cell) -> Chart | None:
     for seed, rows in sorted(cell.metrics["eval"].items()):
         accuracies = {float(row["epoch"]): row.get(key) for row in rows if is_number(row.get("epoch"))}
         errors[seed] = {epoch: 1 - acc for epoch, acc in accuracies.items() if is_number(acc)}
-    epochs = _thin(sorted({epoch for points in errors.values() for epoch in points}))
+    epochs = sorted({epoch for points in errors.values() for epoch in points})
     if not epochs:
         return None
+    stride = math.ceil(len(epochs) / MOST_EVALUATIONS)
+    epochs = epochs[::-1][::stride][::-1]
     summaries = [summary([points[epoch] for points in errors.values() if epoch in points]) for epoch in epochs]
     return {
         "x": [_round(epoch) for epoch in epochs],
@@ -44,21 +42,6 @@ def curve(cell: Cell) -> Chart | None:
         "mean": [_round(s.mean) for s in summaries],
         "low": [_round(s.low) for s in summaries],
         "high": [_round(s.high) for s in summaries],
-    }
-
-
-def confusion(cell: Cell) -> Chart | None:
-    """Return images by true and predicted class: mean, minimum and maximum over seeds; None if their classes differ."""
-    matrices = [_array(row.get("confusion")) for row in cell.rows.values()]
-    matrices = [matrix_KK for matrix_KK in matrices if _is_confusion(matrix_KK)]
-    if len({matrix_KK.shape for matrix_KK in matrices}) != 1:
-        return None
-    counts_SKK = np.asarray(matrices)
-    return {
-        "n": len(matrices),
-        "mean": [[_round(value) for value in line] for line in counts_SKK.mean(0)],
-        "least": counts_SKK.min(0).astype(int).tolist(),
-        "most": counts_SKK.max(0).astype(int).tolist(),
     }
 
 
@@ -70,9 +53,23 @@ def _array(value: object) -> np.ndarray:
         return np.empty(0)
 
 
-def _is_confusion(matrix: np.ndarray) -> bool:
-    square = matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0
-    return square and bool(((matrix >= 0) & (matrix < 1e15)).all())
+def confusion(cell: Cell) -> Chart | None:
+    """Return images by true and predicted class: mean, minimum and maximum over seeds; None if their classes differ."""
+    matrices = []
+    for row in cell.rows.values():
+        counts_KK = _array(row.get("confusion"))
+        square = counts_KK.ndim == 2 and counts_KK.shape[0] == counts_KK.shape[1] > 0
+        if square and ((counts_KK >= 0) & (counts_KK < 1e15)).all():
+            matrices.append(counts_KK)
+    if len({counts_KK.shape for counts_KK in matrices}) != 1:
+        return None
+    counts_SKK = np.asarray(matrices)
+    return {
+        "n": len(matrices),
+        "mean": [[_round(value) for value in line] for line in counts_SKK.mean(0)],
+        "least": counts_SKK.min(0).astype(int).tolist(),
+        "most": counts_SKK.max(0).astype(int).tolist(),
+    }
 
 
 def pose(cell: Cell) -> Chart | None:
@@ -99,8 +96,8 @@ def _pose_points(row: Row, kind: str) -> list[list[float]]:
     applied, predicted = _array(poses.get("applied")), _array(poses.get("predicted"))
     if applied.shape != predicted.shape:
         return []
-    points = zip(applied.ravel().tolist(), predicted.ravel().tolist(), strict=True)
-    return [[a, b] for a, b in points if is_number(a + b)]
+    points_N2 = np.stack([applied.ravel(), predicted.ravel()], axis=1).tolist()
+    return [point for point in points_N2 if is_number(sum(point))]
 
 
 def costs(cell: Cell) -> Chart:
@@ -108,7 +105,7 @@ def costs(cell: Cell) -> Chart:
     fused, seconds = cell.values("fused"), cell.values("wall_s")
     by_key = {key: list(cell.values(key).values()) for key in ("params", "images_per_s")}
     by_key["seconds"] = [seconds[seed] / (fused.get(seed) or 1) for seed in seconds]
-    return {key: _round(summary(values).median) if values else None for key, values in by_key.items()}
+    return {key: _round(median(values)) if values else None for key, values in by_key.items()}
 
 
 def metric_values(cell: Cell, metric: Metric) -> Chart:
@@ -116,21 +113,13 @@ def metric_values(cell: Cell, metric: Metric) -> Chart:
     values = cell.values(metric.key)
     if metric.is_accuracy:
         values = {seed: 1 - value for seed, value in values.items()}
-    s = summary(list(values.values())) if values else None
+    s = summary(values.values()) if values else None
     mean = [_round(value) for value in (s.mean, s.low, s.high)] if s else [None] * 3
     return {"seeds": {str(seed): _round(value) for seed, value in values.items()}, "mean": mean}
 
 
-def build_charts(cells: Sequence[Cell], metrics: Sequence[Metric]) -> list[Chart]:
-    """Return the charts of one data set, an entry for each architecture."""
-    return [
-        {
-            "label": cell.label,
-            "values": {metric.key: metric_values(cell, metric) for metric in metrics},
-            "curve": curve(cell),
-            "confusion": confusion(cell),
-            "pose": pose(cell),
-            "costs": costs(cell),
-        }
-        for cell in cells
-    ]
+def build_chart(cell: Cell, metrics: Sequence[Metric]) -> Chart:
+    """Return what the charts of a data set draw of one architecture."""
+    values = {metric.key: metric_values(cell, metric) for metric in metrics}
+    drawn = {"curve": curve(cell), "confusion": confusion(cell), "pose": pose(cell), "costs": costs(cell)}
+    return {"label": cell.label, "values": values} | drawn

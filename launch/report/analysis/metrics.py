@@ -9,12 +9,12 @@ from stn.config.dataset import build_dataset
 
 @dataclass(frozen=True)
 class Metric:
-    """A number of a result row, and how it is written."""
+    """A number of a result row, and how it is written; by default a share in per cent."""
 
     key: str
     title: str
-    scale: float = 1.0
-    unit: str = ""
+    scale: float = 100.0
+    unit: str = "%"
     digits: int = 2
     higher_is_better: bool | None = True
     """None if neither direction is better."""
@@ -39,38 +39,31 @@ class Metric:
         return self.key.endswith("_acc")
 
 
-def _share(key: str, title: str) -> Metric:
-    return Metric(key, title, 100.0, "%")
-
-
-METRICS: tuple[Metric, ...] = (
-    _share("test_acc", "Test accuracy, last epoch"),
-    _share("best_test_acc", "Test accuracy, best epoch (selected on the test set)"),
-    _share("val_acc", "Validation accuracy, last epoch"),
-    _share("best_val_acc", "Validation accuracy, best epoch"),
-    _share("macro_f1", "Macro F1, last epoch"),
-    Metric("test_loss", "Test loss, last epoch", digits=4, higher_is_better=False),
-    _share("bypass_acc", "Test accuracy with the transformer bypassed"),
-    Metric("feature_agreement", "Agreement of feature maps", digits=3),
-    Metric("pose_spread", "Spread of the final pose", digits=3, higher_is_better=False),
-    Metric("pose_determinant", "Mean determinant of the image transform", digits=3, higher_is_better=None),
+METRICS = (
+    Metric("test_acc", "Test accuracy, last epoch"),
+    Metric("best_test_acc", "Test accuracy, best epoch (selected on the test set)"),
+    Metric("test_top5_acc", "Test accuracy, last epoch, true class among the top 5"),
+    Metric("val_acc", "Validation accuracy, last epoch"),
+    Metric("best_val_acc", "Validation accuracy, best epoch"),
+    Metric("macro_f1", "Macro F1, last epoch"),
+    Metric("test_loss", "Test loss, last epoch", 1.0, "", digits=4, higher_is_better=False),
+    Metric("bypass_acc", "Test accuracy with the transformer bypassed"),
+    Metric("feature_agreement", "Agreement of feature maps", 1.0, "", digits=3),
+    Metric("pose_spread", "Spread of the final pose", 1.0, "", digits=3, higher_is_better=False),
+    Metric("pose_determinant", "Mean determinant of the image transform", 1.0, "", digits=3, higher_is_better=None),
 )
 """In the order of the page. A data set is judged by the first metric that it has."""
-POSE_UNITS: dict[str, str] = {"degrees": "degrees", "log2_area": "log2 of the area", "shift": "pixels"}
+POSE_UNITS = {"degrees": "degrees", "log2_area": "log2 of the area", "shift": "pixels"}
 """Units by kind of pose, in the order of stn.evaluation.pose."""
-
-
-def _pose_unit(dataset: str) -> str:
-    """Return the unit of the first kind of pose that a data set has."""
-    try:
-        names = build_dataset(dataset).pose
-    except ValueError:  # the data set no longer exists
-        return ""
-    return next((unit for kind, unit in POSE_UNITS.items() if ("x" if kind == "shift" else kind) in names), "")
 
 
 def metrics_of(cells: Sequence[Cell]) -> list[Metric]:
     """Return the metrics that at least one seed has; the first of METRICS if no seed has any."""
     metrics = [metric for metric in METRICS if any(cell.values(metric.key) for cell in cells)] or [METRICS[0]]
-    unit = _pose_unit(cells[0].dataset)
+    try:
+        poses = build_dataset(cells[0].dataset).pose
+    except ValueError:  # the data set no longer exists
+        poses = ()
+    units = [unit for kind, unit in POSE_UNITS.items() if ("x" if kind == "shift" else kind) in poses]
+    unit = units[0] if units else ""
     return [replace(metric, unit=unit) if metric.key == "pose_spread" else metric for metric in metrics]

@@ -41,8 +41,7 @@ class PublishedResult(NamedTuple):
 
     def compare(self, accuracies: list[float]) -> "Replication":
         """Compare the accuracies of our seeds with this result, in its unit."""
-        percents = [100 - 100 * acc if self.unit == "error" else 100 * acc for acc in accuracies]
-        ours = summary(percents)
+        ours = summary([100 - 100 * acc if self.unit == "error" else 100 * acc for acc in accuracies])
         half = None if ours.sd is None else half_width(ours.sd, ours.n, self.n or 1)
         return Replication(self, ours.n, ours.mean, ours.sd, ours.mean - float(self.value), half)
 
@@ -117,6 +116,7 @@ def replications(cell: Cell) -> list[Replication]:
 def replication_table(cells: Iterable[Cell]) -> Table | None:
     """Return the table of all replications of a data set; None if there are none."""
     headings = ["system", "architecture", "unit", "published", "ours, mean", "SD", "n", "difference"]
+    headings.append("within the 95 % interval")
     rows = []
     for cell in cells:
         for ours in replications(cell):
@@ -124,8 +124,8 @@ def replication_table(cells: Iterable[Cell]) -> Table | None:
             if ours.half_width is not None:
                 verdict = f"{'yes' if ours.agrees else 'no'} (± {ours.half_width:.2f})"
             result = ours.published
-            row = [Entry(word, word) for word in (result.system, cell.label, f"% {result.unit}")]
+            row = [Entry(text, text) for text in (result.system, cell.label, f"% {result.unit}")]
             row += [Entry(str(result), float(result.value)), Entry.number(ours.mean, ".2f")]
-            row += [Entry.number(ours.sd, ".2f"), Entry.number(ours.n)]
-            rows.append([*row, Entry.number(ours.difference, "+.2f"), Entry(verdict, verdict)])
-    return Table([*headings, "within the 95 % interval"], rows) if rows else None
+            row += [Entry.number(ours.sd, ".2f"), Entry.number(ours.n), Entry.number(ours.difference, "+.2f")]
+            rows.append([*row, Entry(verdict, verdict)])
+    return Table(headings, rows) if rows else None

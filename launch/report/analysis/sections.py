@@ -3,16 +3,17 @@
 import itertools
 import math
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from launch.report.analysis import charts, tables
-from launch.report.analysis.cells import Cell, Comparison, confounders
+from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.charts import Chart
 from launch.report.analysis.metrics import Metric, metrics_of
 from launch.report.analysis.published import replication_table
 from launch.report.analysis.tables import Table
 from stn.config.seed_list import format_seeds
+from stn.runs.files import read_json
 
 PICTURES: dict[str, str] = {
     "warp": "The same test images before and after the transformer, at several stages of training",
@@ -24,8 +25,7 @@ PICTURES: dict[str, str] = {
 FIGURES = ("pairs", "seeds", "curves", "cost", "confusion", "pose")
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture of the first run of an architecture that has it."""
 
     label: str
@@ -33,8 +33,7 @@ class Picture:
     link: str
 
 
-@dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """One data set under one metric."""
 
     metric: Metric
@@ -45,8 +44,7 @@ class Panel:
     """What the comparison cannot show."""
 
 
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """One data set."""
 
     name: str
@@ -62,6 +60,31 @@ class Section:
     published: Table | None
     pictures: dict[str, list[Picture]]
     """By caption."""
+
+
+def confounders(cells: list[Cell]) -> list[str]:
+    """Return warnings about differences, other than the architecture, between cells of one data set."""
+    environments = [read_json(run.env) for cell in cells for run in cell.runs]
+    packages = [env.get("packages") for env in environments]
+    rows = [row for cell in cells for row in cell.rows.values()]
+    facts: dict[str, list[Any]] = {
+        "commits": [str(env.get("commit"))[:12] for env in environments],
+        "devices": [env.get("device_name") or env.get("device") for env in environments],
+        "versions of torch": [names.get("torch") if isinstance(names, dict) else None for names in packages],
+        "precisions": [cell.config.train.precision for cell in cells],
+        "numbers of processes": [row.get("world_size") for row in rows],
+        "lengths of training (steps)": [row.get("steps") for row in rows],
+        "batch sizes": [cell.config.data.batch_size for cell in cells],
+        "numbers of validation images": [cell.config.data.validation for cell in cells],
+    }
+    warnings = []
+    for name, values in facts.items():
+        distinct = sorted(set(map(str, values)))
+        if len(distinct) > 1:
+            warnings.append(f"different {name} are compared: {', '.join(distinct)}")
+    if any(env.get("dirty") for env in environments):
+        warnings.append("some runs were started with uncommitted changes")
+    return warnings
 
 
 def _incomplete(cells: list[Cell], metric: Metric) -> list[str]:
@@ -116,9 +139,9 @@ def build_sections(comparison: Comparison, out: Path) -> list[Section]:
         cells = list(group)
         metrics = metrics_of(cells)
         panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
-        drawn = charts.build_charts(cells, metrics)
+        drawn = [charts.build_chart(cell, metrics) for cell in cells]
         figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX])
-        incomplete, published = _incomplete(cells, metrics[0]), replication_table(cells)
-        rest = confounders(cells), incomplete, published, _pictures(cells, out)
-        sections.append(Section(name, cells, panels, drawn, figures, *rest))
+        notes = confounders(cells), _incomplete(cells, metrics[0])
+        beside = replication_table(cells), _pictures(cells, out)
+        sections.append(Section(name, cells, panels, drawn, figures, *notes, *beside))
     return sections

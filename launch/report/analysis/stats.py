@@ -4,7 +4,7 @@ A value belongs to a seed; a pair is one seed trained under two architectures.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -43,9 +43,9 @@ def half_width(sd: float, n: int, m: float = math.inf) -> float:
     return float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd * math.sqrt(1 / n + 1 / m)
 
 
-def summary(values: Sequence[float]) -> Summary:
+def summary(values: Iterable[float]) -> Summary:
     """Return mean, Student-t interval and order statistics of at least one value."""
-    x = np.asarray(values, dtype=float)
+    x = np.fromiter(values, dtype=float)
     n, mean = len(x), float(x.mean())
     order = float(np.median(x)), float(x.min()), float(x.max())
     if n < 2:
@@ -81,12 +81,11 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 def holm(p: Sequence[float]) -> list[float]:
     """Return p-values corrected step down (Holm 1979), which bounds the chance of one false positive among them all."""
-    order = np.argsort(p, kind="stable")
-    corrected, running = [0.0] * len(p), 0.0
-    for rank, i in enumerate(order):
-        running = max(running, min(1.0, (len(p) - rank) * p[i]))
-        corrected[i] = running
-    return corrected
+    order = np.argsort(p)
+    corrected = np.empty(len(p))
+    steps = np.sort(p) * np.arange(len(p), 0, -1)
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return corrected.tolist()
 
 
 def _t_test_power(effect: float, n: int) -> float:
@@ -98,20 +97,13 @@ def _t_test_power(effect: float, n: int) -> float:
     return float(stats.nct.sf(critical, n - 1, shift) + wrong_side)
 
 
-def seeds_needed(effect: float, power: float = POWER) -> int | None:
-    """Return the pairs that a paired t-test needs to find a standardised effect with this power.
-
-    None if it needs more than MOST_SEEDS.
-    """
+def seeds_needed(effect: float) -> int | None:
+    """Return the pairs with which a paired t-test finds a standardised effect with POWER; None above MOST_SEEDS."""
     effect = abs(effect)
-    # Start at the normal approximation, which is one or two pairs too low.
-    quantiles = stats.norm.ppf([1 - ALPHA / 2, power])
-    n = int(min(MOST_SEEDS, max(2, (quantiles.sum() / effect) ** 2)))
-    while n > 2 and _t_test_power(effect, n - 1) >= power:
-        n -= 1
-    while n < MOST_SEEDS and _t_test_power(effect, n) < power:
-        n += 1
-    return n if _t_test_power(effect, n) >= power else None
+    # The normal approximation is a lower bound, one or two pairs too low.
+    lowest = (stats.norm.ppf([1 - ALPHA / 2, POWER]).sum() / effect) ** 2
+    candidates = range(int(min(MOST_SEEDS, max(2, lowest))), MOST_SEEDS + 1)
+    return next((n for n in candidates if _t_test_power(effect, n) >= POWER), None)
 
 
 @dataclass(frozen=True)

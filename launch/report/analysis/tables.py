@@ -3,9 +3,9 @@
 import itertools
 import math
 import os
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from launch.report.analysis.cells import Cell
@@ -55,23 +55,22 @@ def link(cell: Cell, out: Path) -> str:
 
 def architecture_table(cells: Sequence[Cell], metric: Metric, out: Path) -> Table:
     """Summarise the seeds of every architecture, with links from ``out`` to their run directories."""
-    ends = ("most", "least") if metric.higher_is_better is None else ("best seed", "worst seed")
-    headings = ["architecture", "n", f"mean {metric.unit}".rstrip(), "SD", "95 % interval", "median", *ends]
+    extremes = ("most", "least") if metric.higher_is_better is None else ("best seed", "worst seed")
+    headings = ["architecture", "n", f"mean {metric.unit}".rstrip(), "SD", "95 % interval", "median", *extremes]
     headings += ["parameters", "images/s", "time s", "seeds at once", "missing", "failed"]
     rows = []
     for cell in cells:
-        values = list(cell.values(metric.key).values())
+        values = cell.values(metric.key).values()
         row = [Entry(cell.label, cell.label, link(cell, out)), Entry.number(len(values))]
         if values:
             s = summary(values)
-            best, worst = (s.minimum, s.maximum) if metric.higher_is_better is False else (s.maximum, s.minimum)
+            ends = (s.minimum, s.maximum) if metric.higher_is_better is False else (s.maximum, s.minimum)
             row += [_value(metric, s.mean), _value(metric, s.sd), _interval(metric, s)]
-            row += [_value(metric, value) for value in (s.median, best, worst)]
+            row += [_value(metric, value) for value in (s.median, *ends)]
         else:
             row += [Entry("-")] * 6
-        for key in ("params", "images_per_s", "wall_s", "fused"):
-            costs = cell.values(key).values()
-            row.append(Entry.number(statistics.median(costs) if costs else None, ",.0f"))
+        costs = [cell.values(key).values() for key in ("params", "images_per_s", "wall_s", "fused")]
+        row += [Entry.number(median(values) if values else None, ",.0f") for values in costs]
         rows.append([*row, Entry.number(len(cell.missing)), Entry.number(len(cell.failed))])
     return Table(headings, rows)
 
@@ -87,8 +86,7 @@ class Pair(NamedTuple):
 
     @property
     def p_text(self) -> str:
-        few = f"no p-value (fewer than {FEWEST_PAIRS} shared seeds)"
-        return few if self.p is None else f"{self.p:.4g}"
+        return f"no p-value (fewer than {FEWEST_PAIRS} shared seeds)" if self.p is None else f"{self.p:.4g}"
 
 
 def compare_pairs(cells: Sequence[Cell], metric: Metric) -> list[Pair]:
@@ -118,10 +116,12 @@ def pair_table(pairs: Sequence[Pair], metric: Metric) -> Table:
     for pair in pairs:
         label, test = f"{pair.second.label} - {pair.first.label}", pair.test
         row = [Entry(label, label), Entry.number(test.n)]
-        if d := test.difference:
-            row += [_value(metric, d.mean, "+"), _interval(metric, d, "+"), Entry(pair.p_text, pair.p)]
-            row += [Entry.number(test.effect, ".2f"), Entry.number(test.seeds)]
-        rows.append(row if d else row + [Entry("-")] * 5)
+        if difference := test.difference:
+            row += [_value(metric, difference.mean, "+"), _interval(metric, difference, "+")]
+            row += [Entry(pair.p_text, pair.p), Entry.number(test.effect, ".2f"), Entry.number(test.seeds)]
+        else:
+            row += [Entry("-")] * 5
+        rows.append(row)
     return Table(headings, rows)
 
 

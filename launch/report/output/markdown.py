@@ -4,17 +4,17 @@ import csv
 import io
 import re
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import quote
 
 from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.sections import Section
 from launch.report.analysis.tables import Entry, Table
+from stn.runs.directory import Row
 
 FIELDS: list[str] = ["dataset", "arch", "setting", "sig", "seed", "status", "reason", "test_acc", "best_test_acc"]
-FIELDS += ["best_epoch", "val_acc", "best_val_acc", "test_loss", "macro_f1", "bypass_acc", "pose_spread"]
-FIELDS += ["pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "params", "steps"]
-FIELDS += ["images_per_s", "wall_s", "fused", "precision", "world_size", "weights_sha256"]
+FIELDS += ["best_epoch", "test_top5_acc", "val_acc", "best_val_acc", "test_loss", "macro_f1", "bypass_acc"]
+FIELDS += ["pose_spread", "pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "params"]
+FIELDS += ["steps", "images_per_s", "wall_s", "fused", "precision", "world_size", "weights_sha256"]
 
 
 def escape(raw: object) -> str:
@@ -59,8 +59,7 @@ def _section(section: Section) -> list[str]:
 def render_markdown(comparison: Comparison, sections: Sequence[Section]) -> str:
     """Return the whole report; its images are files in figures/ beside it and pictures of the runs."""
     parts = [f"# Comparison: {escape(comparison.name)}"]
-    if not sections:
-        parts.append("No run directories were found.")
+    parts += [] if sections else ["No run directories were found."]
     parts += _bullets(comparison.notes)
     parts += [part for section in sections for part in _section(section)]
     return "\n\n".join(parts) + "\n"
@@ -72,9 +71,9 @@ def render_csv(cells: list[Cell]) -> str:
     writer = csv.DictWriter(file, FIELDS, extrasaction="ignore")
     writer.writeheader()
     for cell in cells:
-        keys: dict[str, Any] = {"dataset": cell.dataset, "arch": cell.arch, "setting": cell.setting, "sig": cell.sig}
+        keys: Row = {"dataset": cell.dataset, "arch": cell.arch, "setting": cell.setting, "sig": cell.sig}
         rows = [row for _, row in sorted(cell.rows.items())]
-        rows += [{"seed": s, "status": "failed", "reason": reason} for s, reason in sorted(cell.failed.items())]
+        rows += [{"seed": seed, "status": "failed", "reason": why} for seed, why in sorted(cell.failed.items())]
         rows += [{"seed": seed, "status": "missing"} for seed in cell.missing]
         writer.writerows(row | keys for row in rows)
     return file.getvalue()

@@ -13,13 +13,13 @@ from typing import Any
 from urllib.parse import quote
 
 from launch.report.analysis.sections import Section
-from launch.report.output.wandb_spec import build_spec, cells_of, digest, figure_run, load_library, projects
-from launch.report.output.wandb_spec import report_title as title_of
+from launch.report.output import wandb_spec
 from launch.wandb.client import UPLOAD, Server, scratch
 from stn.runs.files import read_json, write_atomic
 from stn.tracking.wandb_run import QUIET, run_id
 
 MEMORY, SPEC = "wandb_report.json", "wandb_report_spec.json"
+SYNC = "python -m launch wandb-sync"
 
 
 class ReportServer(Server):
@@ -37,16 +37,16 @@ class ReportServer(Server):
         variables = {"entityName": self.entity, "projectName": name}
         project = self._graphql(gql.projectInternalId, variables).get("project")
         if not project:
-            command = "python -m launch wandb-sync"
-            raise FileNotFoundError(f"W&B has no project {self.entity}/{name}; upload its runs first: {command}")
+            raise FileNotFoundError(f"W&B has no project {self.entity}/{name}; upload its runs first: {SYNC}")
         return project["internalId"]
 
     def find(self, project: str, known: str | None, title: str) -> Any:
         """Return the report with this id, or else one with this title, or None."""
         with self.one_line_errors():
             reports = list(self.api.reports(f"{self.entity}/{project}"))
-        same_title = [report for report in reports if report.display_name == title]
-        return next((report for report in reports if report.id == known), next(iter(same_title), None))
+        matches = [report for report in reports if report.id == known]
+        matches += [report for report in reports if report.display_name == title]
+        return next(iter(matches), None)
 
     def save(self, old: Any, project: str, title: str, spec: dict[str, Any]) -> dict[str, str]:
         """Create a report, or overwrite the old one; return what identifies it."""
@@ -74,29 +74,29 @@ def _publish(
     server: ReportServer, sections: list[Section], figures: dict[str, Path], memory: dict[str, Any]
 ) -> tuple[dict, str]:
     """Return what to remember of the report, and the message to the user."""
-    cells = cells_of(sections)
-    title, run = title_of(cells), figure_run(cells)
-    ids = {project: server.project_id(project) for project in projects(cells)}
+    cells = wandb_spec.cells_of(sections)
+    title = wandb_spec.report_title(cells)
+    run = wandb_spec.figure_run(title)
+    ids = {project: server.project_id(project) for project in wandb_spec.projects(cells)}
     home = memory["project"] if memory.get("project") in ids else next(iter(ids))
-    stamp = digest(b"".join(key.encode() + path.read_bytes() for key, path in figures.items()))
+    stamp = wandb_spec.digest(b"".join(key.encode() + path.read_bytes() for key, path in figures.items()))
     if figures and (memory.get("pictures") != stamp or not server.runs(home, [run])):
         server.send_figures(home, run, figures)
     first_runs = {run_id(cell.config, cell.sig, min(cell.rows)): cell for cell in cells if cell.rows}
     uploaded = {known for project in ids for known in server.runs(project, list(first_runs))}
     absent = [f"{cell.label} ({cell.dataset})" for known, cell in first_runs.items() if known not in uploaded]
     old = server.find(home, memory.get("id"), title)
-    saved = server.save(old, home, title, build_spec(sections, figures, home, str(server.entity), ids))
+    saved = server.save(old, home, title, wandb_spec.build_spec(sections, figures, home, str(server.entity), ids))
     lines = [f"W&B report {'updated' if old else 'created'}: {saved['url']}"]
-    lines += [f"W&B lacks the runs of {', '.join(absent)}; upload: python -m launch wandb-sync"] if absent else []
+    lines += [f"W&B lacks the runs of {', '.join(absent)}; upload: {SYNC}"] if absent else []
     return saved | {"pictures": stamp}, "\n".join(lines)
 
 
 def publish(sections: list[Section], out: Path) -> str:
     """Create or update the W&B report, or write its spec if W&B cannot be reached; return a message to the user."""
-    cells = cells_of(sections)
-    if not cells:
+    if not sections:
         return "no W&B report: no run directories were found"
-    load_library()
+    wandb_spec.load_library()
     paths = [out / "figures" / name for section in sections for name in section.figures.values()]
     figures = {f"figures/{path.stem}": path for path in paths if path.is_file()}
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -106,7 +106,12 @@ def publish(sections: list[Section], out: Path) -> str:
         with scratch() as folder:
             saved, message = _publish(ReportServer(folder), sections, figures, read_json(out / MEMORY))
     except OSError as error:
-        kept = {"title": title_of(cells), "project": projects(cells)[0], "spec": build_spec(sections, figures)}
+        cells = wandb_spec.cells_of(sections)
+        kept = {
+            "title": wandb_spec.report_title(cells),
+            "project": wandb_spec.projects(cells)[0],
+            "spec": wandb_spec.build_spec(sections, figures),
+        }
         write_atomic(out / SPEC, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
         return f"no W&B report: {error}; its content is in {out / SPEC}, rerun this command to publish it"
     (out / SPEC).unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.sections import Section
@@ -20,14 +20,6 @@ ABOUT = (
     "Student-t intervals over seeds. Panels show the mean over seeds and one standard deviation around it, because W&B "
     "cannot draw such intervals."
 )
-
-
-class RunSet(NamedTuple):
-    """The runs of a project that meet all conditions."""
-
-    name: str
-    project: str
-    conditions: list[Any]
 
 
 def load_library() -> Any:
@@ -53,13 +45,17 @@ def report_title(cells: list[Cell]) -> str:
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 9]} {digest(text.encode())}"
 
 
+def figure_run(title: str) -> str:
+    """Return the id of the run that holds the figures: a report can show images of runs and of public URLs only."""
+    return f"pictures-{digest(title.encode())}"
+
+
+def cells_of(sections: Iterable[Section]) -> list[Cell]:
+    return [cell for section in sections for cell in section.cells]
+
+
 def projects(cells: Iterable[Cell]) -> list[str]:
     return sorted({cell.config.log.wandb_project for cell in cells})
-
-
-def figure_run(cells: list[Cell]) -> str:
-    """Return the id of the run that holds the figures: a report can show images of runs and of public URLs only."""
-    return f"pictures-{digest(report_title(cells).encode())}"
 
 
 def _tables(section: Section) -> str:
@@ -73,20 +69,32 @@ def _tables(section: Section) -> str:
     return "\n\n".join(parts)
 
 
-def _run_sets(section: Section) -> list[RunSet]:
+def _run_set(name: str, project: str, *conditions: Any) -> dict[str, Any]:
+    """Return the runs of a project that meet all conditions, as W&B stores them.
+
+    Not as wr.Runset, which takes filters as text: it turns = within a value into ==, and a quote ends the value.
+    """
+    from wandb_workspaces import expr
+
+    filters = expr.filters_tree_to_v2(expr.And(*conditions).to_model())
+    return {"name": name, "project": {"name": project}, "filters": filters}
+
+
+def _run_sets(section: Section) -> list[dict[str, Any]]:
     """Return the runs of a data set, one run set for each project."""
     from wandb_workspaces import expr
 
-    names, sets = projects(section.cells), []
+    names, run_sets = projects(section.cells), []
     for project in names:
         cells = [cell for cell in section.cells if cell.config.log.wandb_project == project]
         groups = sorted(group(cell.config, cell.sig) for cell in cells)
-        conditions = [expr.Config("dataset.value") == section.name, expr.Metric("group").isin(groups)]
-        sets.append(RunSet(f"{section.name}, {project}" if len(names) > 1 else section.name, project, conditions))
-    return sets
+        name = f"{section.name}, {project}" if len(names) > 1 else section.name
+        conditions = expr.Config("dataset.value") == section.name, expr.Metric("group").isin(groups)
+        run_sets.append(_run_set(name, project, *conditions))
+    return run_sets
 
 
-def _grid(wr: Any, cells: list[Cell], sets: list[RunSet]) -> Any:
+def _grid(wr: Any, cells: list[Cell], run_sets: int) -> Any:
     """Return panels with a line or bar for each architecture, or for each setting if an architecture has several."""
     several = len({cell.arch for cell in cells}) < len(cells)
     keys = ["config.arch", "run.group"] if several else ["config.arch"]
@@ -97,11 +105,7 @@ def _grid(wr: Any, cells: list[Cell], sets: list[RunSet]) -> Any:
     curves = {"Accuracy": accuracy, "Loss": loss, "Training loss": ["train/loss"]}
     panels = [wr.LinePlot(title=text, x="global_step", y=y, **common) for text, y in curves.items()]
     panels.append(wr.BarPlot(title="Accuracy after the last epoch", metrics=accuracy, **common))
-    return wr.PanelGrid(runsets=[wr.Runset(groupby=keys) for _ in sets], panels=panels)
-
-
-def cells_of(sections: Iterable[Section]) -> list[Cell]:
-    return [cell for section in sections for cell in section.cells]
+    return wr.PanelGrid(runsets=[wr.Runset(groupby=keys) for _ in range(run_sets)], panels=panels)
 
 
 def build_spec(
@@ -118,24 +122,22 @@ def build_spec(
     wr = load_library()
     from wandb_workspaces import expr
 
-    blocks, sets, cells = [wr.MarkdownBlock(ABOUT)], [], cells_of(sections)
+    cells = cells_of(sections)
+    title, home = report_title(cells), home or projects(cells)[0]
+    blocks, run_sets = [wr.MarkdownBlock(ABOUT)], []
     for section in sections:
-        section_sets = _run_sets(section)
-        blocks += [wr.H1(section.name), wr.MarkdownBlock(_tables(section)), _grid(wr, section.cells, section_sets)]
-        sets += section_sets
-    home = home or projects(cells)[0]
+        own_sets = _run_sets(section)
+        blocks += [wr.H1(section.name), wr.MarkdownBlock(_tables(section)), _grid(wr, section.cells, len(own_sets))]
+        run_sets += own_sets
     if figure_keys:
         panels = [wr.MediaBrowser(media_keys=[key], layout=wr.Layout(w=24, h=16)) for key in figure_keys]
         blocks += [wr.H1("Figures"), wr.PanelGrid(runsets=[wr.Runset()], panels=panels)]
-        sets.append(RunSet("Figures", home, [expr.Metric("name") == figure_run(cells)]))
-    title = report_title(cells)
+        run_sets.append(_run_set("Figures", home, expr.Metric("name") == figure_run(title)))
     model = wr.Report(project=home, entity=entity, title=title, blocks=blocks, width="fluid")._to_model()
     spec = json.loads(model.spec.model_dump_json(by_alias=True, exclude_none=True))
     grids = [block["metadata"]["runSets"] for block in spec["blocks"] if block["type"] == "panel-grid"]
-    for run_set, wanted in zip([run_set for grid in grids for run_set in grid], sets, strict=True):
-        project = {"name": wanted.project, "entityName": entity}
-        project |= {"id": project_ids[wanted.project]} if project_ids else {}
-        # wr.Runset takes filters as text: it turns = within a value into ==, and a quote ends the value.
-        filters = expr.filters_tree_to_v2(expr.And(*wanted.conditions).to_model())
-        run_set |= {"name": wanted.name, "project": project, "filters": filters}
+    for saved, run_set in zip([saved for grid in grids for saved in grid], run_sets, strict=True):
+        saved |= run_set
+        saved["project"] |= {"entityName": entity}
+        saved["project"] |= {"id": project_ids[saved["project"]["name"]]} if project_ids else {}
     return spec
