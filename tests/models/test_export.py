@@ -224,6 +224,7 @@ def test_a_run_in_double_precision_is_exported_in_double(tmp_path: Path) -> None
 
 @needs_cifar
 def test_a_run_that_was_moved_finds_its_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CIFAR
     (tmp_path / "there").symlink_to(CIFAR)
     words = ("--arch", "cnn", "--dataset", "cifar10", "--limit-train", 320, "--limit-test", 100, "--steps", 2, *QUIET)
     assert train(*words, "--data-root", tmp_path / "there", runs=tmp_path).returncode == 0

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -221,12 +222,13 @@ def test_on_the_way_heads_see_images_of_the_inputs_size() -> None:
 
 
 def test_theta_fed_forward_reaches_the_last_layer() -> None:
-    for arch, options, more in (
+    cases: list[tuple[str, dict[str, Any], int]] = [
         ("stn_c0", {}, 6),
         ("stn_slx", {"transform": "tps"}, 32),
         ("stn_cx", {"depth": (0, 1)}, 12),
         ("stn_c0", {"parallel": 2}, 12),
-    ):
+    ]
+    for arch, options, more in cases:
         net = "finnveden_r"
         plain, fed = make(arch, net=net, **options), make(arch, net=net, feed_theta=True, **options)
         assert count(fed) == count(plain) + 10 * more

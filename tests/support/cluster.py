@@ -88,8 +88,8 @@ def bring_up() -> Iterator[Cluster]:
 
     def run(word: str) -> subprocess.CompletedProcess[str]:
         # A worker of the tests has a core of its own; daemons inherit what they are started with.
-        free = {"preexec_fn": lambda: os.sched_setaffinity(0, EVERY_CORE)} if EVERY_CORE else {}
-        return subprocess.run([script, word], capture_output=True, text=True, timeout=300, check=False, **free)
+        free = (lambda: os.sched_setaffinity(0, EVERY_CORE)) if EVERY_CORE else None
+        return subprocess.run([script, word], capture_output=True, text=True, timeout=300, check=False, preexec_fn=free)
 
     ours = run("status").returncode != 0
     if ours and (up := run("up")).returncode != 0:

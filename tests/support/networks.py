@@ -9,6 +9,8 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
 from stn.models.build import build_model
 from stn.models.layers import Net, Shape, classify, conv, dense
+from stn.models.transformer import Localisation, SpatialTransformer
+from stn.models.wirings import Transformed
 
 BATCH_NORM = "batch_norm"
 
@@ -31,6 +33,16 @@ def build_network(arch: str, dataset: str = "mnist", **options) -> nn.Module:
     facts = build_dataset(dataset)
     torch.manual_seed(0)
     return build_model(config.arch, facts.shape, facts.classes)
+
+
+def localisation(model: nn.Module) -> Localisation:
+    """Return the localisation network of a model's first transformer."""
+    assert isinstance(model, Transformed)
+    transformer = model.st[0]
+    assert isinstance(transformer, SpatialTransformer)
+    first = transformer.heads[0]
+    assert isinstance(first, Localisation)
+    return first
 
 
 def invert_affine(theta_B23: torch.Tensor) -> torch.Tensor:

@@ -34,7 +34,7 @@ TINY = {
 """A sweep that trains two blocks of four seeds, long enough to be interrupted."""
 
 
-def launch(*words: object, cwd: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+def launch(*words: object, cwd: Path | str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
     """Run ``python -m launch`` in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "launch", *map(str, words)],

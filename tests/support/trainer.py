@@ -47,7 +47,7 @@ def fork_server() -> ForkServer:
 
 
 def train(
-    *arguments: object, launcher: str | None = None, runs: Path | None = None, cwd: Path | None = None, **env: str
+    *arguments: object, launcher: str | None = None, runs: Path | None = None, cwd: Path | str | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a training to its end; by the fork server where the start of Python is not what is tested."""
     words = command(*arguments, launcher=launcher, runs=runs)

@@ -89,7 +89,7 @@ class Kept:
 class _Quiet(ThreadingHTTPServer):
     daemon_threads, block_on_close = True, False
 
-    def handle_error(self, *_: object) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """A client that was killed leaves its connection open."""
 
 
@@ -104,8 +104,8 @@ class WandbServer:
         self.views: dict[str, dict[str, Any]] = {}
         self.projects = {"stn"}
         self.stored: list[str] = []
-        self.requests: list[tuple[str, str | None]] = []
-        self.refuse: Callable[[str, str | None], int | None] = lambda operation, name: None
+        self.requests: list[tuple[str, str]] = []
+        self.refuse: Callable[[str, str], int | None] = lambda operation, name: None
         self.after: Callable[[str], int] = lambda name: 200  # the status of what has been taken
         self.lock = threading.Lock()
         self.http = _Quiet(("127.0.0.1", 0), _handler(self))
@@ -131,7 +131,7 @@ class WandbServer:
         named = re.search(r"(?:query|mutation) (\w+)", query)
         operation = named[1] if named else path.rsplit("/", 1)[-1]
         with self.lock:
-            name = variables.get("name") or (path.split("/")[4] if path.startswith("/files/") else None)
+            name = variables.get("name") or (path.split("/")[4] if path.startswith("/files/") else "")
             self.requests.append((operation, name))
             refused = self.refuse(operation, name)
             if refused:
@@ -202,7 +202,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
 
         do_PUT = do_GET = do_POST
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *_: object) -> None:
             pass
 
     return Handler

@@ -1,6 +1,7 @@
 """The command line: precedence, recipes, and bad input of every kind."""
 
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_short_names_are_the_contract() -> None:
         "--data-root d --runs r --name n --limit-train 5 --limit-test 6 --parallel seeds --check --list "
         "--log.wandb offline"
     )
-    asked = command_line.parse(typed.split(" "))
+    asked = command_line.parse(shlex.split(typed))
     (parsed,) = asked.configs
     assert (parsed.arch.name, parsed.data.name, parsed.train.seeds, parsed.train.epochs) == (
         "cnn",
