@@ -113,8 +113,7 @@ def test_best_weights_have_the_best_accuracy_and_say_what_they_were_chosen_on(wh
     )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stop", [StopAt(7), StopAt(9, killed=True)])
+@pytest.mark.parametrize("stop", [StopAt(7), pytest.param(StopAt(9, killed=True), marks=pytest.mark.slow)])
 def test_a_resumed_run_logs_and_keeps_the_same(whole: Run, tmp_path: Path, stop: StopAt) -> None:
     cut = train(tmp_path, stop)
     assert cut.metrics_without_clock() == whole.metrics_without_clock()
