@@ -17,7 +17,7 @@ BATCH_NORM = "batch_norm"
 
 @register("net", BATCH_NORM)
 def batch_norm(wiring: str, classes: int) -> Net:
-    """For 28x28 images: batch norm and both kinds of dropout, which no network of the papers combines."""
+    """For 28x28 images: batch norm with both kinds of dropout, a combination that no paper's network has."""
 
     def first(shape: Shape) -> nn.Module:
         return nn.Sequential(nn.Conv2d(shape[0], 8, 5), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.ReLU())

@@ -1,4 +1,4 @@
-"""Claims and published results: one holder, one row, whatever dies and whoever comes at the same time."""
+"""Leases and published results: one holder and one row, whatever dies and whoever competes."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def elsewhere(folder: Path, token: int = 1, **more) -> Path:
-    """A claim of another machine."""
+    """Write a lease of another machine."""
     holder = {"place": ["other"], "pid": 1, "since": 0.0, "job": None, "restart": 0, "beat": 0, "released": False}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / str(token)).write_text(json.dumps(holder | more))
@@ -35,7 +35,7 @@ def elsewhere(folder: Path, token: int = 1, **more) -> Path:
 
 
 def taken(folder: Path, patience_s: float = 0.0) -> float:
-    """Seconds until the folder is ours."""
+    """Return the seconds until the folder is ours."""
     start, mine = time.monotonic(), Lease(folder)
     mine.take(print, patience_s)
     mine.release()
@@ -213,7 +213,7 @@ def test_a_row_is_kept_when_its_writer_dies_before_it_is_in_results(
 
 
 def test_who_writes_old_rows_over_new_ones_finds_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another copy publishes while this one is between reading results.jsonl and replacing it."""
+    """Another process publishes after this one has read results.jsonl and before it replaces the file."""
     mine, other = RunDir(tmp_path / "sig" / "0-3"), RunDir(tmp_path / "sig" / "0-3")
 
     def slow(path: Path, content: str) -> None:
@@ -243,7 +243,7 @@ def test_a_full_disk_leaves_no_row_and_no_rubbish(tmp_path: Path, monkeypatch: p
 
 
 def test_an_answer_lost_on_the_way_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS: the link was made, but the repeated request hears that the name exists."""
+    """Over NFS the link may succeed and its reply be lost; the repeated request then reports that the name exists."""
     link = os.link
 
     def twice(source: Path, target: Path) -> None:

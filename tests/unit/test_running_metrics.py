@@ -1,4 +1,4 @@
-"""Running sums, failures and what a checkpoint keeps of them."""
+"""Running sums and failures, and how a checkpoint stores them."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The house: imports go one way, files stay short, torch stays out of where it must not be."""
+"""Rules of the code base: imports go one way, files stay short, and only some packages import torch."""
 
 import ast
 import inspect
@@ -33,9 +33,9 @@ PACKAGES = [
     "stn.commands",
     "train",
 ]
-"""A package imports those before it."""
+"""Each package may import only those before it."""
 LAUNCH = {"stn.config", "stn.runs", "stn.tracking"}
-"""What launch imports of stn."""
+"""The packages of stn that launch may import."""
 WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", "launch")
 FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py")), *sorted((ROOT / "launch").rglob("*.py"))]
 
@@ -73,7 +73,7 @@ def test_imports_go_down_only(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if module(p).startswith(WITHOUT_TORCH)], ids=str)
 def test_torch_stays_out(path: Path) -> None:
     heavy = {m.split(".")[0] for m in imports(path, everywhere=False)} & {"torch", "accelerate", "wandb", "numpy"}
-    assert not heavy - ({"numpy"} if "report" in path.parts else set())  # imported when a report is asked for
+    assert not heavy - ({"numpy"} if "report" in path.parts else set())  # imported only to build a report
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -95,7 +95,7 @@ print(json.dumps([sorted({"torch", "numpy"} & set(sys.modules)), found]))
 
 
 def test_resolving_needs_no_torch_and_comes_to_the_same(tmp_path: Path) -> None:
-    """Every recipe, and every architecture on every data set: in a process without torch, and in this one."""
+    """Resolve every recipe, and every architecture on every data set, in a process without torch and in this one."""
     configs = {path.stem: load_yaml(path) for path in RECIPES.glob("*.yaml")}
     for arch in ours("arch"):
         configs |= {f"{arch} {data}": Config(arch=Arch(name=arch), data=Data(name=data)) for data in ours("dataset")}
@@ -109,12 +109,12 @@ def test_resolving_needs_no_torch_and_comes_to_the_same(tmp_path: Path) -> None:
 
 
 def ours(kind: str) -> list[str]:
-    """What stn enters, without what tests do."""
+    """Return the names that stn registers, without those of tests."""
     return [name for name in registry.names(kind) if registry.find(kind, name).__module__.startswith("stn.")]
 
 
 def test_source_and_registry_say_the_same() -> None:
-    """What is read before torch is imported is what enters itself afterwards."""
+    """Scanning the source must find what importing registers."""
     read = {
         (kind, name): (function, text, options) for kind, name, function, text, options in scan_package("stn.models")
     }
@@ -137,7 +137,7 @@ def test_what_is_read_must_be_literal(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_is_imported_takes_the_place_of_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And not the other way round; a second entry of that name is refused."""
+    """An import replaces a scanned entry, never the other way round; a second import of the name is refused."""
     monkeypatch.setattr(registry, "_entries", {})
     registry.expect("stn.models")
     assert isinstance(registry.find("arch", "cnn"), LazyFunction)
