@@ -141,6 +141,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
                 results.append(row | metrics.result(s) | transformer_metrics[s])
                 if runtime.writes and trial.run.may_write():
                     checkpoints.save_weights(trial.run, trial.seed, "final", weights)
+                    trial.run.sync_metrics()  # a seed with a result row is never trained again
                     trial.run.add_result(results[-1])
             log.close(results)
     runtime.accelerator.free_memory()

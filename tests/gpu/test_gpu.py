@@ -142,16 +142,17 @@ def test_recorded_steps_are_replayed_for_each_size() -> None:
 
 def test_memory_grows_by_little_for_each_seed(tmp_path: Path) -> None:
     """Peak memory as the run itself sees it, in 32 and in 64 seeds."""
-    found = []
     one = resolve(Config(arch=Arch(name="stn_c0", net="tutorial"), data=Data(batch_size=64)))
     facts = build_dataset("mnist")
-    for seeds in (32, 64):
+
+    def peak_bytes(seeds: int) -> int:
         torch.cuda.reset_peak_memory_stats()
         stream = Stream(one.data, facts, list(range(seeds)), "cuda")
         model = StackedModel(lambda: build_network(one), list(range(seeds)), "cuda")
         for step in range(2):
             batch = stream.batch(step)
             model(batch.x_SBCHW, stream.clock, batch.row_B).square().mean().backward()
-        found.append(torch.cuda.max_memory_allocated())
-        del stream, model, batch
-    assert (found[1] - found[0]) / 32 < 25e6
+        return torch.cuda.max_memory_allocated()
+
+    few, many = peak_bytes(32), peak_bytes(64)
+    assert (many - few) / 32 < 25e6

@@ -10,7 +10,7 @@ from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.models.layers import CoordConv2d, conv, shape_after
 from stn.models.wirings import Transformed, count
-from tests.support.networks import seeded_network
+from tests.support.networks import localisation, seeded_network
 
 COUNTS = {  # of the paper's Table VI, counted
     "mnist_r": {"cnn": 54122, "stn_c0": 53744, "stn_cx": 53984, "stn_dlx": 55296, "stn_slx": 53984},
@@ -45,7 +45,7 @@ def test_shapes_gradients_and_identity_start(arch: str, dataset: str) -> None:
         if warped.shape == seen.shape:
             torch.testing.assert_close(warped, seen, atol=1e-4, rtol=0)  # of noise, in fp32
         # The head's last weights are zero, so nothing before them has a gradient yet: move them.
-        torch.nn.init.normal_(model.st[0].heads[0].last.weight, std=0.01)
+        torch.nn.init.normal_(localisation(model).last.weight, std=0.01)
     logits = model(x)
     assert logits.shape == (3, facts.classes)
     torch.nn.functional.cross_entropy(logits, torch.tensor([1, 2, 3])).backward()
@@ -58,7 +58,7 @@ def test_shapes_gradients_and_identity_start(arch: str, dataset: str) -> None:
 def test_residual_identity_starts_at_the_identity_with_zero_bias(arch: str) -> None:
     model = seeded_network(arch, identity="residual")
     assert isinstance(model, Transformed)
-    assert model.st[0].heads[0].last.bias.abs().sum() == 0
+    assert localisation(model).last.bias.abs().sum() == 0
     (warp,) = model.warps(torch.randn(2, 1, 28, 28))
     assert torch.equal(warp.theta_BP[0], torch.tensor([1.0, 0, 0, 0, 1, 0]))
 
@@ -66,10 +66,10 @@ def test_residual_identity_starts_at_the_identity_with_zero_bias(arch: str) -> N
 def test_slx_is_the_papers_formula_and_shares_its_trunk() -> None:
     model = seeded_network("stn_slx").double()
     assert isinstance(model, Transformed)
-    torch.nn.init.normal_(model.st[0].heads[0].last.weight, std=0.05)
+    torch.nn.init.normal_(localisation(model).last.weight, std=0.05)
     x = torch.randn(4, 1, 28, 28, dtype=torch.float64)
     trunk, rest = model.stages[0], model.stages[1:]
-    theta = model.st[0].heads[0].last(model.st[0].heads[0].head(trunk(x))).view(-1, 2, 3)
+    theta = localisation(model).last(localisation(model).head(trunk(x))).view(-1, 2, 3)
     grid = torch.nn.functional.affine_grid(theta, [4, 1, 28, 28], align_corners=True)
     warped = torch.nn.functional.grid_sample(x, grid, padding_mode="border", align_corners=True)
     y = trunk(warped)
@@ -81,7 +81,7 @@ def test_slx_is_the_papers_formula_and_shares_its_trunk() -> None:
 def test_dlx_trunk_starts_as_a_copy_and_is_its_own() -> None:
     model = seeded_network("stn_dlx")
     assert isinstance(model, Transformed)
-    copied, original = model.st[0].heads[0].trunk[0][0].weight, model.stages[0][0].weight  # type: ignore[index]
+    copied, original = localisation(model).trunk[0][0].weight, model.stages[0][0].weight  # type: ignore[index]
     assert torch.equal(copied, original)
     assert copied.data_ptr() != original.data_ptr()
 
@@ -90,7 +90,7 @@ def test_cx_warps_the_feature_map_with_one_grid() -> None:
     model = seeded_network("stn_cx")
     assert isinstance(model, Transformed)
     with torch.no_grad():
-        model.st[0].heads[0].last.bias.copy_(torch.tensor([-1.0, 0, 0, 0, 1, 0]))  # mirror left to right
+        localisation(model).last.bias.copy_(torch.tensor([-1.0, 0, 0, 0, 1, 0]))  # mirror left to right
         x = torch.randn(2, 1, 28, 28)
         features = model.stages[0](x)
         (warp,) = model.warps(x)
@@ -110,10 +110,10 @@ def test_iterations_compose_and_resample_the_original() -> None:
     model = seeded_network("stn_c0", iterations=2, test_iterations=3).double()
     assert isinstance(model, Transformed)
     with torch.no_grad():
-        model.st[0].heads[0].last.bias.copy_(torch.tensor([0.9, 0.1, 0.0, -0.1, 0.9, 0.05]))
+        localisation(model).last.bias.copy_(torch.tensor([0.9, 0.1, 0.0, -0.1, 0.9, 0.05]))
     x = torch.randn(2, 1, 28, 28, dtype=torch.float64)
     one = torch.eye(3, dtype=torch.float64)
-    one[:2] = model.st[0].heads[0].last.bias.detach().view(2, 3)
+    one[:2] = localisation(model).last.bias.detach().view(2, 3)
     for training, n in ((True, 2), (False, 3)):
         model.train(training)
         (warp,) = model.warps(x)

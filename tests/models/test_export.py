@@ -173,6 +173,21 @@ def test_an_export_that_computes_something_else_is_refused(
         assert (tmp_path / "card.md").read_text() == "of an earlier export"
 
 
+def test_an_onnx_file_that_computes_something_else_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Shift(nn.Module):
+        def forward(self, logits: torch.Tensor) -> torch.Tensor:
+            return logits + 1e-2
+
+    written = export.write_onnx
+    monkeypatch.setattr(export, "write_onnx", lambda network, *more: written(nn.Sequential(network, Shift()), *more))
+    with pytest.raises(SystemExit):
+        export.export_run(str(run), None, tmp_path / "out", True)
+    assert "differs from the trained network by 0.01" in capsys.readouterr().err
+    assert names(tmp_path / "out") == set()
+
+
 def test_bad_input_is_one_message(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +239,7 @@ def test_a_run_in_double_precision_is_exported_in_double(tmp_path: Path) -> None
 
 @needs_cifar
 def test_a_run_that_was_moved_finds_its_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert CIFAR
     (tmp_path / "there").symlink_to(CIFAR)
     words = ("--arch", "cnn", "--dataset", "cifar10", "--limit-train", 320, "--limit-test", 100, "--steps", 2, *QUIET)
     assert train(*words, "--data-root", tmp_path / "there", runs=tmp_path).returncode == 0

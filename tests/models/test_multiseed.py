@@ -16,7 +16,7 @@ from stn.models.build import build_network
 from stn.multiseed import stacked
 from stn.multiseed.equivalence import check_equivalence
 from stn.multiseed.layers import ThinConv
-from stn.multiseed.model import StackedModel
+from stn.multiseed.model import StackedModel, with_penalty
 from stn.multiseed.stacked import SeedOps, Stacked
 from stn.training.optimizer import SeedOptimiser, clip_gradients
 from tests.support.networks import BATCH_NORM
@@ -119,6 +119,7 @@ class Op(nn.Module):
     def __init__(self, act: Callable[[Tensor, Tensor], Tensor]) -> None:
         super().__init__()
         self.act, self.w = act, nn.Parameter(torch.randn(4))
+        self.shift: Tensor
         self.register_buffer("shift", torch.randn(4))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -182,13 +183,18 @@ UNKNOWN: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
 }
 
 
+def stack_alone(model: StackedModel, x_SBCHW: Tensor, step: int, row_B: Tensor) -> Tensor:
+    """Return the logits of every seed's network, run by itself."""
+    return torch.stack([with_penalty(model.alone(s, x_BCHW, step, row_B))[0] for s, x_BCHW in enumerate(x_SBCHW)])
+
+
 def compare(act: Callable[[Tensor, Tensor], Tensor]) -> StackedModel:
     model = StackedModel(lambda: Op(act), [7, 8, 9], dtype=torch.float64)
     x = torch.linspace(-3, 3, 3 * 6 * 4 * 5 * 5, dtype=torch.float64).mul(9).sin().view(3, 6, 4, 5, 5)
     results = []
     for together in (True, False):
         rows = torch.arange(6)
-        out = model(x, 5, rows) if together else torch.stack([model.alone(s, x[s], 5, rows) for s in range(3)])
+        out = model(x, 5, rows) if together else stack_alone(model, x, 5, rows)
         grads = torch.autograd.grad((out * out.detach().cos()).sum(), list(model.parameters()), allow_unused=True)
         results.append([out, *grads])
     for a, b in zip(*results, strict=True):
@@ -247,7 +253,9 @@ def test_seeds_that_cannot_run_as_one_are_found_and_the_operation_is_named() -> 
 def test_a_number_of_one_seed_takes_part_in_full_precision() -> None:
     y = Stacked(torch.linspace(1, 2, 24).view(2, 3, 4).bfloat16())
     number = Stacked(torch.tensor([1.003, 2.0]))
-    found, plain = (y * number).every, [y.every[s] * number.every[s] for s in (0, 1)]
+    product, plain = y * number, [y.every[s] * number.every[s] for s in (0, 1)]
+    assert isinstance(product, Stacked)
+    found = product.every
     assert found.dtype == plain[0].dtype == torch.bfloat16
     assert torch.equal(found, torch.stack(plain))
     assert not torch.equal(found[0], y.every[0])
@@ -277,6 +285,7 @@ def test_the_check_looks_at_evaluation_and_at_buffers_too() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.last = nn.Linear(100, 4)
+            self.mean: Tensor
             self.register_buffer("mean", torch.zeros(4))
 
         def forward(self, x: Tensor) -> Tensor:
@@ -328,7 +337,7 @@ def test_buffers_that_are_assigned_to_are_kept() -> None:
     x = torch.randn(2, 5, 3)
     for step in range(2):
         a = together(x, step, torch.arange(5))
-        b = torch.stack([alone.alone(s, x[s], step, torch.arange(5)) for s in (0, 1)])
+        b = stack_alone(alone, x, step, torch.arange(5))
         torch.testing.assert_close(a, b)
     torch.testing.assert_close(together.statistics["mean"], alone.statistics["mean"])
     assert together.statistics["mean"].abs().sum() > 0
@@ -444,5 +453,5 @@ def test_weights_that_two_modules_share_stay_one() -> None:
     assert len(list(model.parameters())) == 3
     assert set(model.weights(0)) == set(tied().state_dict())
     x = torch.randn(2, 5, 4)
-    alone = torch.stack([model.alone(s, x[s], 0, torch.arange(5)) for s in (0, 1)])
+    alone = stack_alone(model, x, 0, torch.arange(5))
     torch.testing.assert_close(model(x, 0, torch.arange(5)), alone)

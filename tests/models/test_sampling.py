@@ -22,11 +22,13 @@ def points(kind: str, H: int, W: int, out: tuple[int, int], align_corners: bool,
     return centres * 2 / (size - 1) - 1 if align_corners else (centres * 2 + 1) / size - 1
 
 
-def example(kind: str = "anywhere", align_corners: bool = True, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+def example(
+    kind: str = "anywhere", align_corners: bool = True, dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor, Tensor]:
     """An image, a grid of another size and the gradient of what is sampled."""
     H, W, out = 8, 5, (7, 9)
     grid = points(kind, H, W, out, align_corners).to(dtype)
-    return [torch.randn(4, 3, H, W).to(dtype), grid, torch.randn(4, 3, *out).to(dtype)]
+    return torch.randn(4, 3, H, W).to(dtype), grid, torch.randn(4, 3, *out).to(dtype)
 
 
 def gradients(function, x: Tensor, grid: Tensor, out_gradient: Tensor, padding: str, align_corners: bool):
@@ -57,8 +59,9 @@ def test_equals_grid_sample_with_its_gradients(kind, padding, align_corners, dty
     assert torch.equal(found[0], expected[0])
     assert torch.equal(found[2], expected[2])  # the same operation
     assert (found[1] - expected[1]).abs().max() <= tolerance * expected[1].abs().max()
-    given[2] = given[2].contiguous(memory_format=torch.channels_last)
-    assert torch.equal(gradients(deterministic_sample, *given, padding, align_corners)[1], found[1])
+    x, grid, gradient = given
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(gradients(deterministic_sample, x, grid, gradient, padding, align_corners)[1], found[1])
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -66,8 +69,11 @@ def test_equals_grid_sample_with_its_gradients(kind, padding, align_corners, dty
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1)])
 def test_images_of_one_row_or_column(shape: tuple[int, int], padding: str, align_corners: bool) -> None:
     torch.manual_seed(1)
-    given = [torch.randn(n, dtype=torch.float64) for n in ((2, 1, *shape), (2, 3, 3, 2), (2, 1, 3, 3))]
-    expected, found = (gradients(f, *given, padding, align_corners)[1] for f in (native, deterministic_sample))
+    sizes = (2, 1, *shape), (2, 3, 3, 2), (2, 1, 3, 3)
+    x, grid, gradient = (torch.randn(size, dtype=torch.float64) for size in sizes)
+    expected, found = (
+        gradients(f, x, grid, gradient, padding, align_corners)[1] for f in (native, deterministic_sample)
+    )
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
 
 
@@ -181,9 +187,8 @@ def test_traces_whole(deterministic: None) -> None:
 def test_cuda_equals_the_cpu(padding: str, align_corners: bool, dtype: torch.dtype, deterministic: None) -> None:
     given = example("anywhere", align_corners, dtype)
     expected = gradients(deterministic_sample, *given, padding, align_corners)
-    found = [
-        tensor.cpu() for tensor in gradients(deterministic_sample, *(t.cuda() for t in given), padding, align_corners)
-    ]
+    x, grid, gradient = (tensor.cuda() for tensor in given)
+    found = [t.cpu() for t in gradients(deterministic_sample, x, grid, gradient, padding, align_corners)]
     assert torch.equal(found[1], expected[1])  # every step rounds alike
     for a, b in zip(found, expected, strict=True):
         tolerance = 1e-10 if dtype == torch.float64 else 1e-5
@@ -196,9 +201,9 @@ def test_cuda_equals_the_cpu(padding: str, align_corners: bool, dtype: torch.dty
 def test_cuda_repeats_bit_for_bit(padding: str, deterministic: None) -> None:
     torch.manual_seed(1)
     shapes = (64, 16, 32, 32), (64, 40, 40, 2), (64, 16, 40, 40)  # many points for each pixel
-    given = [torch.randn(shape, device="cuda") for shape in shapes]
-    given[2] = given[2].contiguous(memory_format=torch.channels_last)
-    first, *others = (gradients(deterministic_sample, *given, padding, True) for _ in range(3))
+    x, grid, gradient = (torch.randn(shape, device="cuda") for shape in shapes)
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    first, *others = (gradients(deterministic_sample, x, grid, gradient, padding, True) for _ in range(3))
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def test_every_transform_has_its_number_of_parameters() -> None:
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_transform_starts_at_the_identity(name: str, align_corners: bool) -> None:
-    family = build_family(name, 4)
+    family: Any = build_family(name, 4)
     theta = torch.tensor(family.identity).expand(2, -1)
     grid = family.grid(family.start(theta), (7, 9), align_corners, 1)
     assert (grid - regular((7, 9), align_corners)).abs().max() < 1e-6
@@ -71,7 +72,7 @@ def test_every_transform_starts_at_the_identity(name: str, align_corners: bool) 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_are_those_of_finite_differences(name: str, align_corners: bool) -> None:
     """Through parameters, two compositions, grid and sampler; of a smooth image, whose derivative does not jump."""
-    family = build_family(name, 4)
+    family: Any = build_family(name, 4)
     torch.manual_seed(2)
     image = torch.randn(1, 2, 7, 8, dtype=torch.float64, requires_grad=True)
 
@@ -89,7 +90,8 @@ def test_gradients_are_those_of_finite_differences(name: str, align_corners: boo
 
 @pytest.mark.parametrize("name", list(LINEAR))
 def test_the_matrix_holds_the_parameters_and_composes(name: str) -> None:
-    family, theta = build_family(name, 4), near_identity(name)
+    family: Any = build_family(name, 4)
+    theta = near_identity(name)
     matrix = family.start(theta)
     torch.testing.assert_close(family.parameters(matrix), theta, atol=1e-12, rtol=0)
     whole = family.then(matrix, matrix.flip(0))
@@ -101,7 +103,8 @@ def test_the_matrix_holds_the_parameters_and_composes(name: str) -> None:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_points_go_through_the_later_transform_first(name: str) -> None:
-    family, theta = build_family(name, 4), near_identity(name, 3)
+    family: Any = build_family(name, 4)
+    theta = near_identity(name, 3)
     first, second, third = (family.start(one) for one in theta.unsqueeze(1))
 
     def look_up(before, inner: torch.Tensor) -> torch.Tensor:
@@ -119,7 +122,8 @@ def test_points_go_through_the_later_transform_first(name: str) -> None:
 @pytest.mark.parametrize("name", list(LINEAR))
 def test_a_known_warp_is_undone_by_its_inverse(name: str) -> None:
     """Points to 1e-12; an image that bilinear sampling reproduces to 1e-5 inside. A spline's inverse is no spline."""
-    family, theta = build_family(name, 4), near_identity(name, 1, 0.05)
+    family: Any = build_family(name, 4)
+    theta = near_identity(name, 1, 0.05)
     there = family.start(theta)
     back = family.start(family.parameters(torch.linalg.inv(there)))
     grid = family.grid(family.then(there, back), (11, 11), True, 1)
@@ -153,7 +157,7 @@ def test_a_spline_of_an_affine_map_is_that_map() -> None:
 
 
 def test_a_projective_transform_survives_its_horizon() -> None:
-    family = build_family("projective", 4)
+    family: Any = build_family("projective", 4)
     theta = torch.tensor([[1.0, 0, 0, 0, 1, 0, 1, 0]])  # at x = -1 points are infinitely far
     theta.requires_grad_()
     grid = family.grid(family.start(theta), (5, 5), True, 1)
@@ -219,12 +223,13 @@ def test_on_the_way_heads_see_images_of_the_inputs_size() -> None:
 
 
 def test_theta_fed_forward_reaches_the_last_layer() -> None:
-    for arch, options, more in (
+    cases: list[tuple[str, dict[str, Any], int]] = [
         ("stn_c0", {}, 6),
         ("stn_slx", {"transform": "tps"}, 32),
         ("stn_cx", {"depth": (0, 1)}, 12),
         ("stn_c0", {"parallel": 2}, 12),
-    ):
+    ]
+    for arch, options, more in cases:
         net = "finnveden_r"
         plain, fed = make(arch, net=net, **options), make(arch, net=net, feed_theta=True, **options)
         assert count(fed) == count(plain) + 10 * more

@@ -37,7 +37,7 @@ def _folder(name: str) -> Callable[[RunDir], None]:
 
 
 ODD = ["x", None, [1], {"a": 1}, float("nan"), float("inf"), True, 10**400, 1e308]
-DAMAGES: list[Callable[[RunDir], None]] = [
+DAMAGES: list[Callable[[RunDir], object]] = [
     *(_of("eval", {key: odd}) for key in ("seed", "epoch", "test_acc", "kind") for odd in ODD),
     *(_of("pose", {"degrees": odd}) for odd in [*ODD, *({"applied": [odd, 2], "predicted": [1, 2]} for odd in ODD)]),
     _of("pose", {"degrees": {"applied": [[1, 2], [3]], "predicted": [1]}}),

@@ -24,19 +24,19 @@ class Job:
     cluster: "Cluster"
 
     def facts(self) -> dict[str, str]:
-        """What scontrol says of the job; of an array, of its first task."""
+        """Return what scontrol prints about the job; for an array, about its first task."""
         return dict(re.findall(r"(\S+?)=(\S*)", self.cluster.call("scontrol", "show", "job", "-o", self.id)))
 
     def state(self) -> str:
         return self.facts()["JobState"]
 
     def states(self) -> dict[str, str]:
-        """States by array task."""
+        """Return the state of each array task."""
         lines = self.cluster.call("squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", self.id).splitlines()
         return dict(line.split() for line in lines)
 
     def log(self) -> str:
-        """All output of the job's tasks."""
+        """Return the output of all of the job's tasks."""
         return "\n".join(f"--- {p.name}\n{p.read_text()}" for p in sorted(self.folder.glob(f"*{self.id}*.out")))
 
     def tell(self) -> str:
@@ -44,7 +44,7 @@ class Job:
         return f"{shown}\n{self.log()}"
 
     def wait(self, seconds: float = 120) -> "Job":
-        """Until the job, or each task of an array, has ended for good."""
+        """Wait until the job, or every task of an array, has ended for good."""
         wait_until(f"the end of job {self.id}", lambda: set(self.states().values()) <= set(ENDED), seconds, self.tell)
         return self
 
@@ -67,7 +67,7 @@ class Cluster:
         return done.stdout
 
     def submit(self, folder: Path, *words: object, cwd: Path = ROOT, **env: str) -> Job:
-        """sbatch with these arguments; output goes to ``folder``."""
+        """Run sbatch with these arguments; output goes to ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
         array = any(str(word).startswith(("--array", "-a")) for word in words)
         output = folder / ("%A_%a.out" if array else "%j.out")
@@ -87,9 +87,9 @@ def bring_up() -> Iterator[Cluster]:
         pytest.skip("no Slurm: neither installed nor on a Debian, where it could be")
 
     def run(word: str) -> subprocess.CompletedProcess[str]:
-        # A worker of the tests has a core of its own; daemons inherit what they are started with.
-        free = {"preexec_fn": lambda: os.sched_setaffinity(0, EVERY_CORE)} if EVERY_CORE else {}
-        return subprocess.run([script, word], capture_output=True, text=True, timeout=300, check=False, **free)
+        # pytest pins each worker to a core, and daemons would inherit that.
+        free = (lambda: os.sched_setaffinity(0, EVERY_CORE)) if EVERY_CORE else None
+        return subprocess.run([script, word], capture_output=True, text=True, timeout=300, check=False, preexec_fn=free)
 
     ours = run("status").returncode != 0
     if ours and (up := run("up")).returncode != 0:
@@ -97,7 +97,7 @@ def bring_up() -> Iterator[Cluster]:
             pytest.skip("no Slurm: its packages cannot be installed here")
         pytest.fail(f"no Slurm:\n{up.stdout}{up.stderr}")
     conf = run("env").stdout.partition("=")[2].strip()
-    # A job inherits what sbatch has: the environment of these tests, of any venv.
+    # A job inherits sbatch's environment: that of these tests, whichever venv they run in.
     kept = {k: v for k, v in environment().items() if not k.startswith(("SLURM_", "SBATCH_"))}
     cluster = Cluster(kept | {"SLURM_CONF": conf, "STN_VENV": os.environ.get("VIRTUAL_ENV", str(ROOT / ".venv"))})
     try:

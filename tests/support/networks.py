@@ -8,13 +8,15 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
 from stn.models.build import build_network
 from stn.models.layers import Net, Shape, classify, conv, dense
+from stn.models.transformer import Localisation, SpatialTransformer
+from stn.models.wirings import Transformed
 
 BATCH_NORM = "batch_norm"
 
 
 @register("net")
 def batch_norm(wiring: str, classes: int) -> Net:
-    """For 28x28 images: batch norm and both kinds of dropout, which no network of the papers combines."""
+    """For 28x28 images: batch norm with both kinds of dropout, a combination that no paper's network has."""
 
     def first(shape: Shape) -> nn.Module:
         return nn.Sequential(nn.Conv2d(shape[0], 8, 5), nn.BatchNorm2d(8), nn.MaxPool2d(2), nn.ReLU())
@@ -29,6 +31,16 @@ def seeded_network(arch: str, dataset: str = "mnist", **options) -> nn.Module:
     config = resolve(Config(arch=Arch(name=arch, **options), data=Data(name=dataset)))
     torch.manual_seed(0)
     return build_network(config)
+
+
+def localisation(model: nn.Module) -> Localisation:
+    """Return the localisation network of a model's first transformer."""
+    assert isinstance(model, Transformed)
+    transformer = model.st[0]
+    assert isinstance(transformer, SpatialTransformer)
+    first = transformer.heads[0]
+    assert isinstance(first, Localisation)
+    return first
 
 
 def invert_affine(theta_B23: torch.Tensor) -> torch.Tensor:

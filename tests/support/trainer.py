@@ -1,4 +1,4 @@
-"""train.py as a user types it, and the run directories that it leaves."""
+"""Run train.py as a user does, and read the run directories that it writes."""
 
 import json
 import os
@@ -47,9 +47,9 @@ def fork_server() -> ForkServer:
 
 
 def train(
-    *arguments: object, launcher: str | None = None, runs: Path | None = None, cwd: Path | None = None, **env: str
+    *arguments: object, launcher: str | None = None, runs: Path | None = None, cwd: Path | str | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a training to its end; by the fork server where the start of Python is not what is tested."""
+    """Run a training to its end; in the fork server unless the test needs a fresh Python."""
     words = command(*arguments, launcher=launcher, runs=runs)
     if sys.platform == "linux" and not (launcher or cwd or env):
         return fork_server().run(words[1:], environment())
@@ -127,8 +127,8 @@ def only_run(runs: Path) -> Run:
     return Run(path)
 
 
-def assert_close(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
-    """Compare float64 weights to 1e-12: on some CPUs a batched product rounds differently from one alone."""
+def assert_close(weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], atol: float = 1e-12) -> None:
+    """Compare float64 weights: on some CPUs a batched product rounds differently from one alone."""
     assert weights.keys() == expected.keys()
     for name, tensor in weights.items():
-        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-12)
+        torch.testing.assert_close(tensor, expected[name], rtol=0, atol=atol)

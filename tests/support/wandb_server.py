@@ -1,4 +1,4 @@
-"""A loopback server that speaks as much of W&B's protocol as the real client needs, and keeps what it is sent.
+"""A loopback server with as much of W&B's protocol as the real client needs; it keeps everything that it receives.
 
 History lines are kept by their offset, as W&B's server does: a line that is
 sent twice (its answer was lost) is one line.
@@ -23,7 +23,7 @@ from stn.tracking.sinks import WandbSink
 
 
 class Kept:
-    """What the server knows of one run."""
+    """What the server knows about one run."""
 
     def __init__(self) -> None:
         self.lines: dict[int, str] = {}
@@ -89,8 +89,8 @@ class Kept:
 class _Quiet(ThreadingHTTPServer):
     daemon_threads, block_on_close = True, False
 
-    def handle_error(self, *_: object) -> None:
-        """A client that was killed leaves its connection open."""
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Ignore errors: a client that was killed leaves its connection open."""
 
 
 class WandbServer:
@@ -104,9 +104,9 @@ class WandbServer:
         self.views: dict[str, dict[str, Any]] = {}
         self.projects = {"stn"}
         self.stored: list[str] = []
-        self.requests: list[tuple[str, str | None]] = []
-        self.refuse: Callable[[str, str | None], int | None] = lambda operation, name: None
-        self.after: Callable[[str], int] = lambda name: 200  # the status of what has been taken
+        self.requests: list[tuple[str, str]] = []
+        self.refuse: Callable[[str, str], int | None] = lambda operation, name: None
+        self.after: Callable[[str], int] = lambda name: 200  # the status that answers a request that was stored
         self.lock = threading.Lock()
         self.http = _Quiet(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
@@ -122,7 +122,7 @@ class WandbServer:
         self.thread.join()
 
     def environment(self, folder: object) -> dict[str, str]:
-        """For the client: this server, a key, and a home of its own."""
+        """Return the client's environment: this server, a key, and a home directory of its own."""
         places = {name: str(folder) for name in ("HOME", "WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR")}
         return places | {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "k" * 40, "NETRC": f"{folder}/none"}
 
@@ -131,7 +131,7 @@ class WandbServer:
         named = re.search(r"(?:query|mutation) (\w+)", query)
         operation = named[1] if named else path.rsplit("/", 1)[-1]
         with self.lock:
-            name = variables.get("name") or (path.split("/")[4] if path.startswith("/files/") else None)
+            name = variables.get("name") or (path.split("/")[4] if path.startswith("/files/") else "")
             self.requests.append((operation, name))
             refused = self.refuse(operation, name)
             if refused:
@@ -154,7 +154,7 @@ class WandbServer:
             kept = self.runs.setdefault(name, Kept())
             kept.upsert(variables)
             return {"upsertBucket": {"bucket": kept.bucket(name), "inserted": inserted}}
-        if operation == "Runs":  # of the public interface; the filter that is understood is the one that is used
+        if operation == "Runs":  # of the public API; only the filter that we use is understood
             ids = json.loads(variables["filters"])["name"]["$in"]
             nodes = [{"node": kept.facts(i), "cursor": i} for i, kept in self.runs.items() if i in ids]
             if not self.runs:
@@ -202,7 +202,7 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
 
         do_PUT = do_GET = do_POST
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *_: object) -> None:
             pass
 
     return Handler

@@ -16,7 +16,16 @@ from launch.sweep.status import job_status
 from stn.runs.directory import RunDir
 from tests.support.machine import wait_until
 from tests.support.paths import ROOT
-from tests.support.sweeps import TINY, add_result, expand_sweep, launch, save_plan, weights_of_seeds
+from tests.support.sweeps import (
+    TINY,
+    Weights,
+    add_result,
+    assert_same_weights,
+    expand_sweep,
+    launch,
+    save_plan,
+    weights_of_seeds,
+)
 from tests.support.trainer import environment
 
 
@@ -27,7 +36,7 @@ def sweep_file(folder: Path, **changes: object) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], str]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Weights:
     folder = tmp_path_factory.mktemp("undisturbed")
     done = launch("sweep", sweep_file(folder), "--runs", folder / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -64,7 +73,7 @@ def checkpoints(folder: Path) -> list[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_launcher_that_is_stopped_or_killed_goes_on(
-    number: signal.Signals, tmp_path: Path, undisturbed: dict[tuple[str, int], str]
+    number: signal.Signals, tmp_path: Path, undisturbed: Weights
 ) -> None:
     sweep_file(tmp_path)
     first = start(tmp_path)
@@ -82,15 +91,13 @@ def test_a_launcher_that_is_stopped_or_killed_goes_on(
     done = launch("sweep", tmp_path / "tiny.yaml", "--runs", tmp_path / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resumes at step" in "".join(log.read_text() for log in tmp_path.glob("runs/tiny/sweep/logs/*.log"))
-    assert weights_of_seeds(tmp_path / "runs") == undisturbed
+    assert_same_weights(weights_of_seeds(tmp_path / "runs"), undisturbed)
     again = launch("sweep", tmp_path / "tiny.yaml", "--runs", tmp_path / "runs")
     assert "nothing to do" in again.stdout
 
 
 @pytest.mark.slow
-def test_two_launchers_and_killed_children_leave_one_row_each(
-    tmp_path: Path, undisturbed: dict[tuple[str, int], str]
-) -> None:
+def test_two_launchers_and_killed_children_leave_one_row_each(tmp_path: Path, undisturbed: Weights) -> None:
     sweep_file(tmp_path)
     both = [start(tmp_path), start(tmp_path)]
     wait_until("a checkpoint", lambda: checkpoints(tmp_path), 120)
@@ -101,7 +108,7 @@ def test_two_launchers_and_killed_children_leave_one_row_each(
     assert "was killed; restarting" in texts[0] + texts[1]
     retried = launch("retry", "tiny", "--runs", tmp_path / "runs")
     assert retried.returncode == 0, retried.stdout + retried.stderr
-    assert weights_of_seeds(tmp_path / "runs") == undisturbed
+    assert_same_weights(weights_of_seeds(tmp_path / "runs"), undisturbed)
 
 
 def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
@@ -142,7 +149,7 @@ def test_progress_is_counted_in_steps_times_seeds(tmp_path: Path) -> None:
     plan = save_plan(tmp_path, TINY | {"seeds_per_job": 4})
     job = plan.jobs[0]
     run = RunDir(plan.experiment / job.sig / job.block)
-    run.lock(tell=print)
+    run.lease.take(print)
     run.write_status("running", seeds="0-1", step=0, steps=20)
     assert local.progress_of(job_status(plan, job))["completed"] == 0
     rows = [{"kind": "train", "seed": seed, "step": 10, "images_per_s": 500.0} for seed in (0, 1)]
@@ -154,4 +161,4 @@ def test_progress_is_counted_in_steps_times_seeds(tmp_path: Path) -> None:
         add_result(plan, job, seed)
     run.write_status("running", seeds="2-3", step=0, steps=20)
     assert local.progress_of(job_status(plan, job))["completed"] == 40, "the first block's metrics are not the second's"
-    run.unlock()
+    run.lease.release()

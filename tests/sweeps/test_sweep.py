@@ -10,7 +10,7 @@ import pytest
 
 from launch.sweep import backends, slurm, status
 from launch.sweep import plan as plans
-from launch.sweep.commands import Submission, retry, start_sweep
+from launch.sweep.commands import Submission, retry, run_task, start_sweep
 from launch.sweep.expand import expand
 from launch.sweep.expand import write as write_plan
 from launch.sweep.job import record_start, reset_job, training_command, write_note
@@ -482,6 +482,38 @@ def test_retry_leaves_alone_what_is_queued(tmp_path: Path) -> None:
     (tmp_path / "held").touch()
     assert launch("retry", "two", "--on", "slurm", "--runs", tmp_path / "runs", **env).returncode == 0
     assert "scontrol release" in (tmp_path / "calls").read_text()
+
+
+def test_a_task_trains_the_job_of_its_line(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[str, int | None, int]] = []
+
+    def recorded(plan: Plan, job: plans.Job, requeue: object) -> int:
+        started.append((job.id, plan.sweep.gpus, plan.sweep.cpus))
+        return 0
+
+    monkeypatch.setattr("launch.sweep.commands.run_as_task", recorded)
+    lines = [plan.jobs[5].id, plan.jobs[2].id, "nothing/0"]
+    (tmp_path / "jobs.txt").write_text("".join(f"{line}\n" for line in lines))
+    assert [run_task(plan.folder, tmp_path / "jobs.txt", i, gpus=2, cpus=3) for i in range(3)] == [0, 0, 0]
+    assert started == [(plan.jobs[5].id, 2, 3), (plan.jobs[2].id, 2, 3)], "a job that is no longer planned is not run"
+
+
+def test_a_task_is_requeued_unless_slurm_has_started_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, ...]] = []
+
+    def answer(*words: str) -> str:
+        calls.append(words)
+        return "JobId=7 Restarts=1 Requeue=1"
+
+    monkeypatch.setattr(slurm, "run_slurm", answer)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    for name, value in (("SLURM_ARRAY_JOB_ID", "5"), ("SLURM_ARRAY_TASK_ID", "2"), ("SLURM_RESTART_COUNT", "0")):
+        monkeypatch.setenv(name, value)
+    slurm.Slurm().requeue()
+    assert ("scontrol", "requeue", "5_2") not in calls
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    slurm.Slurm().requeue()
+    assert ("scontrol", "requeue", "5_2") in calls
 
 
 def test_the_newest_rows_are_found_before_the_poses_of_many_seeds(tmp_path: Path) -> None:

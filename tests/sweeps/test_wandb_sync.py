@@ -244,7 +244,7 @@ def test_the_server_goes_away(server: WandbServer, tmp_path: Path) -> None:
     run = record(tmp_path, dict.fromkeys(range(3), 100), done=(0, 1, 2))
     gone: list[int] = []
 
-    def refuse(operation: str, name: str | None) -> int | None:
+    def refuse(operation: str, name: str) -> int | None:
         gone.extend([1] if operation == "file_stream" else [])
         return 500 if gone else None
 

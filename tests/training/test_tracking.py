@@ -152,6 +152,7 @@ def test_an_unreachable_server_means_offline_once_and_for_all(
     wandb: list[FakeRun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import wandb as real
+    from wandb.errors import CommError
 
     tried, said = [], []
     working = real.init
@@ -159,7 +160,7 @@ def test_an_unreachable_server_means_offline_once_and_for_all(
     def init(**keywords):
         tried.append(keywords["mode"])
         if keywords["mode"] == "online":
-            raise real.errors.CommError("no route")
+            raise CommError("no route")
         return working(**keywords)
 
     monkeypatch.setattr(real, "init", init)
@@ -298,6 +299,7 @@ print(core[0].pid)
 def test_a_wandb_process_that_hangs_does_not_hold_up_the_end(tmp_path: Path) -> None:
     words = [sys.executable, "-c", ENDING, str(tmp_path)]
     with subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
         core = psutil.Process(int(process.stdout.readline()))
         try:
             assert process.wait(60) == 0

@@ -1,6 +1,7 @@
 """The command line: precedence, recipes, and bad input of every kind."""
 
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from stn.commands.check import check
 from stn.commands.list import list_names
 from stn.config import command_line
 from stn.config.resolve import resolve, validate
-from stn.config.schema import Arch, Config, Data, Train
+from stn.config.schema import Arch, Config, Data
 from stn.config.yaml_files import SHORT, build_config, load_yaml, normalise, overlay
 from stn.training.runtime import Runtime
 from tests.support.paths import ROOT
@@ -30,7 +31,7 @@ def test_short_names_are_the_contract() -> None:
         "--data-root d --runs r --name n --limit-train 5 --limit-test 6 --parallel seeds --check --list "
         "--log.wandb offline"
     )
-    (parsed,) = command_line.parse(typed.split(" "))
+    (parsed,) = command_line.parse(shlex.split(typed))
     assert (parsed.arch.name, parsed.data.name, parsed.train.seeds, parsed.train.epochs) == (
         "cnn",
         "mnist_r",
@@ -93,7 +94,7 @@ def test_overlays_win_key_by_key_and_replace_the_length() -> None:
 
 
 BAD: dict[str, tuple[str, str]] = {
-    # what is typed -> what the message must say
+    # arguments -> what the message must contain
     "--archh cnn": ("typo in a flag", "--arch"),
     "--arch stn_slxx": ("typo in an architecture", "did you mean 'stn_slx'?"),
     "--dataset mnst": ("typo in a data set", "did you mean 'mnist'?"),
@@ -167,7 +168,7 @@ FILES = {
 def test_bad_input_is_one_message_exit_2_and_nothing_on_disk(
     typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In this process, for speed; the next test takes some through the real command line."""
+    """Run in this process for speed; the next test runs some of them through the real command line."""
     for name, text in FILES.items():
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -202,7 +203,7 @@ def test_help_is_quick() -> None:
     done = train("--help")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0
-    # Seconds of a processor, whatever else runs here: 0.3 as it is, 1.8 where torch is imported first.
+    # CPU seconds, so that other processes do not matter: 0.3 now, 1.8 if torch is imported first.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.2
     assert "--arch.align-corners" in done.stdout
 

@@ -5,6 +5,7 @@ import math
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_mnist_is_unpacked_once_and_what_is_kept_is_checked(tmp_path: Path, monk
     first = sources._unpacked(packed, sha256)
     assert sources._unpacked(packed, sha256) == first
     assert (len(first), len(unpacked)) == (10_008, 1)
-    packed.with_suffix("").write_bytes(bytes(10_008))  # damaged: made anew
+    packed.with_suffix("").write_bytes(bytes(10_008))  # damaged: unpacked again
     assert sources._unpacked(packed, sha256) == first
     assert packed.with_suffix("").read_bytes() == first
     packed.with_suffix("").unlink()
@@ -161,7 +162,7 @@ def test_batch_is_a_pure_function_of_seed_step_and_rank(name: str) -> None:
         parts = [stream(name, (5,), rank, 3, **options).batch(step) for rank in range(3)]
         assert torch.equal(torch.cat([p.x_SBCHW for p in parts], 1), alone.x_SBCHW)
         assert torch.cat([p.row_B for p in parts]).tolist() == alone.row_B.tolist()
-        assert sum(p.weight_B.sum() for p in parts).item() == pytest.approx(3)
+        assert torch.cat([p.weight_B for p in parts]).sum().item() == pytest.approx(3)
 
 
 def test_a_rank_without_images_takes_part_without_weight() -> None:
@@ -220,7 +221,7 @@ def test_rotation_is_uniform_and_says_what_it_did() -> None:
     assert degrees.max() > 89
     assert abs(degrees.mean()) < 3
     assert abs(degrees.std() - 180 / 12**0.5) < 1
-    # Undone by the sampling matrix of the opposite angle, but for the blur of two resamplings.
+    # The sampling matrix of the opposite angle undoes it, except for the blur of two resamplings.
     angle = torch.deg2rad(degrees[:, 0])
     theta = torch.stack([angle.cos(), -angle.sin(), 0 * angle, angle.sin(), angle.cos(), 0 * angle], 1).view(-1, 2, 3)
     back = sample(x, affine_grid(invert_affine(theta), (28, 28), True), "zeros", True)
@@ -270,14 +271,14 @@ def test_scaling_says_the_area_and_keeps_the_centre() -> None:
 
 
 def six(x_M1HW: torch.Tensor, each: float, spread: float) -> None:
-    """What canvases sum to is the sum of six independent draws of this mean and standard deviation."""
+    """The sum over a canvas is the sum of six independent draws with this mean and standard deviation."""
     total, n = 255 * x_M1HW.double().sum((1, 2, 3)), len(x_M1HW)
     assert abs(total.mean() - 6 * each) < 4 * 6**0.5 * spread / n**0.5 + 1e-4
     assert abs(total.std() / (6**0.5 * spread) - 1) < 0.1
 
 
 def power(k: int) -> float:
-    """Mean of f^k, where f is 2^U(-1, 2)."""
+    """Return the mean of f^k, where f is 2^U(-1, 2)."""
     return (4**k - 0.5**k) / (3 * k * math.log(2))
 
 
@@ -290,7 +291,7 @@ WIDTH = {
 
 @pytest.mark.parametrize("name", ["mnist_t", "mnist_s"])
 def test_clutter_is_six_crops_of_any_place_of_any_training_image(name: str) -> None:
-    """Without a digit, and too dark for the clamp, a canvas sums to what its crops hold."""
+    """Without a digit, and too dark to be clamped, a canvas sums to the sum of its crops."""
     make, n = build_dataset(name).perturb, 1500
     assert make
     black, draws = torch.zeros(n, 1, 28, 28).byte(), lambda: Draws(4, torch.arange(n))
@@ -337,7 +338,8 @@ def test_random_affine_agrees_with_torchvision() -> None:
 
     x = digits(8).float() / 255
     ours = augment.random_affine(x, Fixed(0), Data(rotate=30, translate=0.2, scale=(0.8, 1.3), shear=10))
-    theirs = affine(x, -20.0, [2.8, 1.4], 1.2, [-5.0, 0.0], InterpolationMode.BILINEAR)
+    shift: Any = [2.8, 1.4]  # torchvision's annotation says integers, its documentation does not
+    theirs = affine(x, -20.0, shift, 1.2, [-5.0, 0.0], InterpolationMode.BILINEAR)
     difference = (ours - theirs).abs().mean()
     assert difference < 0.25 * (ours - x).abs().mean(), float(difference)
 

@@ -1,4 +1,4 @@
-"""What perturbs images: its distributions, its geometry, and test sets whose bits never change."""
+"""Perturbations of images: distributions, geometry, and test sets whose bits never change."""
 
 import hashlib
 import os
@@ -59,7 +59,7 @@ def test_every_perturbed_set_has_a_digest() -> None:
 
 @pytest.mark.parametrize("name", with_cifar(SHA256))
 def test_test_sets_never_change(name: str) -> None:
-    """A change here makes every published figure of the data set one of another data set."""
+    """If these change, all published numbers of the data set belong to another data set."""
     assert digest(name) == SHA256[name]
 
 
@@ -164,7 +164,7 @@ def test_the_digit_of_the_cluttered_set_is_anywhere_alike() -> None:
 
 
 def blob(side: int, x: float, y: float, channels: int = 1) -> torch.Tensor:
-    """A round spot so many pixels right of the centre and below."""
+    """Return a round spot this many pixels to the right of the centre and below it."""
     at = offsets(side, torch.device("cpu"))
     spot = 250 * torch.exp(-((at - x) ** 2 + (at[:, None] - y) ** 2) / 4)
     return spot.round().byte().expand(1, channels, side, side)

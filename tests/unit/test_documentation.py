@@ -1,18 +1,31 @@
 """README and manual: short enough, and naming only files, flags and commands that exist."""
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
+from launch import __main__ as launch
 from stn.config.schema import Config
 from stn.config.yaml_files import SHORT
 from tests.support.paths import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-FLAGS = {f"--{section}.{name.replace('_', '-')}" for section, owner in Config.model_fields.items() for name in
-         owner.annotation.model_fields}  # fmt: skip
-FLAGS |= {f"--{name.replace('_', '-')}" for name in SHORT}
+SECTIONS = {name: type(getattr(Config(), name)) for name in Config.model_fields}
+FLAGS = {f"--{section}.{name.replace('_', '-')}" for section, owner in SECTIONS.items() for name in owner.model_fields}
+FLAGS |= {f"--{name.replace('_', '-')}" for name in SHORT} | {"--config", "--check", "--list", "--help"}
+COMMANDS = [launch.start_sweep, launch.retry, launch.status, launch.report, launch.wandb_sync]
+OTHER_FLAGS = {f"--{name.replace('_', '-')}" for command in COMMANDS for name in inspect.signature(command).parameters}
+OTHER_FLAGS |= {"--json"}  # `status` calls its parameter as_json
+for path in (*(ROOT / "stn" / "commands").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")):
+    OTHER_FLAGS |= set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", path.read_text()))
+FOREIGN_FLAGS = {
+    *("--config_file", "--cpu", "--machine_rank", "--main_process_ip", "--mixed_precision"),  # of accelerate
+    *("--num_machines", "--num_processes"),
+    *("--cpus-per-task", "--gres", "--nodes", "--ntasks-per-node", "--signal", "--time"),  # of Slurm
+    *("--amp", "--model", "--resume"),  # of timm and torchvision's references
+}
 
 
 def test_the_readme_is_short() -> None:
@@ -35,6 +48,6 @@ def test_links_and_files_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_flags_of_train_exist(page: Path) -> None:
-    dotted = set(re.findall(r"(--(?:arch|data|optim|train|eval|checkpoint|log)\.[\w-]+)", page.read_text()))
-    assert {flag.replace(".no-", ".") for flag in dotted} <= FLAGS
+def test_flags_exist(page: Path) -> None:
+    named = {flag.rstrip(".") for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", page.read_text())}
+    assert {flag.replace(".no-", ".") for flag in named} <= FLAGS | OTHER_FLAGS | FOREIGN_FLAGS

@@ -2,7 +2,10 @@
 
 import json
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,6 +33,30 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         files.write_atomic(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["f"]
+
+
+def test_contents_are_synced_before_a_name_appears_and_the_folder_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def recorded(name: str) -> Callable:
+        call = getattr(os, name)
+
+        def record(first: Any, *more: Any, **options: Any) -> object:
+            is_folder = name == "fsync" and stat.S_ISDIR(os.fstat(first).st_mode)
+            calls.append("fsync folder" if is_folder else name)
+            return call(first, *more, **options)
+
+        return record
+
+    for name in ("fsync", "link", "replace"):
+        monkeypatch.setattr(os, name, recorded(name))
+    files.write_atomic(tmp_path / "a", "text")
+    assert calls == ["fsync", "replace", "fsync folder"]
+    calls.clear()
+    assert files.publish(tmp_path / "b", "text")
+    assert calls == ["fsync", "link", "fsync folder"]
 
 
 def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_a_row_is_kept_when_its_writer_dies_before_it_is_in_results(
 
 
 def test_who_writes_old_rows_over_new_ones_finds_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another copy publishes while this one is between reading results.jsonl and replacing it."""
+    """Another process publishes after this one has read results.jsonl and before it replaces the file."""
     mine, other = RunDir(tmp_path / "sig" / "0-3"), RunDir(tmp_path / "sig" / "0-3")
 
     def slow(path: Path, content: str) -> None:
@@ -270,7 +270,7 @@ def test_a_full_disk_leaves_no_row_and_no_rubbish(tmp_path: Path, monkeypatch: p
 
 
 def test_an_answer_lost_on_the_way_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS: the link was made, but the repeated request hears that the name exists."""
+    """Over NFS the link may succeed and its reply be lost; the repeated request then reports that the name exists."""
     link = os.link
 
     def twice(source: Path, target: Path) -> None:

@@ -1,5 +1,8 @@
 """Schedules against torch's, groups, and clipping."""
 
+from functools import partial
+from typing import Literal
+
 import pytest
 import torch
 from torch import nn
@@ -37,13 +40,11 @@ def test_schedules_are_torchs() -> None:
     assert curve(schedule="cosine", final_factor=0.1) == pytest.approx(
         torchs(lambda o: s.CosineAnnealingLR(o, 100, 0.01))
     )
-    for anneal, name in (("linear", "linear"), ("cosine", "cos")):
+    names: list[tuple[str, Literal["linear", "cos"]]] = [("linear", "linear"), ("cosine", "cos")]
+    for anneal, name in names:
         ours = curve(schedule="onecycle", start_factor=0.04, anneal=anneal, warmup="30 steps")
-        theirs = torchs(
-            lambda o, name=name: s.OneCycleLR(
-                o, 0.1, 100, pct_start=0.31, div_factor=25, anneal_strategy=name, cycle_momentum=False
-            )
-        )
+        one_cycle = partial(s.OneCycleLR, max_lr=0.1, total_steps=100, pct_start=0.31, div_factor=25)
+        theirs = torchs(partial(one_cycle, anneal_strategy=name, cycle_momentum=False))
         assert ours[0] == pytest.approx(theirs[0])
         assert max(ours) == pytest.approx(0.1)
         assert ours[30] == pytest.approx(theirs[30])
@@ -101,7 +102,7 @@ def test_updates_are_torchs(name: str) -> None:
     wish, make = TORCHS[name]
     wish = wish.model_copy(update={"schedule": "constant"})
     model, clock = StackedModel(Weights, [0, 1, 2], dtype=torch.float64), torch.tensor(0)
-    alone = [nn.Parameter(model.stacked["w"][s].detach().clone()) for s in range(3)]
+    alone: list[torch.Tensor] = [nn.Parameter(model.stacked["w"][s].detach().clone()) for s in range(3)]
     theirs = [make([p]) for p in alone]
     ours = optimizer.SeedOptimiser([wish] * 3, model, clock, 10)
     fixed = model.stacked["fixed"].detach().clone()
@@ -119,7 +120,7 @@ def test_updates_are_torchs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_each_seed_may_have_its_own_learning_rate_and_weight_decay(name: str) -> None:
+def test_each_seed_may_have_its_own_learning_rate_and_weight_decay(name: Literal["sgd", "adamw"]) -> None:
     wishes = [
         Optim(name=name, lr=lr, weight_decay=wd, schedule="cosine") for lr, wd in ((0.1, 0.0), (0.02, 0.3), (0.02, 0.0))
     ]

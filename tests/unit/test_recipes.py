@@ -60,7 +60,7 @@ def test_what_a_run_keeps_of_an_architecture_runs_again(tmp_path: Path) -> None:
 def test_every_recipe_trains_20_steps_fused_and_alone(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float64, where both must come to the same weights; batches are smaller than the recipe's."""
+    """Compare in float64, where both must reach the same weights; batches are smaller than the recipe's."""
     recipe = load_yaml(path)
     if build_dataset(recipe.data.name).shape[0] == 3 and CIFAR is None:
         pytest.skip("no CIFAR-10 on this machine")

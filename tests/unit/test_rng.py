@@ -52,7 +52,7 @@ def test_chance(p: float) -> None:
 
 
 def test_chance_names_numbers_of_the_stream_however_many_are_mixed_at_once() -> None:
-    rows, n = 300, 1000  # more than are mixed at once
+    rows, n = 300, 1000  # more numbers than are mixed at a time
     seeds = torch.tensor([5, 6]).view(-1, 1, 1)
     number = Draws(seeds, 3).bits(rows * n).view(2, rows, n)
     below = round(0.3 * 2**64) - 2**63
@@ -91,7 +91,7 @@ def test_integers_and_permutations() -> None:
 
 
 def test_golden_values_never_change() -> None:
-    """A change here silently changes every published seed."""
+    """If these numbers change, every published seed trains another network."""
     assert derived_seed(0, Site.INIT) == GOLDEN_SEED
     assert Draws(1, 2, 3).bits(2).tolist() == GOLDEN_BITS
 

@@ -1,4 +1,4 @@
-"""A signature is a contract: results of earlier commits are found by it. These were written down at 883d5f3."""
+"""A signature is a contract: earlier results are looked up by it. These were recorded at 883d5f3."""
 
 import json
 from pathlib import Path

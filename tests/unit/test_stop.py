@@ -1,4 +1,4 @@
-"""Wishes to stop: from a signal, a file or a clock, and agreed on by all ranks."""
+"""Requests to stop, from a signal, a file or a clock, on which all ranks agree."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def test_one_process_leaves_at_once_and_signals_are_wishes(tmp_path: Path) -> No
         stop = Stop([RunDir(tmp_path).stop_reason], None, None)
         stop.listen()
         assert not stop.due(3)
-        for _ in range(2):  # a second SIGTERM is no order: launchers repeat what the group has heard
+        for _ in range(2):  # a second SIGTERM changes nothing: launchers repeat a signal that the whole group received
             os.kill(os.getpid(), signal.SIGTERM)
             assert (stop.due(4), stop.reason) == (True, "SIGTERM")
         os.kill(os.getpid(), signal.SIGINT)

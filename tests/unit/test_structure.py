@@ -1,4 +1,4 @@
-"""The house: imports go one way, files stay short, torch stays out of where it must not be."""
+"""Rules of the code base: imports go one way, files stay short, and only some packages import torch."""
 
 import ast
 import json
@@ -31,9 +31,9 @@ PACKAGES = [
     "stn.commands",
     "train",
 ]
-"""A package imports those before it."""
+"""Each package may import only those before it."""
 LAUNCH = {"stn.config", "stn.runs", "stn.tracking"}
-"""What launch imports of stn."""
+"""The packages of stn that launch may import."""
 WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", "launch")
 FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py")), *sorted((ROOT / "launch").rglob("*.py"))]
 
@@ -71,7 +71,7 @@ def test_imports_go_down_only(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if module(p).startswith(WITHOUT_TORCH)], ids=str)
 def test_torch_stays_out(path: Path) -> None:
     heavy = {m.split(".")[0] for m in imports(path, everywhere=False)} & {"torch", "accelerate", "wandb", "numpy"}
-    assert not heavy - ({"numpy"} if "report" in path.parts else set())  # imported when a report is asked for
+    assert not heavy - ({"numpy"} if "report" in path.parts else set())  # imported only to build a report
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -92,7 +92,7 @@ print(json.dumps([sorted({"torch", "numpy"} & set(sys.modules)), found]))
 
 
 def test_resolving_needs_no_torch_and_comes_to_the_same(tmp_path: Path) -> None:
-    """Every recipe, and every architecture on every data set: in a process without torch, and in this one."""
+    """Resolve every recipe, and every architecture on every data set, in a process without torch and in this one."""
     configs = {path.stem: load_yaml(path) for path in RECIPES.glob("*.yaml")}
     for arch in ours("arch"):
         configs |= {f"{arch} {data}": Config(arch=Arch(name=arch), data=Data(name=data)) for data in ours("dataset")}
