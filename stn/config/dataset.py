@@ -48,6 +48,9 @@ class Data(Section):
         return "val" if self.validation else "test"
 
 
+Perturb = Callable[[Any, Any, Any], tuple[Any, Any]]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """What is known of a data set before it is loaded."""
@@ -68,7 +71,7 @@ class Dataset:
     """Of an image before the perturbation."""
     test_mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and SD that normalise test images, where they are not the training images'."""
-    perturb: Callable[[Any, Any, Any], tuple[Any, Any]] | None = None
+    perturb: Perturb | None = None
     pose: tuple[str, ...] = ()
     """Names of the numbers that say which perturbation was applied."""
 
