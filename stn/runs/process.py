@@ -51,6 +51,6 @@ def environment_json(**more: Any) -> str:
         **commit(),
         "command": sys.argv,
         "folder": str(Path.cwd()),
-        "slurm": {k: v for k, v in os.environ.items() if k.startswith("SLURM_JOB_ID") or k.startswith("SLURM_ARRAY")},
+        "slurm": {k: v for k, v in os.environ.items() if k.startswith(("SLURM_JOB_ID", "SLURM_ARRAY"))},
     }
     return json.dumps(facts | more, indent=1) + "\n"
