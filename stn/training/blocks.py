@@ -60,8 +60,8 @@ def slow_operations(probed: Probe) -> str:
 def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
     """Return how many of these seeds train as one network, at most."""
     config = trials[0].config
-    asked = config.train.fuse
-    if len(trials) == 1 or asked == 1 or config.train.precision == "fp16":
+    fuse = config.train.fuse
+    if len(trials) == 1 or fuse == 1 or config.train.precision == "fp16":
         return 1
     probed = probe_network(config)
     if probed.fault:
@@ -69,7 +69,7 @@ def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
         return 1
     if probed.slow:
         say(f"note: no fused rule, hence slower: {slow_operations(probed)}")
-    return asked if isinstance(asked, int) else min(MOST[runtime.device.type], _fit_in_memory(config, probed, runtime))
+    return fuse if isinstance(fuse, int) else min(MOST[runtime.device.type], _fit_in_memory(config, probed, runtime))
 
 
 def _fit_in_memory(config: Config, probed: Probe, runtime: Runtime) -> int:
