@@ -57,8 +57,8 @@ def _lives_here(holder: dict[str, Any]) -> bool | None:
 
 def _is_over(holder: dict[str, Any]) -> bool:
     """Whether the holder is known to be gone, or we are a later start of its own Slurm job."""
-    me = _this_process()
-    replaced = me["job"] is not None and holder["job"] == me["job"] and holder["restart"] < me["restart"]
+    this = _this_process()
+    replaced = this["job"] is not None and holder["job"] == this["job"] and holder["restart"] < this["restart"]
     return holder["released"] or replaced or _lives_here(holder) is False
 
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,23 @@ def commit() -> dict[str, Any]:
     return {"commit": text.removesuffix("-dirty"), "dirty": text.endswith("-dirty")}
 
 
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # W&B, where it is not used
+        return None
+
+
 def environment_json(**more: Any) -> str:
     """Return the contents of env.json."""
     facts = {
         "python": platform.python_version(),
-        "packages": {package: version(package) for package in PACKAGES},
+        "packages": {package: _version(package) for package in PACKAGES},
         "platform": platform.platform(),
         "host": socket.gethostname(),
         **commit(),
         "command": sys.argv,
         "folder": str(Path.cwd()),
-        "slurm": {k: v for k, v in os.environ.items() if k.startswith("SLURM_JOB_ID") or k.startswith("SLURM_ARRAY")},
+        "slurm": {k: v for k, v in os.environ.items() if k.startswith(("SLURM_JOB_ID", "SLURM_ARRAY"))},
     }
     return json.dumps(facts | more, indent=1) + "\n"

@@ -1,5 +1,4 @@
-"""What train.py's loop is made of: ranks, blocks of seeds, optimiser, running metrics, CUDA graph, checkpoints, stop.
+"""The parts of train.py's loop. May import config, runs, models, data, multiseed and tracking.
 
-May import config, runs, models, data, multiseed and tracking. Read ``running_metrics.py`` first, then
-``checkpointer.py`` for what is saved when.
+Read ``running_metrics.py`` first, then ``checkpointer.py`` for what is saved when.
 """

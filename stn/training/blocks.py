@@ -60,8 +60,8 @@ def slow_operations(equivalence: Equivalence) -> str:
 def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
     """Return how many of these seeds train as one network, at most."""
     config = trials[0].config
-    asked = config.train.fuse
-    if len(trials) == 1 or asked == 1 or config.train.precision == "fp16":
+    fuse = config.train.fuse
+    if len(trials) == 1 or fuse == 1 or config.train.precision == "fp16":
         return 1
     equivalence = check_network(config)
     if equivalence.fault:
@@ -69,11 +69,9 @@ def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
         return 1
     if equivalence.slow:
         say(f"note: no fused rule, hence slower: {slow_operations(equivalence)}")
-    return (
-        asked
-        if isinstance(asked, int)
-        else min(MOST[runtime.device.type], _fit_in_memory(config, equivalence, runtime))
-    )
+    if isinstance(fuse, int):
+        return fuse
+    return min(MOST[runtime.device.type], _fit_in_memory(config, equivalence, runtime))
 
 
 def _fit_in_memory(config: Config, equivalence: Equivalence, runtime: Runtime) -> int:

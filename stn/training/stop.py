@@ -12,11 +12,9 @@ POLL_S = 0.5
 
 
 class Stop:
-    """Decides when to stop.
+    """Decides when to stop: on a signal, when a request returns a reason, or after so many minutes.
 
-    requests: each returns a reason to stop, or None.
-    minutes: the time limit.
-    any_rank: all-reduce OR over the ranks that train the same seeds; None in a single process.
+    ``any_rank`` is an all-reduce OR over the ranks that train the same seeds; None in a single process.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ import wandb
 
 from launch.wandb import client as wandb_client
 from launch.wandb import sync as wandb_sync
-from stn.tracking.sinks import WandbSink
+from stn.tracking.log import WandbSink
 
 
 class Kept:

@@ -19,7 +19,7 @@ from stn.config.schema import Arch, Config, Log
 from stn.config.yaml_files import dump_yaml
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import read_rows
-from stn.tracking.sinks import WandbSink
+from stn.tracking.log import WandbSink
 from tests.support.paths import ROOT
 from tests.support.trainer import command, environment, only_run, train
 from tests.support.wandb_server import WandbServer

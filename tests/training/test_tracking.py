@@ -19,8 +19,7 @@ from stn.runs.directory import RunDir
 from stn.runs.trials import Trial
 from stn.tracking import log as log_module
 from stn.tracking import wandb_run
-from stn.tracking.log import Log
-from stn.tracking.sinks import ConsoleSink, WandbSink
+from stn.tracking.log import ConsoleSink, Log, WandbSink
 from stn.tracking.wandb_run import group, run_id
 from tests.support.paths import ROOT
 from tests.support.trainer import environment, only_run, train
