@@ -105,6 +105,12 @@ def _transpose(mode: Any, func: Any, /, x: Stacked, dim0: int, dim1: int) -> Sta
     return Stacked(x.every.transpose(_shift(dim0), _shift(dim1)))
 
 
+@rule("permute")
+def _permute(mode: Any, func: Any, /, x: Stacked, *dims: Any) -> Stacked:
+    order = dims[0] if isinstance(dims[0], tuple | list) else dims
+    return Stacked(x.every.permute(0, *map(_shift, order)))
+
+
 @rule("split chunk")
 def _split(mode: Any, func: Any, /, x: Stacked, sizes: Any, dim: int = 0) -> tuple[Stacked, ...]:
     return tuple(map(Stacked, func(x.every, sizes, dim=_shift(dim))))
@@ -144,7 +150,7 @@ for _flag in ("requires_grad", "is_leaf"):  # the tensor of all seeds has them, 
 RULES[Tensor.data.__get__] = lambda mode, func, /, x: Stacked(x.every.data)  # type: ignore[attr-defined]
 
 QUIET |= _every_form(
-    "squeeze expand expand_as view_as reshape_as unflatten movedim permute select narrow flip getitem setitem sum mean "
+    "squeeze expand expand_as view_as reshape_as unflatten movedim select narrow flip getitem setitem sum mean "
     "amax amin max min std var norm all any prod t T mT unfold repeat tile index_select diagonal new_empty new_zeros "
     "new_ones new_full"
 ) | {Tensor.T.__get__, Tensor.mT.__get__}  # type: ignore[attr-defined]
