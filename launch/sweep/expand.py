@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-from functools import cache
 from typing import Any, NamedTuple
 
 import yaml
@@ -17,7 +16,6 @@ from stn.runs.files import read_text, write_atomic
 
 SET_BY_SWEEP = {"train": ("seeds", "processes", "time_limit"), "log": ("name", "runs")}
 """Keys that the sweep sets; refused in base and grid."""
-_read_yaml = cache(read_yaml)  # a recipe is read once for all combinations
 
 
 class Cell(NamedTuple):
@@ -45,21 +43,36 @@ def _sections(keys: dict[str, Any], where: str) -> Sections:
     return overlay(*layers)
 
 
+def _without_recipe(keys: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in keys.items() if key != "recipe"}
+
+
 def _text(value: Any) -> str:
     return " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
 
 
 def _build_config(sweep: Sweep, point: dict[str, Any], runs: str, where: str) -> Config:
-    """Return the configuration of one combination, neither checked nor resolved."""
-    keys = {key: value for key, value in point.items() if key != "recipe"}
+    """Return the configuration of one combination, not resolved yet."""
     recipe = point.get("recipe", sweep.recipe)
-    layers = [_sections(sweep.base, where), _sections(keys, where)]
+    layers = [_sections(keys, where) for keys in (sweep.base, _without_recipe(point))]
     for section, names in SET_BY_SWEEP.items():
         for name in names:
             if any(name in layer.get(section, {}) for layer in layers):
                 raise ValueError(f"{where}: '{name}' is not for base or grid; the sweep sets it")
     set_by_sweep: Sections = {"train": {"seeds": sweep.seeds}, "log": {"name": sweep.name, "runs": runs}}
-    return build_config(overlay(_read_yaml(find_recipe(str(recipe))) if recipe else {}, *layers, set_by_sweep), where)
+    recipe_layer = read_yaml(find_recipe(str(recipe))) if recipe else {}
+    config = build_config(overlay(recipe_layer, *layers, set_by_sweep), where)
+    validate(config)
+    return config
+
+
+def _is_excluded(rule: dict[str, Any], point: dict[str, Any], config: Config, where: str) -> bool:
+    """Whether a combination matches all keys of an entry of ``exclude``."""
+    if rule.get("recipe", point.get("recipe")) != point.get("recipe"):
+        return False
+    wanted = _sections(_without_recipe(rule), where)
+    parsed = build_config(wanted, where)  # YAML reads 1e-3 as a string: parse it as the grid's values
+    return all(getattr(getattr(config, s), k) == getattr(getattr(parsed, s), k) for s in wanted for k in wanted[s])
 
 
 def _grid_points(sweep: Sweep, where: str) -> list[tuple[str, dict[str, Any]]]:
@@ -82,11 +95,9 @@ def build_cells(sweep: Sweep, runs: str) -> list[Cell]:
     for where, point in _grid_points(sweep, name):
         try:
             config = _build_config(sweep, point, runs, where)
-            validate(config)
         except ValueError as error:
             raise ValueError(str(error) if name in str(error) else f"{where}: {error}") from None
-        # A rule matches a combination that it would not change.
-        rules = [r for r in sweep.exclude if _build_config(sweep, point | r, runs, f"{name}: exclude") == config]
+        rules = [rule for rule in sweep.exclude if _is_excluded(rule, point, config, f"{name}: exclude")]
         unused_rules = [rule for rule in unused_rules if rule not in rules]
         if rules:
             continue

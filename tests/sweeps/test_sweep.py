@@ -138,6 +138,9 @@ def test_what_is_left_empty_is_left_out(tmp_path: Path) -> None:
 def test_what_is_excluded_is_read_as_the_grid_is(tmp_path: Path) -> None:
     given = TWO_CELLS | {"grid": {"arch": ["cnn"], "lr": ["1e-3", 0.01]}, "exclude": [{"lr": "1e-3"}]}
     assert [cell.config.optim.lr for cell in expand_sweep(tmp_path, given).cells] == [0.01]
+    sections = [{"name": "stn_cx", "depth": 2}, {"name": "cnn"}]
+    given = TWO_CELLS | {"grid": {"arch": sections}, "exclude": [{"arch": "stn_cx"}]}
+    assert [cell.config.arch.name for cell in expand_sweep(tmp_path, given).cells] == ["cnn"]
     depths = {"arch.depth": [[0, 1], [1]]}
     given = TWO_CELLS | {"grid": {"arch": ["stn_slx"], **depths}, "exclude": [{"arch.depth": [1]}]}
     assert [cell.config.arch.depth for cell in expand_sweep(tmp_path, given).cells] == [(0, 1)]
