@@ -70,10 +70,10 @@ def write_report(comparison: Comparison, out: Path) -> list[Section]:
     for section in sections:
         figures.draw(section, out / "figures")
     current = {Path(name).stem for section in sections for name in section.figures.values()}
-    for kind in FIGURES:
-        for path in (out / "figures").glob(f"*-{kind}.[ps][nv]g"):  # no other files that a user keeps there
-            if path.stem not in current:
-                path.unlink()
+    for path in (out / "figures").glob("*-*.[ps][nv]g"):
+        _, _, kind = path.stem.rpartition("-")
+        if kind in FIGURES and path.stem not in current:  # a user may keep other files there
+            path.unlink()
     texts = {"index.html": render_page(comparison, sections), "report.md": render_markdown(comparison, sections)}
     for name, text in (texts | {"rows.csv": render_csv(comparison.cells)}).items():
         write_atomic(out / name, text.encode(errors="replace"))  # damaged rows may hold lone surrogates

@@ -75,11 +75,10 @@ class Cell:
 
 @dataclass
 class Comparison:
-    """Everything that a report is about."""
+    """The cells of a report, in the order of data set and architecture."""
 
     name: str
     cells: list[Cell]
-    """In the order of data set and architecture."""
     notes: list[str]
     """What could not be read."""
 

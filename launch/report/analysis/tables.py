@@ -64,9 +64,9 @@ def architecture_table(cells: Sequence[Cell], metric: Metric, out: Path) -> Tabl
         row = [Entry(cell.label, cell.label, link(cell, out)), Entry.number(len(values))]
         if values:
             s = summary(values)
-            ends = (s.minimum, s.maximum) if metric.higher_is_better is False else (s.maximum, s.minimum)
+            best, worst = (s.minimum, s.maximum) if metric.higher_is_better is False else (s.maximum, s.minimum)
             row += [_value(metric, s.mean), _value(metric, s.sd), _interval(metric, s)]
-            row += [_value(metric, value) for value in (s.median, *ends)]
+            row += [_value(metric, value) for value in (s.median, best, worst)]
         else:
             row += [Entry("-")] * 6
         costs = [cell.values(key).values() for key in ("params", "images_per_s", "wall_s", "fused")]

@@ -106,12 +106,8 @@ def publish(sections: list[Section], out: Path) -> str:
         with scratch() as folder:
             saved, message = _publish(ReportServer(folder), sections, figures, read_json(out / MEMORY))
     except OSError as error:
-        cells = wandb_spec.cells_of(sections)
-        kept = {
-            "title": wandb_spec.report_title(cells),
-            "project": wandb_spec.projects(cells)[0],
-            "spec": wandb_spec.build_spec(sections, figures),
-        }
+        cells, spec = wandb_spec.cells_of(sections), wandb_spec.build_spec(sections, figures)
+        kept = {"title": wandb_spec.report_title(cells), "project": wandb_spec.projects(cells)[0], "spec": spec}
         write_atomic(out / SPEC, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
         return f"no W&B report: {error}; its content is in {out / SPEC}, rerun this command to publish it"
     (out / SPEC).unlink(missing_ok=True)

@@ -126,9 +126,9 @@ def build_spec(
     title, home = report_title(cells), home or projects(cells)[0]
     blocks, run_sets = [wr.MarkdownBlock(ABOUT)], []
     for section in sections:
-        own_sets = _run_sets(section)
-        blocks += [wr.H1(section.name), wr.MarkdownBlock(_tables(section)), _grid(wr, section.cells, len(own_sets))]
-        run_sets += own_sets
+        section_sets = _run_sets(section)
+        blocks += [wr.H1(section.name), wr.MarkdownBlock(_tables(section)), _grid(wr, section.cells, len(section_sets))]
+        run_sets += section_sets
     if figure_keys:
         panels = [wr.MediaBrowser(media_keys=[key], layout=wr.Layout(w=24, h=16)) for key in figure_keys]
         blocks += [wr.H1("Figures"), wr.PanelGrid(runsets=[wr.Runset()], panels=panels)]
