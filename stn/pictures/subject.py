@@ -6,6 +6,7 @@ alike; a test compares that with the network's own images. B batch, P parameters
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from stn.data.stream import Stream
 from stn.evaluation.pose import pixels_per_unit
-from stn.models.grids import axes, bend, grid_from, project, sample
+from stn.models.grids import axes, bend, compose, grid_from, project, sample
 from stn.models.wirings import Transformed
 from stn.pictures.sheet import Strip
 from stn.runs.directory import Row
@@ -29,18 +30,25 @@ def image_grids(model: Transformed, shape: tuple[int, ...], theta_BP: Tensor) ->
     last: Any = model.st[-1]
     o, family, P = model.options, last.family, len(last.family.identity)
     size, finer = ((shape[1], shape[2]), 1) if model.at[-1] else (last.size, last.finer)
+    units = [pixels_per_unit(model, shape, at) / pixels_per_unit(model, shape, 0) for at in model.at]
     grids = []
     for k in range(o.parallel):
         x, y = axes(size, o.align_corners, theta_BP, finer)
-        for t, at in reversed(list(enumerate(model.at))):
-            unit = pixels_per_unit(model, shape, at) / pixels_per_unit(model, shape, 0)
-            start = (t * o.parallel + k) * P
-            transform = family.start(theta_BP[:, start : start + P])
-            x, y = x / unit, y / unit
-            x, y = bend(transform[0], x, y) if o.transform == "tps" else project(transform, x, y)
-            x, y = x * unit, y * unit
+        starts = [(t * o.parallel + k) * P for t in range(len(units))]
+        transforms = [family.start(theta_BP[:, start : start + P]) for start in starts]
+        if o.transform == "tps":
+            for (to_BK2,), unit in reversed(list(zip(transforms, units, strict=True))):
+                x, y = (unit * point for point in bend(to_BK2, x / unit, y / unit))
+        else:
+            matrices = [_in_image_units(A_B33, unit) for A_B33, unit in zip(transforms, units, strict=True)]
+            x, y = project(reduce(compose, matrices), x, y)
         grids.append(grid_from(x, y))
     return grids
+
+
+def _in_image_units(A_B33: Tensor, unit: float) -> Tensor:
+    """Return the matrix for points in units of the image: translations grow with the unit, the last row shrinks."""
+    return A_B33 * A_B33.new_tensor([[1, 1, unit], [1, 1, unit], [1 / unit, 1 / unit, 1]])
 
 
 def outline(grid_BHW2: Tensor, side: Sequence[int], align_corners: bool) -> Tensor:
