@@ -121,7 +121,7 @@ def test_evaluate_gives_the_recorded_figures(trained: Path, tmp_path: Path) -> N
 
     assert "  as recorded (after 1 iterations)" in again(1)
     assert "NOT as recorded (after 4 iterations)" in again(4)
-    assert again(0).startswith("2 error: test_iterations: input should be greater than 0")
+    assert again(0).startswith("2 error: arch: test_iterations: input should be greater than 0")
 
     other = tmp_path / "run"
     shutil.copytree(run.path, other)

@@ -1,5 +1,6 @@
 """README and manual: short enough, and naming only files, flags and commands that exist."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch import __main__ as launch
+from launch.sweep.commands import Submission
 from stn.config.schema import Config
 from stn.config.yaml_files import SHORT
 from tests.support.paths import ROOT
@@ -17,6 +19,7 @@ FLAGS = {f"--{section}.{name.replace('_', '-')}" for section, owner in SECTIONS.
 FLAGS |= {f"--{name.replace('_', '-')}" for name in SHORT} | {"--config", "--check", "--list", "--help"}
 COMMANDS = [launch.start_sweep, launch.retry, launch.status, launch.report, launch.wandb_sync]
 OTHER_FLAGS = {f"--{name.replace('_', '-')}" for command in COMMANDS for name in inspect.signature(command).parameters}
+OTHER_FLAGS |= {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Submission)}
 OTHER_FLAGS |= {"--json"}  # `status` calls its parameter as_json
 for path in (*(ROOT / "stn" / "commands").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")):
     OTHER_FLAGS |= set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", path.read_text()))
