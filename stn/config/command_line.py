@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 
 import tyro
 
+from stn.config.launcher import launcher_settings
 from stn.config.resolve import validate
 from stn.config.schema import Config
 from stn.config.yaml_files import LENGTHS, build_config, overlay, read_yaml
@@ -70,7 +71,8 @@ def _parse_one(arguments: list[str]) -> Command:
         raise ValueError("give --config once" if len(files) > 1 else "--config needs a file")
     lengths = {key: None for key in LENGTHS if {f"--{key}", f"--train.{key}"} & values.keys()}  # tyro fills in which
     archs = [{"arch": {"name": name}} for flag in ("--arch", "--arch.name") for name in values.get(flag, [])]
-    layers = overlay(read_yaml(files[0]) if files else {}, {"train": lengths}, *archs)
+    launcher = launcher_settings(os.environ)
+    layers = overlay(launcher, read_yaml(files[0]) if files else {}, {"train": lengths}, *archs)
     command = tyro.cli(
         Command,
         args=arguments,
@@ -79,6 +81,9 @@ def _parse_one(arguments: list[str]) -> Command:
         config=(tyro.conf.AvoidSubcommands,),
         console_outputs=is_main_process(),
     )
+    wanted = launcher.get("train", {}).get("precision", command.train.precision)
+    if wanted != command.train.precision:
+        raise ValueError(f"the launcher asks for {wanted}; use --precision {wanted}, or another --mixed_precision")
     validate(command)
     return command
 

@@ -74,21 +74,16 @@ class Runtime:
 
     @staticmethod
     def _accelerator(config: Config, timeout: timedelta) -> Accelerator:
-        """Build the Accelerator; refuse a launcher that contradicts the configuration."""
+        """Build the Accelerator for the configuration, which has the launcher's settings in it."""
         on_cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
         if config.train.precision == "fp16" and on_cpu:
             raise ValueError("fp16 needs a GPU; use bf16 on a CPU")
         precision = config.train.precision if config.train.precision in ("bf16", "fp16") else "no"
-        launchers = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        if launchers not in ("no", precision):
-            raise ValueError(f"the launcher asks for {launchers}; say --precision {launchers} instead")
         # DDP reorders its buckets after the first step, and with more than two ranks a resumed run would add in
         # another order than an undisturbed one. Looking for unused parameters keeps the order (seen with 4 gloo ranks).
         handlers = [InitProcessGroupKwargs(timeout=timeout), DistributedDataParallelKwargs(find_unused_parameters=True)]
-        accelerator = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
-        if accelerator.gradient_accumulation_steps != 1:
-            raise ValueError("the launcher asks for gradient accumulation; say --optim.accumulate instead")
-        return accelerator
+        # Compiling is train_block's: Accelerate would compile the network of all seeds.
+        return Accelerator(cpu=on_cpu, mixed_precision=precision, dynamo_backend="no", kwargs_handlers=handlers)
 
     def _mode(self, config: Config, trials: int) -> str:
         """Return whether processes divide the seeds or each batch: 'seeds' or 'data', 'single' for one process."""
@@ -115,6 +110,7 @@ class Runtime:
     def prepare(self, model: StackedModel, optimiser: torch.optim.Optimizer) -> tuple:
         """Return the model to call in training (DDP where ranks share seeds) and the optimiser to step."""
         # True is the default: passing it skips Accelerate's import of DTensor (1 s).
+        model.all_reduce = self.total if self.world > 1 else None
         prepared = self.accelerator.prepare_model(model, device_placement=True, evaluation_mode=self.world == 1)
         model.flatten()  # DDP gives parameters memory of their own
         # Accelerate's optimiser is needed for skipped steps in fp16 only, and costs 0.3 ms a step.

@@ -1,0 +1,46 @@
+"""What Accelerate's launcher asks for: its options and configuration files reach a script as environment variables."""
+
+from collections.abc import Mapping
+
+from stn.config.yaml_files import Sections
+
+_PRECISIONS = {"bf16": "bf16", "fp16": "fp16"}
+_UNSUPPORTED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sharded data parallelism",
+    "ACCELERATE_DOWNCAST_BF16": "bf16 in place of every float",
+}
+_OFF = ("", "0", "no", "false", "off", "none")
+
+
+def launcher_settings(environ: Mapping[str, str]) -> Sections:
+    """Return the fields that the launcher sets; ValueError for a setting that no field stands for."""
+
+    def given(variable: str) -> str:
+        value = environ.get(variable, "").lower()
+        return "" if value in _OFF else value
+
+    train: dict[str, object] = {}
+    if precision := given("ACCELERATE_MIXED_PRECISION"):
+        if precision not in _PRECISIONS:
+            raise _refusal(f"{precision} precision", "ACCELERATE_MIXED_PRECISION")
+        train["precision"] = _PRECISIONS[precision]
+    if backend := given("ACCELERATE_DYNAMO_BACKEND"):
+        if backend != "inductor":
+            raise _refusal(f"the dynamo backend {backend}", "ACCELERATE_DYNAMO_BACKEND")
+        train["compile"] = True
+    if given("ACCELERATE_GRADIENT_ACCUMULATION_STEPS") not in ("", "1"):
+        raise ValueError("the launcher asks for gradient accumulation; use --optim.accumulate instead")
+    for variable, what in _UNSUPPORTED.items():
+        if given(variable):
+            raise _refusal(what, variable)
+    return {"train": train} if train else {}
+
+
+def _refusal(what: str, variable: str) -> ValueError:
+    return ValueError(
+        f"the launcher asks for {what} ({variable}), which train.py does not support; take it out of the "
+        "launcher's options, its --config_file or your default configuration (accelerate env prints it)"
+    )

@@ -1,0 +1,50 @@
+"""Settings of Accelerate's launcher are flags of ours, or refused."""
+
+import pytest
+
+from stn.config import command_line
+from stn.config.launcher import launcher_settings
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, {}),
+        ({"ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO", "ACCELERATE_USE_FSDP": "false"}, {}),
+        ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1"}, {}),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, {"train": {"precision": "bf16"}}),
+        ({"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, {"train": {"compile": True}}),
+    ],
+)
+def test_settings_that_flags_stand_for(environ: dict, expected: dict) -> None:
+    assert launcher_settings(environ) == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "fp8"),
+        ("ACCELERATE_DYNAMO_BACKEND", "EAGER"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4"),
+        ("ACCELERATE_USE_FSDP", "true"),
+        ("ACCELERATE_USE_DEEPSPEED", "true"),
+        ("ACCELERATE_USE_MEGATRON_LM", "true"),
+        ("ACCELERATE_USE_PARALLELISM_CONFIG", "true"),
+        ("ACCELERATE_DOWNCAST_BF16", "true"),
+    ],
+)
+def test_other_settings_are_refused(variable: str, value: str) -> None:
+    with pytest.raises(ValueError, match=r"^the launcher asks for"):
+        launcher_settings({variable: value})
+
+
+def test_the_launchers_precision_is_taken_where_none_is_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    for words in ([], ["--precision", "bf16"], ["--config", "configs/s4.yaml"]):
+        assert command_line.parse(words)[0].train.precision == "bf16"
+    with pytest.raises(SystemExit) as exit_:
+        command_line.parse(["--precision", "fp32"])
+    assert exit_.value.code == 2
+    assert "the launcher asks for bf16" in capsys.readouterr().err
