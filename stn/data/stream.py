@@ -91,10 +91,10 @@ class Stream:
         """Return this rank's part of the global batch at the clock's step, without a host sync."""
         rows = share(self._size, self.rank, self.world)
         weight = self.world / self._size
-        if not rows:  # fewer images than ranks: one of weight 0, so that every rank takes part
-            rows, weight = range(1), 0.0
+        if not rows:  # fewer images than ranks: row -1, of weight 0, so that every rank takes part
+            rows, weight = range(-1, 0), 0.0
         row_B = torch.arange(rows.start, rows.stop, device=self.device)
-        in_epoch_B = self.clock % self.steps_per_epoch * self.data.batch_size + row_B
+        in_epoch_B = self.clock % self.steps_per_epoch * self.data.batch_size + row_B.clamp(min=0)
         in_run_B = self.clock // self.steps_per_epoch * len(self.x) + in_epoch_B
         index_SB = self._order_SN.index_select(1, in_epoch_B)
         x_MCHW = self.x[index_SB.view(-1)]

@@ -1,4 +1,4 @@
-"""Rules for the layers that cost time: convolution, linear, pooling, batch norm, sampling, dropout.
+"""Rules for the layers that cost time: convolution, linear, pooling, sampling, dropout.
 
 Feature maps are [B, S * C, H, W] in memory (channels last on a CPU), so that a convolution of
 every seed is one grouped convolution, and pooling and batch norm see more channels.
@@ -21,14 +21,14 @@ def _channels_last(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype != torch.float64
 
 
-def _channels(x_SBCHW: Tensor) -> Tensor:
+def channels_of(x_SBCHW: Tensor) -> Tensor:
     """[B, S * C, H, W]: a view of what another layer has made, else one copy."""
     if _channels_last(x_SBCHW):
         return x_SBCHW.permute(1, 3, 4, 0, 2).contiguous().flatten(3).permute(0, 3, 1, 2)
     return x_SBCHW.transpose(0, 1).flatten(1, 2)
 
 
-def _seeds(x_BDHW: Tensor, S: int) -> Stacked:
+def split_seeds(x_BDHW: Tensor, S: int) -> Stacked:
     return Stacked(x_BDHW.unflatten(1, (S, -1)).transpose(0, 1))
 
 
@@ -115,10 +115,10 @@ def _conv2d(mode, func, /, input, weight, bias=None, stride=1, padding=0, dilati
     weight_OCkl = for_seeds(weight, S).flatten(0, 1)
     bias_O = None if bias is None else for_seeds(bias, S).flatten()
     if isinstance(input, Stacked) or groups > 1 or torch.is_grad_enabled():
-        x, groups = _channels(for_seeds(input, S)), groups * S
+        x, groups = channels_of(for_seeds(input, S)), groups * S
     else:
         x = input  # test images: the filters of all seeds side by side, which rounds differently
-    return _seeds(_convolve(x, weight_OCkl, bias_O, stride, padding, dilation, groups), S)
+    return split_seeds(_convolve(x, weight_OCkl, bias_O, stride, padding, dilation, groups), S)
 
 
 @rule("linear")
@@ -142,22 +142,7 @@ def _each_channel(mode: Any, func: Any, /, input: Stacked, *args: Any, **kwargs:
     """Layers that treat each channel by itself."""
     if input.dim() != 4 or kwargs.get("return_indices"):
         return NotImplemented
-    return _seeds(func(_channels(input.every), *args, **kwargs), len(input.every))
-
-
-@rule("batch_norm")
-def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) -> Any:
-    """Running statistics are [S, C] in memory and change in place."""
-    if not isinstance(input, Stacked) or input.dim() not in (2, 4):
-        return NotImplemented
-    S = len(input.every)
-    x = _channels(input.every) if input.dim() == 4 else input.every.transpose(0, 1).flatten(1)
-
-    def flat(value: Any) -> Any:
-        return for_seeds(value, S).reshape(-1) if isinstance(value, Tensor) else value
-
-    out = func(x, *map(flat, args), **{key: flat(value) for key, value in kwargs.items()})
-    return _seeds(out, S) if input.dim() == 4 else Stacked(out.unflatten(1, (S, -1)).transpose(0, 1))
+    return split_seeds(func(channels_of(input.every), *args, **kwargs), len(input.every))
 
 
 def _sample(input: Tensor, grid: Tensor, mode="bilinear", padding_mode="zeros", align_corners=None) -> Tensor:

@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map, tree_map_only
 
 from stn.data.rng import Site, derived_seed
-from stn.multiseed import layers, rules  # noqa: F401  (fill the tables)
+from stn.multiseed import batch_norm, layers, rules  # noqa: F401  (fill the tables)
 from stn.multiseed.stacked import SeedOps, Stacked, for_seeds
 
 Output = Tensor | tuple[Tensor, Tensor]
@@ -40,6 +40,10 @@ class StackedModel(nn.Module):
         self.seeds = seeds
         self.compiled: dict[torch.Size, Callable[..., Output]] | None = None
         """Compiled code by batch shape; None: not compiled."""
+        self.all_reduce: Callable[[Tensor], Tensor] | None = None
+        """Sums a tensor over the ranks that share each batch; None: there is one."""
+        self.whole_batch = True
+        """Whether a forward pass in training has the whole batch, and not a part of it."""
         self.slow: set[str] = set()
         """Operations of the network that ran without a rule."""
         networks = []
@@ -93,12 +97,17 @@ class StackedModel(nn.Module):
                     tensor.copy_(bound[name])
         return out
 
+    def _seed_ops(self, seeds: slice, step: int | Tensor, row_B: Tensor) -> SeedOps:
+        ops = SeedOps(self.seeds[seeds], self.seed_S[seeds], step, row_B)
+        ops.all_reduce, ops.whole_batch = self.all_reduce, self.whole_batch
+        return ops
+
     def _run(self, tensors: dict[str, Tensor], x: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
         """Return every seed's output; ``x`` is stacked, or the same images for all."""
         if len(self.seeds) == 1:
             out = self.alone(0, for_seeds(x, 1)[0], step, row_B, tensors)
             return tree_map(lambda y: y.unsqueeze(0), out)
-        mode = SeedOps(self.seeds, self.seed_S, step, row_B)
+        mode = self._seed_ops(slice(None), step, row_B)
         with mode:
             out = self._call({name: Stacked(together) for name, together in tensors.items()}, x)
         self.slow |= mode.slow
@@ -123,7 +132,7 @@ class StackedModel(nn.Module):
         self, s: int, x_BCHW: Tensor, step: int | Tensor, row_B: Tensor, tensors: dict[str, Tensor] | None = None
     ) -> Output:
         """Return the logits of one seed, its network run as it was written."""
-        with SeedOps(self.seeds[s : s + 1], self.seed_S[s : s + 1], step, row_B):
+        with self._seed_ops(slice(s, s + 1), step, row_B):
             return self._call({name: together[s] for name, together in (tensors or self._tensors).items()}, x_BCHW)
 
     def predict(self, x_BCHW: Tensor) -> Tensor:

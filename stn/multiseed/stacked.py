@@ -36,9 +36,6 @@ class Stacked(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         raise TypeError(f"{func} was reached with the tensors of several seeds at once")
 
-    def __repr__(self) -> str:  # type: ignore[override]
-        return f"Stacked({self.every!r})"
-
 
 RULES: dict[Any, Callable[..., Any]] = {}
 """Operation -> (mode, operation, its arguments) -> result; NotImplemented where the rule does not fit."""
@@ -152,6 +149,8 @@ class SeedOps(TorchFunctionMode):
 
     def __init__(self, seeds: list[int], seed_S: Tensor, step: int | Tensor, row_B: Tensor) -> None:
         super().__init__()
+        self.all_reduce: Callable[[Tensor], Tensor] | None = None  # sums over the ranks that share the batch
+        self.whole_batch = True  # whether the rows, of all ranks, are a whole batch: batch norm needs it
         self.seeds, self.seed_S, self.step, self.row_B, self.calls = seeds, seed_S, step, row_B, 0
         self.slow: set[str] = set()
         """Operations that ran without a rule."""

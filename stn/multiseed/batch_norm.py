@@ -1,0 +1,105 @@
+"""The rule for batch norm; where ranks share a batch, its statistics are of all of it, as one process has them.
+
+S seed, B this rank's rows, C channel, H, W.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stn.multiseed.layers import channels_of, split_seeds
+from stn.multiseed.rules import rule
+from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
+
+AllReduce = Callable[[Tensor], Tensor]
+"""Return the sum of a tensor over the ranks."""
+
+
+class _SumOverRanks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, all_reduce: AllReduce) -> Tensor:  # type: ignore[override]
+        ctx.all_reduce = all_reduce
+        return all_reduce(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return ctx.all_reduce(grad), None
+
+
+def _synchronised(
+    all_reduce: AllReduce,
+    used_B: Tensor,
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """F.batch_norm in training, over the rows of all ranks; ``used_B`` is 0 for a row that only fills a rank's part."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    over = [d for d in range(x.dim()) if d != 1]
+    per_channel = [1, -1] + [1] * (x.dim() - 2)
+    used = used_B.to(dtype).view(-1, *[1] * (x.dim() - 1))
+    pixels = x[0, 0].numel()
+
+    def mean_over_ranks(values: Tensor) -> Tensor:
+        return _SumOverRanks.apply((values * used).sum(over), all_reduce) / count  # type: ignore[no-any-return]
+
+    count = all_reduce(used_B.to(dtype).sum()) * pixels
+    wide = x.to(dtype)
+    mean_C = mean_over_ranks(wide)
+    centred = wide - mean_C.view(per_channel)
+    var_C = mean_over_ranks(centred.square())
+    with torch.no_grad():
+        if running_mean is not None:
+            running_mean.lerp_(mean_C.to(running_mean.dtype), momentum)
+        if running_var is not None:
+            running_var.lerp_((var_C * (count / (count - 1))).to(running_var.dtype), momentum)
+    out = centred * (var_C + eps).rsqrt().view(per_channel)
+    if weight is not None:
+        out = out * weight.view(per_channel)
+    if bias is not None:
+        out = out + bias.view(per_channel)
+    return out.to(x.dtype)
+
+
+@rule("batch_norm", alone=True)
+def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) -> Any:
+    """Running statistics are [S, C] in memory and change in place."""
+    values = (input, *args, *kwargs.values())
+    if not any(isinstance(value, Stacked) for value in values):
+        return _normalise(mode, input, *args, **kwargs)
+    S = count_seeds(*values)
+    x_SBC = for_seeds(input, S)
+    x = channels_of(x_SBC) if input.dim() == 4 else x_SBC.transpose(0, 1).flatten(1, 2)
+
+    def flat(value: Any) -> Any:
+        return for_seeds(value, S).reshape(-1) if isinstance(value, Tensor) else value
+
+    flat_kwargs = {key: flat(value) for key, value in kwargs.items()}
+    return split_seeds(_normalise(mode, x, *map(flat, args), **flat_kwargs), S)
+
+
+def _normalise(
+    mode: Any,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if training and mode is not None and not mode.whole_batch:
+        raise ValueError("batch norm needs the whole batch; drop --optim.accumulate, use more ranks or a smaller batch")
+    if not training or mode is None or mode.all_reduce is None:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return _synchronised(
+        mode.all_reduce, mode.row_B >= 0, input, running_mean, running_var, weight, bias, momentum, eps
+    )

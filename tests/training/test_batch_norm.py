@@ -1,0 +1,36 @@
+"""Batch norm over ranks: the statistics are those of the whole batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.trainer import SMALL, only_run, train
+
+WORDS = ("--arch", "stn_c0", "--net", "tutorial_norm", "--precision", "fp64", "--log.every", "1 steps", *SMALL)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(("--steps", 10), marks=pytest.mark.slow),
+        # Ranks share two fused seeds, and the first has no image of the batch.
+        ("--steps", 3, "--seeds", "0-1", "--batch-size", 1, "--parallel", "data"),
+    ],
+    ids=["one seed", "two seeds, fewer images than ranks"],
+)
+def test_two_ranks_normalise_as_one_process(words: tuple, tmp_path: Path) -> None:
+    runs = []
+    for name, launcher in (("one", None), ("two", "cpu2")):
+        done = train(*WORDS, *words, launcher=launcher, runs=tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        runs.append(only_run(tmp_path / name))
+    one, two = ([row["loss"] for row in run.rows() if row["kind"] == "train"] for run in runs)
+    assert two == pytest.approx(one, abs=1e-12)
+    for seed, row in runs[0].results().items():
+        other = runs[1].results()[seed]
+        assert (row["world_size"], other["world_size"]) == (1, 2)
+        assert other["test_loss"] == pytest.approx(row["test_loss"], abs=1e-12)
+        weights = runs[0].weights(seed)
+        for key, tensor in runs[1].weights(seed).items():
+            torch.testing.assert_close(tensor, weights[key], rtol=0, atol=1e-10)
