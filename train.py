@@ -35,27 +35,33 @@ from stn.training import checkpoints
 from stn.training.blocks import lock_unfinished, plan_blocks
 from stn.training.checkpointer import Checkpointer
 from stn.training.cuda_graph import GraphedStep
+from stn.training.fingerprint import stamp
 from stn.training.optimizer import SeedOptimiser, clip_gradients, learning_rate
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop
 
 
+def seed_losses(config: Config, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each seed's loss and share of hits, [S], in its whole batch; of a part of it, what the part adds."""
+    logits_SBK, penalty_SB = with_penalty(forward(batch.x_SBCHW, clock, batch.row_B))
+    S, B, K = logits_SBK.shape
+    logits_MK, y_M = logits_SBK.reshape(S * B, K), batch.y_SB.reshape(S * B)
+    loss_M = F.cross_entropy(logits_MK, y_M, reduction="none", label_smoothing=config.optim.label_smoothing)
+    loss_S = ((loss_M.view(S, B) + penalty_SB) * batch.weight_B).sum(1)
+    return loss_S, (logits_MK.detach().argmax(-1).eq(y_M).view(S, B) * batch.weight_B).sum(1)
+
+
 def backward(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple:
     """Accumulate the gradients of a batch; return each seed's mean loss and share of hits, [S]."""
-    losses, hits = [], []
+    sums = []
     parts = batch.parts(config.optim.accumulate)
     for i, part in enumerate(parts):
         with runtime.sync(forward, last=i == len(parts) - 1):
-            logits_SBK, penalty_SB = with_penalty(forward(part.x_SBCHW, clock, part.row_B))
-            S, B, K = logits_SBK.shape
-            logits_MK, y_M = logits_SBK.reshape(S * B, K), part.y_SB.reshape(S * B)
-            loss_M = F.cross_entropy(logits_MK, y_M, reduction="none", label_smoothing=config.optim.label_smoothing)
-            loss_S = ((loss_M.view(S, B) + penalty_SB) * part.weight_B).sum(1)
+            loss_S, hits_S = seed_losses(config, forward, part, clock)
             runtime.accelerator.backward(loss_S.sum())
-        losses.append(loss_S.detach())
-        hits.append((logits_MK.detach().argmax(-1).eq(y_M).view(S, B) * part.weight_B).sum(1))
-    return torch.stack(losses).sum(0), torch.stack(hits).sum(0)
+        sums.append((loss_S.detach(), hits_S))
+    return tuple(torch.stack(values).sum(0) for values in zip(*sums, strict=True))
 
 
 def due(every: str, step: int, steps: int) -> bool:
@@ -139,10 +145,11 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
                 weights = model.weights(s)
                 row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
                 results.append(row | metrics.result(s) | transformer_metrics[s])
-                if runtime.writes and trial.run.may_write():
+                if runtime.writes:
                     checkpoints.save_weights(trial.run, trial.seed, "final", weights)
-                    trial.run.sync_metrics()  # a seed with a result row is never trained again
-                    trial.run.add_result(results[-1])
+            for group in group_by_run(trials) if runtime.writes else []:
+                group[0].run.sync_metrics()  # a seed with a result row is never trained again
+                group[0].run.add_results([row for row in results if row["sig"] == group[0].sig])
             log.close(results)
     runtime.accelerator.free_memory()
 
@@ -173,9 +180,11 @@ def main() -> int:
     try:
         with runtime.accelerator.local_main_process_first():  # one process of a machine downloads
             build_dataset(configs[0].data.name).load(configs[0].data.root)
+        trials = build_trials(configs, *runtime.share)
+        if runtime.writes:
+            trials = stamp(trials, seed_losses)
     except ValueError as error:
         fail(error, everywhere=True)
-    trials = build_trials(configs, *runtime.share)
     stop_requests = [group[0].run.stop_reason for group in group_by_run(trials)]
     stop = Stop(stop_requests, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
     stop.listen()

@@ -34,7 +34,8 @@ def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
 
 def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bool) -> None:
     """Bring the files of one run directory to their final or stopped state and release its lease."""
-    config, sig, _, run = group[0]
+    config, sig, run = group[0].config, group[0].sig, group[0].run
+    run.close_metrics()
     failed = [row["seed"] for row in rows if row["status"] == "failed"]
     facts = {"finished": len(rows) - len(failed), "failed": failed}
     if stopped and len(rows) < len(group):
@@ -42,9 +43,10 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         run.lease.release()
         return
     if trained or run.read_status().get("state") == "running":
+        if trained and not run.may_write():
+            return  # another copy has taken over, and finishes it
         checkpoints.drop_temporary_files(run, has_lease=trained)  # left by a kill after the last row
-        run.mend_results()
-        run.settle({row["seed"] for row in rows})
+        run.publish_pending()
         for row in rows:
             checkpoints.drop_steps(run, row["seed"])
         if config.log.pictures:

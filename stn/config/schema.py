@@ -136,6 +136,8 @@ class Checkpoint(Section):
     """Time between checkpoints."""
     keep: Annotated[int, Field(ge=2)] = 2
     """Checkpoints kept of each seed; a damaged newest one falls back to the one before."""
+    retrain: Annotated[bool, short("retrain")] = False
+    """Where other code has trained this signature, move its runs to .replaced and train anew; else that is refused."""
     keep_best: bool = False
     """Keep the weights of each seed's best evaluation; without data.validation that is chosen on the test set."""
 

@@ -5,14 +5,14 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
-def _temporary_file(path: Path, content: bytes | str) -> Iterator[Path]:
+def temporary_file(path: Path, content: bytes | str) -> Iterator[Path]:
     """Yield a complete file beside ``path``, under a name that nobody reads; afterwards make its new name durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")
@@ -34,15 +34,21 @@ def _temporary_file(path: Path, content: bytes | str) -> Iterator[Path]:
         os.close(folder)
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace a file atomically: readers see the old content or the new one, whatever is killed."""
-    with _temporary_file(path, content) as temporary:
+def write_atomic(path: Path, content: bytes | str, allowed: Callable[[], bool] | None = None) -> bool:
+    """Replace a file atomically: readers see the old content or the new one, whatever is killed.
+
+    ``allowed`` is asked when all but the rename is done; return whether it allowed it.
+    """
+    with temporary_file(path, content) as temporary:
+        if allowed and not allowed():
+            return False
         temporary.replace(path)
+    return True
 
 
 def publish(path: Path, content: str) -> bool:
     """Create a complete file under a new name; return False if another process was first."""
-    with _temporary_file(path, content) as temporary:
+    with temporary_file(path, content) as temporary:
         with suppress(FileExistsError):
             os.link(temporary, path)
         # Not the result of link: over NFS the reply to a link that succeeded may be lost, and the request repeated.

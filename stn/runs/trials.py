@@ -6,7 +6,7 @@ Experiments that differ only in learning rate or weight decay share blocks.
 import math
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stn.config.resolve import signature
 from stn.config.schema import Config
@@ -19,6 +19,8 @@ class Trial(NamedTuple):
     sig: str
     seed: int
     run: RunDir
+    fingerprint: dict[str, Any] | None = None
+    """What the code computes for this configuration; None: not known."""
 
     def identity(self) -> Row:
         """Return the fields of a result row that identify the experiment."""
@@ -34,6 +36,7 @@ class Trial(NamedTuple):
             "weight_decay": config.optim.weight_decay,
             "precision": config.train.precision,
             "batch_size": config.data.batch_size,
+            "fingerprint": self.fingerprint,
         }
 
 

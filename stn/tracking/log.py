@@ -124,7 +124,7 @@ class Log:
             label, steps = block_label(trials), trials[0].config.train.steps
             self._open("console", partial(ConsoleSink, console, label, steps, start))
         for group in self.groups:
-            (config, sig, _, run), seeds = group[0], [trial.seed for trial in group]
+            (config, sig, _, run, _), seeds = group[0], [trial.seed for trial in group]
             if config.log.tensorboard:
                 self._open("TensorBoard", partial(TensorBoardSink, run, seeds, start), run)
             if config.log.wandb != "disabled":

@@ -8,7 +8,6 @@ from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
 from stn.models.build import build_network
 from stn.multiseed.equivalence import Equivalence, check_equivalence
-from stn.runs.files import write_atomic
 from stn.runs.process import environment_json
 from stn.runs.trials import Trial, blocks, group_by_run
 from stn.tracking.console import say, warn
@@ -29,8 +28,11 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
         if runtime.writes and seeds - set(run.finished()):
             run.lease.take(say)
             checkpoints.drop_temporary_files(run)
-            write_atomic(run.config, dump_yaml(group[0].config))
-            write_atomic(run.env, environment_json(sig=group[0].sig, **runtime.facts()))
+            run.publish_pending()
+            run.replace(run.config, dump_yaml(group[0].config))
+            run.replace(
+                run.env, environment_json(sig=group[0].sig, fingerprint=group[0].fingerprint, **runtime.facts())
+            )
         # Read again under the lock: another copy may have finished some in the meantime.
         finished = runtime.from_writer(set(run.finished()) if runtime.writes else set())
         unfinished += [trial for trial in group if trial.seed not in finished]

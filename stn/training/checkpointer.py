@@ -38,7 +38,8 @@ class Checkpointer:
         if self.runtime.writes:
             keep_best = self.trials[0].config.checkpoint.keep_best
             for s, (run, seed) in enumerate(members):
-                checkpoints.drop_steps(run, seed, after=step)
+                if run.may_write():
+                    checkpoints.drop_steps(run, seed, after=step)
                 # best.safetensors may be of a step that is about to be trained again.
                 if keep_best and saved and saved[s].best:
                     self._write_best(s, saved[s].best)
@@ -56,12 +57,12 @@ class Checkpointer:
         if self.runtime.writes:
             for group in group_by_run(self.trials):
                 group[0].run.sync_metrics()
-            for s, (config, _, seed, run) in enumerate(self.trials):
-                if run.may_write():
+            for s, trial in enumerate(self.trials):
+                if not trial.run.lease.lost:
                     header = states[s] | {"scaler": scaler and scaler.state_dict()}
                     weights, optim = self.model.weights(s), self.optimiser.seed_state(s)
                     checkpoint = SeedCheckpoint(weights, optim, self.best.get(s, {}), header)
-                    checkpoints.save_seed(run, seed, step, checkpoint, config.checkpoint.keep)
+                    checkpoints.save_seed(trial.run, trial.seed, step, checkpoint, trial.config.checkpoint.keep)
             self._write_status(step)
         self.metrics.tick(training=False)
 

@@ -26,7 +26,6 @@ from torch import Tensor
 
 from stn.config.seed_list import parse_seeds
 from stn.runs.directory import RunDir
-from stn.runs.files import write_atomic
 
 Tensors = dict[str, Tensor]
 
@@ -61,11 +60,11 @@ def _step_files(run: RunDir, seed: int) -> dict[int, Path]:
     return {int(path.stem[5:]): path for path in paths if path.stem[5:].isdigit()}
 
 
-def save_weights(run: RunDir, seed: int, name: str, tensors: Tensors, header: dict[str, Any] | None = None) -> None:
-    """Write tensors of a seed as best, final or step-<n>; a header must fit in JSON."""
+def save_weights(run: RunDir, seed: int, name: str, tensors: Tensors, header: dict[str, Any] | None = None) -> bool:
+    """Write tensors of a seed as best, final or step-<n>, unless the lease is lost; return whether that was done."""
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     text = json.dumps((header or {}) | {"sha256": digest(tensors)})
-    write_atomic(_file(run, seed, name), save(tensors, metadata={"stn": text}))
+    return run.replace(_file(run, seed, name), save(tensors, metadata={"stn": text}))
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
@@ -85,7 +84,8 @@ def save_seed(run: RunDir, seed: int, step: int, checkpoint: SeedCheckpoint, kee
     parts = checkpoint._asdict()
     header = {"step": step, **parts.pop("header")}
     tensors = {f"{part}/{name}": tensor for part, named in parts.items() for name, tensor in named.items()}
-    save_weights(run, seed, f"step-{step:08d}", tensors, header)
+    if not save_weights(run, seed, f"step-{step:08d}", tensors, header):
+        return
     files = _step_files(run, seed)
     for old in sorted(saved for saved in files if saved <= step)[:-keep]:
         files[old].unlink(missing_ok=True)

@@ -145,6 +145,7 @@ def test_a_run_is_exported_and_the_card_works(run: Path, tmp_path: Path) -> None
     assert told.stdout == "torch.Size([5, 10]) True\n", told.stderr
 
 
+@pytest.mark.slow
 def test_the_first_finished_seed_is_the_default_and_nothing_old_stays(run: Path) -> None:
     (run / "export").mkdir()
     (run / "export" / "model.onnx").write_text("of another seed")
@@ -220,6 +221,7 @@ def test_the_card_of_a_validation_run_says_what_was_held_out(tmp_path: Path) -> 
     assert "of 500 held-out training images" in (tmp_path / "out" / "card.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_in_double_precision_is_exported_in_double(tmp_path: Path) -> None:
     words = ("--arch", "stn_c0", "--limit-train", 320, "--limit-test", 100, "--steps", 2, "--precision", "fp64", *QUIET)
     assert train(*words, runs=tmp_path).returncode == 0

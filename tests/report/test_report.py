@@ -227,7 +227,7 @@ def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
     elif case == "all failed":
         add_result(plan, job, 0, status="failed", reason="a | b <script>\nc")
     elif case == "no value":
-        run.add_result({"seed": 0, "status": "finished", "test_acc": None})
+        run.add_results([{"seed": 0, "status": "finished", "test_acc": None}])
     elif case == "damaged":
         run.results.write_text('{"seed": 0, "test_acc"\n[1]\n{"seed": "x"}\n{"seed": 0, "test_acc": NaN}\n\0')
     elif case == "empty":

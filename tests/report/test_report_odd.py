@@ -13,6 +13,9 @@ from launch.report.analysis.cells import load
 from launch.report.analysis.metrics import METRICS
 from launch.report.output import figures, markdown
 from launch.sweep.plan import Plan
+from stn.config.resolve import resolve
+from stn.config.schema import Config
+from stn.config.yaml_files import dump_yaml
 from stn.runs.directory import RunDir
 from stn.runs.files import read_rows
 
@@ -56,7 +59,7 @@ def test_whatever_is_in_the_rows_there_is_a_report(plan: Plan, tmp_path: Path) -
     run = load([str(plan.experiment)]).cells[0].runs[0]
     for seed, row in run.rows().items():
         run.forget({seed})
-        run.add_result(row | {"confusion": [[8, 2], [1, 9]], "wall_s": 3.0, "fused": 4})
+        run.add_results([row | {"confusion": [[8, 2], [1, 9]], "wall_s": 3.0, "fused": 4}])
     pose = {"kind": "pose", "seed": 0, "step": 1, "degrees": {"applied": [1, 2], "predicted": [1, 2]}}
     run.add_metrics([{"kind": "eval", "seed": 0, "step": 1, "epoch": 1.0, "test_acc": 0.5}, pose])
     run.env.write_text("{}")
@@ -134,3 +137,22 @@ def test_no_direction_is_better_where_neither_is(plan: Plan) -> None:
             row["pose_determinant"] = row["test_acc"]
     (_, _, upper), (_, lower, _) = tables.matrix_table(cells, tables.compare_pairs(cells, metric), metric).rows
     assert (upper.mark, lower.mark) == ("real", "real")
+
+
+def test_seeds_of_different_code_are_not_averaged(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "x" / "sig" / "0-1")
+    row = {"status": "finished", "test_acc": 0.9, "params": 26816}
+    same = {"shapes": "a", "loss": [2.3]}
+    run.add_results([row | {"seed": seed, "fingerprint": same} for seed in (0, 1)])
+    run.config.write_text(dump_yaml(resolve(Config())))
+    assert [len(cell.rows) for cell in load([str(tmp_path)]).cells] == [2]
+    other = RunDir(tmp_path / "x" / "sig" / "2-3")
+    other.config.parent.mkdir()
+    other.config.write_text(dump_yaml(resolve(Config())))
+    other.add_results([row | {"seed": 2, "fingerprint": {"shapes": "a", "loss": [2.4]}}])
+    with pytest.raises(ValueError, match="seeds 0 and 2 were trained by different code"):
+        load([str(tmp_path)])
+    other.forget({2})
+    other.add_results([row | {"seed": 3, "params": 28304}])
+    with pytest.raises(ValueError, match="26,816 and 28,304 parameters"):
+        load([str(tmp_path)])

@@ -267,14 +267,14 @@ def test_foreign_files_among_run_directories_are_none(plan: Plan) -> None:
     (folder / "-").mkdir(parents=True)
     (folder / ".DS_Store").write_text("of a file browser")
     assert [(one.state, one.missing) for one in job_statuses(plan)] == before
-    RunDir(folder / "4-7").add_result({"seed": 4, "status": "finished", "test_acc": 0.5})
+    RunDir(folder / "4-7").add_results([{"seed": 4, "status": "finished", "test_acc": 0.5}])
     assert job_status(plan, job).missing == [5]
 
 
 def test_rows_of_other_blocks_count(plan: Plan) -> None:
     """Somebody trained seeds 12-15 of the same experiment by hand."""
     job = plan.jobs[6]
-    RunDir(plan.experiment / job.sig / "4-7").add_result({"seed": 4, "status": "finished", "test_acc": 0.5})
+    RunDir(plan.experiment / job.sig / "4-7").add_results([{"seed": 4, "status": "finished", "test_acc": 0.5}])
     assert job_status(plan, job).missing == [5]
 
 

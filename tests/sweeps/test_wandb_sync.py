@@ -57,7 +57,7 @@ def record(
     for seed, step in last.items():
         run.add_metrics(rows_of(seed, step))
     for seed in done:
-        run.add_result(result_of(seed))
+        run.add_results([result_of(seed)])
     return run
 
 
@@ -81,7 +81,7 @@ def requests(server: WandbServer) -> set[str]:
 def test_everything_arrives_once(server: WandbServer, tmp_path: Path) -> None:
     run, said = record(tmp_path, {0: 200, 1: 200, 2: 100}, done=(0, 1)), []
     run.forget({1})
-    run.add_result(result_of(1, "failed"))
+    run.add_results([result_of(1, "failed")])
     assert sync([run], said.append) == (6 + 6 + 3, 3, 0)
     assert [history(server, seed) for seed in range(3)] == [whole(200), whole(200), whole(100)]
     codes = [server.runs[f"exp-abc-{seed}"].exit_code for seed in range(3)]
@@ -102,7 +102,7 @@ def test_everything_arrives_once(server: WandbServer, tmp_path: Path) -> None:
 
     server.runs["exp-abc-0"].fields["tags"] = ["odd"]  # by a person
     run.add_metrics(rows_of(2, 200, first=100))
-    run.add_result(result_of(2))
+    run.add_results([result_of(2)])
     server.runs["exp-abc-2"].fields["tags"] = ["odd"]
     assert sync([run], said.append) == (3, 1, 0)
     assert {name for operation, name in server.requests if operation == "UpsertBucket"} == {"exp-abc-2"}
@@ -136,11 +136,11 @@ def test_the_upload_says_what_the_live_sink_says(server: WandbServer, tmp_path: 
 def test_a_seed_whose_rows_are_there_still_has_to_end(server: WandbServer, tmp_path: Path) -> None:
     run = record(tmp_path, {0: 200})
     assert sync([run], print) == (6, 1, 0)
-    run.add_result(result_of(0, "failed"))
+    run.add_results([result_of(0, "failed")])
     assert sync([run], print) == (0, 1, 0)
     assert (history(server, 0), server.runs["exp-abc-0"].exit_code) == (whole(200), 1)
     run.forget({0})
-    run.add_result(result_of(0))  # it was tried again
+    run.add_results([result_of(0)])  # it was tried again
     assert sync([run], print) == (0, 1, 0)
     assert server.runs["exp-abc-0"].exit_code == 0
 
@@ -163,7 +163,7 @@ def test_live_and_upload_continue_each_other(server: WandbServer, tmp_path: Path
     run.add_metrics(rows_of(0, 300))
     assert sync([run], print) == (0, 0, 0), "the server is ahead of a record that was cut back"
     run.add_metrics(rows_of(0, 500, first=300))
-    run.add_result(result_of(0))
+    run.add_results([result_of(0)])
     assert sync([run], print) == (5, 1, 0)
     assert history(server, 0) == whole(500)
 

@@ -262,6 +262,7 @@ def test_a_step_that_is_replayed_is_the_step(arch: str, data: str) -> None:
 # ---- whole runs
 
 
+@pytest.mark.slow
 def test_several_learning_rates_train_beside_each_other_as_alone(tmp_path: Path) -> None:
     words = (
         "--arch",
@@ -318,7 +319,7 @@ def test_a_stop_file_is_taken_away_from_settings_that_have_finished_too(tmp_path
     for trial in two:
         trial.run.write_status("running", step=1)
     row = two[0].identity() | dict.fromkeys(("test_acc", "best_test_acc", "best_epoch", "macro_f1"), 0.5)
-    two[0].run.add_result(row | {"status": "finished", "images_per_s": 1.0, "wall_s": 1.0})
+    two[0].run.add_results([row | {"status": "finished", "images_per_s": 1.0, "wall_s": 1.0}])
     two[0].run.stop.touch()
     assert wrap_up(two, "stop file", {trial.sig for trial in two}) == 0
     assert not two[0].run.stop.exists()
@@ -329,7 +330,7 @@ def test_a_setting_that_had_finished_is_left_alone(tmp_path: Path, capsys: pytes
     two = trials(tmp_path, config(seeds="0"), config(seeds="0").model_copy(update={"optim": Optim(lr=0.5)}))
     for trial in two:
         row = trial.identity() | dict.fromkeys(("test_acc", "best_test_acc", "best_epoch", "macro_f1"), 0.5)
-        trial.run.add_result(row | {"status": "finished", "images_per_s": 1.0, "wall_s": 1.0})
+        trial.run.add_results([row | {"status": "finished", "images_per_s": 1.0, "wall_s": 1.0}])
         trial.run.write_status("finished", written_by="somebody else")
     assert wrap_up(two, None, {two[1].sig}) == 0
     assert [trial.run.read_status().get("written_by") for trial in two] == ["somebody else", None]

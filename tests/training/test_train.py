@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.paths import ROOT
+from stn.__main__ import main
 from tests.support.trainer import (
     QUICK,
     SMALL,
@@ -105,33 +105,36 @@ def test_the_same_command_again_says_finished_and_does_nothing(trained: Path) ->
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.path.rglob("*") if p.is_file()} == before
 
 
-def test_evaluate_gives_the_recorded_figures(trained: Path, tmp_path: Path) -> None:
+def test_evaluate_gives_the_recorded_figures(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = only_run(trained)
-    evaluate = [sys.executable, "-m", "stn", "evaluate"]
-    done = subprocess.run([*evaluate, str(run.path)], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-    assert f"test_acc {run.results()[0]['test_acc']:.6f}" in done.stdout
-    assert f"test_loss {run.results()[0]['test_loss']:.6f}" in done.stdout
-    assert "as recorded" in done.stdout
 
-    def again(n: int) -> str:
-        more = [*evaluate, str(run.path), "--test-iterations", str(n)]
-        done = subprocess.run(more, capture_output=True, text=True, cwd=ROOT, check=False)
-        return done.stdout if done.returncode == 0 else f"{done.returncode} {done.stderr}"
+    def evaluate(*words: object) -> tuple[int, str]:
+        code = main(["evaluate", *map(str, words)])
+        return code, capsys.readouterr().out
 
-    assert "  as recorded (after 1 iterations)" in again(1)
-    assert "NOT as recorded (after 4 iterations)" in again(4)
-    assert again(0).startswith("2 error: arch: test_iterations: input should be greater than 0")
+    code, out = evaluate(run.path)
+    assert code == 0
+    assert f"test_acc {run.results()[0]['test_acc']:.6f}" in out
+    assert f"test_loss {run.results()[0]['test_loss']:.6f}" in out
+    assert "as recorded" in out
+    assert "  as recorded (after 1 iterations)" in evaluate(run.path, "--test-iterations", 1)[1]
+    assert "NOT as recorded (after 4 iterations)" in evaluate(run.path, "--test-iterations", 4)[1]
+    with pytest.raises(SystemExit) as exit_:
+        evaluate(run.path, "--test-iterations", 0)
+    assert exit_.value.code == 2
+    assert "error: arch: test_iterations: input should be greater than 0" in capsys.readouterr().err
 
     other = tmp_path / "run"
     shutil.copytree(run.path, other)
     row = run.results()[0]
     row["confusion"][0][0] -= 1
     (other / "results.jsonl").write_text(json.dumps(row) + "\n")
-    done = subprocess.run([*evaluate, str(other)], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (done.returncode, "NOT as recorded" in done.stdout) == (1, True)
-    done = subprocess.run([*evaluate, str(tmp_path)], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert (done.returncode, "is no run directory" in done.stderr) == (2, True)
+    code, out = evaluate(other)
+    assert (code, "NOT as recorded" in out) == (1, True)
+    with pytest.raises(SystemExit) as exit_:
+        evaluate(tmp_path)
+    assert exit_.value.code == 2
+    assert "is no run directory" in capsys.readouterr().err
 
 
 def test_confusion_matrix_and_scores_agree_with_scikit_learn(trained: Path) -> None:
@@ -150,6 +153,7 @@ def test_confusion_matrix_and_scores_agree_with_scikit_learn(trained: Path) -> N
     assert row["per_class_acc"] == pytest.approx(recall.tolist())
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_are_the_seeds_alone_and_finished_ones_stay(tmp_path: Path) -> None:
     common = ("--steps", 12, "--precision", "fp64", *QUICK, *TWO_THREADS, *SMALL)
     assert train(*common, "--seeds", "3-5", "--fuse", 3, runs=tmp_path / "a").returncode == 0
@@ -183,6 +187,7 @@ def test_a_diverging_seed_is_marked_failed_and_not_tried_again(tmp_path: Path) -
     assert "nothing to do" in again.stdout
 
 
+@pytest.mark.slow
 def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
     words = ("--steps", 400, "--log.every", "47 steps", "--eval.every", "200 steps", *QUICK, *SMALL)
     assert train(*words, runs=tmp_path / "whole").returncode == 0
@@ -203,6 +208,7 @@ def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_goes_on(tmp_
     assert run.results()[0]["weights_sha256"] == reference.results()[0]["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_message_and_nothing_is_lost(tmp_path: Path) -> None:
     words = ("--steps", 30, "--checkpoint.every", "10 steps", *SMALL)
 
@@ -437,13 +443,14 @@ def test_a_last_step_that_diverges_is_a_failure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("ACCELERATE_MIXED_PRECISION", "bf16", "say --precision bf16 instead"),
-        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "say --optim.accumulate instead"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "use --precision bf16"),
+        ("ACCELERATE_DYNAMO_BACKEND", "EAGER", "does not support"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "use --optim.accumulate instead"),
     ],
 )
 def test_what_the_launcher_asks_for_is_not_ignored(variable: str, value: str, message: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        command(*SMALL, runs=tmp_path / "runs"),
+        command("--precision", "fp32", *SMALL, runs=tmp_path / "runs"),
         capture_output=True, text=True, env=environment() | {variable: value}, check=False,
     )  # fmt: skip
     assert done.returncode == 2

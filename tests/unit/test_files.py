@@ -68,10 +68,10 @@ def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
 
 def test_one_result_row_per_seed_and_finished_over_blocks(tmp_path: Path) -> None:
     a, b = (RunDir.of(str(tmp_path), "x", "sig", seeds) for seeds in ([0, 1], [1, 2]))
-    a.add_result({"seed": 1, "v": 1})
-    a.add_result({"seed": 0, "v": 2})
-    a.add_result({"seed": 1, "v": 3})
-    b.add_result({"seed": 2, "v": 4})
+    a.add_results([{"seed": 1, "v": 1}])
+    a.add_results([{"seed": 0, "v": 2}])
+    a.add_results([{"seed": 1, "v": 3}])
+    b.add_results([{"seed": 2, "v": 4}])
     assert [(r["seed"], r["v"]) for r in files.read_rows(a.results)] == [(0, 2), (1, 1)]
     assert set(b.finished()) == {0, 1, 2}
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,7 +17,7 @@ from stn.commands.finish import record_failure
 from stn.config.schema import Config
 from stn.runs import files, lease
 from stn.runs.directory import RunDir
-from stn.runs.files import read_rows, write_atomic
+from stn.runs.files import publish, read_rows, write_atomic
 from stn.runs.lease import Lease
 from stn.runs.trials import Trial
 from tests.support.paths import ROOT
@@ -147,7 +148,7 @@ def test_a_replaced_holder_writes_nothing_and_has_a_reason_to_stop(tmp_path: Pat
     elsewhere(run.lease.folder, run.lease.token + 1)
     run.lease._renew()
     assert run.stop_reason() == "another process has taken over"
-    run.add_result({"seed": 0})
+    run.add_results([{"seed": 0}])
     run.add_metrics([{"seed": 0, "step": 1}])
     run.write_status("stopped")
     run.lease.release()
@@ -204,7 +205,7 @@ run = RunDir(folder / "x" / "sig" / blocks[me % 2])
 print("ready", flush=True)
 sys.stdin.readline()
 for seed in range(0, 20) if me % 2 == 0 else range(10, 30):
-    run.add_result({"seed": seed, "by": me, "text": "x" * 5000})
+    run.add_results([{"seed": seed, "by": me, "text": "x" * 5000}])
 """
 
 
@@ -225,31 +226,53 @@ def test_a_row_is_kept_when_its_writer_dies_before_it_is_in_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunDir(tmp_path / "sig" / "0-3")
-    run.add_result({"seed": 0})
+    run.add_results([{"seed": 0}])
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
+    def killed(path: Path, *arguments: Any) -> bool:
+        if path == run.results:
+            raise KeyboardInterrupt
+        return write_atomic(path, *arguments)
 
     monkeypatch.setattr("stn.runs.directory.write_atomic", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.add_result({"seed": 1})
+        run.add_results([{"seed": 1}])
     assert set(run.finished()) == {0, 1}
     monkeypatch.setattr("stn.runs.directory.write_atomic", write_atomic)
     run.mend_results()
     assert [row["seed"] for row in read_rows(run.results)] == [0, 1]
 
 
+def test_a_writer_that_dies_between_the_rows_of_a_block_loses_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir(tmp_path / "sig" / "0-1")
+
+    def killed(path: Path, content: str) -> bool:
+        if path.name == "1":
+            raise KeyboardInterrupt
+        return publish(path, content)
+
+    monkeypatch.setattr("stn.runs.directory.publish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.add_results([{"seed": 0}, {"seed": 1}])
+    monkeypatch.setattr("stn.runs.directory.publish", publish)
+    run.publish_pending()
+    assert set(run.finished()) == {0, 1}
+    assert [path.name for path in sorted(run.published.iterdir())] == ["0", "1"]
+
+
 def test_who_writes_old_rows_over_new_ones_finds_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process publishes after this one has read results.jsonl and before it replaces the file."""
     mine, other = RunDir(tmp_path / "sig" / "0-3"), RunDir(tmp_path / "sig" / "0-3")
 
-    def slow(path: Path, content: str) -> None:
-        monkeypatch.setattr("stn.runs.directory.write_atomic", write_atomic)
-        other.add_result({"seed": 1})
-        write_atomic(path, content)
+    def slow(path: Path, *arguments: Any) -> bool:
+        if path == mine.results:
+            monkeypatch.setattr("stn.runs.directory.write_atomic", write_atomic)
+            other.add_results([{"seed": 1}])
+        return write_atomic(path, *arguments)
 
     monkeypatch.setattr("stn.runs.directory.write_atomic", slow)
-    mine.add_result({"seed": 0})
+    mine.add_results([{"seed": 0}])
     assert [row["seed"] for row in read_rows(mine.results)] == [0, 1]
 
 
@@ -261,11 +284,11 @@ def test_a_full_disk_leaves_no_row_and_no_rubbish(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        run.add_result({"seed": 0})
+        run.add_results([{"seed": 0}])
     assert run.finished() == {}
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.undo()
-    run.add_result({"seed": 0})
+    run.add_results([{"seed": 0}])
     assert set(run.finished()) == {0}
 
 
@@ -286,8 +309,8 @@ def test_an_answer_lost_on_the_way_is_no_refusal(tmp_path: Path, monkeypatch: py
 
 def test_a_row_of_another_block_is_enough(tmp_path: Path) -> None:
     a, b = (RunDir.of(str(tmp_path), "x", "sig", seeds) for seeds in ([0, 1, 2], [2, 3]))
-    b.add_result({"seed": 2, "by": "b"})
-    a.add_result({"seed": 2, "by": "a"})
+    b.add_results([{"seed": 2, "by": "b"}])
+    a.add_results([{"seed": 2, "by": "a"}])
     assert not a.results.exists()
     assert a.finished()[2]["by"] == "b"
 
@@ -344,8 +367,8 @@ def test_rows_of_two_blocks_are_settled_after_a_kill(tmp_path: Path) -> None:
 def test_forgotten_seeds_are_trained_again(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "sig" / "0-3")
     for seed in range(3):
-        run.add_result({"seed": seed, "v": 1})
+        run.add_results([{"seed": seed, "v": 1}])
     run.forget({1})
     assert set(run.finished()) == {0, 2}
-    run.add_result({"seed": 1, "v": 2})
+    run.add_results([{"seed": 1, "v": 2}])
     assert [(row["seed"], row["v"]) for row in read_rows(run.results)] == [(0, 1), (1, 2), (2, 1)]

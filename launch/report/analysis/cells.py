@@ -13,6 +13,7 @@ from stn.config.seed_list import format_seeds, parse_seeds
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import Row, RunDir, find_runs
 from stn.runs.files import parse_rows, read_text
+from stn.runs.same_code import refuse_mixture
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -191,6 +192,7 @@ def load(paths: Iterable[str]) -> Comparison:
     for run in runs:
         reader.read_run(run)
     for key, cell in reader.cells.items():
+        refuse_mixture(cell.rows, cell.folder)
         cell.missing = sorted(reader.requested[key] - cell.rows.keys() - cell.failed.keys())
     label_settings(list(reader.cells.values()))
     cells = sorted(reader.cells.values(), key=lambda cell: (cell.dataset, cell.arch, cell.setting))

@@ -1,0 +1,71 @@
+"""Whether the runs of one signature were computed by the same code, by the fingerprints that they recorded."""
+
+import math
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from stn.runs.directory import Row, RunDir
+from stn.runs.files import read_json
+
+TOLERANCE = 1e-5
+"""Relative, of a fingerprint's numbers: images are made in float32, whose rounding differs between kinds of CPU."""
+
+
+def difference(old: object, new: object) -> str | None:
+    """Return what differs between two fingerprints; None if they are of the same computation, or one is not known."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return None
+    if old.get("shapes") != new.get("shapes"):
+        return "the network's parameters or buffers have other names or shapes"
+    for key in sorted((new.keys() | old.keys()) - {"shapes"}):
+        if not _close(old.get(key), new.get(key)):
+            return f"{key} differs"
+    return None
+
+
+def _close(old: Any, new: Any) -> bool:
+    try:
+        return len(old) == len(new) and all(
+            math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for a, b in zip(old, new, strict=True)
+        )
+    except TypeError:  # damaged
+        return False
+
+
+def refuse_mixture(rows: dict[int, Row], where: Path) -> None:
+    """Raise ValueError if rows of one experiment, by seed, are not all of the same computation."""
+    counts = {seed: row.get("params") for seed, row in sorted(rows.items())}
+    params = {seed: count for seed, count in counts.items() if type(count) is int and count < 10**12}  # else damaged
+    known = {seed: row["fingerprint"] for seed, row in sorted(rows.items()) if isinstance(row.get("fingerprint"), dict)}
+    for values, compare in ((params, _other_count), (known, difference)):
+        for seed, value in values.items():
+            first = next(iter(values))
+            if why := compare(values[first], value):
+                raise ValueError(
+                    f"{where}: seeds {first} and {seed} were trained by different code ({why}) and cannot be averaged; "
+                    "train them anew with --retrain"
+                )
+
+
+def _other_count(old: int, new: int) -> str | None:
+    return None if old == new else f"{old:,} and {new:,} parameters"
+
+
+def fingerprints(run: RunDir) -> list[dict[str, Any]]:
+    """Return what the code behind each block and result of an experiment computed, where that is known."""
+    records = [record for block in run.blocks() for record in (read_json(block.env), *block.rows().values())]
+    return [known for record in records if isinstance(known := record.get("fingerprint"), dict)]
+
+
+def set_aside(run: RunDir) -> None:
+    """Move all blocks of an experiment to .replaced; ValueError while one of them is being trained."""
+    experiment = run.path.parent
+    for block in run.blocks():
+        if block.lease.is_live():
+            raise ValueError(f"{block.path} is being trained; stop it before --retrain")
+    replaced = experiment.parent / ".replaced"
+    replaced.mkdir(exist_ok=True)
+    with suppress(FileNotFoundError):  # another process has moved it
+        experiment.rename(replaced / f"{experiment.name}-{time.strftime('%Y%m%dT%H%M%S')}")

@@ -1,0 +1,145 @@
+"""Edited code under an old signature is noticed, refused and, where the user says so, trained anew."""
+
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data, Optim
+from stn.data import stream
+from stn.runs.same_code import difference
+from stn.runs.trials import build_trials
+from stn.training import fingerprint as fingerprints
+from stn.training.optimizer import SeedOptimiser
+from tests.support.paths import ROOT
+from tests.support.trainer import QUICK, SMALL, environment, train
+
+
+@pytest.fixture
+def losses(monkeypatch: pytest.MonkeyPatch) -> Callable:
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    return runpy.run_path(str(ROOT / "train.py"), run_name="loop")["seed_losses"]
+
+
+def config(**data: object) -> Config:
+    optim = Optim(name="sgd", momentum=0.9, lr=0.1, schedule="constant")
+    return resolve(Config(arch=Arch(name="stn_c0", net="tutorial"), data=Data(name="mnist_r", **data), optim=optim))  # type: ignore[arg-type]
+
+
+def test_the_same_code_has_the_same_fingerprint_and_global_randomness_does_not_matter(losses: Callable) -> None:
+    first = fingerprints.fingerprint(config(), losses)
+    torch.manual_seed(1234)
+    torch.rand(5)
+    assert fingerprints.fingerprint(config(), losses) == first
+    assert difference(first, first) is None
+
+
+def _wider(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = fingerprints.build_network
+    monkeypatch.setattr(fingerprints, "build_network", lambda *a: nn.Sequential(build(*a), nn.Linear(10, 10)))
+
+
+def _other_activation(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = fingerprints.build_network
+    monkeypatch.setattr(fingerprints, "build_network", lambda *a: nn.Sequential(build(*a), nn.Tanh()))
+
+
+def _other_perturbation(monkeypatch: pytest.MonkeyPatch) -> None:
+    perturb = stream.Stream._perturb
+
+    def stronger(self: stream.Stream, x: Tensor, *keys: object) -> tuple[Tensor, Tensor]:
+        images, pose = perturb(self, x, *keys)  # type: ignore[arg-type]
+        return images.mul(0.99), pose
+
+    monkeypatch.setattr(stream.Stream, "_perturb", stronger)
+
+
+def _without_momentum(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plain(self: SeedOptimiser, flat_P: Tensor, grad_P: Tensor, factor: Tensor) -> None:
+        flat_P.sub_(grad_P * (factor * self._lr))
+
+    monkeypatch.setattr(SeedOptimiser, "_sgd", plain)
+
+
+@pytest.mark.parametrize("edit", [_wider, _other_activation, _other_perturbation, _without_momentum])
+def test_an_edit_changes_the_fingerprint(edit: Callable, losses: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = fingerprints.fingerprint(config(), losses)
+    edit(monkeypatch)
+    assert difference(before, fingerprints.fingerprint(config(), losses))
+
+
+def test_another_loss_changes_the_fingerprint(losses: Callable) -> None:
+    def doubled(*arguments: object) -> tuple[Tensor, Tensor]:
+        loss_S, hits_S = losses(*arguments)
+        return 2 * loss_S, hits_S
+
+    a, b = fingerprints.fingerprint(config(), losses), fingerprints.fingerprint(config(), doubled)
+    assert difference(a, b)
+
+
+def test_rounding_and_unknown_fingerprints_are_no_difference() -> None:
+    old = {"shapes": "a", "loss": [2.3, -1.0]}
+    assert difference(old, {"shapes": "a", "loss": [2.3 * (1 + 1e-6), -1.0]}) is None
+    assert difference(old, {"shapes": "a", "loss": [2.3 * (1 + 1e-4), -1.0]}) == "loss differs"
+    assert difference(old, {"shapes": "a", "loss": [2.3]}) == "loss differs"
+    assert "names or shapes" in str(difference(old, old | {"shapes": "b"}))
+    assert difference(None, old) is None
+
+
+@pytest.mark.slow
+def test_an_edited_architecture_is_refused_until_retrain_sets_the_old_runs_aside(tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    shutil.copytree(ROOT / "stn", code / "stn")
+    shutil.copy(ROOT / "train.py", code)
+    runs = tmp_path / "runs"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, str(code / "train.py"), *QUICK, *SMALL, "--steps", "3", "--runs", str(runs), *words]
+        return subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+
+    assert run("--seeds", "0").returncode == 0
+    nets = code / "stn" / "models" / "nets.py"
+    text = nets.read_text()
+    nets.write_text(text.replace("conv(10, 5", "conv(11, 5"))
+    for seeds in ("0", "0-1"):
+        refused = run("--seeds", seeds)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "was trained by other code" in refused.stderr
+        assert "--retrain" in refused.stderr
+    assert len(list(runs.glob("*/*/*/results.jsonl"))) == 1
+    assert run("--seeds", "0-1", "--retrain").returncode == 0
+    assert [path.parent.name for path in runs.glob("*/*/*/results.jsonl")] == ["0-1"]
+    assert len(list(runs.glob("*/.replaced/*/0/results.jsonl"))) == 1
+    again = run("--seeds", "0-1", "--retrain")
+    assert "finished before" in again.stdout
+    nets.write_text("# reformatted\n" + text.replace("conv(10, 5", "conv(11,   5"))
+    assert "finished before" in run("--seeds", "0-1").stdout
+
+
+def test_batch_norm_over_parts_of_a_batch_is_refused_before_there_is_a_run(tmp_path: Path) -> None:
+    words = ("--arch", "stn_c0", "--net", "tutorial_norm", "--optim.accumulate", 2, "--steps", 3, *SMALL)
+    for seeds in ("0", "0-1"):
+        refused = train(*words, "--seeds", seeds, runs=tmp_path)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+        assert "batch norm needs the whole batch" in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_a_fingerprint_trains_all_the_same(losses: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(fingerprints, "warn", told.append)
+
+    def fail(*_: object) -> nn.Module:
+        raise TypeError("not in float64")
+
+    monkeypatch.setattr(fingerprints, "build_network", fail)
+    (trial,) = fingerprints.stamp(build_trials([config()]), losses)
+    assert trial.fingerprint is None
+    assert told == ["no fingerprint, edits of the code will not be noticed: TypeError: not in float64"]
