@@ -49,10 +49,13 @@ def write_atomic(path: Path, content: bytes | str, allowed: Callable[[], bool] |
 def publish(path: Path, content: str) -> bool:
     """Create a complete file under a new name; return False if another process was first."""
     with temporary_file(path, content) as temporary:
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-        # Not the result of link: over NFS the reply to a link that succeeded may be lost, and the request repeated.
-        return temporary.stat().st_nlink == 2
+        try:
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+            # Not the result of link: over NFS the reply to a link that succeeded may be lost, and the request repeated.
+            return temporary.stat().st_nlink == 2
+        except FileNotFoundError:  # whoever has taken over deletes temporary files
+            return False
 
 
 def read_text(path: Path) -> str:

@@ -59,6 +59,19 @@ def test_contents_are_synced_before_a_name_appears_and_the_folder_after_it(
     assert calls == ["fsync", "link", "fsync folder"]
 
 
+def test_who_has_been_swept_away_has_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy was paused with its temporary file written; its successor has deleted that file."""
+    link = os.link
+
+    def late(temporary: Path, path: Path) -> None:
+        temporary.unlink()
+        link(temporary, path)
+
+    monkeypatch.setattr(os, "link", late)
+    assert not files.publish(tmp_path / "rows" / "0", "text")
+    assert not list((tmp_path / "rows").iterdir())
+
+
 def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"seed": 1}\n[1]\n\xff\n{"seed": 2, "x', encoding="latin-1")
