@@ -21,10 +21,21 @@ COMMANDS = [launch.start_sweep, launch.retry, launch.status, launch.report, laun
 OTHER_FLAGS = {f"--{name.replace('_', '-')}" for command in COMMANDS for name in inspect.signature(command).parameters}
 OTHER_FLAGS |= {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Submission)}
 OTHER_FLAGS |= {"--json"}  # `status` calls its parameter as_json
-for path in (*(ROOT / "stn" / "commands").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")):
+for path in (
+    *(ROOT / "stn" / "commands").glob("*.py"),
+    *(ROOT / "benchmarks").glob("*.py"),
+    ROOT / "tests/chaos/__main__.py",
+):
     OTHER_FLAGS |= set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", path.read_text()))
 FOREIGN_FLAGS = {
-    *("--config_file", "--cpu", "--machine_rank", "--main_process_ip", "--mixed_precision"),  # of accelerate
+    *(
+        "--config_file",
+        "--cpu",
+        "--dynamo_backend",
+        "--machine_rank",
+        "--main_process_ip",
+        "--mixed_precision",
+    ),  # of accelerate
     *("--num_machines", "--num_processes"),
     *("--cpus-per-task", "--gres", "--nodes", "--ntasks-per-node", "--signal", "--time"),  # of Slurm
     *("--amp", "--model", "--resume"),  # of timm and torchvision's references
