@@ -183,7 +183,7 @@ def main() -> int:
         trials = build_trials(configs, *runtime.share)
         if runtime.writes:
             trials = stamp(trials, seed_losses)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         fail(error, everywhere=True)
     stop_requests = [group[0].run.stop_reason for group in group_by_run(trials)]
     stop = Stop(stop_requests, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)

@@ -89,14 +89,17 @@ logits = network((images - mean) / std)
 def write_onnx(network: nn.Module, x_BCHW: Tensor, path: Path) -> None:
     """Write an ONNX file for any batch size, from two images or more: torch takes 0 and 1 for constants."""
     logger = logging.getLogger("onnxscript.optimizer._constant_folding")
+    level = logger.level
     logger.setLevel(logging.ERROR)  # it warns of what it leaves alone
-    with torch.no_grad():
-        network(x_BCHW)  # grids and the like become constants: they are kept from here on
-        program = torch.export.export(network, (x_BCHW,), dynamic_shapes=({0: Dim("batch")},))
-        torch.onnx.export(
-            program, f=path, input_names=["images"], output_names=["logits"], external_data=False, verbose=False
-        )
-    logger.setLevel(logging.NOTSET)
+    try:
+        with torch.no_grad():
+            network(x_BCHW)  # grids and the like become constants: they are kept from here on
+            program = torch.export.export(network, (x_BCHW,), dynamic_shapes=({0: Dim("batch")},))
+            torch.onnx.export(
+                program, f=path, input_names=["images"], output_names=["logits"], external_data=False, verbose=False
+            )
+    finally:
+        logger.setLevel(level)
 
 
 def exported_logits(folder: Path, x_BCHW: Tensor) -> Iterator[Tensor]:

@@ -74,7 +74,7 @@ def record_failure(trials: list[Trial], error: Exception) -> NoReturn:
 def print_summary(rows: list[Row], runs: list[RunDir]) -> None:
     """Print the final table and where the results are."""
     split = "val" if any("val_acc" in row for row in rows) else "test"
-    settings = [key for key in ("lr", "weight_decay") if len({row[key] for row in rows}) > 1]
+    settings = [key for key in ("lr", "weight_decay") if len({row.get(key) for row in rows}) > 1]
     columns = [
         ("seed", "seed", "d"),
         *((key.replace("_", " "), key, "g") for key in settings),

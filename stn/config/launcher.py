@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 from stn.config.yaml_files import Sections
 
-_PRECISIONS = {"bf16": "bf16", "fp16": "fp16"}
 _UNSUPPORTED = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -24,9 +23,9 @@ def launcher_settings(environ: Mapping[str, str]) -> Sections:
 
     train: dict[str, object] = {}
     if precision := given("ACCELERATE_MIXED_PRECISION"):
-        if precision not in _PRECISIONS:
+        if precision not in ("bf16", "fp16"):
             raise _refusal(f"{precision} precision", "ACCELERATE_MIXED_PRECISION")
-        train["precision"] = _PRECISIONS[precision]
+        train["precision"] = precision
     if backend := given("ACCELERATE_DYNAMO_BACKEND"):
         if backend != "inductor":
             raise _refusal(f"the dynamo backend {backend}", "ACCELERATE_DYNAMO_BACKEND")

@@ -38,8 +38,9 @@ class Checkpointer:
         if self.runtime.writes:
             keep_best = self.trials[0].config.checkpoint.keep_best
             for s, (run, seed) in enumerate(members):
-                if run.may_write():
-                    checkpoints.drop_steps(run, seed, after=step)
+                if not run.may_write():  # deletions are another copy's
+                    continue
+                checkpoints.drop_steps(run, seed, after=step)
                 # best.safetensors may be of a step that is about to be trained again.
                 if keep_best and saved and saved[s].best:
                     self._write_best(s, saved[s].best)
@@ -74,10 +75,9 @@ class Checkpointer:
     def _write_best(self, s: int, weights: Tensors) -> None:
         self.best[s] = weights
         run, seed, split = self.trials[s].run, self.trials[s].seed, self.metrics.split
-        if run.may_write():
-            accuracy, epoch = self.metrics.best[s]
-            header = {f"{split}_acc": accuracy, "epoch": epoch, "chosen_on": split}
-            checkpoints.save_weights(run, seed, "best", weights, header)
+        accuracy, epoch = self.metrics.best[s]
+        header = {f"{split}_acc": accuracy, "epoch": epoch, "chosen_on": split}
+        checkpoints.save_weights(run, seed, "best", weights, header)
 
     def _write_status(self, step: int) -> None:
         for group in group_by_run(self.trials):

@@ -3,6 +3,7 @@
 import argparse
 import os
 import random
+import shutil
 import sys
 import tempfile
 import time
@@ -12,11 +13,17 @@ from rich.console import Console
 from rich.table import Table
 
 
+def _positive(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0")
+    return int(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="trainings to kill at random moments (default: 20)")
+    parser.add_argument("--kills", type=_positive, default=20, help="trainings to kill at random moments (default: 20)")
     parser.add_argument(
-        "--every", type=int, default=12, help="pause copies at every N-th of their writes (default: 12)"
+        "--every", type=_positive, default=12, help="pause copies at every N-th of their writes (default: 12)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the random moments (default: 0)")
     options = parser.parse_args()
@@ -40,6 +47,8 @@ def main() -> int:
     Console().print(table)
     for fault in total:
         print(fault)
+    if not total:
+        shutil.rmtree(folder)
     return 1 if total else 0
 
 

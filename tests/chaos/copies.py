@@ -52,8 +52,10 @@ def paused_copies(folder: Path, writes: Iterable[int]) -> tuple[int, int, list[s
         if not _stopped(first):
             break  # a run has fewer writes
         paused += 1
-        second = end_of(start(runs, before=_short_lease))
-        os.kill(first, signal.SIGCONT)
+        try:
+            second = end_of(start(runs, before=_short_lease))
+        finally:  # also if a person interrupts: a stopped process would stay for ever
+            os.kill(first, signal.SIGCONT)
         codes = (second, end_of(first))
         found = Outcome.read(runs).faults(expected) + [f"exit codes {codes}"] * (codes != (0, 0))
         faults += [f"{runs.name}: {fault}" for fault in found]
