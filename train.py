@@ -32,7 +32,7 @@ from stn.runs.trials import Trial, block_label, build_trials, group_by_run
 from stn.tracking.console import say, warn
 from stn.tracking.log import Log
 from stn.training import checkpoints
-from stn.training.blocks import lock_unfinished, plan_blocks
+from stn.training.blocks import lock_unfinished, plan_blocks, try_network
 from stn.training.checkpointer import Checkpointer
 from stn.training.cuda_graph import GraphedStep
 from stn.training.fingerprint import stamp
@@ -174,7 +174,7 @@ def main() -> int:
         if commands[0].check:
             return check(configs)
         runtime = Runtime(configs[0], len(build_trials(configs)))
-        build_network(configs[0])  # fails before there is a run directory
+        try_network(configs[0])
     except ValueError as error:
         fail(error)
     try:

@@ -11,10 +11,9 @@ from stn.config.resolve import resolve, signature
 from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml
-from stn.models.build import build_network
 from stn.models.wirings import count
 from stn.tracking.console import console, say
-from stn.training.blocks import check_network, slow_operations
+from stn.training.blocks import check_network, slow_operations, try_network
 
 
 def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str, int, int]]:
@@ -59,7 +58,7 @@ def check(configs: list[Config]) -> int:
     """Build the network and print everything that --check promises."""
     config, seeds = configs[0], len(configs) * len(parse_seeds(configs[0].train.seeds))
     dataset = build_dataset(config.data.name)
-    model = build_network(config)
+    model = try_network(config)
     say(dump_yaml(config))
     title = f"{config.arch.name} on {config.arch.net}"
     table = Table("layer", "type", "output", "parameters", "MFLOP", title=title)

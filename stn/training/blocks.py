@@ -2,12 +2,14 @@
 
 import psutil
 import torch
+from torch import nn
 
 from stn.config.dataset import build_dataset
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
 from stn.models.build import build_network
 from stn.multiseed.equivalence import Equivalence, check_equivalence
+from stn.multiseed.model import StackedModel
 from stn.runs.process import environment_json
 from stn.runs.trials import Trial, blocks, group_by_run
 from stn.tracking.console import say, warn
@@ -18,6 +20,18 @@ MOST = {"cpu": 4, "cuda": 64}
 """Seeds at which images/s no longer grow (cpu: one thread, benchmarks/fused.py; cuda: not measured)."""
 MEMORY_SHARE = 0.5
 """Share of the free memory that a block may take."""
+
+
+def try_network(config: Config) -> nn.Module:
+    """Build a network; ValueError for what cannot be trained, before there is a run directory."""
+    network = build_network(config)
+    if config.optim.accumulate > 1:
+        model = StackedModel(lambda: network, [0])
+        model.whole_batch = False
+        images = torch.zeros(1, 2, *build_dataset(config.data.name).shape)
+        with torch.no_grad():
+            model.train()(images, 0, torch.arange(2))
+    return network
 
 
 def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:

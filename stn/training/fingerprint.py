@@ -50,7 +50,6 @@ def fingerprint(config: Config, losses: Losses) -> Fingerprint:
     rows = max(2, min(8, PIXELS // math.prod(dataset.shape), config.data.batch_size))
     stream = Stream(config.data.model_copy(update={"batch_size": rows}), dataset, [0], dtype=torch.float64)
     model = StackedModel(partial(build_network, config), [0], dtype=torch.float64)
-    model.whole_batch = config.optim.accumulate == 1
     optimiser = SeedOptimiser([config.optim], model, stream.clock, config.train.steps)
     numbers: dict[str, list[float]] = {"images": [], "loss": [], "gradient": [], "update": []}
     for step in range(min(UPDATES, config.train.steps)):

@@ -125,8 +125,8 @@ def test_an_edited_architecture_is_refused_until_retrain_sets_the_old_runs_aside
 
 def test_batch_norm_over_parts_of_a_batch_is_refused_before_there_is_a_run(tmp_path: Path) -> None:
     words = ("--arch", "stn_c0", "--net", "tutorial_norm", "--optim.accumulate", 2, "--steps", 3, *SMALL)
-    for seeds in ("0", "0-1"):
-        refused = train(*words, "--seeds", seeds, runs=tmp_path)
+    for more in (("--seeds", "0"), ("--seeds", "0-1"), ("--check",)):
+        refused = train(*words, *more, runs=tmp_path)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
         assert "batch norm needs the whole batch" in refused.stderr
     assert not list(tmp_path.iterdir())

@@ -1,9 +1,12 @@
 """Settings of Accelerate's launcher are flags of ours, or refused."""
 
 import pytest
+from accelerate.utils import DynamoBackend
 
 from stn.config import command_line
 from stn.config.launcher import launcher_settings
+from stn.config.resolve import resolve
+from stn.training.runtime import Runtime
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,12 @@ def test_the_launchers_precision_is_taken_where_none_is_given(
         command_line.parse(["--precision", "fp32"])
     assert exit_.value.code == 2
     assert "the launcher asks for bf16" in capsys.readouterr().err
+
+
+def test_accelerate_does_not_compile_what_the_launcher_asks_to_compile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """train_block compiles; Accelerate, too, reads the variable."""
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
+    (config,) = command_line.parse([])
+    assert config.train.compile
+    state = Runtime(resolve(config), 1).accelerator.state
+    assert state.dynamo_plugin.backend == DynamoBackend.NO
