@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Optim
 from stn.data import stream
-from stn.runs.same_code import difference
+from stn.runs.directory import RunDir
+from stn.runs.same_code import difference, set_aside
 from stn.runs.trials import build_trials
 from stn.training import fingerprint as fingerprints
 from stn.training.optimizer import SeedOptimiser
@@ -143,3 +144,17 @@ def test_a_network_without_a_fingerprint_trains_all_the_same(losses: Callable, m
     (trial,) = fingerprints.stamp(build_trials([config()]), losses)
     assert trial.fingerprint is None
     assert told == ["no fingerprint, edits of the code will not be noticed: TypeError: not in float64"]
+
+
+def test_runs_that_are_being_trained_are_not_set_aside(tmp_path: Path) -> None:
+    run, other = RunDir(tmp_path / "x" / "sig" / "0"), RunDir(tmp_path / "x" / "sig" / "1")
+    run.add_results([{"seed": 0}])
+    other.lease.take(print)
+    with pytest.raises(ValueError, match="is being trained; stop it before --retrain"):
+        set_aside(run)
+    assert run.results.exists()
+    other.lease.release()
+    set_aside(run)
+    assert not run.path.exists()
+    assert len(list(tmp_path.glob("x/.replaced/sig-*/0/results.jsonl"))) == 1
+    set_aside(run)  # a second copy of the command comes too late, and has nothing to do
