@@ -72,6 +72,20 @@ def test_who_has_been_swept_away_has_not_published(tmp_path: Path, monkeypatch: 
     assert not list((tmp_path / "rows").iterdir())
 
 
+def test_what_a_deposed_copy_appends_goes_nowhere(tmp_path: Path) -> None:
+    """It was paused, does not know of its successor, and has metrics.jsonl open."""
+    deposed, successor = RunDir(tmp_path), RunDir(tmp_path)
+    deposed.cut_metrics([0], -1)
+    deposed.add_metrics([{"seed": 0, "step": 1}, {"seed": 0, "step": 2}])
+    successor.cut_metrics([0], 1)
+    successor.add_metrics([{"seed": 0, "step": 2, "by": "successor"}])
+    deposed.add_metrics([{"seed": 0, "step": 3}])
+    deposed.sync_metrics()
+    assert read_rows(successor.metrics) == [{"seed": 0, "step": 1}, {"seed": 0, "step": 2, "by": "successor"}]
+    for run in (deposed, successor):
+        run.close_metrics()
+
+
 def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"seed": 1}\n[1]\n\xff\n{"seed": 2, "x', encoding="latin-1")
