@@ -81,7 +81,7 @@ def test_what_a_deposed_copy_appends_goes_nowhere(tmp_path: Path) -> None:
     successor.add_metrics([{"seed": 0, "step": 2, "by": "successor"}])
     deposed.add_metrics([{"seed": 0, "step": 3}])
     deposed.sync_metrics()
-    assert read_rows(successor.metrics) == [{"seed": 0, "step": 1}, {"seed": 0, "step": 2, "by": "successor"}]
+    assert files.read_rows(successor.metrics) == [{"seed": 0, "step": 1}, {"seed": 0, "step": 2, "by": "successor"}]
     for run in (deposed, successor):
         run.close_metrics()
 
