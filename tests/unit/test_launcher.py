@@ -58,5 +58,6 @@ def test_accelerate_does_not_compile_what_the_launcher_asks_to_compile(monkeypat
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR")
     (config,) = command_line.parse([])
     assert config.train.compile
-    state = Runtime(resolve(config), 1).accelerator.state
-    assert state.dynamo_plugin.backend == DynamoBackend.NO
+    plugin = Runtime(resolve(config), 1).accelerator.state.dynamo_plugin
+    assert plugin is not None
+    assert plugin.backend == DynamoBackend.NO
