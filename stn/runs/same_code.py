@@ -54,8 +54,11 @@ def _other_count(old: int, new: int) -> str | None:
 
 
 def fingerprints(run: RunDir) -> list[dict[str, Any]]:
-    """Return what the code behind each block and result of an experiment computed, where that is known."""
-    records = [record for block in run.blocks() for record in (read_json(block.env), *block.rows().values())]
+    """Return what the code behind each checkpoint and result of an experiment computed, where that is known."""
+    records = [row for block in run.blocks() for row in block.rows().values()]
+    # A start that has left nothing to go on from, as one of code with a bug in it, is no reason to refuse.
+    saved = [block for block in run.blocks() if any(block.checkpoints.glob("*/*.safetensors"))]
+    records += [read_json(block.env) for block in saved]
     return [known for record in records if isinstance(known := record.get("fingerprint"), dict)]
 
 

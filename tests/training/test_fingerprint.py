@@ -1,5 +1,6 @@
 """Edited code under an old signature is noticed, refused and, where the user says so, trained anew."""
 
+import json
 import runpy
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from stn.config.schema import Arch, Config, Data, Optim
 from stn.data import stream
 from stn.runs.directory import RunDir
 from stn.runs.same_code import difference, set_aside
+from stn.runs.same_code import fingerprints as known_fingerprints
 from stn.runs.trials import build_trials
 from stn.training import fingerprint as fingerprints
 from stn.training.optimizer import SeedOptimiser
@@ -158,3 +160,15 @@ def test_runs_that_are_being_trained_are_not_set_aside(tmp_path: Path) -> None:
     assert not run.path.exists()
     assert len(list(tmp_path.glob("x/.replaced/sig-*/0/results.jsonl"))) == 1
     set_aside(run)  # a second copy of the command comes too late, and has nothing to do
+
+
+def test_only_what_has_left_weights_or_rows_counts(tmp_path: Path) -> None:
+    """Code that failed before its first checkpoint may be mended and started again."""
+    run, known = RunDir(tmp_path / "x" / "sig" / "0"), {"shapes": "a", "loss": [2.3]}
+    run.replace(run.env, json.dumps({"fingerprint": known}))
+    assert known_fingerprints(run) == []
+    run.replace(run.checkpoints / "seed-0" / "step-00000001.safetensors", b"")
+    assert known_fingerprints(run) == [known]
+    (run.checkpoints / "seed-0" / "step-00000001.safetensors").unlink()
+    run.add_results([{"seed": 0, "fingerprint": known}])
+    assert known_fingerprints(run) == [known]
