@@ -146,7 +146,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
                 row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
                 results.append(row | metrics.result(s) | transformer_metrics[s])
                 if runtime.writes:
-                    checkpoints.save_weights(trial.run, trial.seed, "final", weights)
+                    checkpoints.save_weights(trial.run, trial.seed, "final", weights, row)
             for group in group_by_run(trials) if runtime.writes else []:
                 group[0].run.sync_metrics()  # a seed with a result row is never trained again
                 group[0].run.add_results([row for row in results if row["sig"] == group[0].sig])

@@ -13,7 +13,7 @@ from typing import Any
 
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import Row, RunDir
-from stn.runs.files import read_json, read_rows, write_atomic
+from stn.runs.files import read_json, write_atomic
 from stn.tracking.wandb_run import KINDS, SeedRun, bound_exit, logged_in, position, run_id
 
 PAGE = 50
@@ -48,8 +48,8 @@ class RunRecord:
             return
         results = run.rows()
         rows: dict[int, list[Row]] = {seed: [] for seed in results}
-        for row in read_rows(run.metrics):
-            if row.get("kind") in KINDS:
+        for row in run.read_metrics():
+            if row["kind"] in KINDS:
                 rows.setdefault(row["seed"], []).append(row)
         # A seed without a result here may have been trained anew in another block, whose rows then count.
         for seed in sorted(rows.keys() - (finished_elsewhere - results.keys())):

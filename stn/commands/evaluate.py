@@ -17,7 +17,6 @@ from stn.evaluation.foreign_weights import fit, load_plain
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.runs.directory import Row, RunDir
-from stn.runs.files import read_rows
 from stn.tracking.console import say
 from stn.training.checkpoints import load_final
 from stn.training.runtime import Runtime
@@ -36,7 +35,7 @@ def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
     run = RunDir(path)
     if not run.config.is_file() or not run.results.is_file():
         raise ValueError(f"{path} is no run directory with results: it needs config.yaml and results.jsonl")
-    rows = [row for row in read_rows(run.results) if row.get("status") == "finished"]
+    rows = [row for _, row in sorted(run.rows().items()) if row["status"] == "finished"]
     if not rows:
         raise ValueError(f"{path} has no finished seed")
     config = _change(load_yaml(run.config), train=ALONE)
@@ -65,7 +64,7 @@ def evaluate_run(path: str, iterations: int | None) -> int:
         config = resolve(_change(config, arch={"test_iterations": iterations}))
     runtime, code = Runtime(config, len(rows)), 0
     for row in rows:
-        scores = _score(config, row["seed"], load_final(run, row["seed"]), runtime)
+        scores = _score(config, row["seed"], load_final(run, row), runtime)
         verdict = "as recorded" if scores["confusion"] == row["confusion"] else "NOT as recorded"
         if iterations is not None:
             verdict += f" (after {iterations} iterations)"

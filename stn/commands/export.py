@@ -127,7 +127,7 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
     dataset = build_dataset(config.data.name)
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
     network = build_network(config).eval().to(dtype)
-    network.load_state_dict(fit(load_final(run, row["seed"]), network))
+    network.load_state_dict(fit(load_final(run, row), network))
     stream = Stream(config.data, dataset, [row["seed"]], dtype=dtype)
     x_BCHW = stream.test_images(torch.arange(min(IMAGES, stream.test_count))).x_BCHW
     with torch.no_grad():

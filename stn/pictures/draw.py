@@ -18,7 +18,7 @@ from stn.models.wirings import Transformed
 from stn.pictures import warps
 from stn.pictures.subject import Subject
 from stn.runs.directory import Row, RunDir
-from stn.runs.files import read_rows, write_atomic
+from stn.runs.files import write_atomic
 from stn.tracking.console import warn
 from stn.training.checkpoints import load_final
 
@@ -35,15 +35,15 @@ def draw_run(
     config: Config, run: RunDir, out: Path, seed: int | None = None, numbers: Sequence[int] = (), gif: bool = False
 ) -> list[Path]:
     """Draw a run, and what the network of a finished seed (default: the first) does to images; return the files."""
-    finished = [row["seed"] for row in read_rows(run.results) if row.get("status") == "finished"]
+    finished = {number: row for number, row in sorted(run.rows().items()) if row["status"] == "finished"}
     if seed is not None and seed not in finished:
         raise ValueError(f"seed {seed} is not finished in {run.path}; finished: {', '.join(map(str, finished))}")
     subject = None
     if finished:
-        shown = finished[0] if seed is None else seed
-        rows = [row for row in read_rows(run.metrics) if row["kind"] == "warp" and row["seed"] == shown]
+        shown = min(finished) if seed is None else seed
+        rows = [row for row in run.read_metrics() if row["kind"] == "warp" and row["seed"] == shown]
         title = f"{config.arch.name} on {config.data.name}, seed {shown}"
-        subject = _subject(config, lambda _: load_final(run, shown), title, numbers, rows)
+        subject = _subject(config, lambda _: load_final(run, finished[shown]), title, numbers, rows)
     figures = {"curves": _curves(config, run), "confusion": _confusion(config, run)}
     paths = [_save(figure, out / f"{name}.png") for name, figure in figures.items() if figure]
     return paths + _draw_warps(subject, out, gif)
@@ -105,7 +105,7 @@ def _title(config: Config, n: int) -> str:
 def _curves(config: Config, run: RunDir) -> Figure:
     """Plot loss and error of every seed against the epoch."""
     every, split = steps_of(config.log.every), config.data.split
-    rows = [r for r in read_rows(run.metrics) if r["kind"] == "eval" or r["step"] % every == 0 or r["step"] < every]
+    rows = [r for r in run.read_metrics() if r["kind"] == "eval" or r["step"] % every == 0 or r["step"] < every]
     seeds = sorted({row["seed"] for row in rows})
     training = {"label": "training", "color": "tab:blue"}
     evaluation = {"label": split, "color": "tab:orange", "marker": "o"}
@@ -127,7 +127,7 @@ def _curves(config: Config, run: RunDir) -> Figure:
 
 def _confusion(config: Config, run: RunDir) -> Figure | None:
     """Draw the mean confusion matrix of the finished seeds."""
-    matrices = [row["confusion"] for row in read_rows(run.results) if row.get("confusion")]
+    matrices = [row["confusion"] for row in run.rows().values() if row.get("confusion")]
     if not matrices:
         return None
     mean_KK = torch.tensor(matrices).double().mean(0)

@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
+"""What link says on file systems without hard links: exFAT, some FUSE and cloud mounts."""
+
 
 @contextmanager
 def temporary_file(path: Path, content: bytes | str) -> Iterator[Path]:
@@ -56,6 +59,22 @@ def publish(path: Path, content: str) -> bool:
             return temporary.stat().st_nlink == 2
         except FileNotFoundError:  # whoever has taken over deletes temporary files
             return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return _create(path, content)
+
+
+def _create(path: Path, content: str) -> bool:
+    """Do as publish does where there are no hard links: a kill may leave a torn file, which counts as damaged."""
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    return True
 
 
 def read_text(path: Path) -> str:
@@ -80,10 +99,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return parse_rows(read_text(path).splitlines())
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def parse_rows(texts: list[str]) -> list[dict[str, Any]]:
     """Return the objects among these JSON texts."""
     rows = []
     for text in texts:
         with suppress(ValueError, RecursionError):
-            rows.append(json.loads(text))
+            rows.append(json.loads(text, parse_constant=_refuse))
     return [row for row in rows if isinstance(row, dict)]

@@ -22,6 +22,7 @@ from typing import Any
 import psutil
 
 from stn.runs.files import publish, read_json, write_atomic
+from stn.runs.records import Holder, valid
 
 LEASE_S = float(os.environ.get("STN_LEASE_S", "120"))
 """Seconds without an observed heartbeat after which a waiter may take over."""
@@ -82,8 +83,10 @@ class Lease:
     def newest(self) -> tuple[int, dict[str, Any]]:
         """Return the highest number and what its holder wrote last; 0 if there never was one."""
         token = max(self._tokens(), default=0)
-        # The file is empty if it is corrupt, or if the number was superseded while we read.
-        return token, UNKNOWN | (read_json(self._file(token)) if token else {"released": True})
+        if not token:
+            return token, UNKNOWN | {"released": True}
+        # There is none if the file is damaged, or if the number was superseded while we read.
+        return token, next(iter(valid([read_json(self._file(token))], Holder)), UNKNOWN)
 
     def is_live(self) -> bool:
         """Whether the holder seems alive: by its process on this machine, else by the age of its last heartbeat."""

@@ -14,7 +14,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stn.config.command_line import is_main_process
 from stn.config.schema import Config
 from stn.runs.directory import Row, RunDir
-from stn.runs.files import read_rows
 from stn.runs.trials import Trial, block_label, group_by_run
 from stn.tracking.console import console, warn
 from stn.tracking.wandb_run import SeedRun, logged_in
@@ -87,7 +86,7 @@ class WandbSink:
         if mode == "disabled":
             return
         online = mode == "online" and not WandbSink.unreachable
-        record = read_rows(run.metrics) if online else []
+        record = run.read_metrics() if online else []
         for seed in seeds:
             if online:
                 try:

@@ -39,10 +39,11 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
     unfinished: list[Trial] = []
     for group in group_by_run(trials):
         run, seeds = group[0].run, {trial.seed for trial in group}
-        if runtime.writes and seeds - set(run.finished()):
+        if runtime.writes and (seeds - set(run.finished()) or not run.is_whole()):
             run.lease.take(say)
             checkpoints.drop_temporary_files(run)
-            run.publish_pending()
+            run.heal(warn)
+        if runtime.writes and seeds - set(run.finished()):
             run.replace(run.config, dump_yaml(group[0].config))
             run.replace(
                 run.env, environment_json(sig=group[0].sig, fingerprint=group[0].fingerprint, **runtime.facts())

@@ -60,7 +60,7 @@ class Checkpointer:
                 group[0].run.sync_metrics()
             for s, trial in enumerate(self.trials):
                 if not trial.run.lease.lost:
-                    header = states[s] | {"scaler": scaler and scaler.state_dict()}
+                    header = states[s] | {"scaler": scaler and scaler.state_dict(), "arch": trial.config.arch.name}
                     weights, optim = self.model.weights(s), self.optimiser.seed_state(s)
                     checkpoint = SeedCheckpoint(weights, optim, self.best.get(s, {}), header)
                     checkpoints.save_seed(trial.run, trial.seed, step, checkpoint, trial.config.checkpoint.keep)
@@ -74,10 +74,10 @@ class Checkpointer:
 
     def _write_best(self, s: int, weights: Tensors) -> None:
         self.best[s] = weights
-        run, seed, split = self.trials[s].run, self.trials[s].seed, self.metrics.split
+        trial, split = self.trials[s], self.metrics.split
         accuracy, epoch = self.metrics.best[s]
-        header = {f"{split}_acc": accuracy, "epoch": epoch, "chosen_on": split}
-        checkpoints.save_weights(run, seed, "best", weights, header)
+        header = {f"{split}_acc": accuracy, "epoch": epoch, "chosen_on": split, "arch": trial.config.arch.name}
+        checkpoints.save_weights(trial.run, trial.seed, "best", weights, header)
 
     def _write_status(self, step: int) -> None:
         for group in group_by_run(self.trials):

@@ -5,7 +5,8 @@
         best.safetensors        weights of the best evaluation (--checkpoint.keep-best)
         final.safetensors       weights at the end
 
-A JSON header has the step, the running metrics and a hash of the tensors. Nothing that is loaded can execute code.
+A JSON header says which signature, seed and step the file is of, and has the running metrics and hashes of the tensors
+and of itself; a file under another's name is refused as a damaged one is. Nothing that is loaded can execute code.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from stn.config.seed_list import parse_seeds
-from stn.runs.directory import RunDir
+from stn.runs.directory import Row, RunDir
 
 Tensors = dict[str, Tensor]
 
@@ -60,22 +61,37 @@ def _step_files(run: RunDir, seed: int) -> dict[int, Path]:
     return {int(path.stem[5:]): path for path in paths if path.stem[5:].isdigit()}
 
 
+def _identity(run: RunDir, seed: int, name: str) -> dict[str, Any]:
+    """Return what a file under this name is of."""
+    return ({"sig": run.sig} if run.sig else {}) | {"seed": seed, "file": name}
+
+
+def _hash(header: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
+
+
 def save_weights(run: RunDir, seed: int, name: str, tensors: Tensors, header: dict[str, Any] | None = None) -> bool:
     """Write tensors of a seed as best, final or step-<n>, unless the lease is lost; return whether that was done."""
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    text = json.dumps((header or {}) | {"sha256": digest(tensors)})
+    header = (header or {}) | _identity(run, seed, name) | {"sha256": digest(tensors)}
+    text = json.dumps(header | {"header_sha256": _hash(json.loads(json.dumps(header)))})
     return run.replace(_file(run, seed, name), save(tensors, metadata={"stn": text}))
 
 
-def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
+def _read(run: RunDir, seed: int, name: str) -> tuple[Tensors, dict[str, Any]]:
+    path = _file(run, seed, name)
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["stn"])
+            header = dict(json.loads((file.metadata() or {})["stn"]))
         tensors = load_file(path)
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    if digest(tensors) != header["sha256"]:
+    # Older files have neither a hash of their header nor an identity.
+    if header.pop("header_sha256", None) not in (None, _hash(header)) or header.get("sha256") != digest(tensors):
         raise ValueError(f"{path} is damaged: its contents do not match its hash")
+    for key, expected in _identity(run, seed, name).items():
+        if header.get(key, expected) != expected:
+            raise ValueError(f"{path} is another file under this name: its {key} is {header[key]}, not {expected}")
     return tensors, header
 
 
@@ -92,7 +108,7 @@ def save_seed(run: RunDir, seed: int, step: int, checkpoint: SeedCheckpoint, kee
 
 
 def _load_step(run: RunDir, seed: int, step: int) -> SeedCheckpoint:
-    tensors, header = _read(_step_files(run, seed)[step])
+    tensors, header = _read(run, seed, f"step-{step:08d}")
     checkpoint = SeedCheckpoint({}, {}, {}, header)
     for full_name, tensor in tensors.items():
         part, _, name = full_name.partition("/")
@@ -120,11 +136,16 @@ def load_newest(members: list[tuple[RunDir, int]]) -> list[SeedCheckpoint]:
     return []
 
 
-def load_final(run: RunDir, seed: int) -> Tensors:
+def load_final(run: RunDir, row: Row) -> Tensors:
+    """Return the weights that a result row is of."""
+    seed = row["seed"]
     path = _file(run, seed, "final")
     if not path.exists():
         raise ValueError(f"{path} is missing: seed {seed} of {run.path} is not finished; run its command again")
-    return _read(path)[0]
+    tensors = _read(run, seed, "final")[0]
+    if row.get("weights_sha256", digest(tensors)) != digest(tensors):
+        raise ValueError(f"{path} is not what seed {seed} of {run.path} was scored with: weights_sha256 differs")
+    return tensors
 
 
 def drop_best(run: RunDir, seed: int) -> None:

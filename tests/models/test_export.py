@@ -195,6 +195,7 @@ def test_bad_input_is_one_message(
     unfinished = tmp_path / "unfinished"
     shutil.copytree(run, unfinished, ignore=shutil.ignore_patterns("export"))
     (unfinished / "results.jsonl").write_text("")
+    shutil.rmtree(unfinished / ".rows")
     (tmp_path / "file").touch()
     for arguments, message in (
         ((tmp_path / "none",), "is no run directory"),

@@ -96,9 +96,11 @@ def test_half_a_character_is_written_as_something(plan: Plan) -> None:
 
 
 def test_a_seed_in_two_run_directories_counts_once_and_that_is_said(plan: Plan) -> None:
-    first, second = load([str(plan.experiment)]).cells[0].runs
-    twin = {"seed": 0, "status": "finished", "test_acc": 0.1}
-    second.results.write_text(second.results.read_text() + json.dumps(twin) + "\n")
+    first = load([str(plan.experiment)]).cells[0].runs[0]
+    second = RunDir(first.path.with_name("0-9"))
+    second.path.mkdir()
+    second.config.write_text(first.config.read_text())
+    second.results.write_text(json.dumps({"seed": 0, "status": "finished", "test_acc": 0.1}) + "\n")
     rows = ({"kind": "eval", "seed": 0, "step": 1, "epoch": 1, "test_acc": acc} for acc in (0.9, 0.1))
     for run, row in zip((first, second), rows, strict=True):
         run.add_metrics([row])

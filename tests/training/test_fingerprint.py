@@ -22,6 +22,7 @@ from stn.runs.trials import build_trials
 from stn.training import fingerprint as fingerprints
 from stn.training.optimizer import SeedOptimiser
 from tests.support.paths import ROOT
+from tests.support.records import result
 from tests.support.trainer import QUICK, SMALL, environment, train
 
 
@@ -150,7 +151,7 @@ def test_a_network_without_a_fingerprint_trains_all_the_same(losses: Callable, m
 
 def test_runs_that_are_being_trained_are_not_set_aside(tmp_path: Path) -> None:
     run, other = RunDir(tmp_path / "x" / "sig" / "0"), RunDir(tmp_path / "x" / "sig" / "1")
-    run.add_results([{"seed": 0}])
+    run.add_results([result(0)])
     other.lease.take(print)
     with pytest.raises(ValueError, match="is being trained; stop it before --retrain"):
         set_aside(run)
@@ -170,5 +171,5 @@ def test_only_what_has_left_weights_or_rows_counts(tmp_path: Path) -> None:
     run.replace(run.checkpoints / "seed-0" / "step-00000001.safetensors", b"")
     assert known_fingerprints(run) == [known]
     (run.checkpoints / "seed-0" / "step-00000001.safetensors").unlink()
-    run.add_results([{"seed": 0, "fingerprint": known}])
+    run.add_results([result(0, fingerprint=known)])
     assert known_fingerprints(run) == [known]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from stn.runs import files
 from stn.runs.directory import RunDir
 from stn.training import checkpoints
 from stn.training.checkpoints import SeedCheckpoint
+from tests.support.records import metric, result
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,12 +78,12 @@ def test_what_a_deposed_copy_appends_goes_nowhere(tmp_path: Path) -> None:
     """It was paused, does not know of its successor, and has metrics.jsonl open."""
     deposed, successor = RunDir(tmp_path), RunDir(tmp_path)
     deposed.cut_metrics([0], -1)
-    deposed.add_metrics([{"seed": 0, "step": 1}, {"seed": 0, "step": 2}])
+    deposed.add_metrics([metric(0, 1), metric(0, 2)])
     successor.cut_metrics([0], 1)
-    successor.add_metrics([{"seed": 0, "step": 2, "by": "successor"}])
-    deposed.add_metrics([{"seed": 0, "step": 3}])
+    successor.add_metrics([metric(0, 2, by="successor")])
+    deposed.add_metrics([metric(0, 3)])
     deposed.sync_metrics()
-    assert files.read_rows(successor.metrics) == [{"seed": 0, "step": 1}, {"seed": 0, "step": 2, "by": "successor"}]
+    assert files.read_rows(successor.metrics) == [metric(0, 1), metric(0, 2, by="successor")]
     for run in (deposed, successor):
         run.close_metrics()
 
@@ -95,17 +97,17 @@ def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
 
 def test_one_result_row_per_seed_and_finished_over_blocks(tmp_path: Path) -> None:
     a, b = (RunDir.of(str(tmp_path), "x", "sig", seeds) for seeds in ([0, 1], [1, 2]))
-    a.add_results([{"seed": 1, "v": 1}])
-    a.add_results([{"seed": 0, "v": 2}])
-    a.add_results([{"seed": 1, "v": 3}])
-    b.add_results([{"seed": 2, "v": 4}])
+    a.add_results([result(1, v=1)])
+    a.add_results([result(0, v=2)])
+    a.add_results([result(1, v=3)])
+    b.add_results([result(2, v=4)])
     assert [(r["seed"], r["v"]) for r in files.read_rows(a.results)] == [(0, 2), (1, 1)]
     assert set(b.finished()) == {0, 1, 2}
 
 
 def test_metrics_are_cut_back_to_the_checkpoint(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.add_metrics([{"seed": s, "step": t} for t in (5, 10, 15) for s in (0, 1)])
+    run.add_metrics([metric(s, t) for t in (5, 10, 15) for s in (0, 1)])
     with run.metrics.open("a") as file:
         file.write('{"seed": 0, "step"')
     run.cut_metrics([0], 10)
@@ -171,6 +173,34 @@ def test_a_damaged_newest_falls_back_with_a_warning(run: RunDir, damage: str) ->
         assert checkpoints.load_newest([(run, 0)])[0].header["step"] == 20
 
 
+@pytest.mark.parametrize("of", ["sig", "seed", "step", "name"])
+def test_a_file_of_another_run_seed_step_or_kind_under_this_name_is_refused(tmp_path: Path, of: str) -> None:
+    run, other = (RunDir(tmp_path / (sig * 12) / "0-1") for sig in ("a", "b"))
+    for at, seed, step in ((run, 0, 10), (run, 0, 20), (run, 1, 20), (other, 0, 20)):
+        checkpoints.save_seed(at, seed, step, SeedCheckpoint({"w": torch.ones(2)}, {}, {}, {}), keep=2)
+    checkpoints.save_weights(run, 0, "final", {"model/w": torch.ones(2)})
+    ours, foreign = run.checkpoints / "seed-0", other.checkpoints / "seed-0"
+    step = "step-00000020.safetensors"
+    source = {
+        "sig": foreign / step,
+        "seed": run.checkpoints / "seed-1" / step,
+        "step": ours / "step-00000010.safetensors",
+    }
+    shutil.copy(source.get(of, ours / "final.safetensors"), ours / step)
+    with pytest.warns(UserWarning, match=f"{step} is another file under this name: its .* is .*, not "):
+        assert [saved.header["step"] for saved in checkpoints.load_newest([(run, 0)])] == [10]
+    shutil.copy(source["step"], ours / "final.safetensors")
+    with pytest.raises(ValueError, match="another file under this name"):
+        checkpoints.load_final(run, result(0))
+
+
+def test_a_header_that_was_changed_is_noticed(run: RunDir) -> None:
+    newest = run.checkpoints / "seed-0" / "step-00000030.safetensors"
+    newest.write_bytes(newest.read_bytes().replace(b'best\\": null', b'best\\": true'))
+    with pytest.warns(UserWarning, match="do not match its hash"):
+        assert checkpoints.load_newest([(run, 0)])[0].header["step"] == 20
+
+
 def test_a_save_that_was_cut_short_counts_for_no_seed(run: RunDir) -> None:
     run.write_status("running", step=20)
     assert checkpoints.saved_steps(run, 0) == {20}
@@ -193,11 +223,13 @@ def test_a_block_resumes_at_a_step_that_every_seed_has(run: RunDir) -> None:
 def test_final_weights_and_digest(run: RunDir) -> None:
     weights = {"b": torch.ones(2), "a": torch.zeros(3, 1).to(torch.bfloat16)}
     checkpoints.save_weights(run, 0, "final", weights)
-    loaded = checkpoints.load_final(run, 0)
+    loaded = checkpoints.load_final(run, result(0))
     assert checkpoints.digest(loaded) == checkpoints.digest(dict(reversed(weights.items())))
     assert checkpoints.digest(loaded) != checkpoints.digest(weights | {"b": torch.tensor([1.0, 1.0000001])})
     with pytest.raises(ValueError, match=r"seed 7 of .* is not finished"):
-        checkpoints.load_final(run, 7)
+        checkpoints.load_final(run, result(7))
+    with pytest.raises(ValueError, match=r"is not what seed 0 of .* was scored with"):
+        checkpoints.load_final(run, result(0, weights_sha256="0" * 64))
 
 
 def test_layout_in_memory_does_not_change_the_digest() -> None:

@@ -21,6 +21,7 @@ from stn.runs.files import publish, read_rows, write_atomic
 from stn.runs.lease import Lease
 from stn.runs.trials import Trial
 from tests.support.paths import ROOT
+from tests.support.records import metric, result
 
 
 class Clock:
@@ -148,8 +149,8 @@ def test_a_replaced_holder_writes_nothing_and_has_a_reason_to_stop(tmp_path: Pat
     elsewhere(run.lease.folder, run.lease.token + 1)
     run.lease._renew()
     assert run.stop_reason() == "another process has taken over"
-    run.add_results([{"seed": 0}])
-    run.add_metrics([{"seed": 0, "step": 1}])
+    run.add_results([result(0)])
+    run.add_metrics([metric(0, 1)])
     run.write_status("stopped")
     run.lease.release()
     assert run.finished() == {}
@@ -205,7 +206,7 @@ run = RunDir(folder / "x" / "sig" / blocks[me % 2])
 print("ready", flush=True)
 sys.stdin.readline()
 for seed in range(0, 20) if me % 2 == 0 else range(10, 30):
-    run.add_results([{"seed": seed, "by": me, "text": "x" * 5000}])
+    run.add_results([{"seed": seed, "status": "finished", "by": me, "text": "x" * 5000}])
 """
 
 
@@ -226,19 +227,19 @@ def test_a_row_is_kept_when_its_writer_dies_before_it_is_in_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = RunDir(tmp_path / "sig" / "0-3")
-    run.add_results([{"seed": 0}])
+    run.add_results([result(0)])
 
     def killed(path: Path, *arguments: Any) -> bool:
         if path == run.results:
             raise KeyboardInterrupt
         return write_atomic(path, *arguments)
 
-    monkeypatch.setattr("stn.runs.directory.write_atomic", killed)
+    monkeypatch.setattr("stn.runs.results.write_atomic", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.add_results([{"seed": 1}])
+        run.add_results([result(1)])
     assert set(run.finished()) == {0, 1}
-    monkeypatch.setattr("stn.runs.directory.write_atomic", write_atomic)
-    run.mend_results()
+    monkeypatch.setattr("stn.runs.results.write_atomic", write_atomic)
+    run.heal(print)
     assert [row["seed"] for row in read_rows(run.results)] == [0, 1]
 
 
@@ -252,10 +253,10 @@ def test_a_writer_that_dies_between_the_rows_of_a_block_loses_none(
             raise KeyboardInterrupt
         return publish(path, content)
 
-    monkeypatch.setattr("stn.runs.directory.publish", killed)
+    monkeypatch.setattr("stn.runs.results.publish", killed)
     with pytest.raises(KeyboardInterrupt):
-        run.add_results([{"seed": 0}, {"seed": 1}])
-    monkeypatch.setattr("stn.runs.directory.publish", publish)
+        run.add_results([result(0), result(1)])
+    monkeypatch.setattr("stn.runs.results.publish", publish)
     run.publish_pending()
     assert set(run.finished()) == {0, 1}
     assert [path.name for path in sorted(run.published.iterdir())] == ["0", "1"]
@@ -267,12 +268,12 @@ def test_who_writes_old_rows_over_new_ones_finds_out(tmp_path: Path, monkeypatch
 
     def slow(path: Path, *arguments: Any) -> bool:
         if path == mine.results:
-            monkeypatch.setattr("stn.runs.directory.write_atomic", write_atomic)
-            other.add_results([{"seed": 1}])
+            monkeypatch.setattr("stn.runs.results.write_atomic", write_atomic)
+            other.add_results([result(1)])
         return write_atomic(path, *arguments)
 
-    monkeypatch.setattr("stn.runs.directory.write_atomic", slow)
-    mine.add_results([{"seed": 0}])
+    monkeypatch.setattr("stn.runs.results.write_atomic", slow)
+    mine.add_results([result(0)])
     assert [row["seed"] for row in read_rows(mine.results)] == [0, 1]
 
 
@@ -284,11 +285,11 @@ def test_a_full_disk_leaves_no_row_and_no_rubbish(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        run.add_results([{"seed": 0}])
+        run.add_results([result(0)])
     assert run.finished() == {}
     assert not list(tmp_path.rglob("*.tmp"))
     monkeypatch.undo()
-    run.add_results([{"seed": 0}])
+    run.add_results([result(0)])
     assert set(run.finished()) == {0}
 
 
@@ -309,8 +310,8 @@ def test_an_answer_lost_on_the_way_is_no_refusal(tmp_path: Path, monkeypatch: py
 
 def test_a_row_of_another_block_is_enough(tmp_path: Path) -> None:
     a, b = (RunDir.of(str(tmp_path), "x", "sig", seeds) for seeds in ([0, 1, 2], [2, 3]))
-    b.add_results([{"seed": 2, "by": "b"}])
-    a.add_results([{"seed": 2, "by": "a"}])
+    b.add_results([result(2, by="b")])
+    a.add_results([result(2, by="a")])
     assert not a.results.exists()
     assert a.finished()[2]["by"] == "b"
 
@@ -357,8 +358,8 @@ def test_rows_of_two_blocks_are_settled_after_a_kill(tmp_path: Path) -> None:
     a, b = RunDir(tmp_path / "sig" / "0-2"), RunDir(tmp_path / "sig" / "2-3")
     for run in (a, b):  # both published, neither looked
         run.path.mkdir(parents=True)
-        files.publish(run.published / "2", json.dumps({"seed": 2, "by": run.path.name}))
-        run.mend_results()
+        files.publish(run.published / "2", json.dumps(result(2, by=run.path.name)))
+        run.heal(print)
     b.settle({2, 3})
     assert [len(run.rows()) for run in (a, b)] == [1, 0]
     assert b.finished()[2]["by"] == "0-2"
@@ -367,8 +368,8 @@ def test_rows_of_two_blocks_are_settled_after_a_kill(tmp_path: Path) -> None:
 def test_forgotten_seeds_are_trained_again(tmp_path: Path) -> None:
     run = RunDir(tmp_path / "sig" / "0-3")
     for seed in range(3):
-        run.add_results([{"seed": seed, "v": 1}])
+        run.add_results([result(seed, v=1)])
     run.forget({1})
     assert set(run.finished()) == {0, 2}
-    run.add_results([{"seed": 1, "v": 2}])
+    run.add_results([result(1, v=2)])
     assert [(row["seed"], row["v"]) for row in read_rows(run.results)] == [(0, 1), (1, 2), (2, 1)]

@@ -13,6 +13,7 @@ from stn.config.seed_list import format_seeds, parse_seeds
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import Row, RunDir, find_runs
 from stn.runs.files import parse_rows, read_text
+from stn.runs.records import Metric, Result, valid
 from stn.runs.same_code import refuse_mixture
 
 
@@ -65,10 +66,9 @@ class Cell:
             rows_of_run: dict[tuple[str, int], list[Row]] = {}
             # Most lines are of other kinds and not worth parsing.
             lines = [s for s in read_text(run.metrics).splitlines() if '"eval"' in s[:40] or '"pose"' in s[:40]]
-            for row in parse_rows(lines):
-                kind, seed = row.get("kind"), row.get("seed")
-                if kind in ("eval", "pose") and isinstance(seed, int) and seed in self.rows:
-                    rows_of_run.setdefault((kind, seed), []).append(row)
+            for row in valid(parse_rows(lines), Metric):
+                if row["kind"] in ("eval", "pose") and row["seed"] in self.rows:
+                    rows_of_run.setdefault((row["kind"], row["seed"]), []).append(row)
             for (kind, seed), rows in rows_of_run.items():
                 metrics[kind][seed] = rows
         return metrics
@@ -166,7 +166,7 @@ class _Reader:
             return
         cell.runs.append(run)
         lines = read_text(run.results).splitlines()
-        seeds = {seed for row in parse_rows(lines) if isinstance(seed := row.get("seed"), int)}
+        seeds = {row["seed"] for row in valid(parse_rows(lines), Result)}
         if len(lines) > len(seeds):
             self.notes.append(f"{run.results}: skipped {len(lines) - len(seeds)} damaged or repeated lines")
         rows, known = run.rows(), cell.rows.keys() | cell.failed.keys()

@@ -1,0 +1,100 @@
+"""What the JSON files of a run directory must look like: whoever reads them gets records that pass, or none.
+
+Unknown fields are kept: older and newer versions read each other's files.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from stn.config.seed_list import parse_seeds
+
+Row = dict[str, Any]
+Count = Annotated[int, Field(ge=0, lt=10**15)]
+Share = Annotated[float, Field(ge=0, le=1)] | None
+Positive = Annotated[float, Field(ge=0)] | None
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _seeds(text: str) -> str:
+    parse_seeds(text)
+    return text
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class Result(_Record):
+    """A line of results.jsonl, and .rows/<seed>."""
+
+    seed: Seed
+    status: Literal["finished", "failed"]
+    sig: str | None = None
+    reason: str | None = None
+    params: Count | None = None
+    steps: Count | None = None
+    epochs: Positive = None
+    test_acc: Share = None
+    val_acc: Share = None
+    best_test_acc: Share = None
+    best_val_acc: Share = None
+    test_loss: Positive = None
+    val_loss: Positive = None
+    macro_f1: Share = None
+    wall_s: Positive = None
+    images_per_s: Positive = None
+    confusion: list[list[Count]] | None = None
+    per_class_acc: list[float] | None = None
+    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    fingerprint: dict[str, Any] | None = None
+
+
+class Metric(_Record):
+    """A line of metrics.jsonl."""
+
+    kind: Literal["train", "eval", "warp", "pose"]
+    seed: Seed
+    step: Count
+    epoch: Annotated[float, Field(ge=0)]
+    loss: float | None = None
+    acc: Share = None
+    images_per_s: Positive = None
+    test_acc: Share = None
+    val_acc: Share = None
+
+
+class Status(_Record):
+    """status.json."""
+
+    state: Literal["running", "stopped", "finished", "failed"]
+    time: float = 0.0
+    seeds: Annotated[str, AfterValidator(_seeds)] | None = None
+    step: Count = 0
+    steps: Annotated[int, Field(gt=0, lt=10**15)] | None = None
+    reason: str | None = None
+
+
+class Holder(_Record):
+    """A file of .claim: who holds a lease."""
+
+    place: Annotated[list[str], Field(min_length=1)]
+    pid: Annotated[int, Field(ge=0, lt=2**31)]
+    since: float
+    job: str | None
+    restart: int
+    released: bool
+    beat: int
+
+
+def valid(rows: Iterable[Row], schema: type[BaseModel]) -> list[Row]:
+    """Return the rows that pass a schema, as they are."""
+    passed = []
+    for row in rows:
+        try:
+            schema.model_validate(row)
+        except (ValidationError, RecursionError):
+            continue
+        passed.append(row)
+    return passed

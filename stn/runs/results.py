@@ -1,0 +1,142 @@
+"""The result rows of a block of seeds: published as one act, one row a seed, repaired from a second copy.
+
+The rows of a block are published together (.rows/pending-*), then each under a name that can be created only once
+(.rows/<seed>, which decides whose row counts), then in results.jsonl.
+"""
+
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from stn.config.seed_list import parse_seeds
+from stn.runs.files import publish, read_json, read_rows, read_text, write_atomic
+from stn.runs.lease import Lease
+from stn.runs.records import Result, Row, valid
+
+
+def lines(rows: list[Row]) -> str:
+    """Return rows as JSONL."""
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+class Results:
+    """A directory with result rows, and the lease on it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.results, self.published = path, path / "results.jsonl", path / ".rows"
+        self.lease = Lease(path / ".claim")
+
+    @property
+    def sig(self) -> str | None:
+        """The signature that it lies under; None if it was moved elsewhere."""
+        name = self.path.absolute().parent.name
+        return name if re.fullmatch("[0-9a-f]{12}", name) else None
+
+    @cached_property
+    def seeds(self) -> set[int] | None:
+        """The seeds in its name; None if the name is a hash of them."""
+        with suppress(ValueError):
+            return set(parse_seeds(self.path.name))
+        return None
+
+    def may_write(self) -> bool:
+        """Whether we still hold the lease; re-reads the directory."""
+        return not self.lease.token or self.lease.held()
+
+    def replace(self, path: Path, content: bytes | str) -> bool:
+        """Replace a file of this directory, unless the lease is lost; return whether it was replaced."""
+        return write_atomic(path, content, self.may_write)
+
+    def _of_this_block(self, rows: Iterable[Row]) -> dict[int, Row]:
+        """Return the result rows among these by seed, without those that are damaged or of another run."""
+        here = [row for row in valid(rows, Result) if self.sig is None or row.get("sig", self.sig) == self.sig]
+        return {row["seed"]: row for row in here if self.seeds is None or row["seed"] in self.seeds}
+
+    def _published_files(self) -> dict[int, Path]:
+        return {int(path.name): path for path in self.published.glob("*") if path.name.isdigit()}
+
+    def _published_rows(self, files: dict[int, Path]) -> dict[int, Row]:
+        rows = {seed: self._of_this_block([read_json(path)]).get(seed) for seed, path in files.items()}
+        return {seed: row for seed, row in rows.items() if row}
+
+    def rows(self) -> dict[int, Row]:
+        """Return the result rows of this block by seed, including those not yet in results.jsonl."""
+        rows = self._of_this_block(read_rows(self.results))
+        return rows | self._published_rows({s: path for s, path in self._published_files().items() if s not in rows})
+
+    def blocks(self) -> list[Self]:
+        """Return the run directories of the experiment."""
+        return [type(self)(path) for path in sorted(self.path.parent.glob("*")) if path.is_dir()]
+
+    def finished(self) -> dict[int, Row]:
+        """Return the result rows by seed, of all blocks of the experiment."""
+        return {seed: row for run in reversed(self.blocks()) for seed, row in run.rows().items()}
+
+    def _holders(self, seed: int) -> list[Self]:
+        """Return the other blocks that have a row of this seed; any block may if its name is a hash."""
+        others = [run for run in self.blocks() if run.path.name != self.path.name]
+        return [run for run in others if (run.seeds is None or seed in run.seeds) and seed in run.rows()]
+
+    def add_results(self, rows: list[Row]) -> None:
+        """Publish the rows of a block of seeds: all of them or, after a kill, none."""
+        pending = self.published / f"pending-{socket.gethostname()}-{os.getpid()}"
+        if self.replace(pending, lines(rows)):
+            self.publish_pending()
+
+    def publish_pending(self) -> None:
+        """Publish each pending row; if another block of the experiment has one for its seed, that one stays."""
+        for path in self.published.glob("pending-*"):
+            for seed, row in self._of_this_block(read_rows(path)).items():
+                file = self.published / str(seed)
+                if not self._holders(seed) and not publish(file, lines([row])) and seed not in self.rows():
+                    self.replace(file, lines([row]))  # the one there is damaged
+            path.unlink(missing_ok=True)
+        self._write_results(self.rows)
+        self.settle(set(self.rows()))
+
+    def settle(self, seeds: set[int]) -> None:
+        """Keep one row per seed. Two blocks that publish at once both check afterwards, so at least one sees both."""
+        for seed in seeds & set(self.rows()):
+            for later in sorted([self, *self._holders(seed)], key=lambda run: run.path)[1:]:
+                later.forget({seed})
+
+    def _write_results(self, rows: Callable[[], dict[int, Row]]) -> None:
+        """Write rows into results.jsonl; repeat if another process overwrote it with older ones."""
+        while (text := lines([row for _, row in sorted(rows().items())])) != read_text(self.results):
+            if not self.replace(self.results, text):
+                return
+
+    def _all_rows(self) -> dict[int, Row]:
+        """Return the rows of results.jsonl and of .rows, which counts where they differ."""
+        return self._of_this_block(read_rows(self.results)) | self._published_rows(self._published_files())
+
+    def is_whole(self) -> bool:
+        """Whether results.jsonl and .rows are undamaged, and one says what the other does."""
+        files, rows = self._published_files(), self._all_rows()
+        text = lines([row for _, row in sorted(rows.items())])
+        return self._published_rows(files).keys() == files.keys() and text == read_text(self.results)
+
+    def heal(self, tell: Callable[[str], None]) -> None:
+        """Publish what a kill has left pending, and repair results.jsonl and .rows from each other."""
+        self.publish_pending()
+        files, rows = self._published_files(), self._all_rows()
+        for seed in files.keys() - self._published_rows(files).keys():
+            tell(f"{files[seed]} was damaged; " + ("repaired" if seed in rows else "its seed is trained again"))
+            if seed in rows:
+                self.replace(files[seed], lines([rows[seed]]))
+            else:
+                files[seed].unlink(missing_ok=True)
+        self._write_results(self._all_rows)
+
+    def forget(self, seeds: set[int]) -> None:
+        """Delete the rows of these seeds from this block."""
+        for seed in seeds:
+            (self.published / str(seed)).unlink(missing_ok=True)
+        self.replace(self.results, lines([row for seed, row in sorted(self.rows().items()) if seed not in seeds]))
+        self._write_results(self.rows)
