@@ -281,7 +281,7 @@ def test_a_network_without_a_transformer_has_curves_only(run: Run, capsys, tmp_p
 
     plain = config_of("cnn", "mnist_r")
     shutil.copy(run.path / "metrics.jsonl", tmp_path)
-    (tmp_path / "results.jsonl").write_text(json.dumps(result(0)))
+    (tmp_path / "results.jsonl").write_text(json.dumps(result(0, confusion=[[3, 1], [0, 4]])))
     (tmp_path / "config.yaml").write_text(dump_yaml(plain.model_copy(update={"log": config.log})))
     model = build_network(plain)
     save_weights(RunDir(tmp_path), 0, "final", model.state_dict())
