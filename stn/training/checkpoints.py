@@ -161,13 +161,14 @@ def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
 
 def drop_temporary_files(run: RunDir, has_lease: bool = True) -> None:
     """Delete the temporary files of killed processes; without the lease only those known to be nobody's."""
-    for folder in (".", ".rows", "pictures", "checkpoints/*"):
+    for folder in (".", ".rows", ".claim", "pictures", "checkpoints/*"):
+        everyone = has_lease and folder != ".claim"  # where those write who wait for the lease
         for path in run.path.glob(f"{folder}/.*.tmp"):
-            if has_lease or _writer_is_gone(path):
+            if everyone or _writer_is_gone(path):
                 path.unlink(missing_ok=True)
 
 
 def _writer_is_gone(temporary: Path) -> bool:
     """Whether a temporary file is of a process of this machine that has ended, or of this one."""
-    match = re.fullmatch(rf".*\.{re.escape(socket.gethostname())}-(\d+)(-\d+)?\.tmp", temporary.name)
+    match = re.fullmatch(rf".*\.{re.escape(socket.gethostname())}-(\d{{1,9}})(-\d+)?\.tmp", temporary.name)
     return match is not None and (int(match[1]) == os.getpid() or not psutil.pid_exists(int(match[1])))

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -230,6 +231,21 @@ def test_final_weights_and_digest(run: RunDir) -> None:
         checkpoints.load_final(run, result(7))
     with pytest.raises(ValueError, match=r"is not what seed 0 of .* was scored with"):
         checkpoints.load_final(run, result(0, weights_sha256="0" * 64))
+
+
+def test_temporary_files_of_killed_processes_do_not_stay(tmp_path: Path) -> None:
+    run, here = RunDir(tmp_path), socket.gethostname()
+    dead, living = f".x.{here}-999999998-1.tmp", f".x.{here}-{os.getppid()}-1.tmp"
+    folders = [tmp_path, run.published, run.pictures, run.lease.folder, run.checkpoints / "seed-0"]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in (dead, living, ".x.elsewhere-1-1.tmp"):
+            (folder / name).touch()
+    checkpoints.drop_temporary_files(run, has_lease=False)
+    assert not list(tmp_path.rglob(dead))
+    assert len(list(tmp_path.rglob(".x.*.tmp"))) == 2 * len(folders)
+    checkpoints.drop_temporary_files(run)
+    assert {path.parent for path in tmp_path.rglob(".x.*.tmp")} == {run.lease.folder}
 
 
 def test_layout_in_memory_does_not_change_the_digest() -> None:
