@@ -5,9 +5,12 @@
 Read ``train_block`` from top to bottom: it is the whole loop. S seed, B batch, C channel, H, W, K class.
 """
 
+import signal
 import sys
 from functools import partial
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before training begins and Stop listens
 from stn.config.command_line import fail, parse
 
 commands = parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
@@ -21,15 +24,15 @@ from stn.commands.finish import record_failure, wrap_up
 from stn.commands.list import list_names
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
-from stn.config.resolve import resolve, signature
+from stn.config.resolve import resolve_all
 from stn.config.schema import Config
 from stn.data.stream import Batch, Stream
 from stn.evaluation.accuracy import evaluate
 from stn.evaluation.transformer_metrics import final_transformer_metrics, transform_snapshots
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel, with_penalty
-from stn.runs.trials import Trial, block_label, build_trials, group_by_run
-from stn.tracking.console import say, warn
+from stn.runs.trials import Trial, build_trials, group_by_run
+from stn.tracking.console import warn
 from stn.tracking.log import Log
 from stn.training import checkpoints
 from stn.training.blocks import lock_unfinished, plan_blocks, try_network
@@ -100,8 +103,6 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
     # ---- resume
     checkpointer = Checkpointer(trials, runtime, model, optimiser, metrics)
     step = checkpointer.load()
-    if step:
-        say(f"{block_label(trials)} resumes at step {step} of {steps}")
 
     # ---- the loop
     model.train()
@@ -168,9 +169,7 @@ def main() -> int:
     try:
         if commands[0].list:
             return list_names()
-        configs = [resolve(command) for command in commands]
-        if len(set(map(signature, configs))) < len(configs):
-            raise ValueError("two --lr / --optim.weight-decay combinations resolve to the same configuration; drop one")
+        configs = resolve_all(commands)
         if commands[0].check:
             return check(configs)
         runtime = Runtime(configs[0], len(build_trials(configs)))
@@ -190,9 +189,9 @@ def main() -> int:
     stop.listen()
     try:
         code = train(runtime, stop, trials)
-    except Exception as error:
+        runtime.end()
+    except (Exception, KeyboardInterrupt) as error:
         record_failure(trials if runtime.writes else [], error)
-    runtime.end()
     return code
 
 

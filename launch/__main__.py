@@ -1,9 +1,12 @@
 """python -m launch: one training on this machine; sweeps, their status, reports and uploads."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports leaves no traceback
 import tyro
 
 from launch import train
@@ -61,11 +64,14 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
     seeds = sum(len(cell.rows) for cell in comparison.cells)
     say(f"{plural(len(comparison.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
     if wandb:
-        say(wandb_report.publish(sections, out))
+        published, message = wandb_report.publish(sections, out)
+        say(message)
+        return 0 if published else 1
     return 0
 
 
 def main() -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     words = sys.argv[1:]
     if words[:1] == ["train"]:
         launcher = train.command(words[1:])
@@ -79,6 +85,8 @@ def main() -> int:
         fail(error)
     except OSError as error:
         fail(error, code=1)
+    except KeyboardInterrupt:
+        fail("interrupted", code=130)
 
 
 if __name__ == "__main__":

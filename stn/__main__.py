@@ -1,8 +1,11 @@
 """python -m stn COMMAND: look at finished runs, and at what could be trained."""
 
+import signal
 import sys
 from importlib import import_module
 
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports leaves no traceback
 from stn.config.command_line import fail
 
 COMMANDS = {
@@ -15,6 +18,7 @@ COMMANDS = {
 
 
 def main(words: list[str]) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not words or words[0] in ("-h", "--help"):
         print("usage: python -m stn COMMAND ...\n")
         for name, text in COMMANDS.items():
@@ -26,6 +30,8 @@ def main(words: list[str]) -> int:
         return import_module(f"stn.commands.{words[0]}").main(words[1:])
     except (ValueError, OSError) as error:
         fail(error)
+    except KeyboardInterrupt:
+        fail("interrupted", code=130)
 
 
 if __name__ == "__main__":

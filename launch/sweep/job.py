@@ -3,23 +3,30 @@
 The run directory decides what an end means; the exit code only tells a crash from a kill.
 """
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+
+import psutil
 
 from launch import train
+from launch.sweep.notes import exit_text, last_output, read_note, write_note
 from launch.sweep.plan import Job, Plan
-from launch.sweep.status import JobStatus, job_status, last_lines
-from stn.runs.files import read_json, write_atomic
+from launch.sweep.status import JobStatus, job_status
 from stn.runs.process import follow_parent
+
+MARK = "STN_ATTEMPT"
+SAVING_S = 60.0
+"""Seconds in which ranks whose launcher was killed must have saved."""
+OUTPUT = Path(os.path.realpath("/proc/self/fd/1"))
+"""The output of this process: of a Slurm task, the file in which earlier starts have left theirs."""
 
 
 def training_command(plan: Plan, job: Job) -> list[str]:
@@ -38,14 +45,17 @@ class Attempt:
 
     def __init__(self, plan: Plan, job: Job, log: Path | None, devices: dict[str, str]) -> None:
         self.plan, self.job, self.devices = plan, job, devices
-        self.log = log or Path(os.path.realpath("/proc/self/fd/1"))
+        self.log = log or OUTPUT
         self.stop_requested = False
+        self.mark = uuid.uuid4().hex
+        """In the environment of the process and of all that it starts."""
+        no_gpus = {} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}
         with log.open("a") if log else nullcontext() as output:
             self.child = subprocess.Popen(
                 training_command(plan, job),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | ({} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}) | devices,
+                env=os.environ | no_gpus | devices | {MARK: self.mark},
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on as SIGTERM
                 preexec_fn=partial(follow_parent, os.getpid()),
             )
@@ -56,14 +66,32 @@ class Attempt:
             self.stop_requested = True
             self.child.terminate()
 
+    def processes(self) -> list[psutil.Process]:
+        """Return the process and its ranks, which have sessions of their own and may outlive it."""
+        marked = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self.mark:
+                    marked.append(process)
+        return marked
+
     def kill(self) -> None:
         """Kill the process and all that it has started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.child.pid, signal.SIGKILL)
+        for process in self.processes():
+            with suppress(psutil.Error):
+                process.kill()
+
+    def _wait(self) -> int:
+        """Wait for the process and for ranks that save after their launcher was killed; return its exit code."""
+        code = self.child.wait()
+        if psutil.wait_procs(self.processes(), timeout=SAVING_S)[1]:
+            self.kill()
+            psutil.wait_procs(self.processes())
+        return code
 
     def outcome(self) -> str:
         """Return done, failed, stopped, killed (not its own fault) or left to another process, which trains it."""
-        code = self.child.wait()
+        code = self._wait()
         status = job_status(self.plan, self.job)
         if not status.missing:
             return "failed" if status.failed else "done"
@@ -71,36 +99,30 @@ class Attempt:
             return "left to another process"
         if status.run_status.get("state") == "stopped" and code == 0:
             return "stopped"
-        killed = code < 0 or code >= 128
-        if self.stop_requested or killed or code == 0:
-            return "killed"
-        error = "\n".join(line for line in last_lines(self.log)[-15:] if line.strip())
-        note = read_json(self.plan.note_file(self.job))
-        write_note(self.plan, self.job, note | {"error": error or f"exit code {code}"})
-        return "failed"
+        killed = self.stop_requested or code <= 0 or code >= 128
+        note, output = read_note(self.plan, self.job), last_output(self.log)
+        how = {"end": f"{exit_text(code)}\n{output}"} if killed else {"error": output or exit_text(code)}
+        write_note(self.plan, self.job, note | how)
+        return "killed" if killed else "failed"
 
 
-def write_note(plan: Plan, job: Job, note: dict[str, Any]) -> None:
-    """Write what is known of a job beside its run directory."""
-    write_atomic(plan.note_file(job), json.dumps(note) + "\n")
-
-
-def record_start(plan: Plan, job: Job) -> bool:
+def record_start(plan: Plan, job: Job, log: Path) -> bool:
     """Record one more start; False if the job has used up its starts without progress and is given up."""
-    status, note = job_status(plan, job), read_json(plan.note_file(job))
+    status, note = job_status(plan, job), read_note(plan, job)
     progress = [len(status.rows), status.run_status.get("step", 0)]
     idle = note.get("idle", 0) + 1 if note.get("progress") == progress else 0
+    end = note.get("end") or last_output(log)  # where this process was killed, too, the log has Slurm's last word
     note = {"starts": note.get("starts", 0) + 1, "progress": progress, "idle": idle}
     given_up = idle > plan.sweep.restarts
     if given_up:
-        note["error"] = f"given up after {idle} starts without progress"
+        note["error"] = f"given up after {idle} starts without progress; the last one: {end}"
     write_note(plan, job, note)
     return not given_up
 
 
 def reset_job(plan: Plan, status: JobStatus, drop_failed: bool = False) -> None:
     """Clear a job's failure record; with drop_failed also the result rows of its failed seeds, in every block."""
-    if read_json(plan.note_file(status.job)):
+    if read_note(plan, status.job):
         write_note(plan, status.job, {})
     failed = set(status.failed) if drop_failed else set()
     for run in status.runs:
@@ -115,7 +137,7 @@ def run_as_task(plan: Plan, job: Job, requeue: Callable[[], None]) -> int:
     received: list[int] = []
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: received.append(number))
-    if not record_start(plan, job):
+    if not record_start(plan, job, OUTPUT):
         print(f"{job.title}: given up after {plan.sweep.restarts} restarts without progress", flush=True)
         return 1
     print(f"{job.title} ({job.id})", flush=True)

@@ -107,7 +107,7 @@ class Pool:
                 attempt.stop()  # here rather than in the handler: a job may be starting when the signal comes
         while self.stopping_since is None and self.waiting and self.free:
             job = self.waiting.popleft()
-            if not record_start(self.plan, job):
+            if not record_start(self.plan, job, self.plan.log_file(job)):
                 self._on_end(job, "failed")
                 continue
             self.running[job] = Attempt(self.plan, job, self.plan.log_file(job), self.free.pop())

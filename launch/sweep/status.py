@@ -2,18 +2,17 @@
 
 import statistics
 from collections import Counter
-from contextlib import suppress
 from itertools import groupby
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
+from launch.sweep.notes import last_lines, read_note
 from launch.sweep.plan import Job, Plan
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.runs.directory import Row, RunDir
-from stn.runs.files import parse_rows, read_json
+from stn.runs.files import parse_rows
 
 STATES: tuple[str, ...] = ("done", "running", "waiting", "stopped", "failed")
 
@@ -76,7 +75,7 @@ def _job_status(plan: Plan, job: Job, cell_rows: dict[int, Row], run_statuses: l
     elif any(run.lease.is_live() for run, status in related if status.get("state") != "finished"):
         state = "running"
     else:
-        error = read_json(plan.note_file(job)).get("error")
+        error = read_note(plan, job).get("error")
         if error is None and newest.get("state") == "failed":
             error = newest.get("reason")
         state = "failed" if error is not None else "stopped" if related else "waiting"
@@ -135,14 +134,6 @@ def render_cells(name: str, cells: list[dict[str, Any]], totals: dict[str, int])
     counts = [str(totals[state] or "-") for state in STATES]
     table.add_row("all", *[""] * (len(labels) - 1), *counts, style="bold")
     return table
-
-
-def last_lines(path: Path, size: int = 1 << 16) -> list[str]:
-    """Return the lines in the last ``size`` bytes of a file; an empty list if there is no file."""
-    with suppress(FileNotFoundError), path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - size))
-        return file.read().decode(errors="replace").splitlines()
-    return []
 
 
 def last_metrics(run: RunDir) -> dict[str, Row]:

@@ -7,7 +7,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from stn.config.command_line import parse
 from stn.config.dataset import build_dataset
-from stn.config.resolve import resolve, signature
+from stn.config.resolve import resolve_all, signature
 from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml
@@ -79,4 +79,4 @@ def check(configs: list[Config]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    return check([resolve(command) for command in parse(arguments)])
+    return check(resolve_all(parse(arguments)))

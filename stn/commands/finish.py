@@ -42,7 +42,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         run.write_end("stopped", reason=stopped, **facts)
         run.lease.release()
         return
-    if trained or run.read_status().get("state") == "running":
+    if trained or run.read_status().get("state") not in ("finished", "failed"):
         if trained and not run.may_write():
             return  # another copy has taken over, and finishes it
         checkpoints.drop_temporary_files(run, has_lease=trained)  # left by a kill after the last row
@@ -60,12 +60,16 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
     run.lease.release()
 
 
-def record_failure(trials: list[Trial], error: Exception) -> NoReturn:
+def record_failure(trials: list[Trial], error: Exception | KeyboardInterrupt) -> NoReturn:
     """Record the error in status.json, if that can still be written, and exit or re-raise it."""
+    interrupted = isinstance(error, KeyboardInterrupt)
+    state, reason = ("stopped", "SIGINT twice") if interrupted else ("failed", f"{type(error).__name__}: {error}")
     with suppress(OSError):
         for group in group_by_run(trials):
             if group[0].run.lease.token:  # otherwise another process writes there
-                group[0].run.write_end("failed", reason=f"{type(error).__name__}: {error}")
+                group[0].run.write_end(state, reason=reason)
+    if interrupted:
+        fail("interrupted; run the same command again to resume from the last checkpoint", code=130)
     if isinstance(error, OSError):
         fail(error, code=1, everywhere=True)
     raise error

@@ -5,6 +5,7 @@ The resolved configuration is printed by --check and kept with the run; its sign
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, get_args
 
 from stn.config import registry
@@ -124,6 +125,14 @@ def resolve(config: Config) -> Config:
     sections["train"] = train.model_copy(update={"steps": steps, "epochs": None, "fraction": 1.0})
     sections["log"] = sections["log"].model_copy(update={"name": name})
     return Config(**sections)
+
+
+def resolve_all(configs: Sequence[Config]) -> list[Config]:
+    """Resolve configurations that train beside each other; ValueError if two are the same experiment."""
+    resolved = [resolve(config) for config in configs]
+    if len(set(map(signature, resolved))) < len(resolved):
+        raise ValueError("two --lr / --optim.weight-decay combinations resolve to the same configuration; drop one")
+    return resolved
 
 
 def signature(config: Config) -> str:

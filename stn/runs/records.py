@@ -22,11 +22,11 @@ def _seeds(text: str) -> str:
     return text
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
-class Result(_Record):
+class Result(Record):
     """A line of results.jsonl, and .rows/<seed>."""
 
     seed: Seed
@@ -51,7 +51,7 @@ class Result(_Record):
     fingerprint: dict[str, Any] | None = None
 
 
-class Metric(_Record):
+class Metric(Record):
     """A line of metrics.jsonl."""
 
     kind: Literal["train", "eval", "warp", "pose"]
@@ -65,7 +65,7 @@ class Metric(_Record):
     val_acc: Share = None
 
 
-class Status(_Record):
+class Status(Record):
     """status.json."""
 
     state: Literal["running", "stopped", "finished", "failed"]
@@ -76,7 +76,7 @@ class Status(_Record):
     reason: str | None = None
 
 
-class Holder(_Record):
+class Holder(Record):
     """A file of .claim: who holds a lease."""
 
     place: Annotated[list[str], Field(min_length=1)]

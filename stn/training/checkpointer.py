@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 
 from stn.config.seed_list import format_seeds
 from stn.multiseed.model import StackedModel
-from stn.runs.trials import Trial, group_by_run
+from stn.runs.trials import Trial, block_label, group_by_run
+from stn.tracking.console import say
 from stn.training import checkpoints
 from stn.training.checkpoints import SeedCheckpoint, Tensors
 from stn.training.optimizer import SeedOptimiser
@@ -49,6 +50,8 @@ class Checkpointer:
             for group in group_by_run(self.trials):
                 group[0].run.cut_metrics([trial.seed for trial in group], step or -1)
             self._write_status(step)
+            if step:
+                say(f"{block_label(self.trials)} resumes at step {step} of {self.trials[0].config.train.steps}")
         return step
 
     def save(self, step: int) -> None:

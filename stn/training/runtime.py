@@ -47,8 +47,8 @@ class Runtime:
     """This process among the others: its device, its rank, and the collectives of training."""
 
     def __init__(self, config: Config, trials: int) -> None:
-        if "ACCELERATE_MIXED_PRECISION" in os.environ:
-            # The launcher does not forward signals to a single process, which would train on unseen when it dies.
+        if {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & os.environ.keys():
+            # Launchers do not forward every signal, and when one is killed its processes would train on unseen.
             follow_parent(os.getppid())
         # A process that has trained its own seeds waits for the others at the end.
         world = int(os.environ.get("WORLD_SIZE", "1"))

@@ -26,6 +26,8 @@ class Stop:
         self._requests, self._any_rank = requests, any_rank
         self._deadline = time.monotonic() + minutes * 60 if minutes else None
         self._last_poll = 0.0
+        self._interrupted: float | None = None
+        """When Ctrl-C came first."""
         self._local_reason: str | None = None
         self.reason: str | None = None
         """Why all ranks stop; None until they have agreed."""
@@ -33,16 +35,19 @@ class Stop:
     def listen(self) -> None:
         """Take SIGTERM and SIGINT as requests to stop.
 
-        A second SIGINT interrupts at once. A second SIGTERM does not: a signal to the process
-        group reaches this process from its launcher as well.
+        A second Ctrl-C interrupts at once, unless it comes within a second: a signal to the process group reaches this
+        process from its launcher as well. A second SIGTERM changes nothing.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._local_reason = signal.Signals(number).name
-        if number == signal.SIGINT:
-            signal.signal(number, signal.default_int_handler)
+        now = time.monotonic()
+        if number == signal.SIGINT and self._interrupted is not None and now - self._interrupted > 1:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT and self._interrupted is None:
+            self._interrupted = now
+        self._local_reason = self._local_reason or signal.Signals(number).name
 
     def due(self, step: int) -> bool:
         """Whether to save and stop before this step; the same answer on all ranks."""

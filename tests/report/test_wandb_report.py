@@ -37,7 +37,9 @@ def cells_of(tmp_path: Path, grid: dict[str, Any]) -> list[Cell]:
 
 
 def publish(cells: list[Cell], out: Path) -> str:
-    return wandb_report.publish(build_sections(Comparison("two", cells, []), out), out)
+    published, message = wandb_report.publish(build_sections(Comparison("two", cells, []), out), out)
+    assert published == (not message.startswith("no W&B report"))
+    return message
 
 
 def build(cells: list[Cell]) -> dict[str, Any]:

@@ -11,7 +11,9 @@ import psutil
 import pytest
 import yaml
 
+from launch.sweep import job as jobs
 from launch.sweep import local
+from launch.sweep.notes import read_note
 from launch.sweep.status import job_status
 from stn.runs.directory import RunDir
 from tests.support.machine import wait_until
@@ -68,6 +70,37 @@ def is_alive(process: psutil.Process) -> bool:
 
 def checkpoints(folder: Path) -> list[Path]:
     return list(folder.glob("runs/*/*/*/checkpoints/*/step-*.safetensors"))
+
+
+RANKS = """
+import signal, subprocess, sys, time
+if sys.argv[1:]:  # a rank, in a session of its own, that saves for a while
+    signal.signal(signal.SIGTERM, lambda *_: (time.sleep(float(sys.argv[1])), sys.exit()))
+    time.sleep(100)
+else:
+    subprocess.Popen([sys.executable, __file__, SECONDS], start_new_session=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize(("rank_takes_s", "patience_s"), [("1.5", 30), ("60", 0.5)])
+def test_a_job_ends_when_its_ranks_have_saved_even_if_their_launcher_was_killed(
+    rank_takes_s: str, patience_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "ranks.py"
+    script.write_text(RANKS.replace("SECONDS", repr(rank_takes_s)))
+    plan = save_plan(tmp_path, TINY)
+    (plan.folder / "logs").mkdir()
+    monkeypatch.setattr(jobs, "training_command", lambda *_: [sys.executable, str(script)])
+    monkeypatch.setattr(jobs, "SAVING_S", patience_s)
+    attempt = jobs.Attempt(plan, plan.jobs[0], plan.log_file(plan.jobs[0]), {})
+    wait_until("two processes", lambda: len(attempt.processes()) == 2, 30)
+    (rank,) = [process for process in attempt.processes() if process.pid != attempt.child.pid]
+    attempt.child.kill()
+    rank.terminate()  # as its parent's death does
+    assert attempt.outcome() == "killed"
+    assert not is_alive(rank)
+    assert read_note(plan, plan.jobs[0])["end"].startswith("killed by SIGKILL")
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from launch.sweep import plan as plans
 from launch.sweep.commands import Submission, retry, run_task, start_sweep
 from launch.sweep.expand import expand
 from launch.sweep.expand import write as write_plan
-from launch.sweep.job import record_start, reset_job, training_command, write_note
+from launch.sweep.job import record_start, reset_job, training_command
+from launch.sweep.notes import exit_text, write_note
 from launch.sweep.plan import Plan, find_plan
 from launch.sweep.status import job_status, job_statuses
 from stn.config.resolve import resolve, signature
@@ -295,14 +296,34 @@ def test_only_missing_leaves_out_what_failed_and_what_is_at_work(plan: Plan, tmp
     assert listed[1] == [plan.jobs[i] for i in (3, 4, 6)]
 
 
-def test_a_job_without_progress_is_given_up(plan: Plan) -> None:
-    job = plan.jobs[3]
-    assert [record_start(plan, job) for _ in range(4)] == [True] * 4
+def test_a_job_without_progress_is_given_up_and_keeps_how_it_ended(plan: Plan) -> None:
+    job, log = plan.jobs[3], plan.log_file(plan.jobs[3])
+    log.parent.mkdir(exist_ok=True)
+    log.write_text("epoch 1\nslurmstepd: error: Detected 1 oom_kill event\n")
+    assert [record_start(plan, job, log) for _ in range(4)] == [True] * 4
     RunDir(plan.experiment / job.sig / job.block).write_status("running", step=12, steps=20)
-    assert [record_start(plan, job) for _ in range(5)] == [True] * 4 + [False]
-    assert job_status(plan, job).error == "given up after 4 starts without progress"
+    assert [record_start(plan, job, log) for _ in range(5)] == [True] * 4 + [False]
+    why = "given up after 4 starts without progress; the last one: "
+    assert job_status(plan, job).error == f"{why}epoch 1\nslurmstepd: error: Detected 1 oom_kill event"
     reset_job(plan, job_status(plan, job))
-    assert record_start(plan, job)
+    assert record_start(plan, job, log)
+    write_note(plan, job, {"progress": [0, 12], "idle": 3, "end": "killed by SIGKILL\nepoch 2"})
+    assert not record_start(plan, job, log)
+    assert job_status(plan, job).error == f"{why}killed by SIGKILL\nepoch 2"
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        (3, "exit code 3"),
+        (-9, "killed by SIGKILL, perhaps for want of memory"),
+        (137, "killed by SIGKILL, perhaps for want of memory"),
+        (-11, "killed by SIGSEGV"),
+        (-100, "killed by signal 100"),
+    ],
+)
+def test_an_end_is_told_by_its_signal(code: int, text: str) -> None:
+    assert exit_text(code) == text
 
 
 def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> None:
@@ -310,7 +331,7 @@ def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> No
     job = plan.jobs[3]
     run = RunDir(plan.experiment / job.sig / job.block)
     for i in range(6):
-        assert record_start(plan, job)
+        assert record_start(plan, job, plan.log_file(job))
         run.write_status("running", seeds=job.seeds, step=1000 * (i + 1), steps=10**6)
         run.write_end("stopped", reason="SIGTERM", finished=0, failed=[])
 

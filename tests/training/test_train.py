@@ -1,7 +1,6 @@
 """Whole runs through the real command line: results, resuming, two ranks, failures."""
 
 import json
-import os
 import random
 import resource
 import shutil
@@ -318,24 +317,6 @@ def test_two_processes_share_out_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_launcher_takes_its_process_along_and_the_next_goes_on(tmp_path: Path) -> None:
-    words = ("--steps", 3000, "--checkpoint.every", "1000 steps", *SMALL)
-    process = subprocess.Popen(
-        command(*words, launcher="one", runs=tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=environment(),
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("*/*/*/metrics.jsonl")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 20
-    while only_run(tmp_path).status()["state"] == "running" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert (only_run(tmp_path).status()["state"], only_run(tmp_path).status()["reason"]) == ("stopped", "SIGTERM")
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [
@@ -384,21 +365,6 @@ def test_no_network_at_all(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert only_run(tmp_path).results()[0]["status"] == "finished"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["one", "cpu2"])
-def test_a_signal_to_the_whole_group_is_one_wish(launcher: str, tmp_path: Path) -> None:
-    """Slurm, timeout and systemd signal launcher and ranks alike; the launcher then signals the ranks again."""
-    process = start_training("--steps", 5000, "--log.every", "10 steps", *SMALL, launcher=launcher, runs=tmp_path)
-    wait_for_train_rows(tmp_path)
-    os.killpg(process.pid, signal.SIGTERM)
-    process.wait(60)
-    deadline = time.monotonic() + 20
-    while only_run(tmp_path).status()["state"] == "running" and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert (only_run(tmp_path).status()["state"], only_run(tmp_path).status()["reason"]) == ("stopped", "SIGTERM")
-    assert list(tmp_path.rglob("step-*.safetensors"))
 
 
 @pytest.mark.slow

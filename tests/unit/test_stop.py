@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_ranks_leave_at_a_step_that_all_have_agreed_on(own: bool, others: bool, 
     assert (asked, stop.reason) == ([own], reason)
 
 
-def test_one_process_leaves_at_once_and_signals_are_wishes(tmp_path: Path) -> None:
+def test_one_process_leaves_at_once_and_signals_are_wishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
         stop = Stop([RunDir(tmp_path).stop_reason], None, None)
@@ -39,7 +40,11 @@ def test_one_process_leaves_at_once_and_signals_are_wishes(tmp_path: Path) -> No
         for _ in range(2):  # a second SIGTERM changes nothing: launchers repeat a signal that the whole group received
             os.kill(os.getpid(), signal.SIGTERM)
             assert (stop.due(4), stop.reason) == (True, "SIGTERM")
-        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(2):  # the terminal signals the whole group, and the launcher then repeats it
+            signal.raise_signal(signal.SIGINT)
+        assert stop.reason == "SIGTERM"
+        clock = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: clock() + 2)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     finally:

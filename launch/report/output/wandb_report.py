@@ -92,10 +92,13 @@ def _publish(
     return saved | {"pictures": stamp}, "\n".join(lines)
 
 
-def publish(sections: list[Section], out: Path) -> str:
-    """Create or update the W&B report, or write its spec if W&B cannot be reached; return a message to the user."""
+def publish(sections: list[Section], out: Path) -> tuple[bool, str]:
+    """Create or update the W&B report, or write its spec if W&B cannot be reached.
+
+    Return whether it was published, and a message to the user.
+    """
     if not sections:
-        return "no W&B report: no run directories were found"
+        return False, "no W&B report: no run directories were found"
     wandb_spec.load_library()
     paths = [out / "figures" / name for section in sections for name in section.figures.values()]
     figures = {f"figures/{path.stem}": path for path in paths if path.is_file()}
@@ -109,7 +112,7 @@ def publish(sections: list[Section], out: Path) -> str:
         cells, spec = wandb_spec.cells_of(sections), wandb_spec.build_spec(sections, figures)
         kept = {"title": wandb_spec.report_title(cells), "project": wandb_spec.projects(cells)[0], "spec": spec}
         write_atomic(out / SPEC, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
-        return f"no W&B report: {error}; its content is in {out / SPEC}, rerun this command to publish it"
+        return False, f"no W&B report: {error}; its content is in {out / SPEC}, rerun this command to publish it"
     (out / SPEC).unlink(missing_ok=True)
     write_atomic(out / MEMORY, json.dumps(saved) + "\n")
-    return message
+    return True, message

@@ -1,0 +1,113 @@
+"""However a training is asked to leave: no traceback, a true status, nobody trains on, and the next start resumes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from stn.commands import finish
+from stn.training.checkpointer import Checkpointer
+from tests.chaos.victim import Outcome, end_of, start, undisturbed
+from tests.support.machine import wait_until
+from tests.support.paths import ROOT
+from tests.support.trainer import SMALL, command, environment, only_run, start_training, wait_for_train_rows
+
+LONG = ("--steps", 5000, "--log.every", "10 steps", "--checkpoint.every", "1000 steps", *SMALL)
+
+
+@pytest.mark.parametrize("script", [["train.py"], ["-m", "launch", "status", "none"], ["-m", "stn", "list"]])
+def test_ctrl_c_during_imports_leaves_no_traceback(script: list[str]) -> None:
+    for delay_s in (0.15, 0.6):
+        process = subprocess.Popen(
+            [sys.executable, *script], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        wait_until("imports", lambda process=process: "python" in psutil.Process(process.pid).name(), 10)
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        text = process.communicate(timeout=60)[0].decode()
+        assert "Traceback" not in text, text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_or_two_at_once_save_and_exit_with_0(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(command(*LONG, runs=tmp_path), env=environment(), stderr=subprocess.PIPE, text=True)
+    wait_for_train_rows(tmp_path)
+    process.send_signal(number)
+    time.sleep(0.05)
+    process.send_signal(number)
+    assert "Traceback" not in process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert (only_run(tmp_path).status()["state"], only_run(tmp_path).status()["reason"]) == ("stopped", number.name)
+    assert only_run(tmp_path).saved_steps()
+
+
+def _interrupt(owner: object, name: str) -> Callable[[], None]:
+    """Return what makes a process meet a second Ctrl-C in this function."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    return lambda: setattr(owner, name, interrupted)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Checkpointer, "save"), (finish, "_close")])
+def test_a_second_ctrl_c_leaves_at_once_with_130_and_the_next_start_resumes(
+    owner: object, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    expected = undisturbed(tmp_path)
+    runs = tmp_path / "interrupted"
+    assert end_of(start(runs, before=_interrupt(owner, name))) == 130
+    assert (
+        capfd.readouterr().err == "error: interrupted; run the same command again to resume from the last checkpoint\n"
+    )
+    status = only_run(runs).status()
+    assert (status["state"], status["reason"]) == ("stopped", "SIGINT twice")
+    assert end_of(start(runs)) == 0
+    assert Outcome.read(runs).faults(expected) == []
+    assert only_run(runs).status()["state"] == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["one", "torchrun"])
+def test_a_killed_launcher_takes_its_processes_along(launcher: str, tmp_path: Path) -> None:
+    words = command(*LONG, launcher="one" if launcher == "one" else None, runs=tmp_path)
+    if launcher == "torchrun":
+        words[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    process = subprocess.Popen(words, env=environment(ACCELERATE_USE_CPU="true"), stderr=subprocess.DEVNULL)
+    wait_for_train_rows(tmp_path)
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    assert not psutil.wait_procs(ranks, timeout=30)[1]
+    assert (only_run(tmp_path).status()["state"], only_run(tmp_path).status()["reason"]) == ("stopped", "SIGTERM")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_rank_stops_them_all(tmp_path: Path) -> None:
+    process = start_training(*LONG, launcher="cpu2", runs=tmp_path)
+    wait_for_train_rows(tmp_path)
+    ranks = [p for p in psutil.Process(process.pid).children(recursive=True) if "RANK" in p.environ()]
+    next(rank for rank in ranks if rank.environ()["RANK"] == "1").send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    assert only_run(tmp_path).status()["state"] == "stopped"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["one", "cpu2"])
+def test_a_signal_to_the_whole_group_is_one_wish(launcher: str, tmp_path: Path) -> None:
+    """Slurm, timeout and systemd signal launcher and ranks alike; the launcher then signals the ranks again."""
+    process = start_training("--steps", 5000, "--log.every", "10 steps", *SMALL, launcher=launcher, runs=tmp_path)
+    wait_for_train_rows(tmp_path)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.wait(60)
+    deadline = time.monotonic() + 20
+    while only_run(tmp_path).status()["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (only_run(tmp_path).status()["state"], only_run(tmp_path).status()["reason"]) == ("stopped", "SIGTERM")
+    assert list(tmp_path.rglob("step-*.safetensors"))
