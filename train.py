@@ -120,14 +120,14 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             if due(config.log.every, step, steps):
                 lrs = [learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
                 log.write(metrics.train_rows(step, epoch, lrs))
-            if due(config.eval.every, step, steps):
-                metrics.tick(training=True)
-                log.write(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval.batch_size, runtime)))
-                if config.checkpoint.keep_best:
-                    checkpointer.save_best()
-                metrics.tick(training=False)
             if due(config.eval.every, step, steps) or step == steps // 2:
+                metrics.tick(training=True)
+                if due(config.eval.every, step, steps):
+                    log.write(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval.batch_size, runtime)))
+                    if config.checkpoint.keep_best:
+                        checkpointer.save_best()
                 log.write(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
+                metrics.tick(training=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
                 checkpointer.save(step)
 
@@ -139,6 +139,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
                 model, stream, step, config.eval.batch_size, runtime, metrics.failed
             )
             log.write(poses, sinks=False)
+            metrics.tick(training=False)
             facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
             facts |= {"mode": runtime.mode, "world_size": runtime.processes}
             results = []

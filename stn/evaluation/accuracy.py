@@ -1,5 +1,6 @@
 """Exact evaluation: every test image counts once, on any number of processes. S seed, B batch, K class."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -40,7 +41,7 @@ def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runt
     # The feature maps of all seeds are in memory at once; a GPU takes larger batches.
     images = max(1, stream.test_batch_size(batch_size if stream.device.type == "cpu" else 8 * batch_size) // S)
     confusion_SKK = torch.zeros(S, K, K, dtype=torch.int64, device=stream.device)
-    loss_S = torch.zeros(S, dtype=torch.float64, device=stream.device)
+    losses_SN = [torch.zeros(S, 0, dtype=torch.float64, device=stream.device)]
     top5_S = torch.zeros(S, dtype=torch.int64, device=stream.device)
     training = model.training
     model.eval()
@@ -50,11 +51,13 @@ def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runt
             y_SB = batch.y_B.expand(S, -1)
             cell_SB = y_SB * K + logits_SBK.argmax(-1)
             confusion_SKK.view(S, -1).scatter_add_(1, cell_SB, torch.ones_like(y_SB))
-            losses_SB = F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none")
-            loss_S += losses_SB.sum(1)
+            losses_SN.append(F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none"))
             top5_SB5 = logits_SBK.topk(min(5, K)).indices
             top5_S += top5_SB5.eq(y_SB.unsqueeze(2)).sum((1, 2))
     model.train(training)
+    # Rounded once: the sum does not depend on the size of the batches, and so not on how many seeds there are.
+    sums = [math.fsum(losses) for losses in torch.cat(losses_SN, 1).tolist()]
+    loss_S = torch.tensor(sums, dtype=torch.float64, device=stream.device)
     confusion_SKK, loss_S, top5_S = map(runtime.total, (confusion_SKK, loss_S, top5_S))
     return [
         scores(confusion_KK.cpu(), float(loss / confusion_KK.sum()), int(top5), stream.data.split)

@@ -15,6 +15,7 @@ from stn.runs.directory import Row
 from stn.training.runtime import Runtime
 
 NEVER = 2**62
+COST = ("wall_s", "train_s", "images")
 
 
 class RunningMetrics:
@@ -32,7 +33,10 @@ class RunningMetrics:
         """Indices of the seeds whose last evaluation is their best so far."""
         self.last: dict[int, dict[str, Any]] = {}
         """By index: scores of the last evaluation."""
-        self.wall_s, self.train_s, self.images = 0.0, 0.0, 0
+        self.cost = dict.fromkeys(COST, 0.0)
+        """What this start has spent on the block: seconds, of these in training, and images of all seeds."""
+        self.cost_before = [dict.fromkeys(COST, 0.0) for _ in seeds]
+        """What earlier starts have spent on the block in which each seed was."""
         self._last_tick, self._train_s_since_row, self._images_since_row = time.perf_counter(), 0.0, 0
 
     def add(self, clock: Tensor, loss_S: Tensor, hits_S: Tensor, norm_S: Tensor | None = None) -> None:
@@ -44,7 +48,7 @@ class RunningMetrics:
 
     def count(self, images: int) -> None:
         """Count the images that all seeds together were trained on."""
-        self.images += images
+        self.cost["images"] += images
         self._images_since_row += images
 
     def alive(self) -> bool:
@@ -94,16 +98,21 @@ class RunningMetrics:
 
     def tick(self, training: bool) -> None:
         """Book the time since the last call; evaluation and saving are not training."""
+        if self.runtime.device.type == "cuda":
+            torch.cuda.synchronize(self.runtime.device)  # what is queued was asked for before this moment
         now = time.perf_counter()
         passed_s, self._last_tick = now - self._last_tick, now
-        self.wall_s += passed_s
+        self.cost["wall_s"] += passed_s
         if training:
-            self.train_s += passed_s
+            self.cost["train_s"] += passed_s
             self._train_s_since_row += passed_s
+
+    def _cost(self, index: int) -> dict[str, float]:
+        return {key: self.cost_before[index][key] + self.cost[key] for key in COST}
 
     def result(self, index: int) -> Row:
         """Return the result row's part of a seed that has finished or failed."""
-        failed = self.failed.get(index)
+        failed, cost = self.failed.get(index), self._cost(index)
         scores = dict.fromkeys([f"{self.split}_acc", f"{self.split}_error", f"{self.split}_loss", "macro_f1"])
         best_acc, best_epoch = self.best.get(index, (None, None))
         return {
@@ -112,8 +121,8 @@ class RunningMetrics:
             **(scores if failed is not None else scores | self.last[index]),
             f"best_{self.split}_acc": best_acc,
             "best_epoch": best_epoch,
-            "wall_s": self.wall_s,
-            "images_per_s": self.images / max(1e-9, self.train_s),
+            "wall_s": cost["wall_s"],
+            "images_per_s": cost["images"] / max(1e-9, cost["train_s"]),
             "fused": len(self.seeds),
         }
 
@@ -121,9 +130,9 @@ class RunningMetrics:
         """Return what a checkpoint keeps of each seed; sums rank by rank, so that a resume adds in the same order."""
         self.find_failed()
         sums_SWN = self.runtime.gather(self._sums_NS).permute(2, 0, 1)
-        cost = {"wall_s": self.wall_s, "train_s": self.train_s, "images": self.images}
         return [
-            {"sums": sums, "best": self.best.get(i), "last": self.last.get(i), "failed": self.failed.get(i), **cost}
+            {"sums": sums, "best": self.best.get(i), "last": self.last.get(i), "failed": self.failed.get(i)}
+            | self._cost(i)
             for i, sums in enumerate(sums_SWN.tolist())
         ]
 
@@ -139,4 +148,4 @@ class RunningMetrics:
             for table, key in ((self.best, "best"), (self.last, "last"), (self.failed, "failed")):
                 if state[key] is not None:
                     table[i] = state[key]
-            self.wall_s, self.train_s, self.images = (state[k] for k in ("wall_s", "train_s", "images"))
+            self.cost_before[i] = {key: state[key] for key in COST}

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import stn.config.yaml_files  # noqa: F401  (fills the registry)
+from stn.commands.evaluate import _verdict
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
@@ -32,3 +33,26 @@ def test_top5_accuracy_counts_every_test_image_for_each_seed() -> None:
 def test_five_classes_or_fewer_have_no_top5_accuracy() -> None:
     assert "test_top5_acc" not in scores(torch.eye(5, dtype=torch.int64), 0.1, 5)
     assert scores(torch.eye(6, dtype=torch.int64), 0.1, 3, "val")["val_top5_acc"] == 0.5
+
+
+def test_the_loss_in_float64_does_not_depend_on_the_size_of_batches() -> None:
+    config, dataset = resolve(Config(arch=Arch(name="cnn", net="tutorial"))), build_dataset("mnist")
+    model = StackedModel(lambda: build_network(config), [0, 7], dtype=torch.float64)
+    stream = Stream(Data(limit_test=300), dataset, model.seeds, dtype=torch.float64)
+    found = [evaluate(model, stream, size, Runtime(config, 1)) for size in (14, 60, 300)]
+    assert len({tuple(row["test_loss"] for row in rows) for rows in found}) == 1
+
+
+@pytest.mark.parametrize(
+    ("recorded", "rounding", "verdict"),
+    [
+        ([[990, 10], [0, 1000]], False, (True, "as recorded")),
+        ([[991, 9], [0, 1000]], False, (False, "NOT as recorded")),
+        ([[991, 9], [0, 1000]], True, (True, "as recorded but for 1 of 2,000 images, by rounding")),
+        ([[995, 5], [0, 1000]], True, (False, "NOT as recorded")),
+        (None, False, (False, "NOT compared: no confusion matrix was recorded")),
+    ],
+)
+def test_rounding_may_move_one_image_in_a_thousand(recorded: list, rounding: bool, verdict: tuple) -> None:
+    ours = {"confusion": [[990, 10], [0, 1000]], "val_count": 2000}
+    assert _verdict(recorded, ours, "val", rounding) == verdict

@@ -52,6 +52,32 @@ def test_a_failed_seed_names_its_first_bad_step_and_leaves_the_other_alone(runti
     assert m.alive()
 
 
+def test_time_and_images_of_earlier_blocks_are_counted_for_each_seed_by_itself(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+
+    def spend(m: RunningMetrics, training_s: float, other_s: float, images: int) -> list[dict]:
+        nonlocal now
+        now += training_s
+        m.tick(training=True)
+        now += other_s
+        m.tick(training=False)
+        m.count(images)
+        return m.state_dicts()
+
+    four, one = (spend(RunningMetrics([0, 1], runtime, "test"), *cost) for cost in ((4, 2, 800), (1, 0, 100)))
+    mixed = RunningMetrics([0, 1], runtime, "test")
+    mixed.load_state_dicts([four[0], one[0]])
+    mixed.last = {0: {}, 1: {}}
+    spend(mixed, 6, 1, 200)
+    assert [(row["wall_s"], row["images_per_s"]) for row in map(mixed.result, (0, 1))] == [
+        (6 + 7, (800 + 200) / (4 + 6)),
+        (1 + 7, (100 + 200) / (1 + 6)),
+    ]
+
+
 def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> None:
     saved = meter(runtime, 1.0, NAN, 1.0).state_dicts()
     assert (saved[0]["failed"], saved[1]["failed"]) == (None, 1)
