@@ -15,7 +15,6 @@ import math
 import os
 import re
 import socket
-import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from stn.config.seed_list import parse_seeds
 from stn.runs.directory import Row, RunDir
+from stn.tracking.console import warn
 
 Tensors = dict[str, Tensor]
 
@@ -132,7 +132,7 @@ def load_newest(members: list[tuple[RunDir, int]]) -> list[SeedCheckpoint]:
         try:
             return [_load_step(run, seed, step) for run, seed in members]
         except ValueError as error:
-            warnings.warn(f"{error}; falling back to the checkpoint before it", stacklevel=2)
+            warn(f"{error}; falling back to the checkpoint before it")
     return []
 
 
