@@ -57,7 +57,17 @@ def _identity(row: Row) -> tuple:
     """Return the identity of a row; a newer row with the same identity replaces it."""
     options = row.get("options") or {}
     overrides = " ".join(f"{key}={value}" for section in options.values() for key, value in section.items())
-    return row["arch"], row["net"], overrides, row["seed"]
+    return row["arch"], row["net"], overrides, row["steps"], row["seed"]
+
+
+def _finished(recipe: str) -> list[Row]:
+    """Return the finished rows of a recipe, of each network those with the most steps."""
+    rows = [row for row in read_rows(ROWS / f"{recipe}.jsonl") if row["status"] == "finished"]
+    most: dict[tuple, int] = {}
+    for row in rows:
+        kind = _identity(row)[:3]
+        most[kind] = max(most.get(kind, 0), row["steps"])
+    return [row for row in rows if row["steps"] == most[_identity(row)[:3]]]
 
 
 def collect(path: str) -> Path:
@@ -71,10 +81,10 @@ def collect(path: str) -> Path:
         )
     env = json.loads(run.env.read_text())
     date = datetime.fromtimestamp(run.read_status()["time"], UTC).date().isoformat()
-    evals = [row for row in read_rows(run.metrics) if row["kind"] == "eval"]
+    evals = [row for row in run.read_metrics() if row["kind"] == "eval"]
     recipe, options = _recipe(load_yaml(run.config))
     rows = []
-    for row in read_rows(run.results):
+    for _, row in sorted(run.rows().items()):
         curve = {f"{e['epoch']:g}": round(e["test_acc"], 6) for e in evals if e["seed"] == row["seed"]}
         kept = {key: value for key, value in row.items() if not isinstance(value, list)} | {"options": options}
         facts = {"date": date, "commit": env["commit"], "torch": env["packages"]["torch"], "device": env["device"]}
@@ -89,7 +99,7 @@ def collect(path: str) -> Path:
 
 def rows_of(result: PublishedResult) -> list[Row]:
     """Return the finished seeds that may be compared with a published result."""
-    rows = [row for row in read_rows(ROWS / f"{result.recipe}.jsonl") if row["status"] == "finished"]
+    rows = _finished(result.recipe)
     identity = {key: value for key in ("arch", "net") if (value := getattr(result, key))}
     rows = [row for row in rows if identity.items() <= row.items() and row.get("options") == result.options]
     return [row for row in rows if result.at in ("last", "best") or str(result.at) in row["evaluations"]]
@@ -188,9 +198,9 @@ def poses() -> str:
     heads += [key.removeprefix("pose_").replace("_", " ") for key in _POSE[1:]]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for letter, (unit, spreads) in SPREADS.items():
-        known = read_rows(ROWS / f"finnveden_{letter}.jsonl")
+        known = _finished(f"finnveden_{letter}")
         for arch, spread in spreads.items():
-            rows = [row for row in known if row["arch"] == arch and row["status"] == "finished"]
+            rows = [row for row in known if row["arch"] == arch]
             columns = [[row[key] for row in rows if row[key] is not None] for key in _POSE]
             cells = [_spread(column) for column in columns]
             steps = f"{rows[0]['steps']:,}" if rows else ""
@@ -208,15 +218,15 @@ def _spread(values: list[float]) -> str:
 
 def header(text: str, recipe: str) -> str:
     """Return a recipe's file with our results in the last comment of its header, "ours"."""
-    rows = [row for row in read_rows(ROWS / f"{recipe}.jsonl") if row["status"] == "finished"]
+    rows = _finished(recipe)
     if not rows:
         return text
-    results, kinds = [], list(dict.fromkeys(_identity(row)[:-1] for row in rows))
+    results, kinds = [], list(dict.fromkeys(_identity(row)[:3] for row in rows))
     usual = resolve(load_yaml(CONFIGS / f"{recipe}.yaml")).arch.net
     units = {result.unit for result in published_results() if result.recipe == recipe}
     unit = units.pop() if len(units) == 1 else "accuracy"
     for kind in kinds:
-        kind_rows = [row for row in rows if _identity(row)[:-1] == kind]
+        kind_rows = [row for row in rows if _identity(row)[:3] == kind]
         arch, net, overrides = kind
         label = " ".join(filter(None, (arch, net if net != usual else "", overrides)))
         scores = []
