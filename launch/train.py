@@ -5,7 +5,10 @@ On two cores two processes with one thread each train 1.15 to 1.38 times as fast
 """
 
 import os
+import shutil
+import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 from stn.config.command_line import parse
@@ -13,16 +16,32 @@ from stn.config.seed_list import parse_seeds
 from stn.runs.process import cores
 
 ROOT = Path(__file__).resolve().parent.parent
+DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
+"""In /dev: NVIDIA's, WSL2's and ROCm's."""
 
 
 def gpus() -> int:
     """Return how many GPUs a process started here would see, without importing torch."""
     if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t"):
         return 0
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([name for name in visible.split(",") if name not in ("", "-1")])
-    return len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
+        if (visible := os.environ.get(variable)) is not None:
+            return len([name for name in visible.split(",") if name not in ("", "-1")])
+    return _count_gpus()
+
+
+@cache
+def _count_gpus() -> int:
+    """Ask the driver's own tool, which knows of containers, WSL2 and MIG; torch where there is a device but no tool."""
+    if tool := shutil.which("nvidia-smi"):
+        listed = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, timeout=60, check=False)
+        lines = listed.stdout.splitlines() if listed.returncode == 0 else []
+        return len([line for line in lines if line.startswith("GPU ")])
+    if any(found for pattern in DEVICES for found in Path("/dev").glob(pattern)):
+        words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+        counted = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False).stdout.strip()
+        return int(counted) if counted.isdigit() else 0
+    return 0
 
 
 def command(arguments: list[str]) -> list[str]:

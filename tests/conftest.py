@@ -6,6 +6,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from tests.support.cluster import Cluster
     from tests.support.wandb_server import WandbServer
 
+collect_ignore = [] if find_spec("wandb") else ["report/test_wandb_report.py", "sweeps/test_wandb_sync.py"]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
-ONE_DEVICE = ("tests/cluster/", "tests/gpu/")
-"""Folders whose tests share a Slurm or a GPU: one worker runs all of a folder."""
+ONE_DEVICE = ("tests/cluster/", "tests/gpu/", "tests/dryrun/")
+"""Folders whose tests share a Slurm, a GPU or its stand-in: one worker runs all of a folder."""
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -59,8 +59,8 @@ def _lives_here(holder: dict[str, Any]) -> bool | None:
 def _is_over(holder: dict[str, Any]) -> bool:
     """Whether the holder is known to be gone, or we are a later start of its own Slurm job.
 
-    Slurm starts a job again when it has ended the earlier start, or has lost its node. On a lost node it may go on; that
-    is safe because it looks at the lease before each write, as any deposed holder does, not because Slurm has ended it.
+    Slurm starts a job again when it has ended the earlier start, or has lost its node. There the start may go on: safe,
+    because it looks at the lease before each write, as every deposed holder does.
     """
     this = _this_process()
     replaced = this["job"] is not None and holder["job"] == this["job"] and holder["restart"] < this["restart"]

@@ -1,6 +1,7 @@
 """A training step as a CUDA graph: captured once and replayed. Plain calls on other devices."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -23,6 +24,8 @@ class GraphedStep:
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._calls: dict[int, int] = {}
         self._side_stream = torch.cuda.Stream(device) if self.enabled else None
+        self._pool = torch.cuda.graph_pool_handle() if self.enabled else None
+        """The memory of all graphs: one runs at a time, and what is in it does not outlive a step."""
 
     def __call__(self, key: int) -> None:
         if key in self._graphs:
@@ -46,14 +49,29 @@ class GraphedStep:
         torch.cuda.current_stream().wait_stream(self._side_stream)
 
     def _capture(self, key: int) -> bool:
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            with torch.cuda.graph(graph, stream=self._side_stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, self._pool, self._side_stream, capture_error_mode="thread_local"):
                 self.step()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:  # something in the step syncs with the host
             self.enabled = False
-            torch.cuda.synchronize()
-            self.warn(f"steps are not replayed as a CUDA graph: {str(error).splitlines()[0]}")
+            self._clean_up(stream)
+            cause = error.__context__ or error  # the error is that the graph is broken, its context is what broke it
+            self.warn(f"steps are not replayed as a CUDA graph: {str(cause).splitlines()[0]}")
             return False
         self._graphs[key] = graph
         return True
+
+    def _clean_up(self, stream: torch.cuda.Stream) -> None:
+        """Bring back stream, allocator and generator, which torch 2.11 leaves as in the capture that failed."""
+        assert self._side_stream is not None
+        assert self._pool is not None
+        torch.cuda.set_stream(stream)
+        torch.cuda.synchronize()
+        index = self._side_stream.device_index
+        with suppress(RuntimeError, AttributeError):  # where torch has done so itself, or calls it otherwise
+            torch._C._cuda_endAllocateToPool(index, self._pool)
+        generator = torch.cuda.default_generators[index]
+        generator.graphsafe_set_state(generator.clone_state())

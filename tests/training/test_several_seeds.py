@@ -410,6 +410,31 @@ def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None
     assert launch_train.gpus() == 0
 
 
+@pytest.mark.parametrize(
+    ("script", "count"),
+    [
+        (
+            "echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)'; echo '  MIG 1g.10gb Device 0:'; echo 'GPU 1: NVIDIA'",
+            2,
+        ),
+        ("echo 'NVIDIA-SMI has failed because it could not communicate with the driver'; exit 9", 0),
+        ("echo 'No devices were found'", 0),
+    ],
+)
+def test_gpus_are_counted_by_the_drivers_own_tool(
+    script: str, count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    launch_train._count_gpus.cache_clear()
+    assert launch_train.gpus() == count
+    launch_train._count_gpus.cache_clear()
+
+
 @pytest.mark.usefixtures("every_core")
 def test_the_launcher_trains_seeds_in_processes(tmp_path: Path) -> None:
     words = ["--seeds", "0-3", "--steps", "4", *SMALL, "--runs", str(tmp_path)]

@@ -81,6 +81,14 @@ def test_files_stay_short_and_say_what_they_own(path: Path) -> None:
     assert not text.strip() or ast.get_docstring(ast.parse(text))
 
 
+def test_tests_are_collected_where_w_and_b_is_missing() -> None:
+    code = "import sys; sys.modules['wandb'] = None; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, "-n0", "--collect-only", "-q", "-m", "gpu", "-p", "no:cacheprovider"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tests/gpu/test_gpu.py" in done.stdout
+
+
 WITHOUT = """
 import json, sys
 from pathlib import Path
