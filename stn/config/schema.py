@@ -126,7 +126,7 @@ class Eval(Section):
     every: Duration = "1 epochs"
     """Time between evaluations; there is always one at the end."""
     batch_size: Positive = 1000
-    """Images at a time, on each process, at most: a CPU takes fewer of those that are large."""
+    """Images at a time, on each process: a CPU takes fewer of those that are large, a GPU up to eight times as many."""
 
 
 class Checkpoint(Section):

@@ -20,6 +20,8 @@ class Equivalence(NamedTuple):
     """What a training step keeps in memory for each image and seed, in float32."""
     bytes_per_seed: int
     """The parameters of one seed, in float32."""
+    elements_per_row: int
+    """Of the largest tensor, for each image and seed."""
 
 
 def _outcome(model: StackedModel, x_SBCHW: Tensor, test_BCHW: Tensor) -> list[Tensor]:
@@ -40,9 +42,11 @@ def check_equivalence(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
     x_SBCHW = x_SBCHW.view(2, _ROWS, *shape)
     float32_bytes: dict[int, int] = {}
     """Of each memory block that the backward pass needs, by address."""
+    elements = [0]
 
     def weigh(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
+        elements.append(x.numel())
         float32_bytes[storage.data_ptr()] = storage.nbytes() * 4 // x.element_size()
         return x
 
@@ -56,7 +60,7 @@ def check_equivalence(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda x: x):
             together = _outcome(model, x_SBCHW, x_SBCHW[0])
     except Exception as error:  # whatever a network does that many seeds, or float64, cannot do
-        return Equivalence(f"{type(error).__name__}: {error}".splitlines()[0], slow, 0, 0)
+        return Equivalence(f"{type(error).__name__}: {error}".splitlines()[0], slow, 0, 0, 0)
     float32_bytes.pop(model.flat.untyped_storage().data_ptr(), None)
     fault = None
     for s in (0, 1):
@@ -64,4 +68,5 @@ def check_equivalence(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
             # A gradient that should be 0 is rounding, of the size of the others.
             if not torch.allclose(a[0], b[s], rtol=1e-7, atol=1e-7 * float(a.abs().max()), equal_nan=True):
                 fault = "together they do not compute what each computes alone"
-    return Equivalence(fault, slow, sum(float32_bytes.values()) // (2 * _ROWS), 4 * model.count())
+    bytes_per_row, elements_per_row = (n // (2 * _ROWS) for n in (sum(float32_bytes.values()), max(elements)))
+    return Equivalence(fault, slow, bytes_per_row, 4 * model.count(), elements_per_row)

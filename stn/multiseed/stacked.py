@@ -39,6 +39,8 @@ class Stacked(Tensor):
 
 RULES: dict[Any, Callable[..., Any]] = {}
 """Operation -> (mode, operation, its arguments) -> result; NotImplemented where the rule does not fit."""
+DEVICE_FAULTS = ("OutOfMemory", "CUDA", "cuDNN", "CUBLAS", "32Bit", "32 bit", "32-bit")
+"""Errors of a rule that must not fall through to the slower way."""
 
 ALONE: set[Any] = set()
 """Operations whose rule replaces them for the ordinary tensors of one seed as well."""
@@ -110,9 +112,9 @@ def run(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
         raise TypeError(f"{name} would change a tensor that all seeds share")
     try:
         result = RULES[func](mode, func, *args, **kwargs) if func in RULES else NotImplemented
-    except torch.OutOfMemoryError:  # a RuntimeError, which would silently fall through to the slower way
-        raise
-    except (TypeError, RuntimeError, IndexError, ValueError):  # arguments that the rule was not written for
+    except (TypeError, RuntimeError, IndexError, ValueError) as error:  # arguments that the rule was not written for
+        if any(word in repr(error) for word in DEVICE_FAULTS):
+            raise
         result = NotImplemented
     if result is not NotImplemented:
         return result
@@ -121,8 +123,7 @@ def run(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise RuntimeError(f"{name} cannot run for several seeds at once: {reason}") from error
+        raise RuntimeError(f"{name} cannot run for several seeds at once: {str(error).splitlines()[0]}") from error
     if mode is not None and func not in QUIET:
         mode.slow.add(name)
     return result

@@ -18,6 +18,8 @@ from stn.training.runtime import Runtime
 
 MOST = {"cpu": 4, "cuda": 64}
 """Seeds at which images/s no longer grow (cpu: one thread, benchmarks/fused.py; cuda: not measured)."""
+MOST_ELEMENTS = 2**31 - 1
+"""Of a tensor: kernels of CUDA that index with 32 bits refuse larger ones."""
 MEMORY_SHARE = 0.5
 """Share of the free memory that a block may take."""
 
@@ -86,9 +88,13 @@ def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
         return 1
     if equivalence.slow:
         say(f"note: no fused rule, hence slower: {slow_operations(equivalence)}")
+    rows = config.data.batch_size // runtime.world + 1
+    most = max(1, MOST_ELEMENTS // max(1, rows * equivalence.elements_per_row))
     if isinstance(fuse, int):
-        return fuse
-    return min(MOST[runtime.device.type], _fit_in_memory(config, equivalence, runtime))
+        if fuse > most:
+            warn(f"{most} seeds at a time instead of {fuse}: more would need tensors beyond 32-bit indices")
+        return min(fuse, most)
+    return min(MOST[runtime.device.type], most, _fit_in_memory(config, equivalence, runtime))
 
 
 def _fit_in_memory(config: Config, equivalence: Equivalence, runtime: Runtime) -> int:

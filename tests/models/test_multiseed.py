@@ -314,6 +314,15 @@ def test_memory_that_runs_out_is_not_taken_for_an_operation_without_a_rule(by_ru
         compare(lambda y, w: operation(y * w.view(4, 1, 1)))
 
 
+def test_what_a_device_refuses_does_not_fall_through_to_a_slower_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Tensor:
+        raise RuntimeError("Expected canUse32BitIndexMath(input) && canUse32BitIndexMath(output) to be true")
+
+    monkeypatch.setitem(stacked.RULES, torch.relu, refuse)
+    with pytest.raises(RuntimeError, match="^Expected canUse32BitIndexMath"):
+        compare(lambda y, w: torch.relu(y * w.view(4, 1, 1)))
+
+
 def test_a_gradient_that_should_be_zero_is_no_fault() -> None:
     def normed() -> nn.Module:
         return nn.Sequential(nn.Conv2d(4, 6, 3), nn.GroupNorm(6, 6), nn.Flatten(), nn.Linear(54, 3))

@@ -136,6 +136,18 @@ def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch
         assert training_blocks.choose_block_size(trials(tmp_path, config()), runtime) == seeds
 
 
+def test_no_tensor_of_a_block_goes_beyond_32_bit_indices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = trials(tmp_path, config())[0].config
+    elements = training_blocks.check_network(one).elements_per_row
+    assert 32 * 20 * 20 <= elements <= 32 * 28 * 28
+    monkeypatch.setattr(training_blocks, "MOST_ELEMENTS", 2 * elements * (one.data.batch_size + 1) + 1)
+    for fuse in ("auto", 7):
+        assert training_blocks.choose_block_size(trials(tmp_path, config(fuse=fuse)), Runtime(Config(), 1)) == 2
+    assert "2 seeds at a time instead of 7: more would need tensors beyond 32-bit indices" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("arch", "text"),
     [
