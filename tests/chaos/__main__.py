@@ -85,7 +85,7 @@ def campaign(chosen: argparse.Namespace, folder: Path) -> tuple[Table, list[str]
         inject = partial(_inject, module.inject, setting)
         injected = run_all(inject, module.cases(setting, size), chosen.jobs if kind.together else 1)
         faults = [fault for result in injected for fault in result.faults]
-        count = sum(result.count for result in injected)
+        count = sum(result.number for result in injected)
         table.add_row(kind.title, str(count), str(len(faults)), f"{time.monotonic() - start:.0f}")
         total += [f"{name}/{fault}" for fault in faults]
     return table, total

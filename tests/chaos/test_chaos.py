@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,17 +19,24 @@ def test_nothing_is_lost_doubled_or_different() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def outcome(**changes: list) -> Outcome:
-    rows = [{"seed": 0, "test_acc": 0.5}, {"seed": 1, "test_acc": 0.6}]
-    return Outcome(**{"results": rows, "metrics": [{"step": 1}, {"step": 2}], "files": ["a", "b"]} | changes)
+ROWS = [{"seed": 0, "test_acc": 0.5, "weights_sha256": "a"}, {"seed": 1, "test_acc": 0.6, "weights_sha256": "b"}]
+
+
+def outcome(**changes: Any) -> Outcome:
+    whole = {"results": ROWS, "metrics": [{"step": 1}, {"step": 2}], "files": ["a", "b"], "weights": {0: "a", 1: "b"}}
+    return Outcome(**(whole | changes))
 
 
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"results": [{"seed": 0, "test_acc": 0.5}]}, "rows lost: [1]"),
-        ({"results": [{"seed": 0, "test_acc": 0.5}] * 2 + [{"seed": 1, "test_acc": 0.6}]}, "rows doubled"),
-        ({"results": [{"seed": 0, "test_acc": 0.5}, {"seed": 1, "test_acc": 0.7}]}, "rows differ"),
+        ({"results": ROWS[:1]}, "rows lost: [1]"),
+        ({"results": [ROWS[0], *ROWS]}, "rows doubled"),
+        ({"results": [ROWS[0], ROWS[1] | {"test_acc": 0.7}]}, "rows differ"),
+        ({"weights": {0: "a", 1: "damaged"}}, "weights are not those of the rows: [1]"),
+        ({"weights": {0: "a"}}, "weights are not those of the rows: [1]"),
+        ({"leaks": ["env.json"]}, "a secret in env.json"),
+        ({"log": "Traceback (most recent call last):"}, "a traceback"),
         ({"metrics": [{"step": 1}]}, "1 rows of metrics instead of 2"),
         ({"metrics": [{"step": 1}, {"step": 3}]}, "metrics differ"),
         ({"files": ["a", "b", ".x.tmp"]}, "left over: .x.tmp"),

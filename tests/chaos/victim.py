@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -63,7 +64,7 @@ def start(runs: Path, *more: str, before: Callable[[], object] | None = None) ->
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1
     except BaseException:
-        sys.excepthook(*sys.exc_info())
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         os._exit(code)
@@ -105,8 +106,8 @@ class Setting(NamedTuple):
 
 
 class Injected(NamedTuple):
-    count: int
-    """Faults that were injected."""
+    number: int
+    """How many faults were injected."""
     faults: list[str]
     """What was wrong afterwards."""
 
