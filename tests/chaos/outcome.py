@@ -84,7 +84,7 @@ class Outcome:
             faults.append("rows doubled")
         if self.results != expected.results:
             faults.append("rows differ")
-        said = {row.get("seed"): row["weights_sha256"] for row in self.results if "weights_sha256" in row}
+        said = {row["seed"]: row["weights_sha256"] for row in self.results if {"seed", "weights_sha256"} <= row.keys()}
         if wrong := sorted(seed for seed, sha256 in said.items() if self.weights.get(seed) != sha256):
             faults.append(f"weights are not those of the rows: {wrong}")
         if len(self.metrics) != len(expected.metrics):

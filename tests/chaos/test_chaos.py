@@ -1,22 +1,51 @@
 """The short form of the campaign, and that it notices what it should."""
 
+import os
+import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chaos.victim import Outcome
+from tests.chaos.operations import watch
+from tests.chaos.outcome import SECRETS, Outcome, leaks
+from tests.chaos.victim import faults_after
+from tests.support.machine import processes_with, wait_until
 from tests.support.paths import ROOT
 from tests.support.trainer import environment
 
 
+def campaign(*words: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.chaos", *words]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
 @pytest.mark.slow
 def test_nothing_is_lost_doubled_or_different() -> None:
-    words = [sys.executable, "-m", "tests.chaos", "--kills", "6", "--every", "20"]
-    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500, check=False)
+    done = campaign()
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_process_or_its_machine_may_die_at_any_file_operation() -> None:
+    done = campaign("--only", "crashes", "--every", "60")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["copies", "ranks"])
+def test_nothing_trains_on_after_an_interrupt(kind: str) -> None:
+    mark = uuid.uuid4().hex
+    words = [sys.executable, "-m", "tests.chaos", "--only", kind]
+    process = subprocess.Popen(words, cwd=ROOT, env=environment(CHAOS_TEST=mark), stdout=subprocess.DEVNULL)
+    wait_until("a training and a worker", lambda: len(processes_with("CHAOS_TEST", mark)) >= 4, 100)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    wait_until("the end of all processes", lambda: not processes_with("CHAOS_TEST", mark), 10)
 
 
 ROWS = [{"seed": 0, "test_acc": 0.5, "weights_sha256": "a"}, {"seed": 1, "test_acc": 0.6, "weights_sha256": "b"}]
@@ -56,3 +85,77 @@ def test_an_outcome_is_read_without_clocks(tmp_path: Path) -> None:
     assert Outcome.read(tmp_path) == Outcome(
         [{"seed": 0, "test_acc": 0.5}], [{"step": 1}], ["metrics.jsonl", "results.jsonl"]
     )
+
+
+def test_a_secret_is_noticed_in_any_file(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.bin").write_bytes(b"\0" + SECRETS["HF_TOKEN"].encode())
+    (tmp_path / "b").write_text("nothing")
+    assert leaks(tmp_path) == ["a.bin"]
+
+
+def test_an_exit_code_and_a_process_that_is_left_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "name" / "sig" / "0").mkdir(parents=True)
+    nothing = Outcome([], [], [])
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        found = faults_after(tmp_path, nothing, 1, process.pid)
+        assert found == ["exit code 1", f"processes left: {[process.pid]}"]
+    finally:
+        process.kill()
+        process.wait()
+    assert faults_after(tmp_path, nothing, 0, process.pid) == []
+
+
+def test_every_operation_below_a_folder_is_seen_and_can_fail(tmp_path: Path) -> None:
+    """In a process of its own: the calls of ``os`` are replaced for good."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            _operate(tmp_path)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (tmp_path / "in" / "torn").read_text() == "ab"
+
+
+def _operate(folder: Path) -> None:
+    seen: list[str] = []
+
+    def act(name: str, path: Path, write_part) -> None:
+        seen.append(f"{name} {path.name}")
+        if path.name == "torn" and name == "write":
+            write_part(0.5)
+            raise OSError("full")
+
+    inside = folder / "in"
+    watch(inside, act)
+    inside.mkdir()
+    (folder / "outside").write_text("x")
+    with (inside / "a").open("w") as file:
+        file.write("text")
+        file.flush()
+        os.fsync(file.fileno())
+    os.link(inside / "a", inside / "b")
+    (inside / "b").replace(inside / "c")
+    (inside / "c").rename(inside / "d")
+    (inside / "d").unlink()
+    with open(os.open(inside / "a", os.O_WRONLY), "w") as file:  # noqa: PTH123
+        file.write("by its number")
+    with pytest.raises(OSError, match="full"):
+        (inside / "torn").write_text("abcd")
+    assert (inside / "a").read_text() == "by its number"
+    expected = [
+        "mkdir in",
+        "write a",
+        "fsync a",
+        "link a",
+        "replace b",
+        "rename c",
+        "unlink d",
+        "write a",
+        "write torn",
+    ]
+    assert seen == expected, seen
