@@ -8,6 +8,7 @@ import time
 from functools import cache
 from pathlib import Path
 
+from stn.runs.files import read_rows
 from tests.chaos.outcome import SECRETS, Outcome
 from tests.chaos.victim import WORDS, Injected, Setting, die_with_parent, judged
 from tests.support.machine import processes_with, wait_until
@@ -16,13 +17,17 @@ from tests.support.trainer import command, environment
 CASE = "STN_CHAOS_CASE"
 """Variable by which all processes of one case are found."""
 RANKS = 2
+STEPS = 60
+MANY = ("--parallel", "data", "--steps", str(STEPS), "--checkpoint.every", "10 steps", "--eval.every", "20 steps")
+SLOW_TO_STOP = 20
+"""Steps within which ranks agree to stop: they ask each other every ten."""
 GONE_S = 30.0
 """Seconds within which all processes of a killed launcher must be gone."""
 
 
 def launch(runs: Path) -> subprocess.Popen:
     """Start a training on two ranks that share each batch."""
-    words = command(*WORDS, "--parallel", "data", launcher="cpu2", runs=runs)
+    words = command(*WORDS, *MANY, launcher="cpu2", runs=runs)
     with runs.with_name(f"{runs.name}.log").open("ab") as log:
         return subprocess.Popen(
             words, stdout=log, stderr=log, env=environment(**SECRETS, **{CASE: str(runs)}),
@@ -57,6 +62,12 @@ def undisturbed(folder: Path, seed: int) -> Setting:
     return Setting(folder, *_undisturbed(folder.parent), seed)
 
 
+def last_step(runs: Path) -> int:
+    """Return the last step that was logged."""
+    rows = [row for path in runs.glob("*/*/*/metrics.jsonl") for row in read_rows(path)]
+    return max((row["step"] for row in rows if row["kind"] == "train"), default=0)
+
+
 def kill_one(setting: Setting, runs: Path, of: str, rng: random.Random) -> Injected:
     """Kill a rank or the launcher at a random moment of its ranks' life, and run the command again."""
     process, found, count = launch(runs), [], 1
@@ -67,6 +78,7 @@ def kill_one(setting: Setting, runs: Path, of: str, rng: random.Random) -> Injec
         count = 0
     else:
         os.kill(victim, signal.SIGKILL)
+    step = last_step(runs)
     try:
         process.wait(120)
         wait_until("the end of all processes", lambda: not processes_with(CASE, str(runs)), GONE_S)
@@ -76,6 +88,8 @@ def kill_one(setting: Setting, runs: Path, of: str, rng: random.Random) -> Injec
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         process.wait(10)
+    if count and last_step(runs) > step + SLOW_TO_STOP:
+        found.append(f"trained on from step {step} to {last_step(runs)}")
     runs.with_name(f"{runs.name}.log").unlink()  # a launcher whose rank was killed adds a traceback of its own
     code = launch(runs).wait(120)
     found += Outcome.read(runs).faults(setting.expected) + [f"exit code {code}"] * (code != 0)
