@@ -12,10 +12,10 @@ import pytest
 
 from tests.chaos.operations import watch
 from tests.chaos.outcome import SECRETS, Outcome, leaks
-from tests.chaos.victim import faults_after
+from tests.chaos.victim import WORDS, faults_after
 from tests.support.machine import processes_with, wait_until
 from tests.support.paths import ROOT
-from tests.support.trainer import environment
+from tests.support.trainer import environment, train
 
 
 def campaign(*words: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
@@ -92,6 +92,16 @@ def test_a_secret_is_noticed_in_any_file(tmp_path: Path) -> None:
     (tmp_path / "deep" / "a.bin").write_bytes(b"\0" + SECRETS["HF_TOKEN"].encode())
     (tmp_path / "b").write_text("nothing")
     assert leaks(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.slow
+def test_no_key_of_the_environment_is_written(tmp_path: Path) -> None:
+    """By any sink, W&B's own files included."""
+    words = [word for word in WORDS if word not in ("--log.wandb", "disabled")]
+    done = train(*words, "--log.wandb", "offline", "--log.tensorboard", runs=tmp_path, **SECRETS)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*.wandb"))
+    assert leaks(tmp_path) == []
 
 
 def test_an_exit_code_and_a_process_that_is_left_are_noticed(tmp_path: Path) -> None:
