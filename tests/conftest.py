@@ -92,6 +92,15 @@ def every_core() -> Iterator[None]:
     os.sched_setaffinity(0, pinned)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, for tests of many small networks, and of bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_leftover_processes() -> Iterator[None]:
     """Fail if a process that a test has started, here or on a cluster's node, outlives the tests."""

@@ -2,63 +2,67 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from stn.runs import lease
-from tests.chaos.victim import Outcome, clear, end_of, start, undisturbed
+from tests.chaos.operations import count_of, watch
+from tests.chaos.victim import Injected, Setting, end_of, faults_after, judged, start
 
 LEASE_S = 1.0
+Prepare = Callable[[], None]
 
 
-def _short_lease() -> None:
+def _nothing() -> None:
+    pass
+
+
+def short_lease() -> None:
     lease.LEASE_S = LEASE_S
 
 
-def _pause_at(write: int) -> Callable[[], None]:
-    """Return what makes a process stop before its fsync number ``write``."""
-
+def _with_short_lease(more: Prepare) -> Prepare:
     def prepare() -> None:
-        _short_lease()
-        fsync, count = os.fsync, 0
-
-        def counted(handle: int) -> None:
-            nonlocal count
-            count += 1
-            if count == write:
-                os.kill(os.getpid(), signal.SIGSTOP)
-            fsync(handle)
-
-        os.fsync = counted
+        short_lease()
+        more()
 
     return prepare
 
 
-def _stopped(pid: int) -> bool:
-    """Wait until a process stops or ends; whether it has stopped."""
-    _, status = os.waitpid(pid, os.WUNTRACED)
-    return os.WIFSTOPPED(status)
+def _pause_at(number: int, runs: Path, more: Prepare) -> Prepare:
+    """Return what makes a process stop before its fsync of this number."""
+
+    def act(operation: str, *_: object) -> None:
+        nonlocal number
+        number -= operation == "fsync"
+        if operation == "fsync" and number == 0:
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def prepare() -> None:
+        watch(runs, act)
+        more()
+
+    return _with_short_lease(prepare)
 
 
-def paused_copies(folder: Path, writes: Iterable[int]) -> tuple[int, int, list[str]]:
-    """Pause a copy at each of these writes while another finishes its run.
+def cases(setting: Setting, every: int) -> list[int]:
+    return list(range(1, count_of(setting, "fsync") + 1, every))
 
-    Return how many were paused, the number of runs, and what was wrong afterwards.
-    """
-    expected, paused, faults = undisturbed(folder), 0, []
-    for write in writes:
-        runs = folder / f"paused-{write}"
-        first = start(runs, before=_pause_at(write))
-        if not _stopped(first):
-            break  # a run has fewer writes
-        paused += 1
-        try:
-            second = end_of(start(runs, before=_short_lease))
-        finally:  # also if a person interrupts: a stopped process would stay for ever
-            os.kill(first, signal.SIGCONT)
-        codes = (second, end_of(first))
-        found = Outcome.read(runs).faults(expected) + [f"exit codes {codes}"] * (codes != (0, 0))
-        faults += [f"{runs.name}: {fault}" for fault in found]
-        if not found:
-            clear(runs)
-    return paused, paused, faults
+
+def inject(setting: Setting, case: int) -> Injected:
+    """Pause a copy at its fsync of this number while another finishes its run."""
+    return depose(setting, setting.folder / f"paused-{case}", case, [_nothing, _nothing])
+
+
+def depose(setting: Setting, runs: Path, write: int, more: list[Prepare]) -> Injected:
+    """Pause a copy, let a second one finish, and wake the first; ``more`` is called in each before it trains."""
+    first = start(runs, before=_pause_at(write, runs, more[0]))
+    _, status = os.waitpid(first, os.WUNTRACED)
+    if not os.WIFSTOPPED(status):  # it had fewer writes than the run that they were counted in
+        return judged(runs, [f"ended before write {write}"] * (os.waitstatus_to_exitcode(status) != 0), 0)
+    try:
+        second = end_of(start(runs, before=_with_short_lease(more[1])))
+    finally:  # also if a person interrupts: a stopped process would stay for ever
+        os.kill(first, signal.SIGCONT)
+    found = faults_after(runs, setting.expected, end_of(first), first)
+    return judged(runs, found + [f"exit code {second} of the second copy"] * (second != 0))

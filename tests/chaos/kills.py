@@ -4,35 +4,32 @@ import os
 import random
 import signal
 import time
-from pathlib import Path
 
-from tests.chaos.victim import Outcome, clear, end_of, start, undisturbed
+from tests.chaos.victim import Injected, Setting, end_of, faults_after, judged, start
+
+PER_CASE = 10
 
 
-def random_kills(folder: Path, kills: int, rng: random.Random) -> tuple[int, int, list[str]]:
-    """Kill trainings until so many have died; return the numbers of kills and of runs, and faults."""
-    expected = undisturbed(folder)
-    begin = time.monotonic()
-    assert end_of(start(folder / "timed")) == 0
-    whole_s = time.monotonic() - begin
-    clear(folder / "timed")
-    killed, finished, faults = 0, 0, []
-    while killed < kills:
-        runs = folder / f"run-{finished}"
+def cases(setting: Setting, kills: int) -> list[tuple[int, int]]:
+    """Return numbered portions of the kills."""
+    return [(i, min(PER_CASE, kills - i)) for i in range(0, kills, PER_CASE)]
+
+
+def inject(setting: Setting, case: tuple[int, int]) -> Injected:
+    """Kill trainings until so many have died."""
+    (number, wanted), killed, runs_done = case, 0, 0
+    rng, faults = random.Random(f"{setting.seed} {number}"), []
+    while killed < wanted:
+        runs = setting.folder / f"run-{number}-{runs_done}"
         while True:
             pid = start(runs)
-            time.sleep(rng.uniform(0.3, 1.1) * whole_s)
-            os.kill(pid, signal.SIGKILL)
+            if killed < wanted:
+                time.sleep(rng.uniform(0.1, 1.1) * setting.whole_s)
+                os.kill(pid, signal.SIGKILL)
             code = end_of(pid)
-            killed += code == -signal.SIGKILL
             if code != -signal.SIGKILL:
                 break
-        finished += 1
-        log = (folder / f"{runs.name}.log").read_text()
-        found = Outcome.read(runs).faults(expected) + [f"exit code {code}"] * (code != 0)
-        if "Traceback" in log:
-            found.append("a traceback")
-        faults += [f"{runs.name}: {fault}" for fault in found]
-        if not found:
-            clear(runs)
-    return killed, finished, faults
+            killed += 1
+        runs_done += 1
+        faults += judged(runs, faults_after(runs, setting.expected, code, pid)).faults
+    return Injected(killed, faults)

@@ -1,34 +1,71 @@
 """The short form of the campaign, and that it notices what it should."""
 
+import os
+import signal
 import subprocess
 import sys
+import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.chaos.victim import Outcome
+from tests.chaos.operations import watch
+from tests.chaos.outcome import SECRETS, Outcome, leaks
+from tests.chaos.victim import WORDS, faults_after
+from tests.support.machine import processes_with, wait_until
 from tests.support.paths import ROOT
-from tests.support.trainer import environment
+from tests.support.trainer import environment, train
+
+
+def campaign(*words: str, timeout: float = 500) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tests.chaos", *words]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 @pytest.mark.slow
 def test_nothing_is_lost_doubled_or_different() -> None:
-    words = [sys.executable, "-m", "tests.chaos", "--kills", "6", "--every", "20"]
-    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500, check=False)
+    done = campaign()
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def outcome(**changes: list) -> Outcome:
-    rows = [{"seed": 0, "test_acc": 0.5}, {"seed": 1, "test_acc": 0.6}]
-    return Outcome(**{"results": rows, "metrics": [{"step": 1}, {"step": 2}], "files": ["a", "b"]} | changes)
+def test_a_process_or_its_machine_may_die_at_any_file_operation() -> None:
+    done = campaign("--only", "crashes", "--every", "60")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["copies", "ranks"])
+def test_nothing_trains_on_after_an_interrupt(kind: str) -> None:
+    mark = uuid.uuid4().hex
+    words = [sys.executable, "-m", "tests.chaos", "--only", kind]
+    process = subprocess.Popen(words, cwd=ROOT, env=environment(CHAOS_TEST=mark), stdout=subprocess.DEVNULL)
+    wait_until("a training and a worker", lambda: len(processes_with("CHAOS_TEST", mark)) >= 4, 100)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    wait_until("the end of all processes", lambda: not processes_with("CHAOS_TEST", mark), 10)
+
+
+ROWS = [{"seed": 0, "test_acc": 0.5, "weights_sha256": "a"}, {"seed": 1, "test_acc": 0.6, "weights_sha256": "b"}]
+
+
+def outcome(**changes: Any) -> Outcome:
+    whole = {"results": ROWS, "metrics": [{"step": 1}, {"step": 2}], "files": ["a", "b"], "weights": {0: "a", 1: "b"}}
+    return Outcome(**(whole | changes))
 
 
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
-        ({"results": [{"seed": 0, "test_acc": 0.5}]}, "rows lost: [1]"),
-        ({"results": [{"seed": 0, "test_acc": 0.5}] * 2 + [{"seed": 1, "test_acc": 0.6}]}, "rows doubled"),
-        ({"results": [{"seed": 0, "test_acc": 0.5}, {"seed": 1, "test_acc": 0.7}]}, "rows differ"),
+        ({"results": ROWS[:1]}, "rows lost: [1]"),
+        ({"results": [ROWS[0], *ROWS]}, "rows doubled"),
+        ({"results": [ROWS[0], ROWS[1] | {"test_acc": 0.7}]}, "rows differ"),
+        ({"weights": {0: "a", 1: "damaged"}}, "weights are not those of the rows: [1]"),
+        ({"weights": {0: "a"}}, "weights are not those of the rows: [1]"),
+        ({"leaks": ["env.json"]}, "a secret in env.json"),
+        ({"log": "Traceback (most recent call last):"}, "a traceback"),
         ({"metrics": [{"step": 1}]}, "1 rows of metrics instead of 2"),
         ({"metrics": [{"step": 1}, {"step": 3}]}, "metrics differ"),
         ({"files": ["a", "b", ".x.tmp"]}, "left over: .x.tmp"),
@@ -48,3 +85,87 @@ def test_an_outcome_is_read_without_clocks(tmp_path: Path) -> None:
     assert Outcome.read(tmp_path) == Outcome(
         [{"seed": 0, "test_acc": 0.5}], [{"step": 1}], ["metrics.jsonl", "results.jsonl"]
     )
+
+
+def test_a_secret_is_noticed_in_any_file(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "a.bin").write_bytes(b"\0" + SECRETS["HF_TOKEN"].encode())
+    (tmp_path / "b").write_text("nothing")
+    assert leaks(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.slow
+def test_no_key_of_the_environment_is_written(tmp_path: Path) -> None:
+    """By any sink, W&B's own files included."""
+    words = [word for word in WORDS if word not in ("--log.wandb", "disabled")]
+    done = train(*words, "--log.wandb", "offline", "--log.tensorboard", runs=tmp_path, **SECRETS)
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob("*.wandb"))
+    assert leaks(tmp_path) == []
+
+
+def test_an_exit_code_and_a_process_that_is_left_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "name" / "sig" / "0").mkdir(parents=True)
+    nothing = Outcome([], [], [])
+    process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        found = faults_after(tmp_path, nothing, 1, process.pid)
+        assert found == ["exit code 1", f"processes left: {[process.pid]}"]
+    finally:
+        process.kill()
+        process.wait()
+    assert faults_after(tmp_path, nothing, 0, process.pid) == []
+
+
+def test_every_operation_below_a_folder_is_seen_and_can_fail(tmp_path: Path) -> None:
+    """In a process of its own: the calls of ``os`` are replaced for good."""
+    pid = os.fork()
+    if not pid:
+        code = 1
+        try:
+            _operate(tmp_path)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert (tmp_path / "in" / "torn").read_text() == "ab"
+
+
+def _operate(folder: Path) -> None:
+    seen: list[str] = []
+
+    def act(name: str, path: Path, write_part) -> None:
+        seen.append(f"{name} {path.name}")
+        if path.name == "torn" and name == "write":
+            write_part(0.5)
+            raise OSError("full")
+
+    inside = folder / "in"
+    watch(inside, act)
+    inside.mkdir()
+    (folder / "outside").write_text("x")
+    with (inside / "a").open("w") as file:
+        file.write("text")
+        file.flush()
+        os.fsync(file.fileno())
+    os.link(inside / "a", inside / "b")
+    (inside / "b").replace(inside / "c")
+    (inside / "c").rename(inside / "d")
+    (inside / "d").unlink()
+    with open(os.open(inside / "a", os.O_WRONLY), "w") as file:  # noqa: PTH123
+        file.write("by its number")
+    with pytest.raises(OSError, match="full"):
+        (inside / "torn").write_text("abcd")
+    assert (inside / "a").read_text() == "by its number"
+    expected = [
+        "mkdir in",
+        "write a",
+        "fsync a",
+        "link a",
+        "replace b",
+        "rename c",
+        "unlink d",
+        "write a",
+        "write torn",
+    ]
+    assert seen == expected, seen

@@ -1,43 +1,72 @@
-"""A short training as a process that can be killed or paused, and what must hold of its directory afterwards."""
+"""A short training as a process that can be killed, paused or disturbed."""
 
-import json
+import ctypes
 import os
 import runpy
 import shutil
 import signal
 import sys
 import time
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+from tests.chaos.outcome import Outcome
+from tests.support.paths import ROOT
+
 WORDS = [
     *("--arch", "stn_c0", "--net", "tutorial", "--precision", "fp64", "--seeds", "0-1", "--steps", "12"),
     *("--batch-size", "4", "--limit-train", "32", "--limit-test", "16", "--log.wandb", "disabled"),
     *("--eval.every", "4 steps", "--checkpoint.every", "2 steps", "--log.every", "1 steps"),
     *("--log.no-pictures", "--train.threads", "1"),
 ]
-CLOCK = ("wall_s", "images_per_s")
-"""Fields that a clock decides."""
+IMPORTED_BY_TRAIN = ("commands.finish", "data.sources", "evaluation.transformer_metrics", "models.nets",
+                     "models.wirings", "multiseed.equivalence", "tracking.log", "training.blocks",
+                     "training.checkpointer", "training.fingerprint", "training.runtime")  # fmt: skip
 
 
-def start(runs: Path, *more: str, before: object = None) -> int:
+def prepare() -> None:
+    """Import torch and read the images, for all trainings that are forked from this process."""
+    for name in IMPORTED_BY_TRAIN:
+        import_module(f"stn.{name}")
+    from stn.config.dataset import build_dataset
+
+    build_dataset("mnist").load(None)
+
+
+def die_with_parent() -> None:
+    """Get SIGKILL when the process that started this one ends, however it ends (Linux)."""
+    if sys.platform == "linux":
+        set_death_signal = 1
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+def start(runs: Path, *more: str, before: Callable[[], object] | None = None) -> int:
     """Fork a training into ``runs`` and return its pid; ``before()`` is called in it, to inject a fault."""
+    sys.stdout.flush()
     pid = os.fork()
     if pid:
         return pid
     code = 70
     try:
+        die_with_parent()
         os.setsid()
         for number in (1, 2):
             os.dup2(os.open(runs.parent / f"{runs.name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         sys.argv = ["train.py", *WORDS, *more, "--runs", str(runs)]
-        if callable(before):
+        if before:
             before()
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+        code = 0
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
     finally:
+        sys.stdout.flush()
         os._exit(code)
 
 
@@ -54,54 +83,59 @@ def end_of(pid: int, timeout_s: float = 120) -> int:
     raise AssertionError("a training did not end")
 
 
-def _without_clock(row: dict) -> dict:
-    return {key: value for key, value in row.items() if key not in CLOCK}
+def left_of(pid: int) -> list[int]:
+    """Return the processes of a training's session that are still there."""
+    left = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) == pid:
+                left.append(int(folder.name))
+        except ProcessLookupError:
+            continue
+    return left
 
 
-@dataclass
-class Outcome:
-    """What a finished run directory holds, without clocks."""
+class Setting(NamedTuple):
+    """What all faults of a kind are injected into."""
 
-    results: list[dict]
-    metrics: list[dict]
-    files: list[str]
-
-    @classmethod
-    def read(cls, runs: Path) -> "Outcome":
-        (run,) = [path for path in runs.glob("*/*/*") if path.is_dir()]
-
-        def rows(name: str) -> list[dict]:
-            return [_without_clock(json.loads(line)) for line in (run / name).read_text().splitlines()]
-
-        files = sorted(str(path.relative_to(run)) for path in run.rglob("*") if path.is_file())
-        return cls(rows("results.jsonl"), rows("metrics.jsonl"), [f for f in files if not f.startswith(".claim")])
-
-    def faults(self, expected: "Outcome") -> list[str]:
-        """Return in what this differs from an undisturbed run."""
-        faults = []
-        seeds = [row.get("seed") for row in self.results]
-        if lost := {row["seed"] for row in expected.results} - set(seeds):
-            faults.append(f"rows lost: {sorted(lost)}")
-        if len(set(seeds)) < len(seeds):
-            faults.append("rows doubled")
-        if self.results != expected.results:
-            faults.append("rows differ")
-        if len(self.metrics) != len(expected.metrics):
-            faults.append(f"{len(self.metrics)} rows of metrics instead of {len(expected.metrics)}")
-        elif self.metrics != expected.metrics:
-            faults.append("metrics differ")
-        if extra := set(self.files) - set(expected.files):
-            faults.append(f"left over: {', '.join(sorted(extra))}")
-        if missing := set(expected.files) - set(self.files):
-            faults.append(f"missing: {', '.join(sorted(missing))}")
-        return faults
+    folder: Path
+    expected: Outcome
+    whole_s: float
+    """Seconds that an undisturbed training takes."""
+    seed: int
 
 
-def undisturbed(folder: Path) -> Outcome:
+class Injected(NamedTuple):
+    number: int
+    """How many faults were injected."""
+    faults: list[str]
+    """What was wrong afterwards."""
+
+
+def undisturbed(folder: Path, seed: int = 0) -> Setting:
     """Run a training that nothing happens to."""
-    runs = folder / "undisturbed"
-    assert end_of(start(runs)) == 0, (folder / "undisturbed.log").read_text()
-    return Outcome.read(runs)
+    runs, begin = folder / "undisturbed", time.monotonic()
+    assert end_of(start(runs)) == 0, runs.with_name("undisturbed.log").read_text()
+    return Setting(folder, Outcome.read(runs), time.monotonic() - begin, seed)
+
+
+def faults_after(runs: Path, expected: Outcome, code: int, pid: int) -> list[str]:
+    """Return what is wrong with a run directory and the last of its processes, which ended with ``code``."""
+    found = Outcome.read(runs).faults(expected) + [f"exit code {code}"] * (code != 0)
+    return found + [f"processes left: {left}" for left in [left_of(pid)] if left]
+
+
+def rerun(runs: Path, expected: Outcome) -> list[str]:
+    """Run the same command again, undisturbed, and return what is wrong afterwards."""
+    pid = start(runs)
+    return faults_after(runs, expected, end_of(pid), pid)
+
+
+def judged(runs: Path, found: list[str], count: int = 1) -> Injected:
+    """Return the faults under the name of their run; the directory of a run without any is removed."""
+    if not found:
+        clear(runs)
+    return Injected(count, [f"{runs.name}: {fault}" for fault in found])
 
 
 def clear(runs: Path) -> None:

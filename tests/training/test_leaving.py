@@ -13,7 +13,8 @@ import pytest
 
 from stn.commands import finish
 from stn.training.checkpointer import Checkpointer
-from tests.chaos.victim import Outcome, end_of, start, undisturbed
+from tests.chaos.outcome import Outcome
+from tests.chaos.victim import end_of, start, undisturbed
 from tests.support.machine import wait_until
 from tests.support.paths import ROOT
 from tests.support.trainer import SMALL, command, environment, only_run, start_training, wait_for_train_rows
@@ -60,7 +61,7 @@ def _interrupt(owner: object, name: str) -> Callable[[], None]:
 def test_a_second_ctrl_c_leaves_at_once_with_130_and_the_next_start_resumes(
     owner: object, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    expected = undisturbed(tmp_path)
+    expected = undisturbed(tmp_path).expected
     runs = tmp_path / "interrupted"
     assert end_of(start(runs, before=_interrupt(owner, name))) == 130
     assert (

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from stn.runs.directory import RunDir
-from tests.chaos.victim import Outcome, end_of, start, undisturbed
+from tests.chaos.outcome import Outcome
+from tests.chaos.victim import end_of, start, undisturbed
 from tests.support.trainer import only_run
 
 STEP = "step-00000010.safetensors"
@@ -27,7 +28,7 @@ def unfinished(runs: Path, *words: str) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return undisturbed(tmp_path_factory.mktemp("undisturbed"))
+    return undisturbed(tmp_path_factory.mktemp("undisturbed")).expected
 
 
 @pytest.mark.parametrize("of", ["seed", "step", "signature", "architecture", "kind"])

@@ -25,6 +25,7 @@ for path in (
     *(ROOT / "stn" / "commands").glob("*.py"),
     *(ROOT / "benchmarks").glob("*.py"),
     ROOT / "tests/chaos/__main__.py",
+    ROOT / "tests/chaos/fuzz.py",
 ):
     OTHER_FLAGS |= set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", path.read_text()))
 FOREIGN_FLAGS = {
