@@ -161,7 +161,7 @@ def _damaged_weights(run: Path) -> list[str]:
     told = []
     for seed in (0, 1):
         try:
-            load_final(RunDir(run), seed)
+            load_final(RunDir(run), {"seed": seed})
         except ValueError as error:
             told.append(str(error))
     return told

@@ -319,7 +319,7 @@ def test_what_a_device_refuses_does_not_fall_through_to_a_slower_way(monkeypatch
         raise RuntimeError("Expected canUse32BitIndexMath(input) && canUse32BitIndexMath(output) to be true")
 
     monkeypatch.setitem(stacked.RULES, torch.relu, refuse)
-    with pytest.raises(RuntimeError, match="^Expected canUse32BitIndexMath"):
+    with pytest.raises(RuntimeError, match=r"^Expected canUse32BitIndexMath"):
         compare(lambda y, w: torch.relu(y * w.view(4, 1, 1)))
 
 
