@@ -127,7 +127,7 @@ class Pool:
             status = job_status(self.plan, job)
             if attempt.stop_requested:
                 self.progress.update(self.lines[job], description=f"{job.title}: stopping")
-            elif status.run_status.get("state") == "running":
+            elif status.run_status.get("state") == "running" and {"seeds", "steps"} <= status.run_status.keys():
                 self.progress.update(self.lines[job], **progress_of(status))
         ended, lines = self.outcomes.total(), self.progress.tasks[1:]
         rate = sum(line.fields["images_per_s"] for line in lines)

@@ -13,6 +13,7 @@ from launch.sweep.plan import Job, Plan
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import parse_rows
+from stn.runs.records import Metric, valid
 
 STATES: tuple[str, ...] = ("done", "running", "waiting", "stopped", "failed")
 
@@ -140,7 +141,7 @@ def last_metrics(run: RunDir) -> dict[str, Row]:
     """Return the newest row of each kind. Pose rows, at the end of a block, are long and need a longer tail."""
     rows: dict[str, Row] = {}
     for size in (1 << 16, 1 << 23):
-        rows = {row.get("kind", ""): row for row in parse_rows(last_lines(run.metrics, size))}
+        rows = {row["kind"]: row for row in valid(parse_rows(last_lines(run.metrics, size)), Metric)}
         if "pose" not in rows or {"train", "eval"} <= rows.keys():
             break
     return rows

@@ -18,6 +18,7 @@ from launch.sweep.status import job_status
 from stn.runs.directory import RunDir
 from tests.support.machine import wait_until
 from tests.support.paths import ROOT
+from tests.support.records import metric
 from tests.support.sweeps import (
     TINY,
     Weights,
@@ -185,8 +186,8 @@ def test_progress_is_counted_in_steps_times_seeds(tmp_path: Path) -> None:
     run.lease.take(print)
     run.write_status("running", seeds="0-1", step=0, steps=20)
     assert local.progress_of(job_status(plan, job))["completed"] == 0
-    rows = [{"kind": "train", "seed": seed, "step": 10, "images_per_s": 500.0} for seed in (0, 1)]
-    run.add_metrics([*rows, {"kind": "eval", "seed": 1, "step": 10, "test_acc": 0.5}])
+    rows = [metric(seed, 10, images_per_s=500.0) for seed in (0, 1)]
+    run.add_metrics([*rows, metric(1, 10, kind="eval", test_acc=0.5)])
     shown = local.progress_of(job_status(plan, job))
     assert (shown["completed"], shown["total"], shown["images_per_s"]) == (20, 80, 500.0)
     assert shown["description"] == "cnn mnist seeds 0-3: step 10/20, 500 images/s, 50.00%"

@@ -22,6 +22,7 @@ from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import RunDir
 from tests.support.paths import ROOT
+from tests.support.records import metric
 from tests.support.sweeps import TWO_CELLS, add_result, expand_sweep, launch, save_plan, write_sweep
 
 # ---- expansion
@@ -542,9 +543,9 @@ def test_a_task_is_requeued_unless_slurm_has_started_it_again(monkeypatch: pytes
 
 def test_the_newest_rows_are_found_before_the_poses_of_many_seeds(tmp_path: Path) -> None:
     run = RunDir(tmp_path)
-    run.add_metrics([{"kind": "train", "step": 8}, {"kind": "eval", "step": 9}])
+    run.add_metrics([metric(0, 8), metric(0, 9, kind="eval")])
     points = {"applied": [0.1234] * 200, "predicted": [0.1234] * 200}
-    run.add_metrics([{"kind": "pose", "seed": seed, "step": 9, "degrees": points} for seed in range(64)])
+    run.add_metrics([metric(seed, 9, kind="pose", degrees=points) for seed in range(64)])
     found = status.last_metrics(run)
     assert (found["train"]["step"], found["eval"]["step"], found["pose"]["seed"]) == (8, 9, 63)
     assert run.metrics.stat().st_size > 1 << 16
