@@ -7,15 +7,50 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ConfigDict
 from rich.table import Table
 from rich.text import Text
 
 from launch.sweep.plan import Job, Plan
+from stn.config.fields import Section, Seeds
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import parse_rows, read_json
 
 STATES: tuple[str, ...] = ("done", "running", "waiting", "stopped", "failed")
+
+
+class RunStatus(Section):
+    """What the status of a sweep reads of status.json."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    state: str = ""
+    time: float = 0.0
+    seeds: Seeds | None = None
+    step: int | None = None
+    steps: int | None = None
+    reason: str | None = None
+
+
+class Note(Section):
+    """What is known of a job beside its run directory: jobs/SIG_SEEDS.json."""
+
+    error: str | None = None
+    starts: int = 0
+    idle: int = 0
+    progress: list[int] | None = None
+
+
+def checked(model: type[Section], values: Row) -> Row:
+    """Return what a file says; an empty dictionary if it is damaged: a value of it has another type."""
+    with suppress(ValueError):
+        return model(**values).model_dump(exclude_unset=True)
+    return {}
+
+
+def read_note(plan: Plan, job: Job) -> Row:
+    return checked(Note, read_json(plan.note_file(job)))
 
 
 class JobStatus(NamedTuple):
@@ -55,7 +90,7 @@ def job_statuses(plan: Plan, jobs: list[Job] | None = None) -> list[JobStatus]:
         folders = [path for path in sorted((plan.experiment / sig).glob("*"), reverse=True) if path.is_dir()]
         runs = [run for run in map(RunDir, folders) if run.seeds is None or run.seeds & wanted]
         rows = {seed: row for run in runs for seed, row in run.rows().items()}  # the directory that sorts first wins
-        run_statuses = [(run, run.read_status()) for run in runs]
+        run_statuses = [(run, checked(RunStatus, run.read_status())) for run in runs]
         statuses += [_job_status(plan, job, rows, run_statuses) for job in cell_jobs]
     return statuses
 
@@ -76,7 +111,7 @@ def _job_status(plan: Plan, job: Job, cell_rows: dict[int, Row], run_statuses: l
     elif any(run.lease.is_live() for run, status in related if status.get("state") != "finished"):
         state = "running"
     else:
-        error = read_json(plan.note_file(job)).get("error")
+        error = read_note(plan, job).get("error")
         if error is None and newest.get("state") == "failed":
             error = newest.get("reason")
         state = "failed" if error is not None else "stopped" if related else "waiting"
@@ -89,7 +124,8 @@ def plural(n: int, word: str) -> str:
 
 def accuracy(row: Row) -> float | None:
     """Return the test accuracy of a row, or the validation accuracy where the test set was not touched."""
-    return row.get("test_acc", row.get("val_acc"))
+    value = row.get("test_acc", row.get("val_acc"))
+    return value if isinstance(value, int | float) and 0 <= value <= 1 else None
 
 
 def cell_table(statuses: list[JobStatus]) -> list[dict[str, Any]]:

@@ -35,6 +35,8 @@ class RunRecord:
     def __init__(self, run: RunDir, address: str, finished_elsewhere: set[int]) -> None:
         self.path, self.marker = run.path, run.path / "wandb-sync.json"
         self.config, self.sig = load_yaml(run.config), run.path.parent.name
+        if not self.config.log.name:
+            raise ValueError("its config.yaml has no log.name")
         self.project = self.config.log.wandb_project
         self.address = f"{address}/{self.project}"
         files = [file.stat() for file in (run.metrics, run.results) if file.exists()]
@@ -42,14 +44,16 @@ class RunRecord:
         known = read_json(self.marker)
         if known.get("place") != self.address:  # confirmed by another server
             known = {}
-        self.done: dict[str, str] = known.get("done", {})
+        done = known.get("done")
+        self.done: dict[str, str] = done if isinstance(done, dict) else {}
         self.seeds: list[SeedRecord] = []
         if self.config.log.wandb == "disabled" or known.get("stamp") == self.stamp:
             return
         results = run.rows()
         rows: dict[int, list[Row]] = {seed: [] for seed in results}
         for row in read_rows(run.metrics):
-            if row.get("kind") in KINDS:
+            damaged = not all(isinstance(row.get(key), int | float) for key in ("seed", "step", "epoch"))
+            if row.get("kind") in KINDS and not damaged:
                 rows.setdefault(row["seed"], []).append(row)
         # A seed without a result here may have been trained anew in another block, whose rows then count.
         for seed in sorted(rows.keys() - (finished_elsewhere - results.keys())):
