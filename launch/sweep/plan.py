@@ -133,7 +133,7 @@ def find_plan(text: str, runs: str) -> Plan:
     try:
         folder = plan_folder(read_sweep(text), runs)
     except ValueError as error:
-        raise ValueError(f"nothing named '{text}' in {runs}, and {error}") from None
+        raise ValueError(f"nothing named {text!r:.80} in {runs}, and {error}") from None
     if not (folder / "manifest.jsonl").is_file():
         raise ValueError(f"sweep {text} has not been started (no {folder}); run: python -m launch sweep {text}")
     return load_plan(folder)

@@ -36,10 +36,10 @@ def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
     run = RunDir(path)
     if not run.config.is_file() or not run.results.is_file():
         raise ValueError(f"{path} is no run directory with results: it needs config.yaml and results.jsonl")
-    rows = [row for row in read_rows(run.results) if row.get("status") == "finished"]
+    rows = [row for row in read_rows(run.results) if row.get("status") == "finished" and type(row.get("seed")) is int]
     if not rows:
         raise ValueError(f"{path} has no finished seed")
-    config = _change(load_yaml(run.config), train=ALONE)
+    config = resolve(_change(load_yaml(run.config), train=ALONE))
     if config.data.root and not Path(config.data.root).is_dir():  # the run was moved
         config = _change(config, data={"root": None})
     return run, config, rows
@@ -66,7 +66,7 @@ def evaluate_run(path: str, iterations: int | None) -> int:
     runtime, code = Runtime(config, len(rows)), 0
     for row in rows:
         scores = _score(config, row["seed"], load_final(run, row["seed"]), runtime)
-        verdict = "as recorded" if scores["confusion"] == row["confusion"] else "NOT as recorded"
+        verdict = "as recorded" if scores["confusion"] == row.get("confusion") else "NOT as recorded"
         if iterations is not None:
             verdict += f" (after {iterations} iterations)"
         elif verdict != "as recorded":

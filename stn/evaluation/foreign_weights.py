@@ -70,7 +70,7 @@ def load_plain(path: str | Path) -> Tensors:
         raise ValueError(f"{path} has more than {MOST_TENSORS:,} tensors, or names that are not strings; {HOW}")
     for name, tensor in content.items():
         if fault := _fault(tensor):
-            raise ValueError(f"{path}: {name} {fault}")
+            raise ValueError(f"{path}: {name:.200} {fault}")
     return content
 
 

@@ -43,6 +43,12 @@ def _this_process() -> dict[str, Any]:
     }
 
 
+def _undamaged(holder: dict[str, Any]) -> dict[str, Any]:
+    """Return what a holder wrote; an empty dictionary if a value of it has another type than a holder writes."""
+    typed = all(type(holder.get(key, value)) is type(value) for key, value in UNKNOWN.items() if key != "job")
+    return holder if typed and holder.get("place", UNKNOWN["place"]) and 0 <= holder.get("pid", 0) < 2**31 else {}
+
+
 def _lives_here(holder: dict[str, Any]) -> bool | None:
     """Whether the holder is alive, if it runs on this machine; None for another machine or container."""
     if holder["place"] != _this_process()["place"]:
@@ -83,7 +89,7 @@ class Lease:
         """Return the highest number and what its holder wrote last; 0 if there never was one."""
         token = max(self._tokens(), default=0)
         # The file is empty if it is corrupt, or if the number was superseded while we read.
-        return token, UNKNOWN | (read_json(self._file(token)) if token else {"released": True})
+        return token, UNKNOWN | (_undamaged(read_json(self._file(token))) if token else {"released": True})
 
     def is_live(self) -> bool:
         """Whether the holder seems alive: by its process on this machine, else by the age of its last heartbeat."""

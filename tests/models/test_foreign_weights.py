@@ -243,6 +243,7 @@ def test_evaluate_prints_what_the_network_scores(tmp_path: Path, capsys: pytest.
     [
         (["NO RIGHT"], "Permission denied"),
         (["UNFINISHED"], "has no finished seed"),
+        (["BY HAND"], "seed-0/final.safetensors is missing"),
         ([], "give either RUN, or --weights and --recipe"),
         (["--weights", "w.pt"], "give either RUN, or --weights and --recipe"),
         (["runs/x", "--recipe", "finnveden_r"], "give either RUN, or --weights and --recipe"),
@@ -264,7 +265,12 @@ def test_bad_commands_are_one_message_and_exit_code_2(
     (tmp_path / "unfinished").mkdir()
     (tmp_path / "unfinished" / "config.yaml").write_text("arch: cnn\n")
     (tmp_path / "unfinished" / "results.jsonl").write_text('{"seed": 0}\n{"seed": 1, "status": "failed"}\n')
+    (tmp_path / "by hand").mkdir()
+    (tmp_path / "by hand" / "config.yaml").write_text("arch: cnn\n")
+    rows = '{"seed": "../../x", "status": "finished"}\n{"seed": 0, "status": "finished"}\n'
+    (tmp_path / "by hand" / "results.jsonl").write_text(rows)
     places = {"W": tmp_path / "theirs.pt", "UNFINISHED": tmp_path / "unfinished", "NO RIGHT": tmp_path / "unfinished"}
+    places["BY HAND"] = tmp_path / "by hand"
     if "NO RIGHT" in arguments:
 
         def refuse(path: Path) -> list:

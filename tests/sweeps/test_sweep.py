@@ -315,7 +315,10 @@ def test_wrong_values_in_files_of_a_run_are_no_traceback(plan: Plan) -> None:
     run = RunDir(plan.experiment / job.sig / job.block)
     good = {"state": "running", "time": 1.0, "seeds": "6-7", "step": 1, "steps": 2, "reason": "x"}
     note = {"starts": 1, "idle": 1, "progress": [1, 2], "error": "x"}
-    for file, values in ((run.status, good), (plan.note_file(job), note), (run.results, {"seed": 6, "test_acc": 0.5})):
+    run.lease.take(print)
+    held = run.lease.newest()[1]
+    files = {run.status: good, plan.note_file(job): note, run.results: {"seed": 6, "test_acc": 0.5}}
+    for file, values in (files | {run.path / ".claim" / "1": held}).items():
         file.parent.mkdir(exist_ok=True)
         for key in values:
             for odd in ODD:
