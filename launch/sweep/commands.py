@@ -16,6 +16,7 @@ from launch.sweep.job import reset_job, run_as_task
 from launch.sweep.plan import Plan
 from launch.sweep.status import STATES, cell_table, job_statuses, plural, render_cells
 from stn.config.seed_list import format_seeds, parse_seeds
+from stn.runs.files import read_text
 from stn.runs.lease import Lease
 from stn.tracking.console import console, say
 
@@ -150,7 +151,10 @@ def run_task(
     on: On = "slurm",
 ) -> int:
     """Run one task of a job array; the array's script calls it."""
-    plan, job_id = plans.load_plan(folder), jobs.read_text().splitlines()[index]
+    plan, lines = plans.load_plan(folder), read_text(jobs).splitlines()
+    if not 0 <= index < len(lines):
+        raise ValueError(f"{jobs} has no job {index}; it has {plural(len(lines), 'job')}, from 0")
+    job_id = lines[index]
     # The devices that it was submitted with, even if the sweep was edited.
     plan = plan._replace(sweep=plan.sweep.model_copy(update={"gpus": gpus, "cpus": cpus}))
     for job in plan.jobs:

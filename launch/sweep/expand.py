@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from stn.runs.files import read_text, write_atomic
 
 SET_BY_SWEEP = {"train": ("seeds", "processes", "time_limit"), "log": ("name", "runs")}
 """Keys that the sweep sets; refused in base and grid."""
+MOST_CELLS, MOST_JOBS = 10_000, 100_000
 
 
 class Cell(NamedTuple):
@@ -82,8 +84,13 @@ def _grid_points(sweep: Sweep, where: str) -> list[tuple[str, dict[str, Any]]]:
     for key, values in sweep.grid.items():
         if not values:
             raise ValueError(f"{where}: grid.{key} has no values")
+    cells = math.prod(map(len, sweep.grid.values()))
+    jobs = cells * -(-len(parse_seeds(sweep.seeds)) // sweep.seeds_per_job)
+    if cells > MOST_CELLS or jobs > MOST_JOBS:
+        limit = f"a sweep has at most {MOST_CELLS:,} cells and {MOST_JOBS:,} jobs"
+        raise ValueError(f"{where}: {cells:,} cells, {jobs:,} jobs; {limit}: split it, or raise seeds_per_job")
     points = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
-    labels = [", ".join(f"{key} {_text(value)}" for key, value in point.items()) or "its base" for point in points]
+    labels = [", ".join(f"{key} {_text(value):.80}" for key, value in point.items()) or "its base" for point in points]
     return [(f"{where}: {label}", point) for label, point in zip(labels, points, strict=True)]
 
 

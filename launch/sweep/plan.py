@@ -1,14 +1,12 @@
 """A sweep file, and its expansion on disk: cells (settings) and jobs (blocks of a cell's seeds) with stable ids."""
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, TypeAdapter
 
-from stn.config.fields import Positive, Section
-from stn.config.seed_list import parse_seeds
+from stn.config.fields import Few, FolderName, Positive, Section, Seeds
 from stn.config.yaml_files import RECIPES, find_recipe, read_mapping
 from stn.runs.directory import block_name
 
@@ -16,10 +14,23 @@ FILES = RECIPES / "sweeps"
 _MINUTES = {"minute": 1, "hour": 60, "day": 24 * 60}
 
 
+def _minutes(time: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,6}) (minute|hour|day)s?", time.strip())
+    if not match or int(match[1]) == 0:
+        raise ValueError("is not a number of minutes, hours or days, such as '90 minutes'")
+    return int(match[1]) * _MINUTES[match[2]]
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.-]+", name):  # it goes into the scripts of a scheduler
+        raise ValueError("is not a valid folder name; use letters, digits, '.', '-' and '_'")
+    return name
+
+
 class Sweep(Section):
     """The keys of a file in configs/sweeps/."""
 
-    name: str
+    name: Annotated[FolderName, AfterValidator(_check_name)]
     """Folder under runs; default: the file's name."""
     recipe: str | None = None
     """Recipe that every cell starts from."""
@@ -27,38 +38,35 @@ class Sweep(Section):
     """Configuration keys that hold for all cells."""
     grid: Annotated[dict[str, list[Any]], Field(default_factory=dict)]
     """Configuration keys with a list of values each, or ``recipe`` with names; cells are all combinations."""
-    exclude: Annotated[list[dict[str, Any]], Field(default_factory=list)]
+    exclude: Annotated[list[dict[str, Any]], Field(default_factory=list, max_length=1000)]
     """Combinations to leave out: an entry excludes the cells that match all of its keys."""
-    seeds: str
+    seeds: Seeds
     """Seeds of every cell, such as 0-99."""
     seeds_per_job: Positive = 8
     """Seeds that one job trains, as many at once as train.fuse allows."""
-    time: str = "4 hours"
+    time: Annotated[str, AfterValidator(lambda time: _minutes(time) and time)] = "4 hours"
     """Slurm: time limit of a job, which saves before it and requeues itself."""
-    gpus: Annotated[int | None, Field(ge=0)] = None
+    gpus: Annotated[int | None, Field(ge=0, le=1024)] = None
     """GPUs of a job, with a process on each; 0: one process on CPUs; None: one if this machine has any, 0 on Slurm."""
-    cpus: Positive = 1
+    cpus: Few = 1
     """CPU cores of a job."""
-    memory: Annotated[str | None, Field(pattern=r"^\d+[KMGT]?$")] = None
+    memory: Annotated[str | None, Field(pattern=r"^[0-9]{1,12}[KMGT]?$")] = None
     """Slurm: memory of a job, such as 8G; None: the site's default."""
-    restarts: Annotated[int, Field(ge=0)] = 3
+    restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 3
     """Restarts in a row without progress after which a job is given up."""
 
     def minutes(self) -> int:
         """Return the time limit in minutes."""
-        match = re.fullmatch(r"(\d+) (minute|hour|day)s?", self.time.strip())
-        if not match or int(match[1]) == 0:
-            raise ValueError(f"time: '{self.time}' is not a number of minutes, hours or days, such as '90 minutes'")
-        return int(match[1]) * _MINUTES[match[2]]
+        return _minutes(self.time)
 
 
 class Job(NamedTuple):
     """A block of seeds of one cell."""
 
-    sig: str
-    seeds: str
-    arch: str
-    dataset: str
+    sig: Annotated[str, Field(pattern="^[0-9a-f]{12}$")]
+    seeds: Seeds
+    arch: Annotated[str, Field(pattern=r"^\w{1,100}$")]
+    dataset: Annotated[str, Field(pattern=r"^\w{1,100}$")]
     setting: str
 
     @property
@@ -77,6 +85,9 @@ class Job(NamedTuple):
     @property
     def title(self) -> str:
         return f"{self.label} seeds {self.seeds}"
+
+
+_JOB = TypeAdapter(Job)
 
 
 class Plan(NamedTuple):
@@ -105,14 +116,9 @@ def read_sweep(file: str) -> Sweep:
     path = find_recipe(file, FILES, "sweep")
     given: Any = {key: value for key, value in read_mapping(path).items() if value is not None}
     try:
-        sweep = Sweep(**({"name": path.stem} | given))
-        parse_seeds(sweep.seeds)
-        sweep.minutes()
-        if not re.fullmatch(r"(?!\.)[\w.-]+", sweep.name):
-            raise ValueError(f"name '{sweep.name}' is not a valid folder name; use letters, digits, '.', '-' and '_'")
+        return Sweep(**({"name": path.stem} | given))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return sweep
 
 
 def plan_folder(sweep: Sweep, runs: str) -> Path:
@@ -127,7 +133,7 @@ def find_plan(text: str, runs: str) -> Plan:
     try:
         folder = plan_folder(read_sweep(text), runs)
     except ValueError as error:
-        raise ValueError(f"nothing named '{text}' in {runs}, and {error}") from None
+        raise ValueError(f"nothing named {text!r:.80} in {runs}, and {error}") from None
     if not (folder / "manifest.jsonl").is_file():
         raise ValueError(f"sweep {text} has not been started (no {folder}); run: python -m launch sweep {text}")
     return load_plan(folder)
@@ -136,9 +142,9 @@ def find_plan(text: str, runs: str) -> Plan:
 def load_plan(folder: Path) -> Plan:
     """Read a plan. A damaged manifest is an error: skipping its bad lines would lose jobs silently."""
     try:
-        rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-        return Plan(folder, Sweep.model_validate(read_mapping(folder / "sweep.yaml")), [Job(**row) for row in rows])
-    except (TypeError, ValueError):
+        jobs = [_JOB.validate_json(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
+        return Plan(folder, Sweep(**read_mapping(folder / "sweep.yaml")), jobs)
+    except ValueError:
         raise ValueError(
             f"the plan in {folder} is damaged; remove its manifest.jsonl and run the sweep again"
         ) from None

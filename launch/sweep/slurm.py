@@ -9,14 +9,27 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from launch.sweep.plan import Job, Plan
 from launch.train import ROOT
-from stn.runs.files import read_json, write_atomic
+from stn.config.fields import Section
+from stn.runs.files import read_json, read_text, write_atomic
 from stn.tracking.console import say
 
 WARNING_S = 120
 """Seconds before the time limit at which Slurm sends USR1; it may come up to a minute earlier."""
+
+
+class Submission(Section):
+    """An array that was submitted: array-N.json."""
+
+    array: Annotated[str, Field(pattern="^[0-9]+$")]
+    """Slurm's id."""
+    jobs: Annotated[str, Field(pattern=r"^jobs-[0-9]+\.txt$")]
+    """File beside it: the id of each task's job."""
 
 
 def run_slurm(*words: str) -> str:
@@ -56,6 +69,8 @@ def array_script(plan: Plan, jobs_file: Path, n: int, max_parallel: int | None) 
     ]
     options += [f"--gres=gpu:{sweep.gpus}"] if sweep.gpus else []
     options += [f"--mem={sweep.memory}"] if sweep.memory else []
+    if any("\n" in option for option in options):
+        raise ValueError(f"{plan.folder}: Slurm takes no folder with a line break in its name")
     directives = "\n".join(f"#SBATCH {shlex.quote(option)}" for option in options)
     folder, jobs = (shlex.quote(str(path.absolute())) for path in (plan.folder, jobs_file))
     return f"""#!/bin/bash
@@ -94,22 +109,25 @@ class Slurm:
 
         Slurm holds a task whose start failed on a dying node; release_held lets such tasks start again.
         """
-        job_ids: dict[str, list[str]] = {}
+        job_ids: dict[tuple[str, str], str] = {}
         for file in plan.folder.glob("slurm/*/array-*.json"):
-            if entry := read_json(file):
-                job_ids[entry["array"]] = (file.parent / entry["jobs"]).read_text().splitlines()
-        if not job_ids or not shutil.which("squeue"):
+            with suppress(ValueError):  # damaged: leases keep a job that is queued twice from training twice
+                entry = Submission(**read_json(file))
+                lines = read_text(file.with_name(entry.jobs)).splitlines()
+                job_ids |= {(entry.array, str(task)): job_id for task, job_id in enumerate(lines)}
+        arrays = ",".join(dict.fromkeys(array for array, _ in job_ids))
+        if not arrays or not shutil.which("squeue"):
             return set()
         try:
-            queue = run_slurm("squeue", "--noheader", "--array", "--job", ",".join(job_ids), "--format=%F|%K|%i|%r")
+            queue = run_slurm("squeue", "--noheader", "--array", "--job", arrays, "--format=%F|%K|%i|%r")
         except ValueError as error:
             if "Invalid job id" in str(error):  # Slurm forgets jobs that ended long ago
                 return set()
             raise
         active = set()
         for array, task, name, reason in (line.strip().split("|", 3) for line in queue.splitlines()):
-            if array in job_ids and task.isdigit():
-                active.add(job_ids[array][int(task)])
+            if (array, task) in job_ids:
+                active.add(job_ids[array, task])
                 if release_held and "requeued held" in reason:
                     run_slurm("scontrol", "release", name)
         return active

@@ -35,6 +35,8 @@ class RunRecord:
     def __init__(self, run: RunDir, address: str, finished_elsewhere: set[int]) -> None:
         self.path, self.marker = run.path, run.path / "wandb-sync.json"
         self.config, self.sig = load_yaml(run.config), run.path.parent.name
+        if not self.config.log.name:
+            raise ValueError("its config.yaml has no log.name")
         self.project = self.config.log.wandb_project
         self.address = f"{address}/{self.project}"
         files = [file.stat() for file in (run.metrics, run.results) if file.exists()]
@@ -42,7 +44,8 @@ class RunRecord:
         known = read_json(self.marker)
         if known.get("place") != self.address:  # confirmed by another server
             known = {}
-        self.done: dict[str, str] = known.get("done", {})
+        done = known.get("done")
+        self.done: dict[str, str] = done if isinstance(done, dict) else {}
         self.seeds: list[SeedRecord] = []
         if self.config.log.wandb == "disabled" or known.get("stamp") == self.stamp:
             return

@@ -42,7 +42,7 @@ def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
     rows = [row for _, row in sorted(run.rows().items()) if row["status"] == "finished"]
     if not rows:
         raise ValueError(f"{path} has no finished seed")
-    config = _change(load_yaml(run.config), train=ALONE)
+    config = resolve(_change(load_yaml(run.config), train=ALONE))
     if config.data.root and not Path(config.data.root).is_dir():  # the run was moved
         config = _change(config, data={"root": None})
     return run, config, rows

@@ -3,7 +3,9 @@
 Never imports torch, so that ``--help`` and a typo answer at once.
 """
 
+import math
 import os
+import re
 import sys
 from itertools import pairwise, product
 from typing import Annotated, NoReturn
@@ -13,8 +15,10 @@ import tyro
 from stn.config.launcher import launcher_settings
 from stn.config.resolve import validate
 from stn.config.schema import Config
+from stn.config.seed_list import MOST_SEEDS, parse_seeds
 from stn.config.yaml_files import LENGTHS, build_config, overlay, read_yaml
 
+MOST_SETTINGS = 1000
 _SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")
 
 
@@ -46,6 +50,8 @@ def fail(message: object, code: int = 2, everywhere: bool = False) -> NoReturn:
 def _values(arguments: list[str]) -> dict[str, list[str]]:
     """Return the values given to each flag, as --flag VALUE or --flag=VALUE."""
     values: dict[str, list[str]] = {}
+    if long := re.search(r"[0-9]{300}", " ".join(arguments)):  # int() refuses some of these, float() makes them inf
+        raise ValueError(f"a number has 300 digits or more: {long[0][:40]}...")
     for argument, following in pairwise([*arguments, ""]):
         flag, equals, value = argument.partition("=")
         values.setdefault(flag.replace("_", "-"), []).append(value if equals else following)
@@ -61,6 +67,8 @@ def _expand(arguments: list[str]) -> list[list[str]]:
             if len(set(values)) < len(values) or "" in values:
                 raise ValueError(f"{flag}: '{last}' needs different values with commas between")
             choices.append([f"{flag}={value}" for value in values])
+    if math.prod(map(len, choices)) > MOST_SETTINGS:
+        raise ValueError(f"{' and '.join(_SEVERAL[1:])} have more than {MOST_SETTINGS:,} combinations")
     return [[*arguments, *choice] for choice in product(*choices)]
 
 
@@ -91,6 +99,9 @@ def _parse_one(arguments: list[str]) -> Command:
 def parse(arguments: list[str]) -> list[Command]:
     """Return a configuration for each combination of --lr and --optim.weight-decay; exit with code 2 for bad input."""
     try:
-        return [_parse_one(line) for line in _expand(arguments)]
+        commands = [_parse_one(line) for line in _expand(arguments)]
+        if len(commands) * len(parse_seeds(commands[0].train.seeds)) > MOST_SEEDS:
+            raise ValueError(f"{len(commands)} settings have more than {MOST_SEEDS:,} seeds together")
+        return commands
     except ValueError as error:
         fail(error)

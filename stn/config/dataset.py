@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from stn.config import registry
-from stn.config.fields import Fraction, Positive, Section, short
+from stn.config.fields import Fraction, OneLine, Positive, Section, short
 
 
 class Data(Section):
@@ -15,15 +15,15 @@ class Data(Section):
 
     name: Annotated[str, short("dataset")] = "mnist"
     """Data set."""
-    root: Annotated[str | None, short("data-root")] = None
+    root: Annotated[OneLine | None, short("data-root")] = None
     """Folder with data sets other than MNIST, which ships with the code. None: $STN_DATA, else ./data."""
-    batch_size: Annotated[Positive, short("batch-size")] = 128
+    batch_size: Annotated[Positive, Field(le=100_000), short("batch-size")] = 128
     """Images per step over all processes together."""
     limit_train: Annotated[Positive | None, short("limit-train")] = None
     """Train on the first N images only."""
     limit_test: Annotated[Positive | None, short("limit-test")] = None
     """Test on the first N test images only."""
-    validation: Annotated[int, Field(ge=0)] = 0
+    validation: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
     """Hold out the last N training images and evaluate on these; the test set is not touched."""
     perturb_train: bool = True
     """Perturb the training images as well; off: only the test set is perturbed."""
@@ -37,7 +37,7 @@ class Data(Section):
     """Augmentation: shear of up to this many degrees, either way."""
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
     """Augmentation: how an affine one resamples."""
-    crop: Annotated[int, Field(ge=0)] = 0
+    crop: Annotated[int, Field(ge=0, le=1024)] = 0
     """Augmentation: random crop after padding each side by this many pixels."""
     flip: bool = False
     """Augmentation: mirror half of the images left to right."""

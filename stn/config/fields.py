@@ -7,8 +7,9 @@ import tyro
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from stn.config.registry import nearest
+from stn.config.seed_list import parse_seeds
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(?:(epoch|step)s?|%)")
+_DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,20})?) ?(?:(epoch|step)s?|%)")
 
 
 def _duration(text: str) -> str:
@@ -20,8 +21,24 @@ def _duration(text: str) -> str:
     return f"{match[1]} {match[2] + 's' if match[2] else '%'}"
 
 
+def _seeds(text: str) -> str:
+    parse_seeds(text)
+    return text
+
+
+def _folder_name(name: str) -> str:
+    if "/" in name or name.startswith(".") or not name.isprintable() or len(name.encode()) > 200:
+        raise ValueError("cannot be a folder's name: it is long, begins with a '.', or has a '/' or control character")
+    return name
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
-Positive = Annotated[int, Field(gt=0)]
+Seeds = Annotated[str, AfterValidator(_seeds)]
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]
+Positive = Annotated[int, Field(gt=0, le=1_000_000_000)]
+Few = Annotated[int, Field(gt=0, le=1024)]
+"""A number of processes, devices or seeds at once."""
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -31,23 +48,24 @@ def short(flag: str) -> Any:
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """Return one line per fault, with the nearest valid name for an unknown key."""
-    lines = []
+    """Return one line per faulty key, with the nearest valid name for an unknown one."""
+    lines: dict[Any, list[str]] = {}
     for fault in error.errors():
+        add = lines.setdefault(fault["loc"][:1], []).append
         where, text = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
-            lines.append(f"unknown key '{where}'; {nearest(where, model.model_fields)}")
+            add(f"unknown key {where!r:.80}; {nearest(where, model.model_fields)}")
         elif isinstance(fault["input"], dict):  # the section's own message
-            lines.append(f"{where}: {text}")
+            add(f"{where}: {text}")
         else:
-            lines.append(f"{where}: {text[0].lower()}{text[1:]} (got {fault['input']!r})")
-    return "\n".join(lines)
+            add(f"{where}: {text[0].lower()}{text[1:]} (got {fault['input']!r:.80})")
+    return "\n".join(" or ".join(texts) for texts in lines.values())
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         for key, value in values.items():
             field = type(self).model_fields.get(key)
             if isinstance(value, bool) and field is not None and "bool" not in str(field.annotation):

@@ -107,7 +107,7 @@ def nearest(word: str, known) -> str:
 def find(kind: str, name: str) -> Entry:
     """Return the entry of a name; ValueError with the nearest name if there is none."""
     if name not in entries[kind]:
-        raise ValueError(f"no {KINDS[kind]} '{name}'; {nearest(name, entries[kind])}")
+        raise ValueError(f"no {KINDS[kind]} {name!r:.80}; {nearest(name, entries[kind])}")
     return entries[kind][name]
 
 

@@ -12,7 +12,6 @@ from stn.config import registry
 from stn.config.dataset import Dataset, build_dataset
 from stn.config.fields import Duration, steps_of
 from stn.config.schema import Arch, Config
-from stn.config.seed_list import parse_seeds
 
 DEFAULT_EPOCHS = 8.0
 _NOT_SCIENCE = {
@@ -29,7 +28,6 @@ _NOT_SCIENCE = {
 def validate(config: Config) -> None:
     """Raise ValueError for combinations of fields that cannot be trained, whatever the data set and architecture."""
     optim, data, train = config.optim, config.data, config.train
-    parse_seeds(train.seeds)
     if train.epochs is not None and train.steps is not None:
         raise ValueError("give epochs or steps, not both")
     if optim.name == "adamw" and optim.momentum is not None:
@@ -120,11 +118,9 @@ def resolve(config: Config) -> Config:
     if optim.name == "sgd" and optim.momentum is None:
         sections["optim"] = sections["optim"].model_copy(update={"momentum": 0.9})
     name = config.log.name or f"{arch.name}-{data.name}"
-    if "/" in name or name.startswith("."):
-        raise ValueError(f"log.name '{name}' cannot be a folder's name")
     sections["train"] = train.model_copy(update={"steps": steps, "epochs": None, "fraction": 1.0})
     sections["log"] = sections["log"].model_copy(update={"name": name})
-    return Config(**sections)
+    return Config(**{name: section.model_dump() for name, section in sections.items()})  # type: ignore[arg-type]
 
 
 def resolve_all(configs: Sequence[Config]) -> list[Config]:

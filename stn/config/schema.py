@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stn.config.dataset import Data
-from stn.config.fields import Duration, Fraction, Positive, Section, short
+from stn.config.fields import Duration, Few, FolderName, Fraction, OneLine, Positive, Section, Seeds, short
+
+Depth = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Arch(Section):
@@ -18,19 +20,19 @@ class Arch(Section):
     """Architecture: where the localisation net reads and what is warped."""
     net: Annotated[str | None, short("net")] = None
     """Classifier with its localisation net; None: the data set's usual one."""
-    depth: int | tuple[int, ...] | None = None
+    depth: Depth | tuple[Depth, ...] | None = None
     """X: convolutional layers before the point at which the localisation head reads; several: a head at each."""
     transform: Literal["translation", "attention", "similarity", "affine", "projective", "tps"] | None = None
     """What a transformer may do; tps is a thin-plate spline."""
     points: Annotated[int, Field(ge=2, le=16)] | None = None
     """tps: control points on each side of their grid."""
-    iterations: Positive | None = None
+    iterations: Annotated[Positive, Field(le=100)] | None = None
     """Spatial transforms in a row, sharing one head, each resampling the original."""
-    test_iterations: Positive | None = None
+    test_iterations: Annotated[Positive, Field(le=100)] | None = None
     """The same at test time; None: as in training."""
-    parallel: Positive | None = None
+    parallel: Annotated[Positive, Field(le=100)] | None = None
     """Transformers side by side, whose outputs the classifier reads as channels."""
-    size: Positive | None = None
+    size: Few | None = None
     """Side of the transformer's output; None: the network's usual one."""
     antialias: bool = False
     """Average over the pixels that a smaller output leaves out, instead of jumping over them."""
@@ -81,7 +83,7 @@ class Optim(Section):
     """Share of the target spread over all classes."""
     clip: Annotated[float, Field(ge=0)] = 0.0
     """Largest norm of a seed's gradient; 0: no clipping."""
-    accumulate: Positive = 1
+    accumulate: Annotated[Positive, Field(le=100_000)] = 1
     """Parts that each batch is computed in, to save memory; the batch stays what it is."""
     loc_lr_multiplier: Annotated[float, Field(ge=0)] = 1.0
     """Learning rate of the localisation net, times lr."""
@@ -90,11 +92,11 @@ class Optim(Section):
 class Train(Section):
     """How long, how many, in what arithmetic."""
 
-    seeds: Annotated[str, short("seeds")] = "0"
+    seeds: Annotated[Seeds, short("seeds")] = "0"
     """Seeds to train, such as 0,3,8-15."""
-    epochs: Annotated[float | None, Field(gt=0), short("epochs")] = None
+    epochs: Annotated[float | None, Field(gt=0, le=1_000_000), short("epochs")] = None
     """Length in epochs (8 where neither epochs nor steps is given)."""
-    steps: Annotated[Positive | None, short("steps")] = None
+    steps: Annotated[int | None, Field(gt=0, le=10**12), short("steps")] = None
     """Length in optimiser steps, instead of epochs."""
     fraction: Annotated[float, Field(gt=0, le=1), short("fraction")] = 1.0
     """Train this part of the length, with the learning rate's schedule and the evaluations as much closer together."""
@@ -110,13 +112,13 @@ class Train(Section):
     """CUDA: record a training step once and replay it, where nothing in it asks the host."""
     parallel: Annotated[Literal["auto", "data", "seeds"], short("parallel")] = "auto"
     """data: processes share each batch; seeds: each trains its own seeds."""
-    fuse: Annotated[Positive | Literal["auto"], short("fuse")] = "auto"
+    fuse: Annotated[Few | Literal["auto"], short("fuse")] = "auto"
     """Seeds trained as one network in each process, at most; auto: 4 on a CPU, what the memory holds on a GPU."""
-    processes: Annotated[Positive | None, short("processes")] = None
+    processes: Annotated[Few | None, short("processes")] = None
     """Refuse to start in any other number of processes."""
-    threads: Positive | None = None
+    threads: Few | None = None
     """CPU threads of a process; None: the cores shared out over the machine's processes."""
-    time_limit: Annotated[float | None, Field(gt=0)] = None
+    time_limit: Annotated[float | None, Field(gt=0, le=1_000_000)] = None
     """Minutes after which the run saves, stops and can be continued."""
 
 
@@ -125,7 +127,7 @@ class Eval(Section):
 
     every: Duration = "1 epochs"
     """Time between evaluations; there is always one at the end."""
-    batch_size: Positive = 1000
+    batch_size: Annotated[Positive, Field(le=100_000)] = 1000
     """Images at a time, on each process: a CPU takes fewer of those that are large, a GPU up to eight times as many."""
 
 
@@ -134,7 +136,7 @@ class Checkpoint(Section):
 
     every: Duration = "1 epochs"
     """Time between checkpoints."""
-    keep: Annotated[int, Field(ge=2)] = 2
+    keep: Annotated[int, Field(ge=2, le=1_000_000_000)] = 2
     """Checkpoints kept of each seed; a damaged newest one falls back to the one before."""
     retrain: Annotated[bool, short("retrain")] = False
     """Where other code has trained this signature, move its runs to .replaced and train anew; else that is refused."""
@@ -145,9 +147,9 @@ class Checkpoint(Section):
 class Log(Section):
     """Where results go, and who hears of them."""
 
-    runs: Annotated[str, short("runs")] = "runs"
+    runs: Annotated[OneLine, short("runs")] = "runs"
     """Folder for run directories."""
-    name: Annotated[str | None, short("name")] = None
+    name: Annotated[FolderName | None, short("name")] = None
     """Experiment: the folder under runs, the W&B groups' first word and tag; None: architecture-dataset."""
     every: Duration = "50 steps"
     """Time between rows of training metrics."""
@@ -155,7 +157,7 @@ class Log(Section):
     """Log grad_norm, the norm of each seed's gradient before clipping: the mean over the steps since the last row."""
     wandb: Literal["auto", "disabled", "offline", "online"] = "auto"
     """Weights & Biases; auto: online when logged in, else offline."""
-    wandb_project: str = "stn"
+    wandb_project: OneLine = "stn"
     """Project there."""
     tensorboard: bool = False
     """Write TensorBoard events as well (needs the tensorboard package)."""

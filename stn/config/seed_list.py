@@ -8,18 +8,19 @@ MOST_SEEDS = 1_000_000
 def parse_seeds(text: str) -> list[int]:
     """'0,3,8-10' -> [0, 3, 8, 9, 10]."""
     seeds: list[int] = []
-    for part in text.replace(" ", "").split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+    for part in text.split(","):
+        match = re.fullmatch(r" *([0-9]{1,99})(?: *- *([0-9]{1,99}))? *", part)
         if not match:
-            raise ValueError(f"seeds: cannot read '{part}' in '{text}'; write numbers and ranges, such as 0,3,8-15")
+            how = "write numbers and ranges with commas between: 0,1 or 0,8-15"
+            raise ValueError(f"cannot read {part.strip()!r:.80}; {how}")
         first, last = int(match[1]), int(match[2] or match[1])
-        if last >= 2**31 or last - first >= MOST_SEEDS:
-            raise ValueError(f"seeds: '{part}' goes beyond seed 2^31 - 1, or {MOST_SEEDS:,} seeds")
+        if last >= 2**31 or len(seeds) + last - first >= MOST_SEEDS:
+            raise ValueError(f"'{part}' goes beyond seed 2^31 - 1, or {MOST_SEEDS:,} seeds")
         if last < first:
-            raise ValueError(f"seeds: the range '{part}' ends before it begins")
+            raise ValueError(f"the range '{part}' ends before it begins")
         seeds.extend(range(first, last + 1))
     if len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds: '{text}' names a seed twice")
+        raise ValueError("names a seed twice")
     return seeds
 
 

@@ -1,5 +1,8 @@
 """A configuration as YAML: reading, layering, building and writing it, and finding recipes by name."""
 
+import re
+import stat
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,60 @@ LENGTHS = {"epochs", "steps"}
 """Keys of train that say the same thing in two units."""
 
 
+MOST_BYTES = 1_000_000
+MOST_NODES = 100_000
+"""Values of a YAML file, each counted again wherever an alias repeats it."""
+_NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]{0,299})|[0-9]*\.[0-9]*(e[-+][0-9]+)?|\.inf|\.nan)", re.IGNORECASE)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without what it reads otherwise than it looks, and of a bounded size; a fault is a ValueError."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  (as in the base class); dates stay as they are written
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.count, self.sizes = 0, dict[str, int]()
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event, before = self.peek_event(), self.count
+        node: Any = super().compose_node(parent, index)
+        if isinstance(event, yaml.AliasEvent):
+            self.count += self.sizes.get(event.anchor, MOST_NODES)  # in its own anchor it has no end
+        else:
+            self.count += 1
+            self._check(node, explicit=bool(getattr(event, "tag", None)))
+            self.sizes[event.anchor] = self.count - before
+        if self.count > MOST_NODES:
+            raise _fault(node, f"more than {MOST_NODES:,} values")
+        return node
+
+    def _check(self, node: Any, explicit: bool) -> None:
+        if explicit:
+            raise _fault(node, f"the tag {node.tag!r:.80} is not supported")
+        if node.tag.endswith((":int", ":float")) and not _NUMBER.fullmatch(node.value):
+            why = "has a '_', or is octal, hexadecimal or base 60 in YAML, or long; write a decimal number, or quote it"
+            raise _fault(node, f"{node.value:.80} {why}")
+        if isinstance(node, yaml.MappingNode):
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for earlier, key in pairwise(sorted(keys, key=lambda key: key.value)):  # stable: the later one is second
+                if earlier.value == key.value:
+                    raise _fault(key, f"{key.value!r:.80} is given twice")
+
+
+def _fault(node: Any, text: str) -> ValueError:
+    return ValueError(f"line {node.start_mark.line + 1}: {text}")
+
+
 def find_recipe(name: str, folder: Path = RECIPES, kind: str = "recipe") -> Path:
     """Return a file, or the recipe of that name, with or without its ending."""
     for path in (Path(name), folder / name, folder / f"{name}.yaml"):
         if path.is_file():
             return path
-    raise ValueError(f"no {kind} '{name}'; {nearest(Path(name).stem, {p.stem for p in folder.glob('*.yaml')})}")
+    raise ValueError(f"no {kind} {name!r:.80}; {nearest(Path(name).stem, {p.stem for p in folder.glob('*.yaml')})}")
 
 
 Sections = dict[str, dict[str, Any]]
@@ -50,9 +101,10 @@ def normalise(mapping: dict, where: str | Path) -> Sections:
         elif short:
             section, keys = short[0], {short[1]: value}
         elif key in Config.model_fields:
-            raise ValueError(f"{where}: '{key}' needs keys of its own, got {value!r}")
+            raise ValueError(f"{where}: '{key}' needs keys of its own, got {value!r:.80}")
         else:
-            raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), {*Config.model_fields, *SHORT})}")
+            hint = nearest(str(key), {*Config.model_fields, *SHORT})
+            raise ValueError(f"{where}: unknown key {str(key)!r:.80}; {hint}")
         if twice := values.get(section, {}).keys() & keys:
             raise ValueError(f"{where}: {section}.{min(twice)} is given twice")
         values[section] = values.get(section, {}) | keys
@@ -68,7 +120,7 @@ def overlay(*layers: Sections) -> Sections:
     values: Sections = {}
     for layer in layers:
         arch = layer.get("arch", {}).get("name")
-        if arch in registry.entries["arch"]:
+        if isinstance(arch, str) and arch in registry.entries["arch"]:
             options = {"name", "net", *registry.find("arch", arch).options}
             values["arch"] = {key: value for key, value in values.get("arch", {}).items() if key in options}
             if "iterations" not in options:
@@ -90,14 +142,24 @@ def build_config(values: Sections, where: str | Path) -> Config:
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """Return the keys of a YAML file."""
     try:
-        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # a device may never end, a pipe never begin
+            raise ValueError("not a regular file")
+        with Path(path).open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ValueError(f"larger than {MOST_BYTES:,} bytes")
+        mapping = yaml.load(content.decode(), _Loader)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OverflowError) as error:
         raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(mapping, dict):
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
+    if not isinstance(mapping, dict | None):
         raise ValueError(f"{path}: expected 'key: value' lines, got {type(mapping).__name__}")
-    return mapping
+    return {str(key): value for key, value in (mapping or {}).items()}
 
 
 def read_yaml(path: str | Path) -> Sections:

@@ -1,10 +1,14 @@
 """Weights saved by other programs: read without executing anything, and matched to a network."""
 
 import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -14,6 +18,33 @@ Tensors = dict[str, Tensor]
 NESTED = ("state_dict", "model_state_dict", "model")
 """Keys under which training checkpoints keep the state dict."""
 HOW = "save its state_dict: torch.save(model.state_dict(), FILE)"
+MOST_TENSORS = 10_000
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)
+
+
+@contextmanager
+def _bounded_memory(size: int) -> Iterator[None]:
+    """Let the process allocate no more than ``size`` bytes: a small file may ask for any number of them."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    most = psutil.Process().memory_info().vms + size
+    if limits[0] == resource.RLIM_INFINITY or most < limits[0]:
+        resource.setrlimit(resource.RLIMIT_AS, (most, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def _fault(tensor: Tensor) -> str | None:
+    """Return why a tensor's values cannot be used, if they cannot."""
+    if tensor.is_meta:
+        return "is a meta tensor, without values"
+    if tensor.layout != torch.strided or tensor.dtype not in FLOATS + INTEGERS:
+        return f"is not dense floats or integers but {tensor.layout}, {tensor.dtype}"
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        return "is expanded: it has more elements than values; clone() it before saving"
+    return None if tensor.isfinite().all() else "has non-finite values: its training diverged, or the file is damaged"
 
 
 def load_plain(path: str | Path) -> Tensors:
@@ -22,7 +53,8 @@ def load_plain(path: str | Path) -> Tensors:
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        with _bounded_memory(4 * path.stat().st_size + 2**30):
+            content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} is no safetensors file, or damaged: {error}") from None
     except Exception as error:  # torch.load raises anything on a damaged file
@@ -34,8 +66,11 @@ def load_plain(path: str | Path) -> Tensors:
         content = next((content[key] for key in NESTED if isinstance(content.get(key), dict) and content[key]), content)
     if not isinstance(content, dict) or not content or not all(isinstance(x, Tensor) for x in content.values()):
         raise ValueError(f"{path} holds no plain state dict of names and tensors; {HOW}")
-    if bad := [name for name, tensor in content.items() if not tensor.isfinite().all()]:
-        raise ValueError(f"{path} has non-finite values in {bad[0]}: its training diverged, or the file is damaged")
+    if len(content) > MOST_TENSORS or not all(isinstance(name, str) and name.isprintable() for name in content):
+        raise ValueError(f"{path} has more than {MOST_TENSORS:,} tensors, or names that are not strings; {HOW}")
+    for name, tensor in content.items():
+        if fault := _fault(tensor):
+            raise ValueError(f"{path}: {name:.200} {fault}")
     return content
 
 
@@ -65,7 +100,7 @@ def fit(tensors: Tensors, network: nn.Module) -> Tensors:
 
     # A missing tensor does not shift the others.
     labels, expected_labels = (
-        [f"{name} {list(x.shape)}" for name, x in named.items()] for named in (foreign, expected)
+        [f"{name:.200} {list(x.shape)}" for name, x in named.items()] for named in (foreign, expected)
     )
     wrong = []
     for kind, i, j, k, n in SequenceMatcher(None, entries(foreign), entries(expected), autojunk=False).get_opcodes():
@@ -74,4 +109,8 @@ def fit(tensors: Tensors, network: nn.Module) -> Tensors:
     if wrong:
         more = f" and {len(wrong) - 5} more" * (len(wrong) > 5)
         raise ValueError(f"these weights are of another network: {', '.join(wrong[:5])}{more}")
-    return dict(zip(expected, foreign.values(), strict=True))
+    fitted = dict(zip(expected, foreign.values(), strict=True))
+    for name, tensor in fitted.items():
+        if expected[name].is_floating_point() and not tensor.is_floating_point():
+            raise ValueError(f"{name} needs floats, and these weights have {tensor.dtype}")
+    return fitted

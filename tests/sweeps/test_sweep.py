@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from launch.sweep import backends, slurm, status
 from launch.sweep import plan as plans
@@ -19,7 +20,7 @@ from launch.sweep.plan import Plan, find_plan
 from launch.sweep.status import job_status, job_statuses
 from stn.config.resolve import resolve, signature
 from stn.config.seed_list import parse_seeds
-from stn.config.yaml_files import load_yaml
+from stn.config.yaml_files import load_yaml, read_mapping
 from stn.runs.directory import RunDir
 from tests.support.paths import ROOT
 from tests.support.records import metric
@@ -114,7 +115,20 @@ def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
         ({"recipe": "s2_conv", "grid": {"recipe": ["s2_coord"]}}, "give recipe once"),
         ({"base": {"processes": 2}}, "'processes' is not for base or grid"),
         ({"memory": "lots"}, "memory: string should match pattern"),
-        ({"name": "../x"}, "is not a valid folder name"),
+        ({"name": "../x"}, "cannot be a folder's name"),
+        ({"name": "a b"}, "is not a valid folder name"),
+        ({"name": "a\nrm -rf ~"}, "cannot be a folder's name"),
+        ({"name": "$(rm)"}, "is not a valid folder name"),
+        ({"seeds": "0 1"}, "seeds: cannot read '0 1'; write numbers and ranges with commas between: 0,1"),
+        ({"time": f"{10**9} days"}, "such as '90 minutes'"),
+        ({"cpus": 10**6}, "cpus: input should be less than or equal to 1024"),
+        ({"grid": {"arch": [["cnn"]]}}, "arch: name: input should be a valid string"),
+        (
+            {"seeds": "0-999999", "seeds_per_job": 1},
+            "2,000,000 jobs; a sweep has at most 10,000 cells and 100,000",
+        ),
+        ({"grid": {"lr": [*range(1, 1001)], "batch_size": [*range(1, 1001)]}}, "1,000,000 cells"),
+        ({"grid": {f"k{i}": [*range(500)] for i in range(30)}}, "a sweep has at most"),
     ],
 )
 def test_bad_input_is_one_clear_message(change: dict, message: str, tmp_path: Path) -> None:
@@ -150,11 +164,43 @@ def test_what_is_excluded_is_read_as_the_grid_is(tmp_path: Path) -> None:
 
 def test_a_damaged_manifest_is_no_smaller_sweep(tmp_path: Path) -> None:
     manifest = save_plan(tmp_path, TWO_CELLS).folder / "manifest.jsonl"
-    for damage in ("{", '{"sig": "x"}\n', "[]"):
-        manifest.write_text(manifest.read_text() + damage)
+    row = json.loads(manifest.read_text().splitlines()[0])
+    odd = [
+        {"sig": "../../x"},
+        {"sig": "/etc"},
+        {"sig": row["sig"] + "\n"},
+        {"seeds": "0/1"},
+        {"seeds": [0]},
+        {"arch": 5},
+    ]
+    odd += [{"arch": "x" * 10**5}, {"setting": None}, {"more": 1}]
+    whole = manifest.read_text()
+    for damage in ("{", '{"sig": "x"}\n', "[]", "[" * 10**5, *(json.dumps(row | change) for change in odd)):
+        manifest.write_text(whole + damage)
+        with pytest.raises(ValueError, match="is damaged; remove its manifest"):
+            plans.load_plan(manifest.parent)
+    for damage in ("{", "[]"):
+        manifest.write_text(whole + damage)
         done = launch("status", "two", "--runs", tmp_path / "runs")
         assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
         assert "is damaged; remove its manifest.jsonl" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "a\nrm -rf ~\n"}, {"name": "$(rm)"}, {"time": "x"}, {"memory": "1G\nrm"}, {"seeds": "x"}]
+)
+def test_what_a_script_runs_is_checked_where_it_is_read(tmp_path: Path, change: dict) -> None:
+    folder = save_plan(tmp_path, TWO_CELLS).folder
+    sweep = read_mapping(folder / "sweep.yaml")
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep | change))
+    with pytest.raises(ValueError, match="is damaged"):
+        plans.load_plan(folder)
+
+
+def test_a_folder_with_a_line_break_is_in_no_script(tmp_path: Path) -> None:
+    plan = save_plan(tmp_path, TWO_CELLS)
+    with pytest.raises(ValueError, match="line break in its name"):
+        slurm.array_script(plan._replace(folder=tmp_path / "a\nrm -rf ~"), tmp_path / "jobs-0.txt", 1, None)
 
 
 def test_an_edit_adds_and_removes_only_what_changed(tmp_path: Path) -> None:
@@ -260,6 +306,37 @@ def test_damaged_files_are_no_traceback(plan: Plan) -> None:
     after = [one.state for one in job_statuses(plan)]
     assert after[:3] == before[:3]
     assert set(after[3:]) == {"stopped"}
+
+
+ODD = ["x", None, [1], {"a": 1}, float("nan"), 10**400, -1, True]
+
+
+def test_wrong_values_in_files_of_a_run_are_no_traceback(plan: Plan) -> None:
+    """Valid JSON; a job that has no result by now is in some state, and the table is printed."""
+    job = plan.jobs[3]
+    run = RunDir(plan.experiment / job.sig / job.block)
+    good = {"state": "running", "time": 1.0, "seeds": "6-7", "step": 1, "steps": 2, "reason": "x"}
+    note = {"starts": 1, "idle": 1, "progress": [1, 2], "error": "x"}
+    run.lease.take(print)
+    held = run.lease.newest()[1]
+    files = {run.status: good, plan.note_file(job): note, run.results: {"seed": 6, "test_acc": 0.5}}
+    for file, values in (files | {run.path / ".claim" / "1": held}).items():
+        file.parent.mkdir(exist_ok=True)
+        for key in values:
+            for odd in ODD:
+                file.write_text(json.dumps(values | {"status": "finished", key: odd}) + "\n")
+                cells = status.cell_table(job_statuses(plan))
+                assert sum(cell[state] for cell in cells for state in status.STATES) == 16
+                status.render_cells("two", cells, dict.fromkeys(status.STATES, 0))
+                json.dumps(cells)
+        file.unlink()
+
+
+def test_a_note_is_read_as_it_was_written(plan: Plan) -> None:
+    write_note(plan, plan.jobs[0], {"starts": 2, "idle": 1, "progress": [1, 2]})
+    assert status.read_note(plan, plan.jobs[0]) == {"starts": 2, "idle": 1, "progress": [1, 2]}
+    write_note(plan, plan.jobs[0], {"starts": "many"})
+    assert status.read_note(plan, plan.jobs[0]) == {}
 
 
 def test_foreign_files_among_run_directories_are_none(plan: Plan) -> None:
@@ -494,6 +571,29 @@ def test_a_large_sweep_is_split_and_a_report_follows(tmp_path: Path) -> None:
     assert len({line for one in lists for line in one.read_text().splitlines()}) == 8
 
 
+def test_damaged_submissions_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = save_plan(tmp_path, TWO_CELLS)
+    folder = plan.folder / "slurm" / "001"
+    folder.mkdir(parents=True)
+    (plan.folder / "outside.txt").write_text("outside\n")
+    (folder / "jobs-0.txt").write_text(f"{plan.jobs[0].id}\n")
+    entries = [{"array": "7", "jobs": "jobs-0.txt"}, {"array": "8", "jobs": "../../outside.txt"}, {"array": "9"}]
+    entries += [{"jobs": "jobs-0.txt"}, {"array": 7, "jobs": [1]}, {"array": "10", "jobs": "jobs-9.txt"}]
+    entries += [{"array": "7;rm", "jobs": "jobs-0.txt"}]
+    for i, entry in enumerate(entries):
+        (folder / f"array-{i}.json").write_text(json.dumps(entry))
+    asked: list[tuple[str, ...]] = []
+
+    def answer(*words: str) -> str:
+        asked.append(words)
+        return "7|0|7_0|Resources\n7|5|7_5|Resources\n8|0|8_0|Resources\n7|N/A|7|x\n"
+
+    monkeypatch.setattr(slurm, "run_slurm", answer)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    assert slurm.Slurm().active_jobs(plan, release_held=False) == {plan.jobs[0].id}
+    assert asked[0][asked[0].index("--job") + 1] == "7"
+
+
 def test_retry_leaves_alone_what_is_queued(tmp_path: Path) -> None:
     env, path = fake_slurm(tmp_path), write_sweep(tmp_path, TWO_CELLS)
     assert launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "runs", **env).returncode == 0
@@ -521,6 +621,9 @@ def test_a_task_trains_the_job_of_its_line(plan: Plan, tmp_path: Path, monkeypat
     (tmp_path / "jobs.txt").write_text("".join(f"{line}\n" for line in lines))
     assert [run_task(plan.folder, tmp_path / "jobs.txt", i, gpus=2, cpus=3) for i in range(3)] == [0, 0, 0]
     assert started == [(plan.jobs[5].id, 2, 3), (plan.jobs[2].id, 2, 3)], "a job that is no longer planned is not run"
+    for file, index in (("jobs.txt", 3), ("jobs.txt", -1), ("none.txt", 0)):
+        with pytest.raises(ValueError, match=rf"{file} has no job {index}; it has \d jobs, from 0"):
+            run_task(plan.folder, tmp_path / file, index, gpus=0, cpus=1)
 
 
 def test_a_task_is_requeued_unless_slurm_has_started_it_again(monkeypatch: pytest.MonkeyPatch) -> None:

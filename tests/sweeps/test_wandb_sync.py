@@ -13,6 +13,7 @@ import psutil
 import pytest
 import wandb
 
+from launch.wandb.client import RunRecord
 from launch.wandb.sync import sync, uploadable_runs
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Log
@@ -110,6 +111,23 @@ def test_everything_arrives_once(server: WandbServer, tmp_path: Path) -> None:
     assert server.runs["exp-abc-2"].exit_code == 0
     assert server.runs["exp-abc-2"].fields["tags"] == ["odd", "stn_cx", "mnist", "exp"]
     assert said == []
+
+
+def test_wrong_values_in_a_run_directory_are_no_traceback(tmp_path: Path) -> None:
+    """Of a row, it is left out; of the marker, it is asked again; of the configuration, that is said."""
+    run = record(tmp_path, {0: 100})
+    rows = run.metrics.read_text()
+    for odd in (None, [1], {"a": 1}, "x"):
+        run.metrics.write_text(rows + json.dumps({"kind": "train", "seed": odd, "step": 1, "epoch": 1.0}) + "\n")
+        with run.metrics.open("a") as file:
+            file.write(json.dumps({"kind": "eval", "seed": 0, "step": odd, "epoch": odd}) + "\n")
+        (run.path / "wandb-sync.json").write_text(json.dumps({"place": "a/stn", "stamp": odd, "done": odd}))
+        (seed,) = RunRecord(run, "a", set()).seeds
+        assert (len(seed.rows), seed.run.done) == (3, odd if isinstance(odd, dict) else {})
+    for text, message in (("log: {name: null}", "has no log.name"), ("log: {name: ../x}", "cannot be a folder's name")):
+        run.config.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            RunRecord(run, "a", set())
 
 
 def test_the_upload_says_what_the_live_sink_says(server: WandbServer, tmp_path: Path) -> None:
