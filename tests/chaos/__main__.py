@@ -86,7 +86,9 @@ def campaign(chosen: argparse.Namespace, folder: Path) -> tuple[Table, list[str]
         injected = run_all(inject, module.cases(setting, size), chosen.jobs if kind.together else 1)
         faults = [fault for result in injected for fault in result.faults]
         count = sum(result.number for result in injected)
-        table.add_row(kind.title, str(count), str(len(faults)), f"{time.monotonic() - start:.0f}")
+        seconds = f"{time.monotonic() - start:.0f}"
+        table.add_row(kind.title, str(count), str(len(faults)), seconds)
+        print(f"{name}: {count} injected, {len(faults)} faults, {seconds} s", file=sys.stderr, flush=True)
         total += [f"{name}/{fault}" for fault in faults]
     return table, total
 
@@ -114,6 +116,7 @@ def _quiet() -> None:
 
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def kill_what_is_left(mark: str) -> None:
@@ -131,6 +134,7 @@ def main() -> int:
     from tests.chaos.victim import prepare
 
     os.environ |= SECRETS
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: nothing is left behind
     prepare()
     folder = Path(tempfile.mkdtemp(prefix="stn-chaos-"))
     try:
