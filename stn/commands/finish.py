@@ -42,7 +42,8 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         run.write_end("stopped", reason=stopped, **facts)
         run.lease.release()
         return
-    if trained or run.read_status().get("state") not in ("finished", "failed"):
+    status, end = run.read_status(), "failed" if failed else "finished"
+    if trained or status.get("state") != end or "reason" in status:  # with a reason: of a start that did not get here
         if trained and not run.may_write():
             return  # another copy has taken over, and finishes it
         checkpoints.drop_temporary_files(run, has_lease=trained)  # left by a kill after the last row
@@ -53,7 +54,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
             from stn.pictures.draw import draw  # here, because matplotlib takes half a second
 
             draw(config, run)
-        run.write_status("failed" if failed else "finished", **facts)
+        run.write_status(end, **facts)
     else:
         seeds = format_seeds([trial.seed for trial in group])
         say(f"finished before: nothing to do for seeds {seeds} of {config.log.name} ({sig})")

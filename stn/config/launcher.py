@@ -1,5 +1,6 @@
 """What Accelerate's launcher asks for: its options and configuration files reach a script as environment variables."""
 
+import os
 from collections.abc import Mapping
 
 from stn.config.yaml_files import Sections
@@ -11,6 +12,8 @@ _UNSUPPORTED = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sharded data parallelism",
     "ACCELERATE_DOWNCAST_BF16": "bf16 in place of every float",
 }
+PARENT = os.getppid()
+"""The process that started this one, asked before torch is imported: it may die in these seconds."""
 _OFF = ("", "0", "no", "false", "off", "none")
 
 

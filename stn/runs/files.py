@@ -15,26 +15,34 @@ NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the file system name this file where they name none, as a full disk's."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+@contextmanager
 def temporary_file(path: Path, content: bytes | str) -> Iterator[Path]:
     """Yield a complete file beside ``path``, under a name that nobody reads; afterwards make its new name durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk reports none
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # new and renamed entries survive a crash
-    finally:
-        os.close(folder)
+    with naming(path):
+        try:
+            with temporary.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # new and renamed entries survive a crash
+        finally:
+            os.close(folder)
 
 
 def write_atomic(path: Path, content: bytes | str, allowed: Callable[[], bool] | None = None) -> bool:

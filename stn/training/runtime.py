@@ -19,6 +19,7 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
+from stn.config.launcher import PARENT
 from stn.config.schema import Config
 from stn.multiseed.model import StackedModel
 from stn.runs.process import cores, follow_parent
@@ -49,7 +50,7 @@ class Runtime:
     def __init__(self, config: Config, trials: int) -> None:
         if {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & os.environ.keys():
             # Launchers do not forward every signal, and when one is killed its processes would train on unseen.
-            follow_parent(os.getppid())
+            follow_parent(PARENT)
         # A process that has trained its own seeds waits for the others at the end.
         world = int(os.environ.get("WORLD_SIZE", "1"))
         shares_seeds = config.train.parallel == "data" or (config.train.parallel == "auto" and trials < world)

@@ -45,6 +45,20 @@ def test_the_same_code_has_the_same_fingerprint_and_global_randomness_does_not_m
     assert difference(first, first) is None
 
 
+@pytest.mark.parametrize("arch", ["stn_c0", "stn_cx"])
+def test_the_number_of_threads_does_not_matter(arch: str, losses: Callable) -> None:
+    config = resolve(Config(arch=Arch(name=arch), data=Data(name="mnist_tc")))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(fingerprints.fingerprint(config, losses))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+
+
 def _wider(monkeypatch: pytest.MonkeyPatch) -> None:
     build = fingerprints.build_network
     monkeypatch.setattr(fingerprints, "build_network", lambda *a: nn.Sequential(build(*a), nn.Linear(10, 10)))
