@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from stn.commands.evaluate import main
+from stn.commands.evaluate import main, open_run
 from stn.config.yaml_files import find_recipe
 from stn.evaluation.foreign_weights import fit, load_plain
 from tests.support.networks import seeded_network
@@ -202,6 +202,12 @@ def test_integers_are_no_weights(dtype: torch.dtype) -> None:
     state = ours().state_dict()
     with pytest.raises(ValueError, match=rf"stages\.2\.1\.bias needs floats, and these weights have {dtype}"):
         fit(state | {"stages.2.1.bias": state["stages.2.1.bias"].to(dtype)}, ours())
+
+
+def test_a_configuration_of_a_run_may_be_written_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("arch: cnn\n")
+    (tmp_path / "results.jsonl").write_text('{"seed": 0, "status": "finished"}\n')
+    assert open_run(str(tmp_path))[1].arch.net == "finnveden_r"
 
 
 def test_recipes_are_found_by_name(tmp_path: Path) -> None:

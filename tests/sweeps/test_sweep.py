@@ -128,6 +128,7 @@ def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
             "2,000,000 jobs; a sweep has at most 10,000 cells and 100,000",
         ),
         ({"grid": {"lr": [*range(1, 1001)], "batch_size": [*range(1, 1001)]}}, "1,000,000 cells"),
+        ({"grid": {"lr": [*range(1, 201)], "batch_size": [*range(1, 101)]}}, "20,000 cells, 20,000 jobs"),
         ({"grid": {f"k{i}": [*range(500)] for i in range(30)}}, "a sweep has at most"),
     ],
 )
@@ -315,10 +316,13 @@ def test_wrong_values_in_files_of_a_run_are_no_traceback(plan: Plan) -> None:
     """Valid JSON; a job that has no result by now is in some state, and the table is printed."""
     job = plan.jobs[3]
     run = RunDir(plan.experiment / job.sig / job.block)
-    good = {"state": "running", "time": 1.0, "seeds": "6-7", "step": 1, "steps": 2, "reason": "x"}
+    other = RunDir(run.path.with_name("6"))
+    other.write_status("stopped")
+    good = {"state": "failed", "time": 1.0, "seeds": "6-7", "step": 1, "steps": 2, "reason": "x"}
     note = {"starts": 1, "idle": 1, "progress": [1, 2], "error": "x"}
-    run.lease.take(print)
-    held = run.lease.newest()[1]
+    other.lease.take(print)
+    held = other.lease.newest()[1]
+    other.lease.release()
     files = {run.status: good, plan.note_file(job): note, run.results: {"seed": 6, "test_acc": 0.5}}
     for file, values in (files | {run.path / ".claim" / "1": held}).items():
         file.parent.mkdir(exist_ok=True)
@@ -579,7 +583,7 @@ def test_damaged_submissions_are_none(tmp_path: Path, monkeypatch: pytest.Monkey
     (folder / "jobs-0.txt").write_text(f"{plan.jobs[0].id}\n")
     entries = [{"array": "7", "jobs": "jobs-0.txt"}, {"array": "8", "jobs": "../../outside.txt"}, {"array": "9"}]
     entries += [{"jobs": "jobs-0.txt"}, {"array": 7, "jobs": [1]}, {"array": "10", "jobs": "jobs-9.txt"}]
-    entries += [{"array": "7;rm", "jobs": "jobs-0.txt"}]
+    entries += [{"array": "7;rm", "jobs": "jobs-0.txt"}, {"array": "11", "jobs": "array-0.json"}]
     for i, entry in enumerate(entries):
         (folder / f"array-{i}.json").write_text(json.dumps(entry))
     asked: list[tuple[str, ...]] = []
