@@ -50,7 +50,8 @@ def _without_recipe(keys: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    text = " ".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def _build_config(sweep: Sweep, point: dict[str, Any], runs: str, where: str) -> Config:
@@ -90,7 +91,10 @@ def _grid_points(sweep: Sweep, where: str) -> list[tuple[str, dict[str, Any]]]:
         limit = f"a sweep has at most {MOST_CELLS:,} cells and {MOST_JOBS:,} jobs"
         raise ValueError(f"{where}: {cells:,} cells, {jobs:,} jobs; {limit}: split it, or raise seeds_per_job")
     points = [dict(zip(sweep.grid, values, strict=True)) for values in itertools.product(*sweep.grid.values())]
-    labels = [", ".join(f"{key} {_text(value):.80}" for key, value in point.items()) or "its base" for point in points]
+    labels = [
+        ", ".join(f"{_text(key):.80} {_text(value):.80}" for key, value in point.items()) or "its base"
+        for point in points
+    ]
     return [(f"{where}: {label}", point) for label, point in zip(labels, points, strict=True)]
 
 
