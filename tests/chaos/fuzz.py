@@ -121,8 +121,10 @@ def main() -> int:
     os.environ["OMP_NUM_THREADS"] = "1"
     folder, failed = Path(tempfile.mkdtemp(prefix="stn-fuzz-")), 0
     finished = _finished_run(folder)
+    from stn.tracking.console import console
     from tests.chaos.parsers import parsers
 
+    console.quiet = True  # of warnings, for each damaged checkpoint
     for name, entry in parsers(folder / "parsers", finished).items():
         if options.only in name:
             start, inputs = time.monotonic(), max(1, round(options.inputs * entry.share))
