@@ -6,20 +6,16 @@ Unknown fields are kept: older and newer versions read each other's files.
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stn.config.seed_list import parse_seeds
+from stn.config.fields import Seeds
 
 Row = dict[str, Any]
 Count = Annotated[int, Field(ge=0, lt=10**15)]
-Share = Annotated[float, Field(ge=0, le=1)] | None
+Share = Annotated[float, Field(ge=0, le=1.001)] | None
+"""A mean over a batch in float32 may be 1 and a rounding."""
 Positive = Annotated[float, Field(ge=0)] | None
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-def _seeds(text: str) -> str:
-    parse_seeds(text)
-    return text
 
 
 class Record(BaseModel):
@@ -70,7 +66,7 @@ class Status(Record):
 
     state: Literal["running", "stopped", "finished", "failed"]
     time: float = 0.0
-    seeds: Annotated[str, AfterValidator(_seeds)] | None = None
+    seeds: Seeds | None = None
     step: Count = 0
     steps: Annotated[int, Field(gt=0, lt=10**15)] | None = None
     reason: str | None = None
