@@ -282,7 +282,7 @@ def test_bad_commands_are_one_message_and_exit_code_2(
         def refuse(path: Path) -> list:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-        monkeypatch.setattr("stn.commands.evaluate.read_rows", refuse)
+        monkeypatch.setattr("stn.runs.results.read_rows", refuse)
     arguments = [str(places.get(a, a)) for a in arguments]
     assert run_script("stn/__main__.py", "evaluate", *arguments, monkeypatch=monkeypatch) == 2
     error = capsys.readouterr().err

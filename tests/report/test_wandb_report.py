@@ -255,7 +255,7 @@ def test_command_line(cells: list[Cell], tmp_path: Path) -> None:
             assert (done.returncode, done.stderr, len(server.views)) == (0, "", 1)
             assert f"W&B report {word}: {server.url}/me/stn/reports/Comparison-two--" in done.stdout
     down = launch(*words, cwd=ROOT, **env)
-    assert (down.returncode, down.stderr, (tmp_path / SPEC).is_file()) == (0, "", True)
+    assert (down.returncode, down.stderr, (tmp_path / SPEC).is_file()) == (1, "", True)
     assert "no W&B report: W&B does not answer" in down.stdout
     hide = "import runpy, sys; sys.modules['wandb_workspaces'] = None; runpy.run_module('launch', run_name='__main__')"
     hidden = [sys.executable, "-c", hide, *map(str, words)]

@@ -64,6 +64,15 @@ def train(
     )
 
 
+def train_with(patch: str, *words: object, runs: Path) -> subprocess.CompletedProcess[str]:
+    """Run a training in a fresh Python, in which this code was run first: to inject a fault."""
+    script = f"import runpy, sys\n{patch}\nrunpy.run_path('train.py', run_name='__main__')"
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, words), "--runs", str(runs)],
+        capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=240, check=False,
+    )  # fmt: skip
+
+
 def start_training(*words: object, runs: Path, launcher: str | None = None) -> subprocess.Popen:
     """Start a training in a process group of its own."""
     return subprocess.Popen(

@@ -5,19 +5,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
-from stn.commands import finish
-from stn.training.checkpointer import Checkpointer
 from tests.chaos.outcome import Outcome
-from tests.chaos.victim import end_of, start, undisturbed
+from tests.chaos.victim import WORDS
 from tests.support.machine import wait_until
 from tests.support.paths import ROOT
-from tests.support.trainer import SMALL, command, environment, only_run, start_training, wait_for_train_rows
+from tests.support.trainer import SMALL, command, environment, only_run, start_training, train_with, wait_for_train_rows
 
 LONG = ("--steps", 5000, "--log.every", "10 steps", "--checkpoint.every", "1000 steps", *SMALL)
 
@@ -48,29 +45,32 @@ def test_one_signal_or_two_at_once_save_and_exit_with_0(number: signal.Signals, 
     assert only_run(tmp_path).saved_steps()
 
 
-def _interrupt(owner: object, name: str) -> Callable[[], None]:
-    """Return what makes a process meet a second Ctrl-C in this function."""
+INTERRUPT = """
+import importlib
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+owner = importlib.import_module(MODULE)
+setattr(getattr(owner, CLASS) if CLASS else owner, NAME, interrupted)
+"""
 
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
 
-    return lambda: setattr(owner, name, interrupted)
-
-
-@pytest.mark.parametrize(("owner", "name"), [(Checkpointer, "save"), (finish, "_close")])
+@pytest.mark.parametrize(
+    ("module", "owner", "name"),
+    [("stn.training.checkpointer", "Checkpointer", "save"), ("stn.commands.finish", "", "_close")],
+)
 def test_a_second_ctrl_c_leaves_at_once_with_130_and_the_next_start_resumes(
-    owner: object, name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    module: str, owner: str, name: str, tmp_path: Path
 ) -> None:
-    expected = undisturbed(tmp_path).expected
-    runs = tmp_path / "interrupted"
-    assert end_of(start(runs, before=_interrupt(owner, name))) == 130
-    assert (
-        capfd.readouterr().err == "error: interrupted; run the same command again to resume from the last checkpoint\n"
-    )
+    expected, runs = tmp_path / "undisturbed", tmp_path / "interrupted"
+    assert train_with("", *WORDS, runs=expected).returncode == 0
+    patch = INTERRUPT.replace("MODULE", repr(module)).replace("CLASS", repr(owner)).replace("NAME", repr(name))
+    done = train_with(patch, *WORDS, runs=runs)
+    assert done.returncode == 130
+    assert done.stderr == "error: interrupted; run the same command again to resume from the last checkpoint\n"
     status = only_run(runs).status()
     assert (status["state"], status["reason"]) == ("stopped", "SIGINT twice")
-    assert end_of(start(runs)) == 0
-    assert Outcome.read(runs).faults(expected) == []
+    assert train_with("", *WORDS, runs=runs).returncode == 0
+    assert Outcome.read(runs).faults(Outcome.read(expected)) == []
     assert only_run(runs).status()["state"] == "finished"
 
 

@@ -28,7 +28,7 @@ durations = st.one_of(
     st.floats(0, 100).map(lambda x: f"{x:.2f} %"),
 )
 fractions = st.floats(0, 1, exclude_max=True)
-positive = st.integers(1, 10**6)
+positive, sizes, batches = st.integers(1, 10**6), st.integers(1, 1024), st.integers(1, 100_000)
 rates = st.floats(1e-12, 1e6)
 optims = st.builds(
     Optim, name=st.sampled_from(("sgd", "adamw")), lr=rates, momentum=st.none() | fractions, nesterov=st.booleans(),
@@ -38,12 +38,14 @@ optims = st.builds(
     start_factor=st.floats(1e-6, 1), final_factor=st.floats(0, 1), anneal=st.sampled_from(("linear", "cosine")),
     accumulate=st.integers(1, 4),
 )  # fmt: skip
-texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+texts = st.text(st.characters(exclude_categories=("C", "Zl", "Zp"), exclude_characters="/"), max_size=20)
+texts = texts.filter(lambda text: text.isprintable() and not text.startswith("."))
+texts |= st.sampled_from(["yes", "1e3", "010", "1_0", "null", "~", "- a", "a: b", "#x", "'", '"'])
 configs = st.builds(
     Config,
-    arch=st.builds(Arch, name=st.sampled_from(OURS["arch"]), antialias=st.booleans(), size=st.none() | positive),
+    arch=st.builds(Arch, name=st.sampled_from(OURS["arch"]), antialias=st.booleans(), size=st.none() | sizes),
     data=st.builds(
-        Data, name=st.sampled_from(OURS["dataset"]), batch_size=positive, limit_train=st.none() | positive,
+        Data, name=st.sampled_from(OURS["dataset"]), batch_size=batches, limit_train=st.none() | positive,
         rotate=st.floats(0, 180), crop=st.integers(0, 3), root=st.none() | texts,
     ),
     optim=optims,
