@@ -23,7 +23,7 @@ WARNING_S = 120
 """Seconds before the time limit at which Slurm sends USR1; it may come up to a minute earlier."""
 
 
-class Submission(Section):
+class SubmittedArray(Section):
     """An array that was submitted: array-N.json."""
 
     array: Annotated[str, Field(pattern="^[0-9]+$")]
@@ -112,7 +112,7 @@ class Slurm:
         job_ids: dict[tuple[str, str], str] = {}
         for file in plan.folder.glob("slurm/*/array-*.json"):
             with suppress(ValueError):  # damaged: leases keep a job that is queued twice from training twice
-                entry = Submission(**read_json(file))
+                entry = SubmittedArray(**read_json(file))
                 lines = read_text(file.with_name(entry.jobs)).splitlines()
                 job_ids |= {(entry.array, str(task)): job_id for task, job_id in enumerate(lines)}
         arrays = ",".join(dict.fromkeys(array for array, _ in job_ids))

@@ -21,10 +21,19 @@ from typing import Any
 
 import psutil
 
+from stn.config.command_line import fail
 from stn.runs.files import publish, read_json, write_atomic
 from stn.runs.records import Holder, valid
 
-LEASE_S = float(os.environ.get("STN_LEASE_S", "120"))
+
+def _seconds(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (seconds := float(text)) < 10**6:
+            return seconds
+    fail(f"STN_LEASE_S is {text!r:.80}, not a number of seconds above 0")
+
+
+LEASE_S = _seconds(os.environ.get("STN_LEASE_S", "120"))
 """Seconds without an observed heartbeat after which a waiter may take over."""
 UNKNOWN: dict[str, Any] = {"place": ["unknown"], "pid": 0, "since": 0.0, "job": None, "restart": 0, "released": False}
 

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 Count = Annotated[int, Field(ge=0, lt=10**15)]
 Share = Annotated[float, Field(ge=0, le=1.001)] | None
 """A mean over a batch in float32 may be 1 and a rounding."""
-Positive = Annotated[float, Field(ge=0)] | None
+Amount = Annotated[float, Field(ge=0)] | None
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -31,16 +31,16 @@ class Result(Record):
     reason: str | None = None
     params: Count | None = None
     steps: Count | None = None
-    epochs: Positive = None
+    epochs: Amount = None
     test_acc: Share = None
     val_acc: Share = None
     best_test_acc: Share = None
     best_val_acc: Share = None
-    test_loss: Positive = None
-    val_loss: Positive = None
+    test_loss: Amount = None
+    val_loss: Amount = None
     macro_f1: Share = None
-    wall_s: Positive = None
-    images_per_s: Positive = None
+    wall_s: Amount = None
+    images_per_s: Amount = None
     confusion: list[list[Count]] | None = None
     per_class_acc: list[float] | None = None
     weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
@@ -56,7 +56,7 @@ class Metric(Record):
     epoch: Annotated[float, Field(ge=0)]
     loss: float | None = None
     acc: Share = None
-    images_per_s: Positive = None
+    images_per_s: Amount = None
     test_acc: Share = None
     val_acc: Share = None
 

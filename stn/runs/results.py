@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from stn.config.seed_list import parse_seeds
-from stn.runs.files import publish, read_json, read_rows, read_text, write_atomic
+from stn.runs.files import parse_rows, publish, read_json, read_rows, read_text, write_atomic
 from stn.runs.lease import Lease
 from stn.runs.records import Result, Row, valid
 
@@ -124,6 +124,9 @@ class Results:
 
     def heal(self, tell: Callable[[str], None]) -> None:
         """Publish what a kill has left pending, and repair results.jsonl and .rows from each other."""
+        texts = read_text(self.results).splitlines()
+        if bad := len(texts) - len(self._of_this_block(parse_rows(texts))):
+            tell(f"{self.results}: {bad} damaged or foreign lines are dropped; .rows may have their other copy")
         self.publish_pending()
         files, rows = self._published_files(), self._all_rows()
         for seed in files.keys() - self._published_rows(files).keys():

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.chaos.operations import recorded, watch
+from tests.chaos.operations import spread, watch
 from tests.chaos.victim import Injected, Setting, end_of, judged, rerun, start
 
 DEATHS = ("process", "machine")
@@ -38,8 +38,7 @@ def _lose_unsynced(runs: Path, synced_sizes: dict[int, int]) -> None:
 
 
 def cases(setting: Setting, every: int) -> list[tuple[int, str]]:
-    numbers = range(1, len(recorded(setting)) + 1)
-    return [(number, death) for i, death in enumerate(DEATHS) for number in numbers[i * every // 2 :: every]]
+    return spread(setting, DEATHS, every)
 
 
 def inject(setting: Setting, case: tuple[int, str]) -> Injected:

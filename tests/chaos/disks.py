@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.chaos.operations import recorded, watch
+from tests.chaos.operations import spread, watch
 from tests.chaos.outcome import Outcome, read_log
 from tests.chaos.victim import Injected, Setting, end_of, judged, rerun, start
 
@@ -29,8 +29,7 @@ def _fail_from(number: int, error: str, runs: Path) -> Callable[[], None]:
 
 
 def cases(setting: Setting, every: int) -> list[tuple[int, str]]:
-    numbers = range(1, len(recorded(setting)) + 1)
-    return [(number, error) for i, error in enumerate(ERRORS) for number in numbers[i * every // 3 :: every]]
+    return spread(setting, ERRORS, every)
 
 
 def inject(setting: Setting, case: tuple[int, str]) -> Injected:

@@ -90,3 +90,10 @@ def recorded(setting: Setting) -> list[str]:
 def count_of(setting: Setting, name: str) -> int:
     """Return how many operations of a name an undisturbed run has."""
     return sum(line.startswith(f"{name} ") for line in recorded(setting))
+
+
+def spread(setting: Setting, kinds: tuple[str, ...], every: int) -> list[tuple[int, str]]:
+    """Return every N-th operation of an undisturbed run with each kind of fault, at different operations."""
+    numbers = range(1, len(recorded(setting)) + 1)
+    starts = {kind: i * every // len(kinds) for i, kind in enumerate(kinds)}
+    return [(number, kind) for kind, start in starts.items() for number in numbers[start::every]]

@@ -15,6 +15,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Config, Log, Train
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import build_config, load_yaml, normalise, read_mapping, read_yaml
+from stn.runs import lease
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
@@ -158,6 +159,13 @@ def test_the_command_line_has_bounds(
     with pytest.raises(SystemExit, match="2"):
         command_line.parse(words.split(" "))
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("seconds", ["x", "0", "-1", "nan", "inf", ""])
+def test_a_lease_of_no_number_of_seconds_is_one_line(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        lease._seconds(seconds)
+    assert f"error: STN_LEASE_S is {seconds!r}, not a number of seconds above 0" in capsys.readouterr().err
 
 
 def test_what_is_resolved_can_be_read_again() -> None:

@@ -40,6 +40,9 @@ def test_each_copy_of_a_row_is_repaired_from_the_other(run: RunDir, damage: str)
         run.heal(told.append)
         assert run.is_whole()
         assert run.results.read_text() == before
+        if file == run.results:
+            dropped = f"{run.results}: 1 damaged or foreign lines are dropped; .rows may have their other copy"
+            assert told == [dropped]
     assert told == [f"{run.published / '1'} was damaged; repaired"]
 
 
