@@ -142,8 +142,8 @@ def load_final(run: RunDir, row: Row) -> Tensors:
     path = _file(run, seed, "final")
     if not path.exists():
         raise ValueError(f"{path} is missing: seed {seed} of {run.path} is not finished; run its command again")
-    tensors = _read(run, seed, "final")[0]
-    if row.get("weights_sha256", digest(tensors)) != digest(tensors):
+    tensors, header = _read(run, seed, "final")
+    if row.get("weights_sha256", header["sha256"]) != header["sha256"]:
         raise ValueError(f"{path} is not what seed {seed} of {run.path} was scored with: weights_sha256 differs")
     return tensors
 
