@@ -62,9 +62,9 @@ def backward(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch,
     for i, part in enumerate(parts):
         with runtime.sync(forward, last=i == len(parts) - 1):
             loss_S, hits_S = seed_losses(config, forward, part, clock)
-            runtime.accelerator.backward(loss_S.sum())
+            runtime.backward(loss_S.sum())
         sums.append((loss_S.detach(), hits_S))
-    return tuple(torch.stack(values).sum(0) for values in zip(*sums, strict=True))
+    return sums[0] if len(sums) == 1 else tuple(torch.stack(values).sum(0) for values in zip(*sums, strict=True))
 
 
 def due(every: str, step: int, steps: int) -> bool:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.models.grids import control_points, plate_grid
+from stn.models.grids import control_points, kept, plate_grid
 
 _PARTS = 1024
 """Positions in float64 are rounded to this part of a pixel, because their last bits depend on the machine."""
@@ -29,11 +29,17 @@ def log2(x: Tensor) -> Tensor:
     return torch.log2(x.double()).float()
 
 
+@kept
+def _white(device: torch.device) -> Tensor:
+    return torch.full((), 255.0, device=device)
+
+
 def unit(x: Tensor) -> Tensor:
     """Scale bytes to [0, 1]; divides by a tensor, because for a number CUDA multiplies with its inverse."""
-    return x.float().div_(torch.full((), 255.0, device=x.device))
+    return x.float().div_(_white(x.device))
 
 
+@kept
 def offsets(size: int, device: torch.device) -> Tensor:
     """Return the pixel centres of one side, from the middle."""
     return torch.arange(size, device=device) - (size - 1) / 2
@@ -61,17 +67,23 @@ def resample(x_MChw: Tensor, x: Tensor, y: Tensor) -> Tensor:
     return a
 
 
-def turned(degrees_M1: Tensor, factor_M1: Tensor, shift_M2: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def turned(degrees_M1: Tensor, factor_M1: Tensor | None, shift_M2: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
     """Return positions that turn the image counter-clockwise as seen, enlarge it, then shift it."""
-    cos, sin = ((v / factor_M1).unsqueeze(-1) for v in cos_sin(degrees_M1))
-    u_M1W, v_MH1 = enlarged(torch.ones_like(factor_M1), shift_M2, size)
+    cos, sin = (v.unsqueeze(-1) if factor_M1 is None else (v / factor_M1).unsqueeze(-1) for v in cos_sin(degrees_M1))
+    u_M1W, v_MH1 = enlarged(None, shift_M2, size, degrees_M1.device)
     # Sampling points turn the other way than the image; the row axis points down.
     return cos * u_M1W - sin * v_MH1, sin * u_M1W + cos * v_MH1
 
 
-def enlarged(factor_M1: Tensor, shift_M2: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def enlarged(
+    factor_M1: Tensor | None, shift_M2: Tensor | None, size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Return positions that enlarge the image about its centre, then shift it: x [M, 1, W] and y [M, H, 1]."""
-    x_MW, y_MH = ((offsets(size, factor_M1.device) - s) / factor_M1 for s in shift_M2.split(1, dim=1))
+    x_MW = y_MH = offsets(size, device).unsqueeze(0)
+    if shift_M2 is not None:
+        x_MW, y_MH = (x_MW - s_M1 for s_M1 in shift_M2.split(1, dim=1))
+    if factor_M1 is not None:
+        x_MW, y_MH = x_MW / factor_M1, y_MH / factor_M1
     return x_MW.unsqueeze(1), y_MH.unsqueeze(2)
 
 

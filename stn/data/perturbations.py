@@ -18,8 +18,7 @@ CROP, CROPS = 6, 6
 def rotate(x_MCHW: Tensor, draws: Draws, pool: Tensor, limit: float = 90) -> tuple[Tensor, Tensor]:
     """Rotation uniform in [-limit, limit] degrees, bilinear. Pose: degrees, counter-clockwise as seen."""
     degrees_M1 = draws.uniform(1, -limit, limit)
-    factor_M1, shift_M2 = torch.ones_like(degrees_M1), degrees_M1.new_zeros(len(degrees_M1), 2)
-    return resample(x_MCHW, *turned(degrees_M1, factor_M1, shift_M2, x_MCHW.shape[-1])), degrees_M1
+    return resample(x_MCHW, *turned(degrees_M1, None, None, x_MCHW.shape[-1])), degrees_M1
 
 
 def turn_scale_shift(x_MCHW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +73,7 @@ def translate_in_clutter(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Te
 def scale_in_clutter(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
     """Digit scaled by 2^U(-1, 2) on a 112x112 canvas, six scaled crops added. Pose: log2 of the area."""
     exponent_M1 = draws.uniform(1, -1, 2)
-    canvas_MHW = resample(x_M1HW, *enlarged(exp2(exponent_M1), exponent_M1.new_zeros(len(x_M1HW), 2), 112))[:, 0]
+    canvas_MHW = resample(x_M1HW, *enlarged(exp2(exponent_M1), None, 112, x_M1HW.device))[:, 0]
     crops = _crops(draws, pool)
     factors = exp2(draws.uniform(CROPS, -1, 2))
     side = CROP * factors.unsqueeze(-1)
@@ -83,7 +82,7 @@ def scale_in_clutter(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor
     corner = (centre - window / 2).floor()  # a window of whole pixels, and what is left of the shift
     rest = centre - corner - window / 2
     for k in range(CROPS):
-        patch = resample(crops[:, k : k + 1], *enlarged(factors[:, k : k + 1], rest[:, k], window))
+        patch = resample(crops[:, k : k + 1], *enlarged(factors[:, k : k + 1], rest[:, k], window, x_M1HW.device))
         _add(canvas_MHW, patch[:, 0], corner[:, k, 1].long(), corner[:, k, 0].long())
     return canvas_MHW.clamp_(max=1).unsqueeze(1), 2 * exponent_M1
 

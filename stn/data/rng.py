@@ -6,6 +6,7 @@ seeds, on any rank and device, and after a resume.
 
 import math
 from enum import IntEnum
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -24,6 +25,11 @@ def _mix(z: Tensor) -> Tensor:
     return z.bitwise_xor_((z >> 31).bitwise_and_(0x1FFFFFFFF))
 
 
+@lru_cache(maxsize=64)
+def _counters(first: int, n: int, device: torch.device) -> Tensor:
+    return torch.arange(first, first + n, device=device) * _GOLDEN
+
+
 class Draws:
     """A stream of random numbers for each row; keys are integers or tensors that broadcast."""
 
@@ -33,16 +39,23 @@ class Draws:
             self._state = _mix((self._state ^ key) + _GOLDEN)
         self._drawn = 0
 
-    def flat(self) -> "Draws":
-        """Return the same streams with all rows in one dimension."""
-        self._state = self._state.reshape(-1)
-        return self
+    @property
+    def state(self) -> Tensor:
+        """What the keys come to, an integer for each row."""
+        return self._state
+
+    @classmethod
+    def resume(cls, state: Tensor) -> "Draws":
+        """Return the streams whose keys came to this state, from their beginning."""
+        draws = cls.__new__(cls)
+        draws._state, draws._drawn = state, 0
+        return draws
 
     def bits(self, n: int) -> Tensor:
         """Return the next n 64-bit integers of each row, [*rows, n]."""
-        counter = torch.arange(self._drawn + 1, self._drawn + n + 1, device=self._state.device)
+        counters = _counters(self._drawn + 1, n, self._state.device)
         self._drawn += n
-        return _mix(self._state.unsqueeze(-1) + counter * _GOLDEN)
+        return _mix(self._state.unsqueeze(-1) + counters)
 
     def chance(self, row_B: Tensor, n: int, p: float) -> Tensor:
         """Return True with probability p for numbers row * n to row * n + n - 1 of each stream, [..., B, n]."""
@@ -54,8 +67,8 @@ class Draws:
 
     def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Return the next n float32 numbers of each row in [low, high)."""
-        unit = ((self.bits(n) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
-        return unit * (high - low) + low
+        whole = (self.bits(n) >> 40).bitwise_and_(0xFFFFFF)  # 24 bits: exact in float32, also times a power of two
+        return (whole * (2.0**-24 * (high - low))).add_(low)
 
     def normal(self, n: int, std: float = 1.0) -> Tensor:
         """Return the next n float32 numbers of each row from N(0, std): Box-Muller in float64, then rounded."""

@@ -70,11 +70,25 @@ class Stream:
         self._seed_S1 = torch.tensor(seeds, device=device).unsqueeze(1)
         self._epoch, self._size = -1, 0
         self._order_SN = torch.empty(len(seeds), N, dtype=torch.int64, device=device)
+        self._draws_SN = {site: torch.empty_like(self._order_SN) for site in self._sites()}
+        """Random streams of the epoch's images, in the order in which they come."""
+        self._rows: dict[range, tuple[Tensor, Tensor, Tensor]] = {}
         self.clock = torch.zeros((), dtype=torch.int64, device=device)
         """The current step, on the device."""
         mean_std = dataset.mean, dataset.std
         self._mean_std = torch.tensor(mean_std, device=device)[..., None, None]
         self._test_mean_std = torch.tensor(dataset.test_mean_std or mean_std, device=device)[..., None, None]
+
+    def _sites(self) -> list[Site]:
+        """Return what the training images have random numbers for."""
+        data = self.data
+        augments = self._moves() or data.crop or data.flip
+        perturbs = data.perturb_train and self.dataset.perturb is not None
+        return [site for site, used in ((Site.PERTURB, perturbs), (Site.AUGMENT, augments)) if used]
+
+    def _moves(self) -> bool:
+        data = self.data
+        return bool(data.rotate or data.translate or data.shear or data.scale != (1.0, 1.0))
 
     def seek(self, step: int) -> int:
         """Move the clock to a step; return the images per seed in its global batch, fewer at the end of an epoch."""
@@ -82,6 +96,9 @@ class Stream:
         if self._epoch != epoch:  # each seed has its own order of the training images
             draws = Draws(self._seed_S1[:, 0], Site.ORDER, epoch, device=self.device)
             self._order_SN.copy_(draws.permutation(len(self.x)))
+            in_run_N = epoch * len(self.x) + torch.arange(len(self.x), device=self.device)
+            for site, draws_SN in self._draws_SN.items():
+                draws_SN.copy_(Draws(self._seed_S1, site, in_run_N, device=self.device).state)
             self._epoch = epoch
         self.clock.fill_(step)
         self._size = min(self.data.batch_size, len(self.x) - step_in_epoch * self.data.batch_size)
@@ -89,45 +106,47 @@ class Stream:
 
     def draw(self) -> Batch:
         """Return this rank's part of the global batch at the clock's step, without a host sync."""
-        rows = share(self._size, self.rank, self.world)
-        weight = self.world / self._size
+        row_B, place_B, weight_B = self._rows_of_rank()
+        in_epoch_B = self.clock % self.steps_per_epoch * self.data.batch_size + place_B
+        index_SB = self._order_SN.index_select(1, in_epoch_B)
+        draws = {
+            site: Draws.resume(draws_SN.index_select(1, in_epoch_B).view(-1))
+            for site, draws_SN in self._draws_SN.items()
+        }
+        x_MCHW = self.x[index_SB.view(-1)]
+        x_MCHW = self._perturb(x_MCHW, draws[Site.PERTURB])[0] if Site.PERTURB in draws else unit(x_MCHW)
+        if Site.AUGMENT in draws:
+            x_MCHW = self._augment(x_MCHW, draws[Site.AUGMENT])
+        x_SBCHW = self.as_input(x_MCHW, self._mean_std).unflatten(0, index_SB.shape)
+        return Batch(x_SBCHW, self.y[index_SB], weight_B, row_B)
+
+    def _rows_of_rank(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return this rank's rows of the batch, their places in it and their weights; constants of each size."""
+        rows, weight = share(self._size, self.rank, self.world), self.world / self._size
         if not rows:  # fewer images than ranks: row -1, of weight 0, so that every rank takes part
             rows, weight = range(-1, 0), 0.0
-        row_B = torch.arange(rows.start, rows.stop, device=self.device)
-        in_epoch_B = self.clock % self.steps_per_epoch * self.data.batch_size + row_B.clamp(min=0)
-        in_run_B = self.clock // self.steps_per_epoch * len(self.x) + in_epoch_B
-        index_SB = self._order_SN.index_select(1, in_epoch_B)
-        x_MCHW = self.x[index_SB.view(-1)]
-        if self.data.perturb_train:
-            x_MCHW, _ = self._perturb(x_MCHW, self._seed_S1, Site.PERTURB, in_run_B)
-        else:
-            x_MCHW = unit(x_MCHW)
-        x_MCHW = self._augment(x_MCHW, self._seed_S1, Site.AUGMENT, in_run_B)
-        x_SBCHW = self.as_input(x_MCHW, self._mean_std).unflatten(0, index_SB.shape)
-        weight_B = torch.full(row_B.shape, weight, device=self.device, dtype=self.dtype)
-        return Batch(x_SBCHW, self.y[index_SB], weight_B, row_B)
+        if rows not in self._rows:
+            row_B = torch.arange(rows.start, rows.stop, device=self.device)
+            weight_B = torch.full(row_B.shape, weight, device=self.device, dtype=self.dtype)
+            self._rows[rows] = row_B, row_B.clamp(min=0), weight_B
+        return self._rows[rows]
 
     def batch(self, step: int) -> Batch:
         """Return this rank's part of the global batch of a step."""
         self.seek(step)
         return self.draw()
 
-    def _perturb(self, x_MCHW: Tensor, *keys: int | Tensor) -> tuple[Tensor, Tensor]:
+    def _perturb(self, x_MCHW: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         if self.dataset.perturb is None:
             return unit(x_MCHW), torch.zeros(len(x_MCHW), 0, device=self.device)
-        return self.dataset.perturb(x_MCHW, Draws(*keys, device=self.device).flat(), self._pool)
+        return self.dataset.perturb(x_MCHW, draws, self._pool)
 
-    def _augment(self, x_MCHW: Tensor, *keys: int | Tensor) -> Tensor:
-        data = self.data
-        affine = data.rotate or data.translate or data.shear or data.scale != (1.0, 1.0)
-        if not (affine or data.crop or data.flip):
-            return x_MCHW
-        draws = Draws(*keys, device=self.device).flat()
-        if affine:
-            x_MCHW = random_affine(x_MCHW, draws, data)
-        if data.crop:
-            x_MCHW = random_crop(x_MCHW, draws, data.crop)
-        return random_flip(x_MCHW, draws) if data.flip else x_MCHW
+    def _augment(self, x_MCHW: Tensor, draws: Draws) -> Tensor:
+        if self._moves():
+            x_MCHW = random_affine(x_MCHW, draws, self.data)
+        if self.data.crop:
+            x_MCHW = random_crop(x_MCHW, draws, self.data.crop)
+        return random_flip(x_MCHW, draws) if self.data.flip else x_MCHW
 
     def as_input(self, x_MCHW: Tensor, mean_std: Tensor | None = None) -> Tensor:
         """Normalise images in [0, 1], in place; by default as test images."""
@@ -156,7 +175,8 @@ class Stream:
         n = len(self._test_x)
         image_B = index_B % n
         site = Site.VALIDATION if self.data.validation else Site.TEST
-        x_BCHW, pose_BP = self._perturb(self._test_x[image_B], TEST_SEED, site, index_B // n, image_B)
+        draws = Draws(TEST_SEED, site, index_B // n, image_B, device=self.device)
+        x_BCHW, pose_BP = self._perturb(self._test_x[image_B], draws)
         return TestBatch(self.as_input(x_BCHW), self._test_y[image_B], pose_BP)
 
     def plain_images(self, index_B: Tensor) -> Tensor:

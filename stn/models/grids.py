@@ -55,7 +55,9 @@ def grid_from(x: Tensor, y: Tensor) -> Tensor:
     torch's grid_sample reads outside of memory (a segmentation fault, seen on CPU in 2.15) where a coordinate is NaN
     and padding is border or reflection.
     """
-    return torch.nan_to_num(torch.stack([x, y], dim=-1), 0.0, _FAR, -_FAR).clamp(-_FAR, _FAR)
+    grid = torch.stack([x, y], dim=-1)
+    far = grid.detach().nan_to_num(0.0, _FAR, -_FAR).clamp(-_FAR, _FAR)  # has no gradient
+    return torch.where(grid.abs() <= _FAR, grid, far)
 
 
 def move(theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,9 +26,7 @@ class SeedOptimiser(torch.optim.Optimizer):
     def __init__(self, optims: list[Optim], model: StackedModel, clock: Tensor, steps: int) -> None:
         super().__init__(model.stacked.values(), {})
         self.optim, self.model, self.clock = optims[0], model, clock
-        unit_lr = self.optim.model_copy(update={"lr": 1.0})
-        factors = [learning_rate(unit_lr, step, steps) for step in range(steps)]
-        self._schedule = torch.tensor(factors, dtype=torch.float64, device=model.flat.device)
+        self._schedule = self._schedule_table(steps)
         lr, decay = {}, {}
         for name, p in model.stacked.items():
             factor = self.optim.loc_lr_multiplier if is_localisation(name) else 1.0
@@ -39,6 +37,17 @@ class SeedOptimiser(torch.optim.Optimizer):
         averages = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) * momentum
         self.averages = {name: torch.zeros_like(model.flat) for name in averages}
         """Running averages of the gradients, flat as the parameters, under torch.optim's names."""
+
+    def _schedule_table(self, steps: int) -> Tensor:
+        """Return a row per step: the factor of the learning rate, and what AdamW's running means are divided by."""
+        unit_lr = self.optim.model_copy(update={"lr": 1.0})
+        beta1, beta2 = self.optim.betas
+        rows = [  # Python's powers: those of torch depend on a vector's length in the last bit
+            (learning_rate(unit_lr, step, steps), 1 - beta1 ** (step + 1), math.sqrt(1 - beta2 ** (step + 1)))
+            for step in range(steps)
+        ]
+        factor_T, correction_T, root_T = torch.tensor(rows, dtype=torch.float64).to(self.model.flat.dtype).unbind(1)
+        return torch.stack([factor_T, factor_T / correction_T, root_T], 1).to(self.model.flat.device)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Overridden, as zero_grad is: torch's versions import torch._dynamo, two seconds of every start."""
@@ -61,21 +70,20 @@ class SeedOptimiser(torch.optim.Optimizer):
         """Update as torch.optim does, except that a parameter without a gradient has one of 0."""
         parameters = self.model.stacked.values()
         grad_P = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-        factor = self._schedule.index_select(0, self.clock.view(1)).to(grad_P.dtype)
+        factors = self._schedule.index_select(0, self.clock.view(1))[0].unbind()
         update = self._adamw if self.optim.name == "adamw" else self._sgd
-        update(self.model.flat, grad_P, factor)
+        update(self.model.flat, grad_P, *factors)
 
-    def _adamw(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor) -> None:
-        (beta1, beta2), step = self.optim.betas, (self.clock + 1).double()
-        correction1, correction2 = 1 - beta1**step, 1 - beta2**step
+    def _adamw(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor, corrected: Tensor, root: Tensor) -> None:
+        beta1, beta2 = self.optim.betas
         if torch.is_tensor(self._decay) or self._decay:
             flat_P.mul_(1 - factor * self._lr * self._decay)
         mean_P = self.averages["exp_avg"].lerp_(grad_P, 1 - beta1)
         square_P = self.averages["exp_avg_sq"].mul_(beta2).addcmul_(grad_P, grad_P, value=1 - beta2)
-        root_P = square_P.sqrt().div_(correction2.sqrt().to(flat_P.dtype)).add_(1e-8)
-        flat_P.sub_(mean_P / root_P * (factor / correction1.to(flat_P.dtype) * self._lr))
+        root_P = square_P.sqrt().div_(root).add_(1e-8)
+        flat_P.sub_(mean_P.div(root_P).mul_(corrected * self._lr))
 
-    def _sgd(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor) -> None:
+    def _sgd(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor, *_: Tensor) -> None:
         if torch.is_tensor(self._decay) or self._decay:
             grad_P += flat_P * self._decay
         if momentum := self.optim.momentum:

@@ -25,6 +25,7 @@ class RunningMetrics:
         self.seeds, self.runtime, self.split = seeds, runtime, split
         self._sums_NS = torch.zeros(3 + grad_norm, len(seeds), dtype=torch.float64, device=runtime.device)
         self._failed_step_S = torch.full((len(seeds),), NEVER, device=runtime.device)
+        self._one_S, self._never = torch.ones(len(seeds), device=runtime.device), self._failed_step_S[0].clone()
         self.failed: dict[int, int] = {}
         """By index: the step at which the loss was not finite."""
         self.best: dict[int, list[float]] = {}
@@ -41,10 +42,10 @@ class RunningMetrics:
 
     def add(self, clock: Tensor, loss_S: Tensor, hits_S: Tensor, norm_S: Tensor | None = None) -> None:
         """Add one step's mean loss, share of hits and gradient norm, without a host sync."""
-        sums = [loss_S, hits_S, torch.ones_like(loss_S)] + ([] if norm_S is None else [norm_S])
-        self._sums_NS += torch.stack(sums[: len(self._sums_NS)]).double()  # clipping has norms that need no row
-        fails_now_S = ~loss_S.isfinite() & (self._failed_step_S == NEVER)
-        self._failed_step_S.copy_(torch.where(fails_now_S, clock, self._failed_step_S))
+        sums = [loss_S, hits_S, self._one_S.to(loss_S.dtype)] + ([] if norm_S is None else [norm_S])
+        self._sums_NS += torch.stack(sums[: len(self._sums_NS)])  # clipping has norms that need no row
+        fails_now_S = torch.where(loss_S.abs() < math.inf, self._never, clock)
+        torch.minimum(self._failed_step_S, fails_now_S, out=self._failed_step_S)
 
     def count(self, images: int) -> None:
         """Count the images that all seeds together were trained on."""

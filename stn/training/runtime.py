@@ -125,6 +125,10 @@ class Runtime:
         """Return the context of one part of a batch: DDP reduces gradients in the last one only."""
         return nullcontext() if last else self.accelerator.no_sync(module)
 
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients; without fp16's scaler, Accelerate's method would only divide the loss by 1."""
+        self.accelerator.backward(loss) if self.accelerator.scaler else loss.backward()
+
     def total(self, tensor: Tensor) -> Tensor:
         """Return the sum over the ranks that share these seeds."""
         return self.accelerator.reduce(tensor, "sum") if self.world > 1 else tensor  # type: ignore[return-value]
