@@ -19,7 +19,7 @@ _NOT_SCIENCE = {
     "log": True,
     "data": {"root"},
     "optim": {"accumulate"},
-    "train": {"seeds", "epochs", "fraction", "compile", "cuda_graph", "parallel"}
+    "train": {"seeds", "epochs", "fraction", "compile", "cuda_graph", "conv", "parallel"}
     | {"fuse", "processes", "threads", "time_limit"},
     "eval": {"batch_size"},
 }

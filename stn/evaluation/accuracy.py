@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stn.data.stream import Stream
 from stn.models.transformer import SpatialTransformer
+from stn.multiseed.memory import MOST_ELEMENTS, SHARE, Made, free_bytes
 from stn.multiseed.model import StackedModel
 from stn.training.runtime import Runtime
 
@@ -35,16 +36,25 @@ def scores(confusion_KK: Tensor, loss: float, top5_hits: int, split: str = "test
     }
 
 
+def images_at_once(model: StackedModel, stream: Stream, batch_size: int) -> int:
+    """Return how many test images all seeds see at a time: a GPU takes as many as memory allows."""
+    if stream.device.type == "cpu":
+        return max(1, stream.test_batch_size(batch_size) // len(model.seeds))
+    with torch.no_grad(), Made() as made:
+        model.predict(stream.test_images(torch.zeros(1, dtype=torch.int64, device=stream.device)).x_BCHW)
+    fits = min(MOST_ELEMENTS // made.elements, int(SHARE * free_bytes(stream.device)) // made.bytes)
+    return max(1, min(8 * batch_size, fits))
+
+
 def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runtime) -> list[dict[str, Any]]:
     """Return the scores of each seed over the whole test set, which is divided over the ranks."""
     S, K = len(model.seeds), stream.dataset.classes
-    # The feature maps of all seeds are in memory at once; a GPU takes larger batches.
-    images = max(1, stream.test_batch_size(batch_size if stream.device.type == "cpu" else 8 * batch_size) // S)
     confusion_SKK = torch.zeros(S, K, K, dtype=torch.int64, device=stream.device)
     losses_SN = [torch.zeros(S, 0, dtype=torch.float64, device=stream.device)]
     top5_S = torch.zeros(S, dtype=torch.int64, device=stream.device)
     training = model.training
     model.eval()
+    images = images_at_once(model, stream, batch_size)
     with torch.no_grad(), runtime.accelerator.autocast():
         for batch in stream.test_batches(images, runtime.rank, runtime.world):
             logits_SBK = model.predict(batch.x_BCHW)
@@ -68,7 +78,7 @@ def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runt
 @contextmanager
 def bypassed(model: StackedModel) -> Iterator[bool]:
     """Replace every transform by the identity; yield whether the networks have transformers."""
-    sts = [module for module in model.network(0).modules() if isinstance(module, SpatialTransformer)]
+    sts = [module for module in model.template.modules() if isinstance(module, SpatialTransformer)]
     for st in sts:
         st.bypassed = True
     try:

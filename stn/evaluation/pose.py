@@ -7,24 +7,23 @@ B batch, N test images, C channel, H W map, A_B33 moves sampling points, so that
 
 import math
 from collections.abc import Iterator
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stn.data.stream import Stream
+from stn.evaluation.accuracy import images_at_once
+from stn.evaluation.pose_statistics import Points, points_to_plot, pose_summary
 from stn.models.grids import axes
-from stn.models.transformer import SpatialTransformer, Warp
+from stn.models.transformer import SpatialTransformer
 from stn.models.wirings import Transformed
+from stn.multiseed.model import StackedModel
 
 _AGREEMENT_IMAGES = 10_000
 _KINDS = {"degrees": ("degrees",), "log2_area": ("log2_area",), "shift": ("x", "y")}
 """Kinds of pose with their columns; the first that a data set has needs no name in a row."""
-POINTS = 200
-"""Test images whose applied and predicted pose are recorded at the end, from one end of the test set to the other."""
-Points = dict[str, dict[str, list]]
-"""Kind of pose -> applied and predicted, a number or [x, y] for each image."""
 
 
 @lru_cache(maxsize=16)
@@ -43,11 +42,11 @@ def linear_part(st: SpatialTransformer, grid_BHW2: Tensor) -> Tensor:
     return torch.cat([A_B23, last], 1)
 
 
-def total_matrix(model: Transformed, shape: tuple[int, ...], warps: list[Warp]) -> Tensor:
+def total_matrix(model: Transformed, shape: tuple[int, ...], grids: list[Tensor]) -> Tensor:
     """Return the product of all transformers, [B, 3, 3] in float64, in the units of the first one's map."""
     matrices = []
-    for at, st, warp in zip(model.at, model.st, warps, strict=True):
-        A_B33 = linear_part(st, warp.grid_BHW2)  # type: ignore[arg-type]
+    for at, st, grid_BHW2 in zip(model.at, model.st, grids, strict=True):
+        A_B33 = linear_part(st, grid_BHW2)  # type: ignore[arg-type]
         A_B33[:, :2, 2] *= pixels_per_unit(model, shape, at) / pixels_per_unit(model, shape)
         matrices.append(A_B33)
     return reduce(torch.matmul, matrices)
@@ -87,105 +86,83 @@ def applied_and_compensated(
             yield kind, theta, compensation(kind, A_N33, unit)
 
 
-def _unwrapped(degrees_N: Tensor) -> Tensor:
-    """Return the angles modulo 360, each within 180 degrees of their mean direction."""
-    angle = torch.deg2rad(degrees_N)
-    middle = torch.rad2deg(torch.atan2(angle.sin().mean(), angle.cos().mean()))
-    return middle + (degrees_N - middle + 180) % 360 - 180
-
-
-def _line(x: Tensor, y: Tensor) -> tuple[float, float]:
-    """Return slope and intercept of the orthogonal (Deming, error ratio 1) regression of y on x."""
-    dx, dy = x - x.mean(), y - y.mean()
-    sxx, syy, sxy = float((dx * dx).mean()), float((dy * dy).mean()), float((dx * dy).mean())
-    if sxy == 0:
-        return 0.0 if sxx >= syy else math.inf, float(y.mean())
-    slope = (syy - sxx + math.hypot(syy - sxx, 2 * sxy)) / (2 * sxy)
-    return slope, float(y.mean()) - slope * float(x.mean())
-
-
-def predicted_pose(kind: str, applied: Tensor, compensated: Tensor) -> Tensor:
-    """Return the pose that the transformer takes an image to have; for angles the final pose is unwrapped first."""
-    return applied - _unwrapped(applied + compensated) if kind == "degrees" else -compensated
-
-
-def pose_summary(kind: str, applied: Tensor, compensated: Tensor, label_N: Tensor) -> dict[str, float]:
-    """Return the spread of the final pose (mean over labels), and the line of predicted against applied pose."""
-    predicted = predicted_pose(kind, applied, compensated)
-    final, spreads = applied - predicted, []
-    for label in label_N.unique():
-        part = final[label_N == label] if kind != "degrees" else _unwrapped(final[label_N == label])
-        spreads.append((part - part.mean(0)).square().reshape(len(part), -1).sum(1).mean().sqrt())
-    slope, intercept = _line(applied.flatten(), predicted.flatten())
-    return {"spread": float(torch.stack(spreads).mean()), "slope": slope, "intercept": intercept}
-
-
-def _four_digits(value: Any) -> Any:
-    return [_four_digits(item) for item in value] if isinstance(value, list) else float(f"{value:.4g}")
-
-
-def points_to_plot(kind: str, applied: Tensor, compensated: Tensor) -> Points:
-    """Return some of the points under the regression, without non-finite ones; {} if none is left."""
-    index = torch.linspace(0, len(applied) - 1, min(POINTS, len(applied)), dtype=torch.float64).long()
-    pair = {"applied": applied[index], "predicted": predicted_pose(kind, applied, compensated)[index]}
-    finite = (pair["applied"] + pair["predicted"]).isfinite().view(len(index), -1).all(1)
-    return {kind: {name: _four_digits(x[finite].tolist()) for name, x in pair.items()}} if finite.any() else {}
-
-
 class _Agreement:
-    """The correlation, over images, of two kinds of feature maps without their mean maps."""
+    """Each seed's correlation, over images, of two kinds of feature maps without their mean maps."""
 
     def __init__(self) -> None:
         self.n, self.sums = 0, [torch.zeros(())] * 5
 
-    def add(self, f: Tensor, g: Tensor) -> None:
-        f, g = f.double(), g.double()
-        sums = f.sum(0), g.sum(0), (f * g).sum(), (f * f).sum(), (g * g).sum()
+    def add(self, f_SBCHW: Tensor, g_SBCHW: Tensor) -> None:
+        f, g = f_SBCHW.double().flatten(2), g_SBCHW.double().flatten(2)
+        sums = f.sum(1), g.sum(1), (f * g).sum((1, 2)), (f * f).sum((1, 2)), (g * g).sum((1, 2))
         self.sums = [total + more for total, more in zip(self.sums, sums, strict=True)]
-        self.n += len(f)
+        self.n += f.shape[1]
 
-    def value(self) -> float:
+    def values(self) -> list[float]:
         f, g, fg, ff, gg = self.sums
-        covariance = fg - (f * g).sum() / self.n
-        variances = (ff - f.square().sum() / self.n) * (gg - g.square().sum() / self.n)
-        return float(covariance / variances.sqrt())
+        covariance = fg - (f * g).sum(1) / self.n
+        variances = (ff - f.square().sum(1) / self.n) * (gg - g.square().sum(1) / self.n)
+        return (covariance / variances.sqrt()).tolist()
+
+
+def _grids(network: Any, x_BCHW: Tensor) -> list[Tensor]:
+    return [warp.grid_BHW2 for warp in network.warps(x_BCHW)]
+
+
+def _grids_and_map(network: Any, x_BCHW: Tensor) -> tuple[list[Tensor], Tensor]:
+    """Return all grids, and the map after the last warp, or after the first stage where the image is warped."""
+    warps = network.warps(x_BCHW)
+    last = network.at[-1]
+    return [warp.grid_BHW2 for warp in warps], network._run(warps[-1].image_BCHW, last, max(1, last))
 
 
 @torch.no_grad()
-def measure_pose(model: nn.Module, stream: Stream, batch_size: int) -> tuple[dict[str, Any], Points]:
-    """Return the fields of a result row, and points to plot; nothing for a network without a transformer.
+def measure_poses(model: StackedModel, stream: Stream, batch_size: int) -> list[tuple[dict[str, Any], Points]]:
+    """Return, for each seed, the fields of a result row and points to plot; nothing without a transformer.
 
     ``feature_agreement`` is the correlation of two feature maps: of a perturbed image and of the same image before the
     perturbation, each through the transformer, after the first stage (or after the warp where feature maps are warped).
     It is over the first 10,000 test images, positions and channels, less each position's mean over images.
     """
-    if not isinstance(model, Transformed):
-        return {}, {}
+    network = model.template
+    if not isinstance(network, Transformed):
+        return [({}, {}) for _ in model.seeds]
+    training = model.training
     model.eval()
     matrices, poses, labels, agreement = [], [], [], _Agreement()
-    after_warp = max(1, model.at[-1])
     done = 0
-    for batch in stream.test_batches(stream.test_batch_size(batch_size)):
-        warps = model.warps(batch.x_BCHW)
-        matrices.append(total_matrix(model, stream.dataset.shape, warps))
+    for batch in stream.test_batches(images_at_once(model, stream, batch_size)):
+        compared = min(_AGREEMENT_IMAGES - done, len(batch.y_B)) if stream.dataset.perturb is not None else 0
+        if compared > 0:
+            grids, map_SBCHW = model.inspect(_grids_and_map, batch.x_BCHW)
+            index_B = torch.arange(done, done + compared, device=stream.device)
+            agreement.add(map_SBCHW[:, :compared], model.inspect(_grids_and_map, stream.plain_images(index_B))[1])
+        else:
+            grids = model.inspect(_grids, batch.x_BCHW)
+        A_M33 = total_matrix(network, stream.dataset.shape, [grid_SBHW2.flatten(0, 1) for grid_SBHW2 in grids])
+        matrices.append(A_M33.unflatten(0, (len(model.seeds), -1)))
         poses.append(batch.pose_BP.double())
         labels.append(batch.y_B)
-        compared = min(_AGREEMENT_IMAGES - done, len(batch.y_B))
-        if stream.dataset.perturb is not None and compared > 0:
-            index_B = torch.arange(done, done + compared, device=stream.device)
-            plain = model.warps(stream.plain_images(index_B))[-1].image_BCHW
-            maps = (warps[-1].image_BCHW[:compared], plain)
-            agreement.add(*(model._run(x_BCHW, model.at[-1], after_warp) for x_BCHW in maps))
         done += len(batch.y_B)
-    A_N33, pose_NP, label_N = (torch.cat(parts).cpu() for parts in (matrices, poses, labels))
+    model.train(training)
+    pose_NP, label_N = torch.cat(poses).cpu(), torch.cat(labels).cpu()
+    agreements = agreement.values() if agreement.n else [None] * len(model.seeds)
+    summarise = partial(_summary, network, stream, pose_NP, label_N)
+    return list(map(summarise, torch.cat(matrices, 1).cpu(), agreements))
+
+
+def _summary(
+    network: Transformed, stream: Stream, pose_NP: Tensor, label_N: Tensor, A_N33: Tensor, agreement: float | None
+) -> tuple[dict[str, Any], Points]:
+    """Return one seed's fields and points."""
     # An image moves by the inverse of what moves the sampling points.
     metrics: dict[str, Any] = {"pose_determinant": float((1 / torch.linalg.det(A_N33[:, :2, :2])).mean())}
     points: Points = {}
-    for kind, applied, compensated in applied_and_compensated(model, stream, A_N33, pose_NP):
+    for kind, applied, compensated in applied_and_compensated(network, stream, A_N33, pose_NP):
         suffix = f"_{kind}" if "pose_spread" in metrics else ""
         summary = pose_summary(kind, applied, compensated, label_N)
         metrics |= {f"pose_{name}{suffix}": value for name, value in summary.items()}
         points |= points_to_plot(kind, applied, compensated)
-    if agreement.n:
-        metrics["feature_agreement"] = agreement.value()
+    if agreement is not None:
+        metrics["feature_agreement"] = agreement
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}, points

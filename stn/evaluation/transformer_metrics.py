@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Container
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
-from stn.evaluation.pose import measure_pose
+from stn.evaluation.pose import measure_poses
 from stn.models.wirings import Transformed
 from stn.multiseed.model import StackedModel
 from stn.runs.directory import Row
@@ -23,15 +25,22 @@ def transform_snapshots(
 ) -> list[Row | None]:
     """Return, for each seed that is alive, a row with the transform parameters of the first test images."""
     rows: list[Row | None] = [None for _ in model.seeds]
+    if not isinstance(model.template, Transformed):
+        return rows
     images = stream.test_images(torch.arange(min(SHOWN, stream.test_count), device=stream.device))
-    for s, seed in enumerate(model.seeds):
-        network = model.network(s)
-        if s not in failed and isinstance(network, Transformed):
-            theta_BP = torch.cat([warp.theta_BP for warp in network.eval().warps(images.x_BCHW)], 1)
-            theta = [[round(x, 6) if math.isfinite(x) else 0.0 for x in line] for line in theta_BP.tolist()]
-            row = {"kind": "warp", "seed": seed, "step": step, "epoch": step / stream.steps_per_epoch}
+    training = model.training
+    theta_SBP = model.eval().inspect(_thetas, images.x_BCHW)
+    model.train(training)
+    for s, theta_BP in enumerate(theta_SBP.tolist()):
+        if s not in failed:
+            theta = [[round(x, 6) if math.isfinite(x) else 0.0 for x in line] for line in theta_BP]
+            row = {"kind": "warp", "seed": model.seeds[s], "step": step, "epoch": step / stream.steps_per_epoch}
             rows[s] = row | {"theta": theta}
     return rows
+
+
+def _thetas(network: Any, x_BCHW: Tensor) -> Tensor:
+    return torch.cat([warp.theta_BP for warp in network.warps(x_BCHW)], 1)
 
 
 def final_transformer_metrics(
@@ -42,12 +51,13 @@ def final_transformer_metrics(
         scores = evaluate(model, stream, batch_size, runtime) if has_transformers else []
     fields: list[Row] = [{} for _ in model.seeds]
     rows: list[Row | None] = [None for _ in model.seeds]
+    poses = measure_poses(model, stream, batch_size) if scores and runtime.writes else []
     for s, score in enumerate(scores):
         if s in failed:
             continue
         fields[s]["bypass_acc"] = score[f"{stream.data.split}_acc"]
-        if runtime.writes:
-            metrics, points = measure_pose(model.network(s), stream, batch_size)
+        if poses:
+            metrics, points = poses[s]
             fields[s] |= metrics
             row = {"kind": "pose", "seed": model.seeds[s], "step": step, "epoch": step / stream.steps_per_epoch}
             rows[s] = row | points if points else None

@@ -32,14 +32,15 @@ class Linear:
         self.identity = tuple(float(self.entries.index(name) in (0, 4, 8)) for name in self.names)
 
     @grids.kept
-    def _basis(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Return the sign of each parameter in each entry, [P, 9], and the constant part of each entry, [9]."""
+    def _basis(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Return each parameter's sign in each entry, [P, 9], each entry's constant, [9], and each one's uses, [P]."""
         signs = [[(entry == name) - (entry == f"-{name}") for entry in self.entries] for name in self.names]
         constants = [float(entry == "1") for entry in self.entries]
-        return torch.tensor(signs, device=device, dtype=dtype), torch.tensor(constants, device=device, dtype=dtype)
+        basis_P9 = torch.tensor(signs, device=device, dtype=dtype)
+        return basis_P9, torch.tensor(constants, device=device, dtype=dtype), basis_P9.abs().sum(-1)
 
     def start(self, theta_BP: Tensor) -> Tensor:
-        basis_P9, constant_9 = self._basis(theta_BP.device, theta_BP.dtype)
+        basis_P9, constant_9, _ = self._basis(theta_BP.device, theta_BP.dtype)
         return ((theta_BP.unsqueeze(-1) * basis_P9).sum(1) + constant_9).view(-1, 3, 3)
 
     def then(self, before: Tensor, after: Tensor) -> Tensor:
@@ -50,10 +51,10 @@ class Linear:
         return grids.grid_from(*(grids.project if self.projective else grids.move)(whole, *points))
 
     def parameters(self, whole: Tensor) -> Tensor:
-        basis_P9, _ = self._basis(whole.device, whole.dtype)
+        basis_P9, _, uses_P = self._basis(whole.device, whole.dtype)
         if self.projective:
             whole = whole / whole[:, 2:, 2:]
-        return (whole.flatten(1).unsqueeze(1) * basis_P9).sum(-1) / basis_P9.abs().sum(-1)
+        return (whole.flatten(1).unsqueeze(1) * basis_P9).sum(-1) / uses_P
 
 
 class ThinPlate:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stn.multiseed.convolution import pair
 from stn.multiseed.rules import rule
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
@@ -32,10 +33,6 @@ def split_seeds(x_BDHW: Tensor, S: int) -> Stacked:
     return Stacked(x_BDHW.unflatten(1, (S, -1)).transpose(0, 1))
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else tuple(value)
-
-
 def _is_thin(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
     """Whether a convolution of one or two input channels (in each group) on a CPU has faster gradients by ThinConv."""
     return (
@@ -43,9 +40,9 @@ def _is_thin(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any
         and weight.requires_grad
         and x.dim() == 4
         and weight.shape[1] <= 2
-        and _pair(stride) == _pair(dilation) == (1, 1)
+        and pair(stride) == pair(dilation) == (1, 1)
         and not isinstance(padding, str)
-        and _pair(padding)[0] < weight.shape[2] > 1
+        and pair(padding)[0] < weight.shape[2] > 1
         and not torch.is_autocast_enabled("cpu")
     )
 
@@ -60,7 +57,7 @@ class ThinConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, groups: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.has_bias, ctx.groups = _pair(padding), bias is not None, groups
+        ctx.padding, ctx.has_bias, ctx.groups = pair(padding), bias is not None, groups
         return F.conv2d(x, weight, bias, padding=padding, groups=groups)
 
     @staticmethod
@@ -118,7 +115,9 @@ def _conv2d(mode, func, /, input, weight, bias=None, stride=1, padding=0, dilati
         x, groups = channels_of(for_seeds(input, S)), groups * S
     else:
         x = input  # test images: the filters of all seeds side by side, which rounds differently
-    return split_seeds(_convolve(x, weight_OCkl, bias_O, stride, padding, dilation, groups), S)
+    arguments = x, weight_OCkl, bias_O, stride, padding, dilation, groups
+    out = mode.convolve(*arguments) if mode is not None else None
+    return split_seeds(_convolve(*arguments) if out is None else out, S)
 
 
 @rule("linear")

@@ -6,17 +6,22 @@ updates as a whole. S seed, B batch, C channel, H, W, K class.
 
 from collections.abc import Callable
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils._pytree import tree_map, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from stn.data.rng import Site, derived_seed
 from stn.multiseed import batch_norm, layers, rules  # noqa: F401  (fill the tables)
+from stn.multiseed.convolution import Convolutions
 from stn.multiseed.stacked import SeedOps, Stacked, for_seeds
 
+Function = Callable[[nn.Module, Tensor], Any]
+"""Of a network and images."""
+Tensors = dict[str, Tensor]
 Output = Tensor | tuple[Tensor, Tensor]
 """Logits, or in training logits and what each image adds to the loss."""
 
@@ -24,6 +29,17 @@ Output = Tensor | tuple[Tensor, Tensor]
 def with_penalty(out: Output) -> tuple[Tensor, Tensor | float]:
     """Return logits and penalty, of networks with and without one."""
     return out if isinstance(out, tuple) else (out, 0.0)
+
+
+class _Applied(nn.Module):
+    """A function of a network as a module, which functional_call can run."""
+
+    def __init__(self, network: nn.Module, function: Function) -> None:
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self.network, x)
 
 
 class StackedModel(nn.Module):
@@ -44,6 +60,7 @@ class StackedModel(nn.Module):
         """Sums a tensor over the ranks that share each batch; None: there is one."""
         self.whole_batch = True
         """Whether a forward pass in training has the whole batch, and not a part of it."""
+        self.convolutions = Convolutions("auto")
         self.slow: set[str] = set()
         """Operations of the network that ran without a rule."""
         networks = []
@@ -57,9 +74,9 @@ class StackedModel(nn.Module):
         self.register_buffer("seed_S", torch.tensor(seeds, device=device), persistent=False)
         self.stacked: dict[str, nn.Parameter] = {}
         """Parameters of all seeds, [S, ...], by the network's own names."""
-        self.statistics: dict[str, Tensor] = {}
+        self.statistics: Tensors = {}
         """Buffers of all seeds, [S, ...]."""
-        self._tensors: dict[str, Tensor] = {}
+        self._tensors: Tensors = {}
         """Both, also by the other names of a tensor that the network uses more than once."""
         self._stack(networks, device, dtype)
         self.flatten()
@@ -87,36 +104,45 @@ class StackedModel(nn.Module):
         for p, part in zip(parameters, self.flat.split([p.numel() for p in parameters]), strict=True):
             p.data = part.view_as(p)
 
-    def _call(self, tensors: dict[str, Tensor], x: Tensor) -> Output:
-        """Run the network with these tensors in place of its own."""
-        bound = dict(tensors)
-        out = functional_call(self._network[0].train(self.training), bound, (x,), tie_weights=False)
+    @property
+    def template(self) -> nn.Module:
+        """The network whose code runs; its own weights mean nothing."""
+        return self._network[0]
+
+    def _call(self, tensors: Tensors, x: Tensor, function: Function | None = None) -> Any:
+        """Run the network, or a function of it, with these tensors in place of its own."""
+        network = self.template.train(self.training)
+        module, prefix = (network, "") if function is None else (_Applied(network, function), "network.")
+        bound = {prefix + name: tensor for name, tensor in tensors.items()}
+        out = functional_call(module, bound, (x,), tie_weights=False)
         for name, tensor in tensors.items():
-            if bound[name] is not tensor:  # a buffer that was assigned to, instead of changed in place
+            if bound[prefix + name] is not tensor:  # a buffer that was assigned to, instead of changed in place
                 with torch.no_grad():
-                    tensor.copy_(bound[name])
+                    tensor.copy_(bound[prefix + name])
         return out
 
     def _seed_ops(self, seeds: slice, step: int | Tensor, row_B: Tensor) -> SeedOps:
         ops = SeedOps(self.seeds[seeds], self.seed_S[seeds], step, row_B)
-        ops.all_reduce, ops.whole_batch = self.all_reduce, self.whole_batch
+        ops.all_reduce, ops.whole_batch, ops.convolve = self.all_reduce, self.whole_batch, self.convolutions
         return ops
 
-    def _run(self, tensors: dict[str, Tensor], x: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
+    def _run(
+        self, tensors: Tensors, x: Tensor, step: int | Tensor, row_B: Tensor, function: Function | None = None
+    ) -> Any:
         """Return every seed's output; ``x`` is stacked, or the same images for all."""
         if len(self.seeds) == 1:
-            out = self.alone(0, for_seeds(x, 1)[0], step, row_B, tensors)
-            return tree_map(lambda y: y.unsqueeze(0), out)
+            out = self.alone(0, for_seeds(x, 1)[0], step, row_B, tensors, function)
+            return tree_map_only(Tensor, lambda y: y.unsqueeze(0), out)
         mode = self._seed_ops(slice(None), step, row_B)
         with mode:
-            out = self._call({name: Stacked(together) for name, together in tensors.items()}, x)
+            out = self._call({name: Stacked(together) for name, together in tensors.items()}, x, function)
         self.slow |= mode.slow
         return tree_map_only(Tensor, lambda y: for_seeds(y, len(self.seeds)), out)
 
     def forward(self, x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
         """Return logits in training mode; random numbers depend on seed, step and row only."""
 
-        def run(tensors: dict[str, Tensor], x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
+        def run(tensors: Tensors, x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
             return self._run(tensors, Stacked(x_SBCHW), step, row_B)
 
         if self.compiled is None:
@@ -129,16 +155,20 @@ class StackedModel(nn.Module):
         return self.compiled[x_SBCHW.shape](self._tensors, x_SBCHW, step, row_B)
 
     def alone(
-        self, s: int, x_BCHW: Tensor, step: int | Tensor, row_B: Tensor, tensors: dict[str, Tensor] | None = None
-    ) -> Output:
-        """Return the logits of one seed, its network run as it was written."""
+        self, s: int, x: Tensor, step: int | Tensor, row_B: Tensor, of: Tensors | None = None, function: Any = None
+    ) -> Any:
+        """Return the logits of one seed, its network run as it was written, or what a function makes of it."""
+        own = {name: together[s] for name, together in (of or self._tensors).items()}
         with self._seed_ops(slice(s, s + 1), step, row_B):
-            return self._call({name: together[s] for name, together in (tensors or self._tensors).items()}, x_BCHW)
+            return self._call(own, x, function)
 
     def predict(self, x_BCHW: Tensor) -> Tensor:
         """Return the logits of the same images for every seed."""
-        row_B = torch.arange(len(x_BCHW), device=x_BCHW.device)
-        return with_penalty(self._run(self._tensors, x_BCHW, 0, row_B))[0]
+        return with_penalty(self.inspect(None, x_BCHW))[0]
+
+    def inspect(self, function: Function | None, x_BCHW: Tensor) -> Any:
+        """Return what a function makes of every seed's network (None: its output) and the same images, [S, ...]."""
+        return self._run(self._tensors, x_BCHW, 0, torch.arange(len(x_BCHW), device=x_BCHW.device), function)
 
     def network(self, s: int) -> nn.Module:
         """Return one seed's network for inspection; it shares the weights until the next call."""
@@ -153,11 +183,11 @@ class StackedModel(nn.Module):
         """Return the number of parameters of one seed."""
         return sum(p[0].numel() for p in self.parameters())
 
-    def weights(self, s: int) -> dict[str, Tensor]:
+    def weights(self, s: int) -> Tensors:
         """Return one seed's state dict, as its network alone would save it; it shares the memory."""
         return {name: self._tensors[name][s].detach() for name in self._state_names}
 
-    def load_weights(self, s: int, weights: dict[str, Tensor]) -> None:
+    def load_weights(self, s: int, weights: Tensors) -> None:
         own = self.weights(s)
         if differing := own.keys() ^ weights.keys():
             raise ValueError(f"these weights do not fit the network; names that differ: {sorted(differing)}")

@@ -143,15 +143,13 @@ def _vmapped(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 class SeedOps(TorchFunctionMode):
-    """Makes random operations functions of (seed, step, call, row), alone or stacked.
-
-    ``step`` is a number, or a tensor where it may be replayed or compiled.
-    """
+    """Makes random operations functions of (seed, step, call, row); ``step`` may be a tensor, to be replayed."""
 
     def __init__(self, seeds: list[int], seed_S: Tensor, step: int | Tensor, row_B: Tensor) -> None:
         super().__init__()
         self.all_reduce: Callable[[Tensor], Tensor] | None = None  # sums over the ranks that share the batch
         self.whole_batch = True  # whether the rows, of all ranks, are a whole batch: batch norm needs it
+        self.convolve: Callable[..., Tensor | None] = lambda *arguments: None
         self.seeds, self.seed_S, self.step, self.row_B, self.calls = seeds, seed_S, step, row_B, 0
         self.slow: set[str] = set()
         """Operations that ran without a rule."""

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from stn.data.stream import Stream
-from stn.evaluation.pose import applied_and_compensated, pose_summary, predicted_pose, total_matrix
+from stn.evaluation.pose import applied_and_compensated, total_matrix
+from stn.evaluation.pose_statistics import pose_summary, predicted_pose
 from stn.models.grids import affine_grid, sample
 from stn.pictures.sheet import Strip, sheet
 from stn.pictures.subject import Subject, as_maps, image_grids, outline
@@ -113,7 +114,8 @@ def poses(s: Subject) -> Figure | None:
     index_N = torch.linspace(0, n - 1, min(_POINTS, n)).long()
     batches = [s.stream.test_images(index_B) for index_B in index_N.split(500)]
     shape = s.stream.dataset.shape
-    A_N33 = torch.cat([total_matrix(s.model, shape, s.model.warps(batch.x_BCHW)) for batch in batches])
+    grids = [[warp.grid_BHW2 for warp in s.model.warps(batch.x_BCHW)] for batch in batches]
+    A_N33 = torch.cat([total_matrix(s.model, shape, of_batch) for of_batch in grids])
     pose_NP = torch.cat([batch.pose_BP for batch in batches]).double()
     label_N = torch.cat([batch.y_B for batch in batches])
     kinds = list(applied_and_compensated(s.model, s.stream, A_N33, pose_NP))

@@ -9,6 +9,7 @@ from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
 from stn.models.build import build_network
 from stn.multiseed.equivalence import Equivalence, check_equivalence
+from stn.multiseed.memory import MOST_ELEMENTS, SHARE, free_bytes
 from stn.multiseed.model import StackedModel
 from stn.runs.process import environment_json
 from stn.runs.trials import Trial, blocks, group_by_run
@@ -18,10 +19,6 @@ from stn.training.runtime import Runtime
 
 MOST = {"cpu": 4, "cuda": 64}
 """Seeds at which images/s no longer grow (cpu: one thread, benchmarks/fused.py; cuda: not measured)."""
-MOST_ELEMENTS = 2**31 - 1
-"""Of a tensor: kernels of CUDA that index with 32 bits refuse larger ones."""
-MEMORY_SHARE = 0.5
-"""Share of the free memory that a block may take."""
 
 
 def try_network(config: Config) -> nn.Module:
@@ -99,11 +96,11 @@ def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
 
 def _fit_in_memory(config: Config, equivalence: Equivalence, runtime: Runtime) -> int:
     if runtime.device.type == "cuda":
-        free = torch.cuda.mem_get_info(runtime.device)[0]
+        free = free_bytes(runtime.device)
     else:
         free = psutil.virtual_memory().available // runtime.processes
     rows = config.data.batch_size // runtime.world + 1
     float32s = 2 if config.train.precision == "fp64" else 1
     # Activations twice, for their gradients; parameters, their gradients and two running averages.
     bytes_per_seed = float32s * (2 * equivalence.bytes_per_row * rows + 4 * equivalence.bytes_per_seed)
-    return max(1, int(MEMORY_SHARE * free) // bytes_per_seed)
+    return max(1, int(SHARE * free) // bytes_per_seed)

@@ -33,6 +33,8 @@ class Checkpointer:
         for s, checkpoint in enumerate(saved):
             self.model.load_weights(s, checkpoint.model)
             self.optimiser.load_seed_state(s, checkpoint.optim)
+        if saved:
+            self.model.convolutions.chosen |= saved[0].header.get("convolutions", {})
         self.metrics.load_state_dicts([checkpoint.header for checkpoint in saved])
         if saved and (scaler := self.runtime.accelerator.scaler):  # of fp16
             scaler.load_state_dict(saved[0].header["scaler"])
@@ -64,6 +66,7 @@ class Checkpointer:
             for s, trial in enumerate(self.trials):
                 if not trial.run.lease.lost:
                     header = states[s] | {"scaler": scaler and scaler.state_dict(), "arch": trial.config.arch.name}
+                    header["convolutions"] = self.model.convolutions.chosen
                     weights, optim = self.model.weights(s), self.optimiser.seed_state(s)
                     checkpoint = SeedCheckpoint(weights, optim, self.best.get(s, {}), header)
                     checkpoints.save_seed(trial.run, trial.seed, step, checkpoint, trial.config.checkpoint.keep)

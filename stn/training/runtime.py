@@ -21,8 +21,10 @@ from torch import Tensor
 
 from stn.config.launcher import PARENT
 from stn.config.schema import Config
+from stn.multiseed.convolution import Convolutions
 from stn.multiseed.model import StackedModel
 from stn.runs.process import cores, follow_parent
+from stn.tracking.console import say
 
 T = TypeVar("T")
 
@@ -72,6 +74,8 @@ class Runtime:
         """Whether this process writes the run directory."""
         self.dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
         self._configure_torch(config)
+        cannot_time = config.train.conv == "auto" and (config.train.deterministic or self.world > 1)
+        self.convolutions = Convolutions("grouped" if cannot_time else config.train.conv, say)
 
     @staticmethod
     def _accelerator(config: Config, timeout: timedelta) -> Accelerator:
@@ -111,6 +115,7 @@ class Runtime:
     def prepare(self, model: StackedModel, optimiser: torch.optim.Optimizer) -> tuple:
         """Return the model to call in training (DDP where ranks share seeds) and the optimiser to step."""
         # True is the default: passing it skips Accelerate's import of DTensor (1 s).
+        model.convolutions = self.convolutions
         model.all_reduce = self.total if self.world > 1 else None
         prepared = self.accelerator.prepare_model(model, device_placement=True, evaluation_mode=self.world == 1)
         model.flatten()  # DDP gives parameters memory of their own

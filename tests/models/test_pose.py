@@ -14,16 +14,13 @@ from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed
 from stn.evaluation.pose import (
     _KINDS,
-    POINTS,
-    _line,
     compensation,
     linear_part,
-    measure_pose,
+    measure_poses,
     pixels_per_unit,
-    points_to_plot,
-    pose_summary,
     total_matrix,
 )
+from stn.evaluation.pose_statistics import POINTS, Points, _line, points_to_plot, pose_summary
 from stn.models.build import build_network
 from stn.models.wirings import Transformed
 from stn.multiseed.model import StackedModel
@@ -36,6 +33,10 @@ def make(arch: str, dataset: str, **options) -> tuple[Transformed, Stream]:
     model = build_network(config)
     assert isinstance(model, Transformed)
     return model, Stream(config.data, facts, [0])
+
+
+def measure_pose(model: nn.Module, stream: Stream, images: int) -> tuple[dict, Points]:
+    return measure_poses(StackedModel(lambda: model, [0]), stream, images)[0]
 
 
 def undo(dataset: str, pose_BP: torch.Tensor) -> torch.Tensor:
@@ -104,7 +105,7 @@ def test_a_rotation_is_read_back_to_a_hundredth_of_a_degree(degrees: float, alig
         turn = [scale * math.cos(a), -scale * math.sin(a), shift[0], scale * math.sin(a), scale * math.cos(a), shift[1]]
         model.st[0].heads[0].last.bias.copy_(torch.tensor(turn))  # type: ignore[union-attr, index]
         warps = model.warps(torch.zeros(3, 1, 28, 28))
-    found = compensation("degrees", total_matrix(model, (1, 28, 28), warps), 1.0)
+    found = compensation("degrees", total_matrix(model, (1, 28, 28), [warp.grid_BHW2 for warp in warps]), 1.0)
     assert (found - degrees).abs().max() < 0.01
     A_B33 = linear_part(model.st[0], warps[0].grid_BHW2)  # type: ignore[arg-type]
     assert A_B33[0, :2].flatten().tolist() == pytest.approx([float(x) for x in turn], abs=1e-6)
@@ -125,7 +126,7 @@ def test_several_transformers_make_one_matrix() -> None:
     with torch.no_grad():
         for st, part in zip(model.st, parts, strict=True):
             st.heads[0].last.bias.copy_(part)  # type: ignore[union-attr, index]
-        found = total_matrix(model, (1, 28, 28), model.warps(torch.zeros(2, 1, 28, 28)))
+        found = total_matrix(model, (1, 28, 28), [warp.grid_BHW2 for warp in model.warps(torch.zeros(2, 1, 28, 28))])
     last = torch.tensor([[0.0, 0, 1]])
     # The second acts on maps of 10 x 10 whose pixels are 2 of the image's: 9 of 13.5 image pixels a unit.
     parts[1, [2, 5]] *= 9 / 13.5

@@ -1,0 +1,35 @@
+"""How much memory a pass takes, and how much of it there may be."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+MOST_ELEMENTS = 2**31 - 1
+"""Of a tensor: kernels of CUDA that index with 32 bits refuse larger ones."""
+SHARE = 0.5
+"""Share of the free memory that a block may take."""
+
+
+class Made(TorchDispatchMode):
+    """Counts what operations make: all bytes, and the elements of the largest tensor. Views make nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes, self.elements = 0, 1
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for x in [] if func.is_view else tree_leaves(out):
+            if isinstance(x, Tensor):
+                self.bytes += x.nbytes
+                self.elements = max(self.elements, x.numel())
+        return out
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory of a GPU that nobody uses, with what torch's allocator holds in reserve."""
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused

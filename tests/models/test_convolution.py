@@ -1,0 +1,141 @@
+"""The ways to convolve several seeds: equal to each other, and chosen by timing where there is a device."""
+
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor
+
+from stn.config import registry
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
+from stn.models.build import build_network
+from stn.multiseed import convolution
+from stn.multiseed.convolution import WAYS, Convolutions
+from stn.multiseed.model import StackedModel
+
+SEEDS, ROWS = 2, 1
+
+
+def shapes() -> list[tuple]:
+    """Every convolution of every network and architecture: input, filters, stride, padding, dilation, groups."""
+    found: set[tuple] = set()
+
+    def note(x: Tensor, weight: Tensor, bias: Tensor | None, *how: object) -> None:
+        found.add((tuple(x.shape), tuple(weight.shape), bias is not None, *how))
+
+    for dataset in ("mnist", "mnist_t"):
+        for arch in registry.entries["arch"]:
+            config = resolve(Config(arch=Arch(name=arch), data=Data(name=dataset)))
+            model = StackedModel(lambda c=config: build_network(c), list(range(SEEDS)))
+            model.convolutions = note  # type: ignore[assignment]
+            model(torch.randn(SEEDS, ROWS, *build_dataset(dataset).shape), 0, torch.arange(ROWS))
+    more = [
+        ((2, 12, 9, 9), (6, 4, 3, 3), False, 2, 1, 1, 3),
+        ((2, 12, 11, 8), (6, 4, 3, 2), True, (2, 1), (1, 0), (2, 1), 3),
+        ((1, 3, 5, 5), (3, 1, 5, 5), True, 1, 0, 1, 3),
+        ((2, 6, 7, 7), (8, 3, 3, 3), True, 1, 1, 1, 2),
+    ]
+    return sorted(found, key=str) + more
+
+
+def run(way: str, shape: tuple, memory_format: torch.memory_format = torch.contiguous_format) -> list[Tensor]:
+    x_shape, w_shape, has_bias, stride, padding, dilation, groups = shape
+    generator = torch.Generator().manual_seed(1)
+    make = [torch.randn(s, generator=generator, dtype=torch.float64) for s in (x_shape, w_shape, w_shape[:1])]
+    make[0] = make[0].contiguous(memory_format=memory_format)
+    x, weight, bias = (tensor.requires_grad_() for tensor in make)
+    out = Convolutions(way)(x, weight, bias if has_bias else None, stride, padding, dilation, groups)  # type: ignore[arg-type]
+    assert out is not None
+    out.sin().sum().backward()
+    grads = [x.grad, weight.grad] + ([bias.grad] if has_bias else [])
+    return [out.detach(), *(grad for grad in grads if grad is not None)]
+
+
+def test_every_way_is_the_grouped_one_for_the_shapes_of_all_networks() -> None:
+    cases = shapes()
+    assert len(cases) > 15
+    for shape in cases:
+        expected = run("grouped", shape)
+        for way, memory_format in product(WAYS, (torch.contiguous_format, torch.channels_last)):
+            for a, b in zip(run(way, shape, memory_format), expected, strict=True):
+                assert float((a - b).abs().max()) <= 1e-12 * max(1.0, float(b.abs().max())), (way, shape)
+
+
+def test_the_backward_pass_computes_only_what_is_asked_for() -> None:
+    x, weight = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3, requires_grad=True)
+    out = Convolutions("unfold")(x, weight, None, 1, 0, 1, 2)
+    assert out is not None
+    out.sum().backward()
+    assert weight.grad is not None
+    assert x.grad is None
+
+
+def test_the_columns_are_not_kept_for_the_backward_pass() -> None:
+    kept: list[int] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    x, weight = torch.randn(2, 4, 20, 20, requires_grad=True), torch.randn(4, 2, 5, 5, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        Convolutions("unfold")(x, weight, None, 1, 0, 1, 2)
+    assert max(kept) == x.numel()
+
+
+def test_one_seed_and_a_cpu_have_no_choice() -> None:
+    x, weight = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3)
+    assert Convolutions("unfold")(x, torch.randn(4, 4, 3, 3), None, 1, 0, 1, 1) is None
+    assert Convolutions("auto")(x, weight, None, 1, 0, 1, 2) is None
+    assert Convolutions("unfold")(x, weight, None, 1, "same", 1, 2) is None
+
+
+def test_the_fastest_is_taken_told_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"grouped": 3.0, "channels_last": float("inf"), "loop": 2.0, "unfold": 1.0}
+    timed: list[str] = []
+
+    def measure(way: object, *_: object) -> float:
+        name = next(name for name, known in WAYS.items() if known is way)
+        timed.append(name)
+        return times[name]
+
+    monkeypatch.setattr(convolution, "_milliseconds", measure)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(convolution, "free_bytes", lambda device: 10**9)
+    told: list[str] = []
+    choice = Convolutions("auto", told.append)
+    arguments = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3), None, (1, 1), (0, 0), (1, 1)
+    assert choice._choose(arguments, 2) == "unfold"
+    assert choice._choose((torch.randn(7, 4, 6, 6), *arguments[1:]), 2) == "unfold"  # another size of the batch
+    assert len(timed) == len(WAYS)
+    assert len(told) == 1
+    assert "unfold 1.00" in told[0]
+    resumed = Convolutions("auto")
+    resumed.chosen |= dict.fromkeys(choice.chosen, "loop")
+    assert resumed._choose(arguments, 2) == "loop"
+    with torch.no_grad():  # a forward pass is timed by itself
+        choice._choose(arguments, 2)
+    assert len(timed) == 2 * len(WAYS)
+
+
+def test_nothing_is_timed_in_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    choice = Convolutions("auto")
+    arguments = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3), None, (1, 1), (0, 0), (1, 1)
+    assert choice._choose(arguments, 2) == "grouped"
+    assert not choice.chosen
+
+
+def test_matrices_that_would_fill_the_memory_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[object] = []
+    monkeypatch.setattr(convolution, "_milliseconds", lambda way, *_: tried.append(way) or 1.0)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(convolution, "free_bytes", lambda device: 10_000)
+    arguments = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3), None, (1, 1), (0, 0), (1, 1)
+    assert Convolutions("auto")._choose(arguments, 2) == "grouped"
+    assert WAYS["unfold"] not in tried
+    assert len(tried) == len(WAYS) - 1
