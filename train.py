@@ -159,7 +159,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
 def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
     """Train the seeds that are not finished, block by block; return the exit code."""
     unfinished = lock_unfinished(runtime, trials)
-    for block in plan_blocks(runtime, unfinished):
+    for block in plan_blocks(runtime, unfinished, seed_losses):
         train_block(runtime, stop, block)
         if stop.reason:
             break

@@ -115,7 +115,7 @@ class Train(Section):
     parallel: Annotated[Literal["auto", "data", "seeds"], short("parallel")] = "auto"
     """data: processes share each batch; seeds: each trains its own seeds."""
     fuse: Annotated[Few | Literal["auto"], short("fuse")] = "auto"
-    """Seeds trained as one network in each process, at most; auto: 4 on a CPU, what the memory holds on a GPU."""
+    """Seeds trained as one network in each process, at most; auto: 4 on a CPU, found by trial on a GPU (env.json)."""
     processes: Annotated[Few | None, short("processes")] = None
     """Refuse to start in any other number of processes."""
     threads: Few | None = None

@@ -1,5 +1,9 @@
 """Which seeds this process trains, and how many of them train as one network."""
 
+import json
+from collections.abc import Callable
+from typing import Any
+
 import psutil
 import torch
 from torch import nn
@@ -11,14 +15,19 @@ from stn.models.build import build_network
 from stn.multiseed.equivalence import Equivalence, check_equivalence
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, free_bytes
 from stn.multiseed.model import StackedModel
+from stn.runs.directory import RunDir
+from stn.runs.files import read_json
 from stn.runs.process import environment_json
 from stn.runs.trials import Trial, blocks, group_by_run
 from stn.tracking.console import say, warn
 from stn.training import checkpoints
+from stn.training.block_size import fastest_size
 from stn.training.runtime import Runtime
 
+FUSED = "seeds_as_one_network"
+"""The field of env.json for the number of seeds that a trial has found."""
 MOST = {"cpu": 4, "cuda": 64}
-"""Seeds at which images/s no longer grow (cpu: one thread, benchmarks/fused.py; cuda: not measured)."""
+"""Seeds at which images/s no longer grow (cpu: one thread, benchmarks/fused.py), and where a GPU's trial ends."""
 
 
 def try_network(config: Config) -> nn.Module:
@@ -44,20 +53,26 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
             run.heal(warn)
         if runtime.writes and seeds - set(run.finished()):
             run.replace(run.config, dump_yaml(group[0].config))
-            run.replace(
-                run.env, environment_json(sig=group[0].sig, fingerprint=group[0].fingerprint, **runtime.facts())
-            )
+            tried = _tried_size(run)
+            facts = runtime.facts() | ({FUSED: tried} if tried else {})
+            run.replace(run.env, environment_json(sig=group[0].sig, fingerprint=group[0].fingerprint, **facts))
         # Read again under the lock: another copy may have finished some in the meantime.
         finished = runtime.from_writer(set(run.finished()) if runtime.writes else set())
         unfinished += [trial for trial in group if trial.seed not in finished]
     return unfinished
 
 
-def plan_blocks(runtime: Runtime, unfinished: list[Trial]) -> list[list[Trial]]:
+def _tried_size(run: RunDir) -> int | None:
+    """Return the number of seeds that a trial on a GPU has found before: a run that resumes keeps its blocks."""
+    size = read_json(run.env).get(FUSED)
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def plan_blocks(runtime: Runtime, unfinished: list[Trial], seed_losses: Callable[..., Any]) -> list[list[Trial]]:
     """Divide trials into blocks that train as one network; every rank gets the writing rank's plan."""
     if not unfinished:
         return []
-    size = choose_block_size(unfinished, runtime) if runtime.writes else 0
+    size = choose_block_size(unfinished, runtime, seed_losses) if runtime.writes else 0
     saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in unfinished] if runtime.writes else []
     return blocks(unfinished, *runtime.from_writer((size, saved)))
 
@@ -73,7 +88,7 @@ def slow_operations(equivalence: Equivalence) -> str:
     return ", ".join(f"{name} (vmap)" for name in sorted(equivalence.slow))
 
 
-def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
+def choose_block_size(trials: list[Trial], runtime: Runtime, seed_losses: Callable[..., Any]) -> int:
     """Return how many of these seeds train as one network, at most."""
     config = trials[0].config
     fuse = config.train.fuse
@@ -91,7 +106,15 @@ def choose_block_size(trials: list[Trial], runtime: Runtime) -> int:
         if fuse > most:
             warn(f"{most} seeds at a time instead of {fuse}: more would need tensors beyond 32-bit indices")
         return min(fuse, most)
-    return min(MOST[runtime.device.type], most, _fit_in_memory(config, equivalence, runtime))
+    most = min(MOST[runtime.device.type], most, _fit_in_memory(config, equivalence, runtime))
+    if runtime.device.type == "cpu" or config.train.deterministic or runtime.world > 1:
+        return most
+    run = trials[0].run
+    size = _tried_size(run) or fastest_size(config, min(most, len(trials)), runtime, seed_losses)
+    for group in group_by_run(trials):
+        env = read_json(group[0].run.env) | {FUSED: size}
+        group[0].run.replace(group[0].run.env, json.dumps(env, indent=1) + "\n")
+    return min(size, most)
 
 
 def _fit_in_memory(config: Config, equivalence: Equivalence, runtime: Runtime) -> int:

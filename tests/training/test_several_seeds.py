@@ -120,12 +120,16 @@ def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: P
     assert {trial.run.path.name for trial in shares[0]} == {"0-2"}
 
 
+def block_size(trials: list[Trial], runtime: Runtime) -> int:
+    return training_blocks.choose_block_size(trials, runtime, lambda *_: None)
+
+
 def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(Config(), 1)
-    assert training_blocks.choose_block_size(trials(tmp_path, config()), runtime) == training_blocks.MOST["cpu"]
-    assert training_blocks.choose_block_size(trials(tmp_path, config(fuse=7)), runtime) == 7
-    assert training_blocks.choose_block_size(trials(tmp_path, config(fuse=1)), runtime) == 1
-    assert training_blocks.choose_block_size(trials(tmp_path, config(seeds="3")), runtime) == 1
+    assert block_size(trials(tmp_path, config()), runtime) == training_blocks.MOST["cpu"]
+    assert block_size(trials(tmp_path, config(fuse=7)), runtime) == 7
+    assert block_size(trials(tmp_path, config(fuse=1)), runtime) == 1
+    assert block_size(trials(tmp_path, config(seeds="3")), runtime) == 1
     one = trials(tmp_path, config())[0].config
     found = training_blocks.check_network(one)
     assert 20_000 < found.bytes_per_row < 200_000
@@ -133,7 +137,7 @@ def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch
     assert found.bytes_per_seed == 4 * StackedModel(lambda: build_network(one), [0]).count()
     for seeds in (1, 3):
         monkeypatch.setattr("psutil.virtual_memory", lambda n=seeds: type("", (), {"available": 2 * n * need + 1000}))
-        assert training_blocks.choose_block_size(trials(tmp_path, config()), runtime) == seeds
+        assert block_size(trials(tmp_path, config()), runtime) == seeds
 
 
 def test_no_tensor_of_a_block_goes_beyond_32_bit_indices(
@@ -144,7 +148,7 @@ def test_no_tensor_of_a_block_goes_beyond_32_bit_indices(
     assert 28 * 28 < elements < 32 * 28 * 28
     monkeypatch.setattr(training_blocks, "MOST_ELEMENTS", 2 * elements * (one.data.batch_size + 1) + 1)
     for fuse in ("auto", 7):
-        assert training_blocks.choose_block_size(trials(tmp_path, config(fuse=fuse)), Runtime(Config(), 1)) == 2
+        assert block_size(trials(tmp_path, config(fuse=fuse)), Runtime(Config(), 1)) == 2
     assert "2 seeds at a time instead of 7: more would need tensors beyond 32-bit indices" in capsys.readouterr().out
 
 
@@ -160,7 +164,7 @@ def test_no_tensor_of_a_block_goes_beyond_32_bit_indices(
     ],
 )
 def test_one_note_says_what_is_slow(arch: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    most = training_blocks.choose_block_size(trials(tmp_path, config(arch)), Runtime(Config(), 1))
+    most = block_size(trials(tmp_path, config(arch)), Runtime(Config(), 1))
     said = capsys.readouterr().out
     assert said.startswith(text)
     assert len(said.splitlines()) == bool(text)
