@@ -1,13 +1,14 @@
 # make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r --seeds 0-7"), a process per GPU or core
 # make test     the first tier of tests, a worker per core (ARGS=tests/unit/test_rng.py one file, ARGS=-n0 without workers)
 # make test-all all tests
+# make gpu      what to find out where there is a GPU, part by part (ARGS="--parts tests,step"; without .venv: python3)
 # make docs     the manual, into build/docs (needs no network)
 # make lock     pin the dependencies anew
 SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all lint docs lock
+.PHONY: train test test-all gpu lint docs lock
 train: .venv/ready
 	@$(BIN)/python -m launch train $(or $(ARGS),--arch stn_slx)
 
@@ -16,6 +17,9 @@ test: .venv/ready
 
 test-all: .venv/ready
 	@$(BIN)/python -m pytest -n auto $(ARGS)
+
+gpu:
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py $(ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright

@@ -40,6 +40,8 @@ from rich.table import Table
 
 SIX = ("cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx")
 NETWORKS = {"tutorial": ("stn_c0", "tutorial", "mnist"), **{arch: (arch, "finnveden_r", "mnist_r") for arch in SIX}}
+MAY_FAIL = ("vmap",)
+"""Forms that some versions of torch cannot run: grid_sample under vmap, with torch 2.11."""
 START_S = 4
 """Approximate start-up time of a process, used in the time estimate only."""
 PATIENCE_S = 300
@@ -282,7 +284,8 @@ def main() -> int:
     for name, rows in {"machine": roofs, **tables}.items():
         record[name] = [asdict(row) | {"median": row.median} | ratios(row, rows, cuda) for row in rows]
     save(arguments.json, record)
-    return int(any("error" in r for rows in (roofs, *tables.values()) for row in rows for r in row.rounds))
+    needed = [row for rows in (roofs, *tables.values()) for row in rows if row.form.kind not in MAY_FAIL]
+    return int(any("error" in r for row in needed for r in row.rounds))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """A program on a stand-in for CUDA's runtime, whose kernels do nothing: probe.py JSON PROGRAM ARGUMENTS.
 
 Puts right what kernels that compute nothing would break, and writes to JSON: captures that succeeded and failed, calls
-that are not allowed while capturing, copies to the host inside a capture, launches outside of graphs and replayed.
+that are not allowed while capturing, copies to the host inside a capture, launches outside of graphs and replayed, and
+of the last graph its nodes and its depthwise weight gradients.
 Losses, accuracies and "failed" marks mean nothing.
 """
 
@@ -10,6 +11,7 @@ import ctypes
 import json
 import math
 import os
+import re
 import runpy
 import sys
 from collections.abc import Callable
@@ -61,7 +63,11 @@ def lines(rows: list[dict]) -> str:
 def write_report() -> None:
     log = Path(os.environ["FAKECUDA_LOG"])
     text = log.read_text(errors="replace") if log.exists() else ""
+    graphs = re.split(r"^BEGIN capture", text, flags=re.MULTILINE)[1:]
+    nodes = [int(n) for n in re.findall(r"^END capture \d+ ok nodes (\d+)", text, flags=re.MULTILINE)]
     facts = {
+        "nodes": nodes[-1] if nodes else 0,
+        "slow weight gradients": graphs[-1].count("conv_depthwise2d_grad_weight") if graphs else 0,
         "captured": captures["ok"],
         "failed": captures["failed"],
         "not allowed": text.count("ILLEGAL"),

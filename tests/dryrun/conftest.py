@@ -1,0 +1,46 @@
+"""The stand-in for CUDA's runtime: $STN_DRYRUN names the script that builds it; run.sh lies beside it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+from tests.support.trainer import environment
+
+Dry = Callable[..., tuple[dict, str]]
+
+
+@pytest.fixture(scope="session")
+def stand_in() -> list[str]:
+    """Return the words that run Python on the stand-in."""
+    script = Path(os.environ.get("STN_DRYRUN", ""))
+    if not script.is_file():
+        pytest.skip("no stand-in for CUDA (STN_DRYRUN names a script that builds one)")
+    folder, venv = Path.home() / ".cache" / "stn-dryrun", sys.prefix
+    if not (folder / "lib" / "libcuda.so.1").exists():
+        built = subprocess.run([script, venv, folder], capture_output=True, text=True, timeout=500, check=False)
+        if built.returncode:
+            pytest.skip(f"the stand-in for CUDA could not be built: {built.stderr.splitlines()[-1]}")
+    return [str(script.with_name("run.sh")), venv, str(folder)]
+
+
+@pytest.fixture
+def dry(stand_in: list[str], tmp_path: Path) -> Dry:
+    """Return a function that runs a program and returns what was counted and its output."""
+
+    def run(program: Path | str, *words: object) -> tuple[dict, str]:
+        report = tmp_path / "report.json"
+        probe = [str(ROOT / "tests" / "dryrun" / "probe.py"), str(report), str(program)]
+        done = subprocess.run(
+            [*stand_in, *probe, *map(str, words)], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT,
+            env=environment(FAKECUDA_LOG=str(tmp_path / "cuda.log")),
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(report.read_text()), done.stdout + done.stderr
+
+    return run

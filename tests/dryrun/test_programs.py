@@ -1,0 +1,100 @@
+"""Parts of the program on the stand-in for CUDA: failed captures, shared memory, launches of an evaluation."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.dryrun.conftest import Dry
+
+pytestmark = pytest.mark.dryrun
+
+EVALUATION = """
+import ctypes
+from functools import partial
+from stn.config.dataset import build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Arch, Config, Data
+from stn.data.stream import Stream
+from stn.evaluation.accuracy import evaluate
+from stn.evaluation.pose import measure_poses
+from stn.models.build import build_network
+from stn.multiseed.model import StackedModel
+from stn.training.runtime import Runtime
+
+count = ctypes.CDLL(None).fakecuda_count
+config = resolve(Config(arch=Arch(name="stn_slx"), data=Data(name="mnist_r")))
+runtime, seeds = Runtime(config, 64), list(range(64))
+stream = Stream(config.data, build_dataset("mnist_r"), seeds, runtime.device)
+model = StackedModel(partial(build_network, config), seeds, runtime.device)
+assert stream.test_count == 100_000
+evaluate(model, stream, config.eval.batch_size, runtime)
+evaluated = count(0)
+import stn.evaluation.pose
+stn.evaluation.pose._summary = lambda *arguments: ({}, {})  # on the CPU, of numbers that mean nothing
+measure_poses(model, stream, config.eval.batch_size)
+print("launches", evaluated, count(0) - evaluated)
+assert evaluated <= 8_000
+assert count(0) - evaluated <= 20_000
+"""
+
+
+@pytest.mark.slow
+def test_evaluation_and_poses_of_64_seeds_take_few_launches(dry: Dry, tmp_path: Path) -> None:
+    script = tmp_path / "evaluation.py"
+    script.write_text(EVALUATION)
+    dry(script)
+
+
+BROKEN = """
+import sys, torch
+from stn.training.cuda_graph import WARM_UP, GraphedStep
+device, told = torch.device("cuda"), []
+x, noise = torch.zeros(1000, device=device), torch.zeros(1000, device=device)
+def step():
+    noise.uniform_()
+    x.add_(1)
+    if BREAKS:
+        x.sum().item()  # syncs with the host
+graphed = GraphedStep(step, device, True, told.append)
+stream = torch.cuda.current_stream()
+for _ in range(WARM_UP + 3):
+    graphed(SIZE)
+    assert torch.cuda.current_stream() == stream
+torch.rand(10, device=device)
+big = torch.empty(2**33, dtype=torch.uint8, device=device)
+del big
+torch.cuda.empty_cache()
+assert torch.cuda.memory_reserved() < 2**33, "the allocator keeps what it has cached"
+print(told)
+"""
+
+
+def test_after_a_capture_that_failed_plain_calls_are_safe_and_the_cause_is_told(dry: Dry, tmp_path: Path) -> None:
+    script = tmp_path / "broken.py"
+    script.write_text(BROKEN.replace("BREAKS", "True").replace("SIZE", "8"))
+    counts, text = dry(script)
+    assert counts["failed"] == 1
+    assert "steps are not replayed as a CUDA graph: " in text
+    assert "not permitted when stream is capturing" in text, "the cause, rather than that the capture is broken"
+
+
+POOLS = """
+import torch
+from stn.training.cuda_graph import WARM_UP, GraphedStep
+device = torch.device("cuda")
+def step():
+    big = torch.empty(2**28, device=device)  # 1 GiB, for as long as the step
+    big.add_(1)
+graphed = GraphedStep(step, device, True, print)
+for size in (64, 32, 16):
+    for _ in range(WARM_UP + 2):
+        graphed(size)
+reserved = torch.cuda.memory_reserved() / 2**30
+assert reserved < 2.5, f"{reserved:.1f} GiB reserved: a pool for each batch size"
+"""
+
+
+def test_graphs_of_all_batch_sizes_share_one_pool_of_memory(dry: Dry, tmp_path: Path) -> None:
+    script = tmp_path / "pools.py"
+    script.write_text(POOLS)
+    assert dry(script)[0]["captured"] == 3
