@@ -124,7 +124,11 @@ class Runtime:
 
     def can_graph(self, config: Config) -> bool:
         """Whether a step can be a CUDA graph: it needs no other process and no host sync."""
-        return config.train.cuda_graph and self.world == 1 and self.accelerator.scaler is None
+        reason = "processes share each batch" if self.world > 1 else "fp16 asks whether to skip a step"
+        can = self.world == 1 and self.accelerator.scaler is None
+        if config.train.cuda_graph and self.device.type == "cuda" and not can and self.writes:
+            say(f"note: steps are not replayed as a CUDA graph: {reason}")
+        return config.train.cuda_graph and can
 
     def sync(self, module: torch.nn.Module, last: bool) -> AbstractContextManager:
         """Return the context of one part of a batch: DDP reduces gradients in the last one only."""
