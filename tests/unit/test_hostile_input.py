@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic.fields import FieldInfo
 
+from launch.sweep.expand import build_cells
 from launch.sweep.plan import Sweep
 from stn.config import command_line
 from stn.config.fields import Section
@@ -42,6 +43,7 @@ YAML = {
     "a: = ": "is not YAML",
     'a: "\\U99999999"': "is not YAML",
     "a: \0": "is not YAML",
+    "a: \ufeff b: c": "is not YAML",
     "0": "expected 'key: value' lines, got int",
     "false": "expected 'key: value' lines, got bool",
     "# " + "x" * 1_000_000: "larger than 1,000,000 bytes",
@@ -54,7 +56,7 @@ def test_a_yaml_file_that_is_not_what_it_looks_like_is_one_line(text: str, tmp_p
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(YAML[text])) as error:
         read_mapping(path)
-    assert len(str(error.value).splitlines()) == 1
+    assert str(error.value).isprintable()
     assert str(path) in str(error.value)
 
 
@@ -190,3 +192,15 @@ def test_long_values_are_short_in_messages(tmp_path: Path) -> None:
         load_yaml(tmp_path / "c.yaml")
     assert len(str(error.value)) < 1000
     assert Log(name="a name, ünïcode").name == "a name, ünïcode"
+
+
+def test_of_many_faults_the_first_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("arch:\n" + "".join(f"  wrong{i}: 1\n" for i in range(30)))
+    with pytest.raises(ValueError, match="wrong9") as error:
+        load_yaml(path)
+    assert str(error.value).splitlines()[10:] == ["and 20 more"]
+    sweep = Sweep(name="x", seeds="0", grid={"arch": ["cnn"], "optim.loc_lr_multiplier": [i / 100 for i in range(30)]})
+    with pytest.raises(ValueError, match="means nothing") as error:
+        build_cells(sweep, str(tmp_path))
+    assert str(error.value).splitlines()[10:] == ["and 20 more", "add combinations that cannot be trained to exclude"]
