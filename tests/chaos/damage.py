@@ -1,4 +1,4 @@
-"""Files of a stopped, killed or finished run that are cut, emptied, changed by a bit or replaced by wrong values."""
+"""Files of a stopped, killed or finished run that are cut, emptied, changed by a bit, given other values or swapped."""
 
 import json
 import os
@@ -81,6 +81,12 @@ def _flipped(content: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def _of_other_seed(file: str) -> str:
+    """Return where the other seed's file of this kind would be; of a file of no seed, itself."""
+    other = {"seed-0": "seed-1", "seed-1": "seed-0", "0": "1", "1": "0"}
+    return str(Path(*(other.get(part, part) for part in Path(file).parts)))
+
+
 DAMAGES: dict[str, Callable[[Path, random.Random], bytes]] = {
     "half": lambda path, rng: path.read_bytes()[: path.stat().st_size // 2],
     "empty": lambda path, rng: b"",
@@ -88,6 +94,7 @@ DAMAGES: dict[str, Callable[[Path, random.Random], bytes]] = {
     "values": lambda path, rng: _wrong_values(path),
     "list": lambda path, rng: b"[1, 2]\n",
 }
+SWAPPED = "of the other seed"
 
 
 def _run_of(runs: Path) -> Path:
@@ -106,17 +113,20 @@ def cases(setting: Setting, every: int) -> list[tuple[str, str, str]]:
         runs = setting.folder / base
         end_of(start(runs, before=lambda before=before, runs=runs: before(runs)))
     files = [(base, file) for base in BASES for file in _files(setting.folder / base)]
-    return [(base, file, damage) for base, file in files for damage in DAMAGES][::every]
+    swapped = [(b, file, SWAPPED) for b, file in files if file != (o := _of_other_seed(file)) and (b, o) in files]
+    return [(base, file, damage) for base, file in files for damage in DAMAGES][::every] + swapped
 
 
 def inject(setting: Setting, case: tuple[str, str, str]) -> Injected:
     """Damage one file of a copy of a run, and run its command again."""
     base, file, damage = case
-    runs = setting.folder / "-".join([base, *Path(file).parts, damage])
+    runs = setting.folder / "-".join([base, *Path(file).parts, *damage.split()])
     shutil.copytree(setting.folder / base, runs)
     run = _run_of(runs)
-    content = DAMAGES[damage](run / file, random.Random(f"{setting.seed} {case}"))
-    (run / file).write_bytes(content)
+    if damage == SWAPPED:
+        shutil.copy(run / _of_other_seed(file), run / file)
+    else:
+        (run / file).write_bytes(DAMAGES[damage](run / file, random.Random(f"{setting.seed} {case}")))
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     pid = start(runs, before=short_lease)  # whose holder is not known is waited for
     code = end_of(pid)

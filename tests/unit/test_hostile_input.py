@@ -200,7 +200,8 @@ def test_of_many_faults_the_first_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="wrong9") as error:
         load_yaml(path)
     assert str(error.value).splitlines()[10:] == ["and 20 more"]
-    sweep = Sweep(name="x", seeds="0", grid={"arch": ["cnn"], "optim.loc_lr_multiplier": [i / 100 for i in range(30)]})
+    grid = {"arch": ["cnn"], "optim.loc_lr_multiplier": [i / 100 for i in range(30)]}
+    sweep = Sweep(name="x", seeds="0", base={}, exclude=[], grid=grid)
     with pytest.raises(ValueError, match="means nothing") as error:
         build_cells(sweep, str(tmp_path))
     assert str(error.value).splitlines()[10:] == ["and 20 more", "add combinations that cannot be trained to exclude"]
