@@ -17,7 +17,7 @@ from typing import Self
 from stn.config.seed_list import parse_seeds
 from stn.runs.files import parse_rows, publish, read_json, read_rows, read_text, write_atomic
 from stn.runs.lease import Lease
-from stn.runs.records import Result, Row, valid
+from stn.runs.records import Result, Row, hash_of, valid
 
 
 def lines(rows: list[Row]) -> str:
@@ -86,7 +86,8 @@ class Results:
     def add_results(self, rows: list[Row]) -> None:
         """Publish the rows of a block of seeds: all of them or, after a kill, none."""
         pending = self.published / f"pending-{socket.gethostname()}-{os.getpid()}"
-        if self.replace(pending, lines(rows)):
+        signed = [row | {"row_sha256": hash_of(json.loads(lines([row])))} for row in rows]
+        if self.replace(pending, lines(signed)):
             self.publish_pending()
 
     def publish_pending(self) -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from stn.training.checkpoints import digest
 
-CLOCK = ("wall_s", "images_per_s")
+CLOCK = ("wall_s", "images_per_s", "row_sha256")
 """Fields that a clock decides."""
 SECRETS = {
     name: f"secret-{name.lower()}-0123456789abcdef0123456789abcdef"

@@ -23,9 +23,11 @@ from stn.runs.files import read_rows
 def _of(kind: str, change: dict) -> Callable[[RunDir], None]:
     """Put something else into rows: of the results, or of one kind of metrics.jsonl."""
 
+    unsigned = change | {"row_sha256": None}  # else the row would be dropped as damaged
+
     def damage(run: RunDir) -> None:
         path = run.results if kind == "result" else run.metrics
-        rows = [row | change if row.get("kind", "result") == kind else row for row in read_rows(path)]
+        rows = [row | unsigned if row.get("kind", "result") == kind else row for row in read_rows(path)]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     return damage
