@@ -84,9 +84,9 @@ class Status(Record):
 
     state: Literal["running", "stopped", "finished", "failed"]
     time: float = 0.0
-    seeds: Seeds | None = None
+    seeds: Seeds = "0"
     step: Count = 0
-    steps: Annotated[int, Field(gt=0, lt=10**15)] | None = None
+    steps: Annotated[int, Field(gt=0, lt=10**15)] = 1
     reason: str | None = None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from stn.config.fields import steps_of
 from stn.config.resolve import resolve, signature
@@ -205,6 +206,19 @@ def test_a_header_that_was_changed_is_noticed(run: RunDir, capsys: pytest.Captur
     newest.write_bytes(newest.read_bytes().replace(b'best\\": null', b'best\\": true'))
     assert checkpoints.load_newest([(run, 0)])[0].header["step"] == 20
     assert "do not match its hash" in capsys.readouterr().out
+
+
+def test_an_older_file_of_another_network_or_step_is_refused(run: RunDir, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their headers have no identity: only what is in them tells."""
+    newest, weights = run.checkpoints / "seed-0" / "step-00000030.safetensors", {"model/v": torch.ones(2)}
+    saved = checkpoints.load_newest([(run, 0)])[0]
+    shapes = checkpoints.shapes_of(saved.model, saved.optim)
+    assert checkpoints.load_newest([(run, 0)], shapes)[0].header["step"] == 30
+    for step in (30, "30", 20):
+        header = {"step": step, "sha256": checkpoints.digest(weights)}
+        newest.write_bytes(save(weights, {"stn": json.dumps(header)}))
+        assert checkpoints.load_newest([(run, 0)], shapes)[0].header["step"] == 20
+        assert f"{newest} is of another step or network; falling back" in capsys.readouterr().out
 
 
 def test_a_save_that_was_cut_short_counts_for_no_seed(run: RunDir) -> None:

@@ -135,7 +135,7 @@ def test_another_error_of_link_is_raised(tmp_path: Path, monkeypatch: pytest.Mon
         (
             Status,
             {"state": "running"},
-            [{"state": "asleep"}, {"seeds": "a"}, {"steps": 0}, {"step": "1"}],
+            [{"state": "asleep"}, {"seeds": "a"}, {"seeds": None}, {"steps": 0}, {"step": "1"}],
         ),
     ],
 )
