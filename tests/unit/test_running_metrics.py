@@ -1,6 +1,7 @@
 """Running sums and failures, and how a checkpoint stores them."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -76,6 +77,18 @@ def test_time_and_images_of_earlier_blocks_are_counted_for_each_seed_by_itself(
         (6 + 7, (800 + 200) / (4 + 6)),
         (1 + 7, (100 + 200) / (1 + 6)),
     ]
+
+
+def test_on_a_gpu_the_clock_is_read_when_all_queued_work_is_done(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m, calls, gpu = meter(runtime, 1.0), [], torch.device("cuda", 0)
+    m.runtime = SimpleNamespace(device=gpu)  # type: ignore[assignment]
+    monkeypatch.setattr(torch.cuda, "synchronize", calls.append)
+    monkeypatch.setattr("time.perf_counter", lambda: calls.append("clock") or 0.0)
+    for training in (True, False):
+        m.tick(training)
+    assert calls == [gpu, "clock"] * 2
 
 
 def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> None:
