@@ -1,6 +1,7 @@
 """Many seeds at once through the real command line: blocks, settings, isolation, what a step asks of the host."""
 
 import random
+import socket
 import subprocess
 import sys
 import time
@@ -344,9 +345,12 @@ def test_a_setting_that_had_finished_is_left_alone(tmp_path: Path, capsys: pytes
         row = trial.identity() | dict.fromkeys(("test_acc", "best_test_acc", "best_epoch", "macro_f1"), 0.5)
         trial.run.add_results([row | {"status": "finished", "images_per_s": 1.0, "wall_s": 1.0}])
         trial.run.write_status("finished", written_by="somebody else")
+    left = two[0].run.path / f".status.json.{socket.gethostname()}-999999998-1.tmp"
+    left.touch()
     assert wrap_up(two, None, {two[1].sig}) == 0
     assert [trial.run.read_status().get("written_by") for trial in two] == ["somebody else", None]
     assert capsys.readouterr().out.count("finished before: nothing to do") == 1
+    assert not left.exists()
 
 
 @pytest.mark.slow
