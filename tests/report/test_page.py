@@ -11,16 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from scipy import stats as scipy_stats
-
-from tests.support.paths import ROOT
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
 from report import CHROMIUM, generate
+from scipy import stats as scipy_stats
 
 from launch.report import build
 from launch.report.analysis.cells import load
+from tests.support.paths import ROOT
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -5,22 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.support.paths import ROOT
-from tests.support.trainer import QUIET, environment, only_run, train
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
 import forms
 import fused
 import measure
+import pytest
 import reproduce
 
 from launch.report.analysis.published import published_results
 from stn.config.resolve import resolve
 from stn.config.yaml_files import build_config, normalise, overlay, read_yaml
 from stn.runs.directory import RunDir
+from tests.support.paths import ROOT
+from tests.support.trainer import QUIET, environment, only_run, train
 
 
 def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
