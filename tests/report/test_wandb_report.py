@@ -18,8 +18,9 @@ from stn.tracking.wandb_run import run_id
 from tests.support.paths import ROOT
 from tests.support.sweeps import launch
 from tests.support.trainer import environment
+from tests.support.wandb_kept import Kept
 from tests.support.wandb_report import blocks, conditions, grids, publish, renamed, spec_on
-from tests.support.wandb_server import Kept, WandbServer
+from tests.support.wandb_server import WandbServer
 
 EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'"
 

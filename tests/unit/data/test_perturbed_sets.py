@@ -60,7 +60,7 @@ def test_test_sets_never_change(name: str) -> None:
 
 def test_test_sets_are_the_same_without_vector_instructions() -> None:
     names = [name for name in SHA256 if CIFAR or not name.startswith("cifar")]
-    code = f"from tests.unit import test_distort as t; print(*map(t.digest, {names}))"
+    code = f"from tests.unit.data import test_perturbed_sets as t; print(*map(t.digest, {names}))"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": "."},
