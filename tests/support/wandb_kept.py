@@ -1,6 +1,7 @@
 """What a loopback server of W&B knows about one run.
 
-History lines are kept by their offset, as W&B's server does: a line that is sent twice (its answer was lost) is one line.
+History lines are kept by their offset, as W&B's server does: a line that is sent twice (its answer was lost) is one
+line.
 """
 
 import json
