@@ -8,8 +8,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -49,9 +49,20 @@ class Results:
         """Whether we still hold the lease; re-reads the directory."""
         return not self.lease.token or self.lease.held()
 
+    @contextmanager
+    def unless_deposed(self) -> Iterator[None]:
+        """Ignore that a temporary file is gone if the lease is: whoever has taken over deletes them."""
+        try:
+            yield
+        except FileNotFoundError:
+            if self.may_write():
+                raise
+
     def replace(self, path: Path, content: bytes | str) -> bool:
         """Replace a file of this directory, unless the lease is lost; return whether it was replaced."""
-        return write_atomic(path, content, self.may_write)
+        with self.unless_deposed():
+            return write_atomic(path, content, self.may_write)
+        return False
 
     def _of_this_block(self, rows: Iterable[Row]) -> dict[int, Row]:
         """Return the result rows among these by seed, without those that are damaged or of another run."""

@@ -66,6 +66,33 @@ def test_who_has_been_swept_away_has_not_published(tmp_path: Path, monkeypatch: 
     assert not list((tmp_path / "rows").iterdir())
 
 
+def test_who_is_deposed_between_its_check_and_the_rename_has_written_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its successor has deleted the temporary file."""
+    rename, run = Path.replace, RunDir(tmp_path / "x" / "sig" / "0")
+    run.lease.take(print)
+
+    def late(temporary: Path, path: Path) -> None:
+        if deposed:
+            (run.lease.folder / "2").write_text("{}")
+        temporary.unlink()
+        rename(temporary, path)
+
+    monkeypatch.setattr(Path, "replace", late)
+    deposed = False
+    with pytest.raises(FileNotFoundError):
+        run.replace(run.status, "text")
+    deposed = True
+    assert not run.replace(run.status, "text")
+    (run.lease.folder / "2").unlink()
+    run.lease.lost = None
+    run.cut_metrics([], 0)
+    run.close_metrics()
+    assert not run.status.exists()
+    assert not run.metrics.exists()
+
+
 def test_what_a_deposed_copy_appends_goes_nowhere(tmp_path: Path) -> None:
     """It was paused, does not know of its successor, and has metrics.jsonl open."""
     deposed, successor = RunDir(tmp_path), RunDir(tmp_path)
