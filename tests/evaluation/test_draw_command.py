@@ -120,7 +120,9 @@ def test_a_network_without_a_transformer_has_curves_only(run: Run, capsys, tmp_p
     assert "nothing to warp" in capsys.readouterr().out
 
 
-def test_what_fails_costs_the_pictures_only(run: Run, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path) -> None:
+def test_an_error_in_a_picture_costs_only_the_picture(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path
+) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no ink")
 

@@ -63,7 +63,7 @@ def test_points_lie_about_the_line_of_the_row() -> None:
         assert y == pytest.approx(line["slope"] * x + line["intercept"], abs=20)
 
 
-def test_few_images_give_few_points_and_what_is_no_number_none() -> None:
+def test_few_images_give_few_points_and_nans_give_none() -> None:
     applied = torch.tensor([1.0, 2.0, 3.123456], dtype=torch.float64)
     made = torch.tensor([-1.0, math.nan, -math.pi], dtype=torch.float64)
     assert points_to_plot("log2_area", applied, made) == {

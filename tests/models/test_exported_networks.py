@@ -53,7 +53,7 @@ def test_an_onnx_file_computes_the_same_for_any_batch(arch: str, options: dict, 
         torch.testing.assert_close(torch.from_numpy(onnx), wanted, rtol=0, atol=1e-5)
 
 
-def test_torch_export_of_a_fresh_network_leaves_nothing_behind() -> None:
+def test_torch_export_leaves_a_fresh_network_unchanged() -> None:
     """What is made while torch.export looks on has no values; a cache must not keep it."""
     network = seeded_network("stn_c0_coord").eval()
     for constant in (grids._axis, model_layers._coordinates, Linear._basis):

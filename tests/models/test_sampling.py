@@ -44,7 +44,7 @@ def test_gradcheck(padding: str, align_corners: bool) -> None:
     assert torch.autograd.gradcheck(lambda x, grid: deterministic_sample(x, grid, padding, align_corners), (x, grid))
 
 
-def test_bits_do_not_depend_on_the_place_in_the_batch_nor_on_the_neighbours() -> None:
+def test_bits_do_not_depend_on_position_or_neighbours_in_the_batch() -> None:
     x, grid, gradient = example(dtype=torch.float32)
     gradient *= torch.tensor([1, 1e-12, 1e12, 1e-36]).view(4, 1, 1, 1)
     found = gradients(deterministic_sample, x, grid, gradient, "border", True)
@@ -57,7 +57,7 @@ def test_bits_do_not_depend_on_the_place_in_the_batch_nor_on_the_neighbours() ->
 
 
 @pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf"), -float("inf")])
-def test_a_gradient_that_is_no_number_harms_its_own_image_only(bad: float) -> None:
+def test_a_nan_gradient_affects_its_own_image_only(bad: float) -> None:
     x, grid, gradient = example(dtype=torch.float32)
     clean = gradients(deterministic_sample, x, grid, gradient, "zeros", True)[1]
     gradient[1, 2, 3, 4] = bad
@@ -67,12 +67,12 @@ def test_a_gradient_that_is_no_number_harms_its_own_image_only(bad: float) -> No
 
 
 @pytest.mark.parametrize("zero", [0.0, -0.0])
-def test_no_gradient_is_no_gradient(zero: float) -> None:
+def test_zero_gradients_stay_zero(zero: float) -> None:
     x, grid, gradient = example()
     assert not gradients(deterministic_sample, x, grid, torch.full_like(gradient, zero), "zeros", True)[1].any()
 
 
-def test_a_gradient_near_the_smallest_double_is_no_nonsense() -> None:
+def test_gradients_near_the_smallest_double_are_accurate() -> None:
     x, grid, gradient = example()
     expected, found = (
         gradients(f, x, grid, gradient * 1e-300, "zeros", True)[1] for f in (native, deterministic_sample)
@@ -101,7 +101,7 @@ def test_precision_on_2_to_the_16_points() -> None:
     assert (found - expected).abs().max() < 2**-40
 
 
-def test_deterministic_mode_is_left_as_it_was() -> None:
+def test_deterministic_mode_is_not_changed() -> None:
     given = example()
     try:
         for warn_only in (False, True):
@@ -115,7 +115,7 @@ def test_deterministic_mode_is_left_as_it_was() -> None:
         assert torch.equal(a, b)
 
 
-def test_only_the_gradients_asked_for_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_requested_gradients_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_image_gradient", None)
     x, grid, gradient = example()
     deterministic_sample(x, grid.requires_grad_(), "border", True).backward(gradient)

@@ -17,13 +17,13 @@ def deterministic():
     torch.use_deterministic_algorithms(False)
 
 
-def test_operators_are_what_compile_takes_them_for() -> None:
+def test_operators_pass_opcheck() -> None:
     x, grid, gradient = example()
     for operator in (sampling._image_gradient, sampling._grid_gradient):
         torch.library.opcheck(operator, (gradient, x, grid, 1, True))
 
 
-def test_traces_whole(deterministic: None) -> None:
+def test_compiles_without_graph_breaks(deterministic: None) -> None:
     given = example()
     compiled = torch.compile(deterministic_sample, backend="aot_eager", fullgraph=True)
     for a, b in zip(

@@ -55,14 +55,14 @@ def test_antialiased_shrinking_is_the_mean_of_what_a_pixel_covers(align_corners:
         torch.testing.assert_close(warped, F.avg_pool2d(x, 2), atol=1e-5, rtol=0)
 
 
-def test_own_output_size_reaches_the_classifier() -> None:
+def test_an_output_size_reaches_the_classifier() -> None:
     plain, small = make("stn_c0", "mnist_t"), make("stn_c0", "mnist_t", size=40)
     assert plain.warps(torch.zeros(1, 1, 60, 60))[0].image_BCHW.shape[-1] == 30
     assert small.warps(torch.zeros(1, 1, 60, 60))[0].image_BCHW.shape[-1] == 40
     assert small(torch.zeros(2, 1, 60, 60)).shape == (2, 10)
 
 
-def test_on_the_way_heads_see_images_of_the_inputs_size() -> None:
+def test_intermediate_heads_see_images_of_the_input_size() -> None:
     (warp,) = make("stn_c0", "mnist_t", iterations=3).warps(torch.zeros(1, 1, 60, 60))
     assert [step.shape[-1] for step in warp.steps] == [60, 60, 30]
 
@@ -155,7 +155,7 @@ def test_transformers_of_many_seeds_run_as_one_without_slow_operations(options: 
     assert (found.fault, found.slow) == (None, set())
 
 
-def test_what_makes_no_sense_says_so() -> None:
+def test_combinations_that_make_no_sense_are_refused() -> None:
     faults = {
         "parallel transforms need depth 0": ("stn_slx", {"parallel": 2}),
         "different depths in rising order": ("stn_slx", {"depth": (1, 0)}),

@@ -49,7 +49,7 @@ def at(replications_of_cell: list[Replication]) -> dict[str | int, Replication]:
     return {replication.published.at: replication for replication in replications_of_cell}
 
 
-def test_a_whole_run_stands_beside_what_was_published(tmp_path: Path) -> None:
+def test_a_whole_run_is_compared_with_the_published_result(tmp_path: Path) -> None:
     """By hand: SD 0.0606, t(4) = 2.7764, so half a width is 2.7764 x 0.0606 x sqrt(1/5 + 1/5) = 0.1064."""
     by_epoch = at(replications(cell(tmp_path, changed("s2_conv"))))
     assert set(by_epoch) == {"last", "best"}
@@ -106,7 +106,7 @@ def test_runs_whose_number_was_not_stated_count_as_one(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_another_recipe_stands_beside_nothing(sections: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_another_recipe_is_compared_with_nothing(sections: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     assert replications(cell(tmp_path, changed("s2_conv", **sections))) == []
 
 
@@ -127,7 +127,7 @@ def test_the_best_of_more_evaluations_is_another_result(tmp_path: Path) -> None:
     assert set(at(replications(cell(tmp_path, changed("s2_conv", eval={"every": "100 steps"}))))) == {"last"}
 
 
-def test_an_epochs_result_is_that_evaluation(tmp_path: Path) -> None:
+def test_a_result_at_an_epoch_is_that_evaluation(tmp_path: Path) -> None:
     """Rows of other kinds, and of seeds that have not finished, do not count."""
     evaluated = cell(tmp_path, changed("s1_conv"), [0.99, 0.98], epochs=(5.0, 10.0))
     run = evaluated.runs[0]
@@ -143,7 +143,7 @@ def test_an_epochs_result_is_that_evaluation(tmp_path: Path) -> None:
     assert by_epoch["last"].mean == pytest.approx(98.5)
 
 
-def test_what_cannot_be_resolved_any_more_stands_beside_nothing(tmp_path: Path) -> None:
+def test_a_configuration_that_no_longer_resolves_is_compared_with_nothing(tmp_path: Path) -> None:
     unresolved = cell(tmp_path, changed("s2_conv"))
     unresolved.config = unresolved.config.model_copy(
         update={"arch": unresolved.config.arch.model_copy(update={"name": "gone"})}

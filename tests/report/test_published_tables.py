@@ -29,7 +29,7 @@ def test_every_result_has_a_recipe_that_resolves(result: published.PublishedResu
     assert result.source
 
 
-def test_no_result_is_there_twice() -> None:
+def test_no_result_is_listed_twice() -> None:
     keys = [(json.dumps(result.config().model_dump(mode="json")), result.at) for result in published_results()]
     assert len(set(keys)) == len(keys)
     listed = [result.system for result in published_results() if result.listed]

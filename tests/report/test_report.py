@@ -86,7 +86,7 @@ def test_a_matrix_has_both_signs_and_knows_what_is_better(plan: Plan) -> None:
         assert upper.text[1:] == lower.text[1:]
 
 
-def test_what_may_be_chance_is_not_called_better(plan: Plan) -> None:
+def test_differences_that_may_be_chance_are_not_called_better(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
     for seed, row in cells[1].rows.items():
         row["test_acc"] = cells[0].rows[seed]["test_acc"] + 0.01 * (-1) ** seed + 0.001
@@ -97,7 +97,7 @@ def test_what_may_be_chance_is_not_called_better(plan: Plan) -> None:
     assert (upper.mark, lower.mark) == ("weak", "weak")
 
 
-def test_what_so_many_pairs_on_so_few_seeds_cannot_show_is_said(plan: Plan) -> None:
+def test_too_few_seeds_for_so_many_pairs_are_reported(plan: Plan) -> None:
     """Six pairs of seeds: no p below 2/64, so that two comparisons are already too many."""
     cells = load([str(plan.experiment)]).cells
     assert tables.power_note(tables.compare_pairs(cells, METRICS[0])) == ""
@@ -105,14 +105,14 @@ def test_what_so_many_pairs_on_so_few_seeds_cannot_show_is_said(plan: Plan) -> N
     assert "can fall below 0.094; use at least 7 seeds" in tables.power_note([three[0], three[1], three[0]])
 
 
-def test_every_seed_of_a_sweep_that_has_begun_nowhere_is_missing(tmp_path: Path) -> None:
+def test_all_seeds_of_a_sweep_that_has_not_begun_are_missing(tmp_path: Path) -> None:
     plan = save_plan(tmp_path, TWO_CELLS | {"seeds": "0-3"})
     for path in (plan.experiment, plan.experiment.parent):
         cells = load([str(path)]).cells
         assert [(cell.arch, cell.missing) for cell in cells] == [("cnn", [0, 1, 2, 3]), ("stn_slx", [0, 1, 2, 3])]
 
 
-def test_what_cannot_be_read_is_said(plan: Plan) -> None:
+def test_unreadable_files_are_named(plan: Plan) -> None:
     run = load([str(plan.experiment)]).cells[0].runs[0]
     run.results.write_text(run.results.read_text() + '{"seed": 7, "te\n[]\n')
     (run.path.parent.parent / "x" / "0").mkdir(parents=True)
@@ -126,7 +126,7 @@ def test_what_cannot_be_read_is_said(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("case", ["empty", "one seed", "all failed", "no value", "damaged"])
-def test_whatever_there_is_there_is_a_report(case: str, tmp_path: Path) -> None:
+def test_a_report_is_written_whatever_the_rows_hold(case: str, tmp_path: Path) -> None:
     plan = save_plan(tmp_path, TWO_CELLS | {"grid": {"arch": ["cnn"]}, "seeds": "0"})
     job = plan.jobs[0]
     run = RunDir(plan.experiment / job.sig / job.block)

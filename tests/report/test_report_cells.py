@@ -18,7 +18,7 @@ from stn.runs.directory import RunDir
 from tests.support.sweeps import TWO_CELLS, add_result, save_plan
 
 
-def test_a_curve_is_of_evaluations_and_keeps_its_end(plan: Plan) -> None:
+def test_curves_are_of_evaluations_and_keep_their_last_point(plan: Plan) -> None:
     cell = load([str(plan.experiment)]).cells[0]
     run = cell.runs[0]
     lines = [{"kind": "train", "seed": 0, "step": 1, "epoch": 0.5, "loss": 9.0}]
@@ -50,7 +50,7 @@ def test_poses_are_of_all_seeds_and_of_different_images(plan: Plan) -> None:
     assert len({x for x, _ in chart["points"]} - {199.0}) > 150
 
 
-def test_a_confusion_is_the_mean_over_seeds(plan: Plan) -> None:
+def test_the_confusion_matrix_is_the_mean_over_seeds(plan: Plan) -> None:
     cell = load([str(plan.experiment)]).cells[0]
     cell.rows[0]["confusion"], cell.rows[1]["confusion"] = [[8, 2], [1, 9]], [[6, 4], [1, 9]]
     chart = charts.confusion(cell)
@@ -79,7 +79,7 @@ def test_the_same_experiment_in_several_folders_is_told_apart(plan: Plan, tmp_pa
     assert sorted(labels) == sorted(f"cnn ({folder / cells[0].sig})" for folder in places)
 
 
-def test_what_should_not_differ_is_said(plan: Plan) -> None:
+def test_settings_that_should_agree_are_named(plan: Plan) -> None:
     for i, cell in enumerate(load([str(plan.experiment)]).cells):
         for run in cell.runs:
             run.env.write_text(json.dumps({"commit": "abc", "dirty": bool(i)}))
@@ -122,7 +122,7 @@ def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypat
     assert f'href="{pictures[1].link}"' in html
 
 
-def test_an_older_reports_figures_are_gone(plan: Plan) -> None:
+def test_figures_of_an_older_report_are_deleted(plan: Plan) -> None:
     out = plan.experiment / "report"
     (out / "figures").mkdir(parents=True)
     for name in ("cifar10-curves.png", "cifar10-curves.svg", "mine.png"):

@@ -57,7 +57,7 @@ DAMAGES: list[Callable[[RunDir], object]] = [
 ]  # fmt: skip
 
 
-def test_whatever_is_in_the_rows_there_is_a_report(plan: Plan, tmp_path: Path) -> None:
+def test_odd_rows_still_make_a_report(plan: Plan, tmp_path: Path) -> None:
     run = load([str(plan.experiment)]).cells[0].runs[0]
     for seed, row in run.rows().items():
         run.forget({seed})

@@ -25,7 +25,7 @@ from tests.support.wandb_server import WandbServer
 EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'"
 
 
-def test_there_is_one_report_however_often(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+def test_publishing_again_updates_the_same_report(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
     server.runs[run_id(cells[0].config, cells[0].sig, 0)] = Kept()
     first, second = publish(cells, tmp_path).splitlines()
     assert first == f"W&B report created: {server.url}/me/stn/reports/Comparison-two--Vmlldzo0"
@@ -100,7 +100,7 @@ def test_pictures_are_sent_once_and_shown(server: WandbServer, cells: list[Cell]
 NAME = 'it\'s "<script>alert(1)</script>" = 日本 | ö'
 
 
-def test_whatever_names_are_they_do_no_harm(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+def test_hostile_names_are_escaped(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
     renamed(cells, "log", name=NAME)
     for cell in cells:
         renamed([cell], "arch", name=NAME + cell.arch)

@@ -31,7 +31,7 @@ from tests.support.trainer import (
         ("--seeds 4", 4, ("one.yaml", "1")),
     ],
 )
-def test_the_launcher_takes_a_process_per_device_but_no_more_than_seeds(
+def test_the_launcher_starts_a_process_per_device_but_no_more_than_seeds(
     words: str, gpus: int, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch_train, "cores", lambda: 3)

@@ -18,7 +18,7 @@ from tests.support.sweeps import TWO_CELLS, launch, save_plan, write_sweep
 # ---- Slurm, as far as it goes without one
 
 
-def test_the_array_script_is_what_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_array_script_is_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = TWO_CELLS | {"time": "2 hours", "gpus": 1, "cpus": 4, "memory": "8G", "seeds_per_job": 2}
     plan = save_plan(tmp_path, given)
@@ -41,7 +41,7 @@ def test_without_slurm_one_line_says_so_and_a_dry_run_shows_the_script(tmp_path:
     assert not (tmp_path / "other").exists()
 
 
-def test_a_controller_that_does_not_answer_hides_no_script(tmp_path: Path) -> None:
+def test_old_scripts_stay_when_the_controller_does_not_answer(tmp_path: Path) -> None:
     path, programs = write_sweep(tmp_path, TWO_CELLS), tmp_path / "bin"
     programs.mkdir()
     (programs / "scontrol").write_text("#!/bin/sh\necho 'scontrol: error: no controller' >&2\nexit 1\n")
@@ -103,7 +103,7 @@ def test_a_large_sweep_is_split_and_a_report_follows(tmp_path: Path) -> None:
     assert len({line for one in lists for line in one.read_text().splitlines()}) == 8
 
 
-def test_damaged_submissions_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_submissions_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = save_plan(tmp_path, TWO_CELLS)
     folder = plan.folder / "slurm" / "001"
     folder.mkdir(parents=True)

@@ -17,7 +17,7 @@ from tests.support.records import metric
 from tests.support.sweeps import TWO_CELLS, launch, write_sweep
 
 
-def test_states_are_told_from_files(plan: Plan) -> None:
+def test_states_are_read_from_files(plan: Plan) -> None:
     states = [one.state for one in job_statuses(plan)]
     assert states == ["done", "failed", "running", "stopped", "stopped", "failed", "waiting", "failed"]
     cnn, slx = status.cell_table(job_statuses(plan))
@@ -49,7 +49,7 @@ def test_status_prints_and_speaks_json(plan: Plan, tmp_path: Path) -> None:
     assert "has not been started" in launch("status", "smoke", "--runs", runs).stderr
 
 
-def test_damaged_files_are_no_traceback(plan: Plan) -> None:
+def test_damaged_files_cause_no_traceback(plan: Plan) -> None:
     before = [one.state for one in job_statuses(plan)]
     for job, text in zip(plan.jobs, ("", "{", "[]", "\0", "5", '{"state"', "nul", "x"), strict=True):
         run = RunDir(plan.experiment / job.sig / job.block)
@@ -65,7 +65,7 @@ def test_damaged_files_are_no_traceback(plan: Plan) -> None:
 ODD = ["x", None, [1], {"a": 1}, float("nan"), 10**400, -1, True]
 
 
-def test_wrong_values_in_files_of_a_run_are_no_traceback(plan: Plan) -> None:
+def test_wrong_values_in_files_of_a_run_cause_no_traceback(plan: Plan) -> None:
     """Valid JSON; a job that has no result by now is in some state, and the table is printed."""
     job = plan.jobs[3]
     run = RunDir(plan.experiment / job.sig / job.block)
@@ -96,7 +96,7 @@ def test_a_note_is_read_as_it_was_written(plan: Plan) -> None:
     assert status.read_note(plan, plan.jobs[0]) == {}
 
 
-def test_foreign_files_among_run_directories_are_none(plan: Plan) -> None:
+def test_foreign_files_among_run_directories_are_ignored(plan: Plan) -> None:
     before = [(one.state, one.missing) for one in job_statuses(plan)]
     job = plan.jobs[6]
     folder = plan.experiment / job.sig
@@ -114,7 +114,7 @@ def test_rows_of_other_blocks_count(plan: Plan) -> None:
     assert job_status(plan, job).missing == [5]
 
 
-def test_only_missing_leaves_out_what_failed_and_what_is_at_work(plan: Plan, tmp_path: Path) -> None:
+def test_only_missing_leaves_out_failed_and_running_jobs(plan: Plan, tmp_path: Path) -> None:
     words = ("sweep", tmp_path / "two.yaml", "--dry-run", "--runs", tmp_path / "runs")
     every, missing = (launch(*words, *more).stdout for more in ((), ("--only-missing",)))
     listed = [[job for job in plan.jobs if job.id in text] for text in (every, missing)]
@@ -148,11 +148,11 @@ def test_a_job_without_progress_is_given_up_and_keeps_how_it_ended(plan: Plan) -
         (-100, "killed by signal 100"),
     ],
 )
-def test_an_end_is_told_by_its_signal(code: int, text: str) -> None:
+def test_an_exit_is_described_by_its_signal(code: int, text: str) -> None:
     assert exit_text(code) == text
 
 
-def test_a_job_that_moves_on_between_its_stops_is_not_given_up(plan: Plan) -> None:
+def test_a_job_that_progresses_between_stops_is_not_given_up(plan: Plan) -> None:
     """As trainer and Slurm do it at each time limit."""
     job = plan.jobs[3]
     run = RunDir(plan.experiment / job.sig / job.block)
@@ -173,7 +173,7 @@ def test_a_job_trains_into_the_folder_of_its_plan(tmp_path: Path, monkeypatch: p
     assert words[words.index("--runs") + 1] == str(tmp_path / "moved")
 
 
-def test_what_has_failed_is_forgotten_by_retry_alone(plan: Plan) -> None:
+def test_only_retry_forgets_a_failure(plan: Plan) -> None:
     reset_job(plan, job_statuses(plan)[1], drop_failed=True)
     assert job_statuses(plan)[1].missing == [3]
     reset_job(plan, job_statuses(plan)[5])

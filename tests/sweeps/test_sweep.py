@@ -63,7 +63,7 @@ def test_sections_can_be_values(tmp_path: Path) -> None:
     assert [(c.config.arch.name, c.config.arch.depth) for c in change.cells] == [("stn_cx", 2), ("stn_slx", 1)]
 
 
-def test_what_is_excluded_is_left_out(tmp_path: Path) -> None:
+def test_excluded_combinations_are_left_out(tmp_path: Path) -> None:
     grid = {"arch": ["cnn", "stn_slx"], "recipe": ["finnveden_r", "finnveden_t"]}
     given = {"grid": grid, "seeds": "0", "exclude": [{"arch": "cnn", "dataset": "mnist_t"}]}
     cells = expand_sweep(tmp_path, given).cells
@@ -84,12 +84,12 @@ def test_an_edit_of_how_it_runs_reaches_the_jobs(tmp_path: Path) -> None:
     assert load_yaml(second.cell_file(second.jobs[0])).log.every == "7 steps"
 
 
-def test_what_is_left_empty_is_left_out(tmp_path: Path) -> None:
+def test_empty_keys_are_ignored(tmp_path: Path) -> None:
     plan = save_plan(tmp_path, TWO_CELLS | {"name": None, "exclude": None, "base": None, "memory": None})
     assert load_yaml(plan.cell_file(plan.jobs[0])).log.name == plan.experiment.name == "two"
 
 
-def test_what_is_excluded_is_read_as_the_grid_is(tmp_path: Path) -> None:
+def test_values_in_exclude_are_read_like_those_of_the_grid(tmp_path: Path) -> None:
     given = TWO_CELLS | {"grid": {"arch": ["cnn"], "lr": ["1e-3", 0.01]}, "exclude": [{"lr": "1e-3"}]}
     assert [cell.config.optim.lr for cell in expand_sweep(tmp_path, given).cells] == [0.01]
     sections = [{"name": "stn_cx", "depth": 2}, {"name": "cnn"}]

@@ -62,7 +62,7 @@ def test_bad_input_is_one_clear_message(change: dict, message: str, tmp_path: Pa
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_damaged_manifest_is_no_smaller_sweep(tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_not_taken_for_a_smaller_sweep(tmp_path: Path) -> None:
     manifest = save_plan(tmp_path, TWO_CELLS).folder / "manifest.jsonl"
     row = json.loads(manifest.read_text().splitlines()[0])
     odd = [
@@ -89,7 +89,7 @@ def test_a_damaged_manifest_is_no_smaller_sweep(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [{"name": "a\nrm -rf ~\n"}, {"name": "$(rm)"}, {"time": "x"}, {"memory": "1G\nrm"}, {"seeds": "x"}]
 )
-def test_what_a_script_runs_is_checked_where_it_is_read(tmp_path: Path, change: dict) -> None:
+def test_commands_for_a_script_are_checked_when_they_are_read(tmp_path: Path, change: dict) -> None:
     folder = save_plan(tmp_path, TWO_CELLS).folder
     sweep = read_mapping(folder / "sweep.yaml")
     (folder / "sweep.yaml").write_text(yaml.safe_dump(sweep | change))
@@ -97,13 +97,13 @@ def test_what_a_script_runs_is_checked_where_it_is_read(tmp_path: Path, change: 
         plans.load_plan(folder)
 
 
-def test_a_folder_with_a_line_break_is_in_no_script(tmp_path: Path) -> None:
+def test_a_folder_with_a_line_break_is_kept_out_of_scripts(tmp_path: Path) -> None:
     plan = save_plan(tmp_path, TWO_CELLS)
     with pytest.raises(ValueError, match="line break in its name"):
         slurm.array_script(plan._replace(folder=tmp_path / "a\nrm -rf ~"), tmp_path / "jobs-0.txt", 1, None)
 
 
-def test_no_worker_is_a_mistake(tmp_path: Path) -> None:
+def test_zero_workers_are_refused(tmp_path: Path) -> None:
     done = launch("sweep", write_sweep(tmp_path, TWO_CELLS), "--max-parallel", 0, "--runs", tmp_path / "runs")
     assert (done.returncode, done.stderr) == (2, "error: --max-parallel must be 1 or more, not 0\n")
     assert not (tmp_path / "runs").exists()

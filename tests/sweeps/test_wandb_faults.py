@@ -47,7 +47,7 @@ def test_one_seed_that_the_server_refuses_does_not_hold_up_the_others(server: Wa
     assert sync([run], said.append) == (3, 1, 0)
 
 
-def test_another_server_is_not_believed_to_have_it(server: WandbServer, tmp_path: Path) -> None:
+def test_rows_are_sent_again_to_another_server(server: WandbServer, tmp_path: Path) -> None:
     run = record(tmp_path, {0: 100}, done=(0,))
     assert sync([run], print) == (3, 1, 0)
     marker = run.path / "wandb-sync.json"

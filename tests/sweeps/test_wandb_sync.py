@@ -48,7 +48,7 @@ def test_everything_arrives_once(server: WandbServer, tmp_path: Path) -> None:
     assert said == []
 
 
-def test_wrong_values_in_a_run_directory_are_no_traceback(tmp_path: Path) -> None:
+def test_wrong_values_in_a_run_directory_cause_no_traceback(tmp_path: Path) -> None:
     """Of a row, it is left out; of the marker, it is asked again; of the configuration, that is said."""
     run = record(tmp_path, {0: 100})
     rows = run.metrics.read_text()
@@ -86,7 +86,7 @@ def test_the_upload_says_what_the_live_sink_says(server: WandbServer, tmp_path: 
     assert [ours.fields.get(field) for field in fields] == [theirs.fields.get(field) for field in fields]
 
 
-def test_a_seed_whose_rows_are_there_still_has_to_end(server: WandbServer, tmp_path: Path) -> None:
+def test_a_seed_whose_rows_have_arrived_still_has_to_be_finished(server: WandbServer, tmp_path: Path) -> None:
     run = record(tmp_path, {0: 200})
     assert sync([run], print) == (6, 1, 0)
     run.add_results([result_of(0, "failed")])
@@ -121,7 +121,7 @@ def test_live_and_upload_continue_each_other(server: WandbServer, tmp_path: Path
     assert history(server, 0) == whole(500)
 
 
-def test_nothing_is_marked_on_the_clients_word(server: WandbServer, tmp_path: Path) -> None:
+def test_uploads_are_marked_only_when_the_server_has_them(server: WandbServer, tmp_path: Path) -> None:
     """A file stream that is refused for good does not fail the client's finish."""
     run, said = record(tmp_path, {0: 200, 1: 200}, done=(0,)), []
     server.refuse = lambda operation, name: 403 if operation == "file_stream" else None

@@ -19,7 +19,7 @@ from tests.support.trainer import (
 
 
 @pytest.mark.slow
-def test_seeds_side_by_side_are_the_seeds_alone_and_finished_ones_stay(tmp_path: Path) -> None:
+def test_seeds_trained_together_equal_seeds_alone_and_finished_ones_stay(tmp_path: Path) -> None:
     common = ("--steps", 12, "--precision", "fp64", *QUICK, *TWO_THREADS, *SMALL)
     assert train(*common, "--seeds", "3-5", "--fuse", 3, runs=tmp_path / "a").returncode == 0
     assert train(*common, "--seeds", "3-5", "--fuse", 1, runs=tmp_path / "b").returncode == 0
@@ -90,7 +90,7 @@ def test_accumulation_does_not_change_the_result(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_no_network_at_all(tmp_path: Path) -> None:
+def test_training_needs_no_network(tmp_path: Path) -> None:
     """In a network namespace of its own nothing answers, not even the loopback."""
     probe = subprocess.run(["unshare", "-n", "true"], capture_output=True, check=False)
     if probe.returncode:

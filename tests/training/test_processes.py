@@ -38,7 +38,7 @@ def test_two_ranks_train_as_one_and_count_every_test_image_once(tmp_path: Path) 
             assert rows[0]["confusion"] == rows[1]["confusion"]
 
 
-def test_two_processes_share_out_seeds(tmp_path: Path) -> None:
+def test_two_processes_divide_seeds(tmp_path: Path) -> None:
     words = ("--steps", 10, "--seeds", "0-2", "--precision", "fp64", *SMALL)
     assert train(*words, launcher="cpu2", runs=tmp_path / "two").returncode == 0
     assert train(*words, runs=tmp_path / "one").returncode == 0
@@ -91,7 +91,7 @@ def test_compiled_seeds_compile_once_are_the_plain_ones_and_resume_bit_for_bit(t
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "use --optim.accumulate instead"),
     ],
 )
-def test_what_the_launcher_asks_for_is_not_ignored(variable: str, value: str, message: str, tmp_path: Path) -> None:
+def test_settings_of_the_launcher_are_not_ignored(variable: str, value: str, message: str, tmp_path: Path) -> None:
     done = subprocess.run(
         command("--precision", "fp32", *SMALL, runs=tmp_path / "runs"),
         capture_output=True, text=True, env=environment() | {variable: value}, check=False,

@@ -25,7 +25,7 @@ from tests.support.trainer import (
 
 
 @pytest.mark.slow
-def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_the_stop_file_and_the_time_limit_stop_and_the_same_command_resumes(tmp_path: Path) -> None:
     words = ("--steps", 400, "--log.every", "47 steps", "--eval.every", "200 steps", *QUICK, *SMALL)
     assert train(*words, runs=tmp_path / "whole").returncode == 0
     reference = only_run(tmp_path / "whole")
@@ -68,7 +68,7 @@ def test_a_full_disk_is_one_message_and_nothing_is_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments_the_run_is_bit_identical(tmp_path: Path) -> None:
+def test_a_run_killed_at_ten_random_moments_is_bit_identical(tmp_path: Path) -> None:
     """SIGKILL between and during saves: at every second step there is one."""
     words = ("--steps", 300, "--checkpoint.every", "2 steps", "--log.every", "3 steps", "--eval.every", "50 steps",
              *QUICK, *SMALL)  # fmt: skip
@@ -95,7 +95,7 @@ def clocks_apart(row: dict) -> dict:
 
 
 @pytest.mark.slow
-def test_three_ranks_stopped_by_sigterm_go_on_bit_for_bit(tmp_path: Path) -> None:
+def test_three_ranks_stopped_by_sigterm_resume_bit_for_bit(tmp_path: Path) -> None:
     """With more than two the order in which gradients are added up begins to matter."""
     words = ("--steps", 100, "--checkpoint.every", "25 steps", "--log.every", "4 steps", "--eval.every", "50 steps",
              "--processes", 3, *QUICK, *SMALL)  # fmt: skip

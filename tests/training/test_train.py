@@ -34,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return runs
 
 
-def test_a_start_leaves_out_what_is_slow_to_import(tmp_path: Path) -> None:
+def test_slow_modules_are_not_imported_at_the_start(tmp_path: Path) -> None:
     done = train("--steps", 1, *SMALL, runs=tmp_path, PYTHONPROFILEIMPORTTIME="1")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert {"torch", "accelerate", "stn.training.optimizer"} <= imported
@@ -49,7 +49,7 @@ def test_a_start_leaves_out_what_is_slow_to_import(tmp_path: Path) -> None:
     assert not slow & imported
 
 
-def test_a_run_leaves_everything_that_is_promised(trained: Path) -> None:
+def test_a_run_directory_has_all_documented_files(trained: Path) -> None:
     run = only_run(trained)
     row = run.results()[0]
     assert set(row) >= ROW
@@ -77,7 +77,7 @@ def test_a_run_leaves_everything_that_is_promised(trained: Path) -> None:
     assert "\x1b[" not in out  # plain lines where the output is no terminal
 
 
-def test_the_same_command_again_says_finished_and_does_nothing(trained: Path) -> None:
+def test_the_same_command_again_does_nothing(trained: Path) -> None:
     run = only_run(trained)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.path.rglob("*") if p.is_file()}
     done = train(
@@ -89,7 +89,9 @@ def test_the_same_command_again_says_finished_and_does_nothing(trained: Path) ->
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.path.rglob("*") if p.is_file()} == before
 
 
-def test_evaluate_gives_the_recorded_figures(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_reproduces_the_recorded_scores(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = only_run(trained)
 
     def evaluate(*words: object) -> tuple[int, str]:

@@ -98,7 +98,7 @@ def test_tables_sort_and_filter(small: Path, opened) -> None:
     assert len(column(page, 1)) == 3
 
 
-def test_data_set_and_metric_are_chosen(small: Path, opened) -> None:
+def test_data_set_and_metric_can_be_chosen(small: Path, opened) -> None:
     page = opened(small)
     names = page.locator("#dataset option").all_inner_texts()
     assert names == ["mnist", "mnist_r"]
@@ -122,7 +122,7 @@ NAMES = [
 ]
 
 
-def test_any_name_is_text(small: Path, opened, tmp_path: Path) -> None:
+def test_names_are_shown_as_text(small: Path, opened, tmp_path: Path) -> None:
     comparison = load([str(small.parent.parent)])
     comparison.name = f"</title><script>hacked = 1</script> & {NAMES[3]}"
     comparison.notes = NAMES
@@ -141,7 +141,7 @@ def test_any_name_is_text(small: Path, opened, tmp_path: Path) -> None:
     assert "<script>" not in (tmp_path / "report.md").read_text()
 
 
-def test_without_scripts_there_are_the_tables(small: Path, opened) -> None:
+def test_the_tables_need_no_scripts(small: Path, opened) -> None:
     page = opened(small, java_script_enabled=False)
     assert len(page.locator(".architectures tbody tr:visible").all()) > 6
     assert page.locator("noscript").is_visible()

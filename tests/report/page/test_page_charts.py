@@ -13,7 +13,7 @@ from launch.report.analysis.cells import load
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium), or STN_CHROMIUM")
 
 
-def test_a_curve_says_what_is_under_the_pointer(small: Path, opened) -> None:
+def test_a_curve_shows_the_point_under_the_pointer(small: Path, opened) -> None:
     page = opened(small)
     chart = page.locator('[data-chart="curves"]:visible .canvas')
     chart.scroll_into_view_if_needed()
@@ -33,7 +33,7 @@ def test_a_curve_says_what_is_under_the_pointer(small: Path, opened) -> None:
 
 
 @pytest.mark.parametrize("kind", ["seeds", "curves", "cost", "confusion", "pose"])
-def test_charts_are_used_by_keyboard(kind: str, small: Path, opened) -> None:
+def test_charts_can_be_used_from_the_keyboard(kind: str, small: Path, opened) -> None:
     page = opened(small)
     page.locator(f'[data-chart="{kind}"]:visible .canvas').focus()
     tooltips = []
@@ -66,7 +66,7 @@ def test_links_lead_to_run_directories(small: Path, opened) -> None:
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
-def test_it_is_accessible_and_fits(width: int, scheme: str, small: Path, opened) -> None:
+def test_the_page_is_accessible_and_fits_its_width(width: int, scheme: str, small: Path, opened) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
     page = opened(small, width, color_scheme=scheme)

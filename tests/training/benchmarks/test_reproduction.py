@@ -56,7 +56,7 @@ def test_a_shorter_schedule_claims_nothing(rows: Path) -> None:
     assert "one run says nothing" in reproduce.line(last)
 
 
-def test_systems_that_share_a_line_part_when_one_has_been_run(rows: Path) -> None:
+def test_systems_that_share_a_line_are_split_when_one_has_been_run(rows: Path) -> None:
     """A network's rows are its own: the fully connected one has none."""
     together = "| Jaderberg et al., TC | error | 13.2 / 3.5 / 2.0 / 1.7 (n = 3) | not run |"
     assert together in reproduce.table()
@@ -132,7 +132,7 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(
         reproduce.collect(str(path))
 
 
-def test_a_run_of_any_name_is_known_by_what_it_is() -> None:
+def test_a_run_is_matched_to_its_recipe_whatever_its_name() -> None:
     def recipe(name: str, *laid: dict) -> tuple:
         layers = read_yaml(ROOT / "configs" / f"{name}.yaml"), *(normalise(one, "here") for one in laid)
         return reproduce._recipe(resolve(build_config(overlay(*layers, {"log": {"name": "some_sweep"}}), "here")))

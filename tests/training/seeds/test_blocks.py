@@ -41,7 +41,7 @@ def rolling(make_net, shape, classes) -> nn.Module:
 # ---- which seeds train together
 
 
-def test_blocks_are_equal_and_keep_apart_what_cannot_go_on_together(tmp_path: Path) -> None:
+def test_blocks_are_equal_and_separate_seeds_that_cannot_resume_together(tmp_path: Path) -> None:
     ten = trials(tmp_path, config())
 
     def sizes(most: int, saved: list[set[int]]) -> list[list[int]]:
@@ -68,7 +68,7 @@ def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: P
     assert {trial.run.path.name for trial in shares[0]} == {"0-2"}
 
 
-def test_memory_and_what_was_asked_for_bound_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_and_fuse_bound_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(Config(), 1)
     assert training_blocks.choose_block_size(trials(tmp_path, config()), runtime) == training_blocks.MOST["cpu"]
     assert training_blocks.choose_block_size(trials(tmp_path, config(fuse=7)), runtime) == 7
@@ -118,7 +118,7 @@ def test_one_note_says_what_is_slow(arch: str, text: str, tmp_path: Path, capsys
     assert {"rolling": "yes; no fused rule", "branching": "no, one seed", "stn_slx": "yes"}[arch] in line
 
 
-def test_a_stop_file_is_taken_away_from_settings_that_have_finished_too(tmp_path: Path) -> None:
+def test_the_stop_file_of_a_finished_setting_is_deleted_too(tmp_path: Path) -> None:
     two = trials(tmp_path, config(seeds="0"), config(seeds="0").model_copy(update={"optim": Optim(lr=0.5)}))
     for trial in two:
         trial.run.write_status("running", step=1)

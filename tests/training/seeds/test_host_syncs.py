@@ -56,7 +56,7 @@ class Recording(TorchDispatchMode):
         ("stn_dlx", "mnist_s"),
     ],
 )
-def test_a_step_that_is_replayed_is_the_step(arch: str, data: str) -> None:
+def test_a_replayed_step_equals_the_step(arch: str, data: str) -> None:
     wish = Optim(name="sgd" if data == "mnist_t" else "adamw", weight_decay=0.1, clip=1.0, schedule="cosine", lr=0.002)
     augment = {"rotate": 5.0, "crop": 1, "flip": True} if data == "mnist" else {}
     net = BATCH_NORM if data == "mnist" else None

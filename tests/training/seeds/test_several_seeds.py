@@ -52,7 +52,7 @@ def branching(make_net, shape, classes) -> nn.Module:
     return Branching()
 
 
-def test_a_number_that_is_none_leaves_seven_of_eight_bit_for_bit() -> None:
+def test_a_seed_with_a_nan_leaves_the_other_seven_bit_for_bit_the_same() -> None:
     seeds = 8
 
     def weights(poison: bool) -> StackedModel:
@@ -80,7 +80,7 @@ def test_a_number_that_is_none_leaves_seven_of_eight_bit_for_bit() -> None:
 
 
 @pytest.mark.slow
-def test_several_learning_rates_train_beside_each_other_as_alone(tmp_path: Path) -> None:
+def test_several_learning_rates_train_together_as_alone(tmp_path: Path) -> None:
     words = (
         "--arch",
         "stn_cx",
@@ -117,7 +117,7 @@ def test_several_learning_rates_train_beside_each_other_as_alone(tmp_path: Path)
     assert again.stdout.count("finished before") == 4
 
 
-def test_a_network_that_cannot_be_fused_trains_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_cannot_be_fused_still_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py"])
     import train as script
 

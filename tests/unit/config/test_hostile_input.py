@@ -17,7 +17,7 @@ from stn.runs import lease
 
 
 @pytest.mark.parametrize("seeds", ["0 1", "0, 1 2", "0-3 5", "٣", "1_0", "0\n1", "1" * 5000, "-1", "", ",", "0x1"])
-def test_seeds_without_commas_are_no_other_seed(seeds: str) -> None:
+def test_seeds_without_commas_are_refused(seeds: str) -> None:
     with pytest.raises(ValueError, match="with commas between: 0,1 or 0,8-15") as error:
         parse_seeds(seeds)
     assert len(str(error.value)) < 200
@@ -25,11 +25,11 @@ def test_seeds_without_commas_are_no_other_seed(seeds: str) -> None:
         Train(seeds=seeds)
 
 
-def test_blanks_around_commas_and_hyphens_are_none() -> None:
+def test_blanks_around_commas_and_hyphens_are_ignored() -> None:
     assert parse_seeds(" 0, 3 ,8 - 10 ") == [0, 3, 8, 9, 10]
 
 
-def test_many_ranges_are_no_more_seeds_than_one() -> None:
+def test_many_ranges_are_bounded_as_one_is() -> None:
     with pytest.raises(ValueError, match=r"goes beyond seed .* or 1,000,000 seeds"):
         parse_seeds(",".join(f"{i}-{i + 999_999}" for i in range(0, 2_000_000_000, 1_000_000)))
 
@@ -96,13 +96,13 @@ def test_the_command_line_has_bounds(
 
 
 @pytest.mark.parametrize("seconds", ["x", "0", "-1", "nan", "inf", ""])
-def test_a_lease_of_no_number_of_seconds_is_one_line(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lease_length_that_is_not_a_number_is_one_line(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         lease._seconds(seconds)
     assert f"error: STN_LEASE_S is {seconds!r}, not a number of seconds above 0" in capsys.readouterr().err
 
 
-def test_what_is_resolved_can_be_read_again() -> None:
+def test_a_resolved_configuration_can_be_read_again() -> None:
     """A duration in epochs may have more steps than a duration may have."""
     with pytest.raises(ValueError, match=r"eval: every: a duration is .* \(got '468999999999531 steps'\)"):
         resolve(Config(**normalise({"eval": {"every": "999999999999 epochs"}}, "x")))  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ YAML = {
 
 
 @pytest.mark.parametrize("text", YAML, ids=lambda text: repr(text[:20]))
-def test_a_yaml_file_that_is_not_what_it_looks_like_is_one_line(text: str, tmp_path: Path) -> None:
+def test_misleading_yaml_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=re.escape(YAML[text])) as error:
@@ -54,7 +54,7 @@ def test_a_yaml_file_that_is_not_what_it_looks_like_is_one_line(text: str, tmp_p
     assert str(path) in str(error.value)
 
 
-def test_what_no_file_should_be_is_not_read(tmp_path: Path) -> None:
+def test_devices_pipes_and_other_encodings_are_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     for path in ("/dev/full", "/dev/zero", "/dev/null", tmp_path / "fifo", tmp_path):
         with pytest.raises(ValueError, match=r"not a regular file$"):
@@ -64,7 +64,7 @@ def test_what_no_file_should_be_is_not_read(tmp_path: Path) -> None:
         read_mapping(tmp_path / "latin.yaml")
 
 
-def test_what_is_plain_in_yaml_stays_what_it_is(tmp_path: Path) -> None:
+def test_plain_yaml_values_are_read_as_written(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("a: 1e-3\nb: [-1, +2, 0, .5, 1., 1.0e+16, 0.10]\nc: 2024-01-01\nd: '010'\ne: &x {f: 1}\ng: *x\n")
     assert read_mapping(path) == {

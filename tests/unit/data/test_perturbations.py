@@ -157,7 +157,7 @@ def test_crop_and_flip_move_pixels_only() -> None:
     assert set(cropped.unique().tolist()) <= {0.0, *x.unique().tolist()}
 
 
-def test_functions_of_a_row_do_not_depend_on_its_place_in_the_batch() -> None:
+def test_functions_of_a_row_do_not_depend_on_its_position_in_the_batch() -> None:
     """fp32 exp2 does: its vector and scalar forms differ in the last bit."""
     x = torch.linspace(-90, 90, 1003)
     for function in (lambda v: torch.stack(geometry.cos_sin(v), -1), lambda v: geometry.exp2(v / 45)):

@@ -64,7 +64,7 @@ def test_parts_of_a_batch_add_up() -> None:
 
 
 @pytest.mark.parametrize("name", MNIST)
-def test_test_set_is_fixed_and_shared_out_exactly(name: str) -> None:
+def test_test_set_is_fixed_and_divided_exactly(name: str) -> None:
     s, facts = stream(name, limit_test=250), build_dataset(name)
     whole = torch.cat([b.x_BCHW for b in s.test_batches(64)])
     other_seed = stream(name, (77,), limit_test=250, limit_train=10)

@@ -53,7 +53,9 @@ def test_contents_are_synced_before_a_name_appears_and_the_folder_after_it(
     assert calls == ["fsync", "link", "fsync folder"]
 
 
-def test_who_has_been_swept_away_has_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_whose_temporary_file_was_swept_has_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A copy was paused with its temporary file written; its successor has deleted that file."""
     link = os.link
 
@@ -66,7 +68,7 @@ def test_who_has_been_swept_away_has_not_published(tmp_path: Path, monkeypatch: 
     assert not list((tmp_path / "rows").iterdir())
 
 
-def test_who_is_deposed_between_its_check_and_the_rename_has_written_nothing(
+def test_a_copy_that_is_deposed_between_its_check_and_the_rename_writes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its successor has deleted the temporary file."""
@@ -93,7 +95,7 @@ def test_who_is_deposed_between_its_check_and_the_rename_has_written_nothing(
     assert not run.metrics.exists()
 
 
-def test_what_a_deposed_copy_appends_goes_nowhere(tmp_path: Path) -> None:
+def test_rows_that_a_deposed_copy_appends_are_not_kept(tmp_path: Path) -> None:
     """It was paused, does not know of its successor, and has metrics.jsonl open."""
     deposed, successor = RunDir(tmp_path), RunDir(tmp_path)
     deposed.cut_metrics([0], -1)
@@ -107,7 +109,7 @@ def test_what_a_deposed_copy_appends_goes_nowhere(tmp_path: Path) -> None:
         run.close_metrics()
 
 
-def test_torn_and_foreign_lines_are_left_out(tmp_path: Path) -> None:
+def test_torn_and_foreign_lines_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"seed": 1}\n[1]\n\xff\n{"seed": 2, "x', encoding="latin-1")
     assert files.read_rows(path) == [{"seed": 1}]

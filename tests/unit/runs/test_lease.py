@@ -35,7 +35,7 @@ def taken(folder: Path, patience_s: float = 0.0) -> float:
     return lease.time.monotonic() - start
 
 
-def test_a_silent_holder_of_another_machine_is_waited_for_as_long_as_its_lease(tmp_path: Path) -> None:
+def test_a_silent_holder_on_another_machine_is_waited_for_until_its_lease_expires(tmp_path: Path) -> None:
     elsewhere(tmp_path, 7)
     assert 60 <= taken(tmp_path) < 65
     assert [p.name for p in tmp_path.iterdir()] == ["8"]
@@ -64,7 +64,7 @@ def test_a_heartbeat_under_way_does_not_undo_the_release(tmp_path: Path, monkeyp
     assert mine.newest()[1]["released"]
 
 
-def test_a_holder_of_another_machine_that_beats_is_left_alone(tmp_path: Path, clock: Clock) -> None:
+def test_a_holder_on_another_machine_with_a_heartbeat_is_left_alone(tmp_path: Path, clock: Clock) -> None:
     path = elsewhere(tmp_path)
 
     def beat() -> None:
@@ -104,9 +104,7 @@ def test_a_damaged_lease_is_waited_for_and_replaced(tmp_path: Path) -> None:
     assert 60 <= taken(tmp_path) < 65
 
 
-def test_another_start_of_the_same_number_is_no_reason_to_take_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_restart_of_a_job_does_not_take_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(tmp_path, job="12", restart=2)
     monkeypatch.setenv("SLURM_JOB_ID", "12")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")

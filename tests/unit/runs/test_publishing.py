@@ -34,7 +34,7 @@ for seed in range(0, 20) if me % 2 == 0 else range(10, 30):
 """
 
 
-def test_rows_that_many_publish_at_once_are_there_once_and_whole(tmp_path: Path) -> None:
+def test_rows_published_concurrently_are_whole_and_there_once(tmp_path: Path) -> None:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     racers = [subprocess.Popen([sys.executable, "-c", RACE, tmp_path, str(i)], cwd=ROOT, **pipes) for i in range(6)]
     assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 6  # type: ignore[union-attr]
@@ -86,7 +86,7 @@ def test_a_writer_that_dies_between_the_rows_of_a_block_loses_none(
     assert [path.name for path in sorted(run.published.iterdir())] == ["0", "1"]
 
 
-def test_who_writes_old_rows_over_new_ones_finds_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_that_overwrites_newer_rows_notices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another process publishes after this one has read results.jsonl and before it replaces the file."""
     mine, other = RunDir(tmp_path / "sig" / "0-3"), RunDir(tmp_path / "sig" / "0-3")
 
@@ -101,7 +101,7 @@ def test_who_writes_old_rows_over_new_ones_finds_out(tmp_path: Path, monkeypatch
     assert [row["seed"] for row in read_rows(mine.results)] == [0, 1]
 
 
-def test_a_full_disk_leaves_no_row_and_no_rubbish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_row_and_no_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir(tmp_path / "sig" / "0")
 
     def full(_: int) -> None:
@@ -117,7 +117,7 @@ def test_a_full_disk_leaves_no_row_and_no_rubbish(tmp_path: Path, monkeypatch: p
     assert set(run.finished()) == {0}
 
 
-def test_an_answer_lost_on_the_way_is_no_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_reply_of_link_is_not_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over NFS the link may succeed and its reply be lost; the repeated request then reports that the name exists."""
     link = os.link
 
@@ -132,7 +132,7 @@ def test_an_answer_lost_on_the_way_is_no_refusal(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "a").read_text() == "1"
 
 
-def test_a_row_of_another_block_is_enough(tmp_path: Path) -> None:
+def test_a_seed_with_a_row_in_another_block_is_finished(tmp_path: Path) -> None:
     a, b = (RunDir.of(str(tmp_path), "x", "sig", seeds) for seeds in ([0, 1, 2], [2, 3]))
     b.add_results([result(2, by="b")])
     a.add_results([result(2, by="a")])
@@ -161,7 +161,7 @@ def test_forgotten_seeds_are_trained_again(tmp_path: Path) -> None:
     assert [(row["seed"], row["v"]) for row in read_rows(run.results)] == [(0, 1), (1, 2), (2, 1)]
 
 
-def test_who_never_held_the_lease_leaves_its_holders_status_alone(tmp_path: Path) -> None:
+def test_a_process_that_never_held_the_lease_does_not_write_the_status(tmp_path: Path) -> None:
     holder, other = RunDir(tmp_path / "sig" / "0-1"), RunDir(tmp_path / "sig" / "0-1")
     holder.lease.take(print)
     holder.write_status("running", seeds="0-1", step=7, steps=100)

@@ -105,7 +105,7 @@ def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> N
     assert other.result(1)["test_acc"] is None
 
 
-def test_an_evaluation_that_is_no_number_is_a_failure(runtime: Runtime) -> None:
+def test_a_nan_in_an_evaluation_is_a_failure(runtime: Runtime) -> None:
     m = meter(runtime, 1.0)
     good = {"test_acc": 0.5, "test_loss": 1.0, "macro_f1": 0.4, "test_count": 10}
     rows = m.eval_rows(7, 1.0, [good, good | {"test_loss": NAN}])
