@@ -104,7 +104,7 @@ def test_an_unfinished_run_is_not_drawn(run: Run, capsys, tmp_path: Path) -> Non
 
 
 def test_a_network_without_a_transformer_has_curves_only(run: Run, capsys, tmp_path: Path) -> None:
-    """A run of cnn, put together from the other one: its weights and its name."""
+    """A run of cnn, made from the other run with its own weights and name."""
     config = load_yaml(run.path / "config.yaml")
     from stn.config.yaml_files import dump_yaml
     from stn.training.checkpoints import save_weights

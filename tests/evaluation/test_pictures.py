@@ -18,7 +18,7 @@ from tests.support.paths import CIFAR, needs_cifar
 
 
 def subject(arch: str, dataset: str, **options) -> Subject:
-    """An untrained network that warps each image in its own way."""
+    """Return an untrained network that warps each image differently."""
     torch.manual_seed(0)
     config, facts = config_of(arch, dataset, **options), build_dataset(dataset)
     model = build_network(config).eval()

@@ -26,7 +26,7 @@ from tests.support.pose import make
 
 
 def undo(dataset: str, pose_BP: torch.Tensor) -> torch.Tensor:
-    """The affine parameters that take a perturbation back, written down by hand."""
+    """Return the affine parameters that undo a perturbation, derived by hand."""
     one, zero = torch.ones(len(pose_BP)), torch.zeros(len(pose_BP))
     if dataset == "mnist_r":
         a = torch.deg2rad(-pose_BP[:, 0])
@@ -38,7 +38,7 @@ def undo(dataset: str, pose_BP: torch.Tensor) -> torch.Tensor:
 
 
 class Oracle(nn.Module):
-    """A localisation net that knows: of each batch the perturbed images first, then the plain ones."""
+    """A localisation network that knows the answer: each batch has the perturbed images first, then the plain ones."""
 
     def __init__(self, theta_BP: torch.Tensor, stream: Stream) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ def test_the_line_is_the_orthogonal_one() -> None:
 
 @pytest.mark.parametrize("which", [0, 1])
 def test_whichever_transformer_undoes_a_shift(which: int) -> None:
-    """Of an image and of its feature map, each in units of its own: 29.5 and 25 pixels."""
+    """Transforms of an image and of its feature map have units of their own: 29.5 and 25 pixels."""
     model, stream = make("stn_cx", "mnist_t", depth=(0, 1))
     pose_BP = stream.test_images(torch.arange(400)).pose_BP
     theta = undo("mnist_t", pose_BP)

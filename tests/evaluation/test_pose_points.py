@@ -19,7 +19,7 @@ from tests.support.trainer import QUIET, Run, only_run, train
 
 
 def by_hand(dataset: str, theta_BP: torch.Tensor) -> torch.Tensor:
-    """The perturbation that a transformer of the image seems to have seen, from its six numbers."""
+    """Return the perturbation that an affine transformer of the image undoes, from its six parameters."""
     a, b, x, c, d, y = theta_BP.double().T
     if dataset == "mnist_r":
         return -torch.rad2deg(torch.atan2(c - b, a + d))
@@ -53,7 +53,7 @@ def test_points_are_those_of_images_from_all_over_the_test_set(dataset: str, kin
 
 
 def test_points_lie_about_the_line_of_the_row() -> None:
-    """Angles come without the turns that the regression has been spared."""
+    """Angles are unwrapped as they are for the regression."""
     applied = torch.linspace(-90, 90, 1000, dtype=torch.float64)
     made = 170 - applied  # the final pose is 170 degrees everywhere, or what is that less a turn
     made = (made + torch.linspace(-15, 15, 1000, dtype=torch.float64).flip(0) + 180) % 360 - 180

@@ -54,7 +54,7 @@ def test_an_onnx_file_computes_the_same_for_any_batch(arch: str, options: dict, 
 
 
 def test_torch_export_leaves_a_fresh_network_unchanged() -> None:
-    """What is made while torch.export looks on has no values; a cache must not keep it."""
+    """Tensors that are created while torch.export traces have no values and must not be cached."""
     network = seeded_network("stn_c0_coord").eval()
     for constant in (grids._axis, model_layers._coordinates, Linear._basis):
         constant.known.clear()  # type: ignore[attr-defined]

@@ -30,7 +30,7 @@ def changed(recipe: str, **sections: dict[str, Any]) -> Config:
 
 
 def cell(folder: Path, config: Config, accuracies: list[float] = ACCURACIES, epochs: tuple[float, ...] = ()) -> Cell:
-    """Of a run directory with these accuracies after the last epoch, 0.001 more at best, 0.01 less at ``epochs``."""
+    """Return the cell of a run with these last accuracies, the best 0.001 higher, those at ``epochs`` 0.01 lower."""
     seeds = list(range(len(accuracies)))
     run = RunDir.of(str(folder), config.log.name or "", signature(config), seeds)
     run.path.mkdir(parents=True)

@@ -50,7 +50,7 @@ def test_the_csv_has_every_seed(plan: Plan) -> None:
 
 
 def test_top5_accuracy_is_reported_where_rows_have_it(plan: Plan, tmp_path: Path) -> None:
-    """Rows of older runs, and of data sets with at most five classes, lack it."""
+    """Rows of older runs, and of data sets with at most five classes, have none."""
     comparison = load([str(plan.experiment)])
     cell = comparison.cells[0]
     assert "top 5" not in markdown.render_markdown(comparison, sections.build_sections(comparison, tmp_path))

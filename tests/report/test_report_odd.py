@@ -21,7 +21,7 @@ from stn.runs.files import read_rows
 
 
 def _of(kind: str, change: dict) -> Callable[[RunDir], None]:
-    """Put something else into rows: of the results, or of one kind of metrics.jsonl."""
+    """Return a function that changes fields of the result rows, or of one kind of metrics."""
 
     unsigned = change | {"row_sha256": None}  # else the row would be dropped as damaged
 

@@ -8,7 +8,7 @@ PADDINGS = ["zeros", "border", "reflection"]
 
 
 def points(kind: str, H: int, W: int, out: tuple[int, int], align_corners: bool, n: int = 4) -> Tensor:
-    """Points in and far outside of the image, or on pixel centres, on borders and between them."""
+    """Return points in and far outside the image, or on pixel centres, on borders and between them."""
     torch.manual_seed(1)
     if kind == "anywhere":
         return torch.randn(n, *out, 2, dtype=torch.float64) * 1.5
@@ -20,7 +20,7 @@ def points(kind: str, H: int, W: int, out: tuple[int, int], align_corners: bool,
 def example(
     kind: str = "anywhere", align_corners: bool = True, dtype: torch.dtype = torch.float64
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """An image, a grid of another size and the gradient of what is sampled."""
+    """Return images, a grid of another size and a gradient of the sampled images."""
     H, W, out = 8, 5, (7, 9)
     grid = points(kind, H, W, out, align_corners).to(dtype)
     return torch.randn(4, 3, H, W).to(dtype), grid, torch.randn(4, 3, *out).to(dtype)

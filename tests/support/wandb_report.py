@@ -43,7 +43,7 @@ def blocks(spec: dict[str, Any], kind: str) -> list[dict[str, Any]]:
 
 
 def grids(spec: dict[str, Any]) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Run sets and panels of each grid."""
+    """Return the run sets and panels of each grid."""
     grid_blocks = [block["metadata"] for block in blocks(spec, "panel-grid")]
     return [(metadata["runSets"], metadata["panelBankSectionConfig"]["panels"]) for metadata in grid_blocks]
 

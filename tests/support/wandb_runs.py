@@ -50,7 +50,7 @@ def record(
 
 
 def history(server: WandbServer, seed: int) -> list[tuple[int, str]]:
-    """Step and kind of each row that the server has of a seed."""
+    """Return step and kind of each row that the server has of a seed."""
     rows = server.runs[f"exp-abc-{seed}"].rows
     return [(row["global_step"], "eval" if "test_acc" in row else "train") for row in rows]
 
@@ -60,7 +60,7 @@ def whole(last: int) -> list[tuple[int, str]]:
 
 
 def requests(server: WandbServer) -> set[str]:
-    """What was asked since the last time: questions, and what a run takes that is opened."""
+    """Return which of these operations were requested since the last call."""
     seen = {operation for operation, _ in server.requests} & {"Runs", "UpsertBucket", "file_stream"}
     server.requests.clear()
     return seen

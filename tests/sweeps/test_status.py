@@ -66,7 +66,7 @@ ODD = ["x", None, [1], {"a": 1}, float("nan"), 10**400, -1, True]
 
 
 def test_wrong_values_in_files_of_a_run_cause_no_traceback(plan: Plan) -> None:
-    """Valid JSON; a job that has no result by now is in some state, and the table is printed."""
+    """The JSON is valid; a job without a result is in some state, and the table is printed."""
     job = plan.jobs[3]
     run = RunDir(plan.experiment / job.sig / job.block)
     other = RunDir(run.path.with_name("6"))
@@ -153,7 +153,7 @@ def test_an_exit_is_described_by_its_signal(code: int, text: str) -> None:
 
 
 def test_a_job_that_progresses_between_stops_is_not_given_up(plan: Plan) -> None:
-    """As trainer and Slurm do it at each time limit."""
+    """Record starts and ends as the trainer and Slurm do at each time limit."""
     job = plan.jobs[3]
     run = RunDir(plan.experiment / job.sig / job.block)
     for i in range(6):

@@ -49,7 +49,7 @@ def test_everything_arrives_once(server: WandbServer, tmp_path: Path) -> None:
 
 
 def test_wrong_values_in_a_run_directory_cause_no_traceback(tmp_path: Path) -> None:
-    """Of a row, it is left out; of the marker, it is asked again; of the configuration, that is said."""
+    """A wrong row is skipped, a wrong marker makes it ask the server again, a wrong configuration is reported."""
     run = record(tmp_path, {0: 100})
     rows = run.metrics.read_text()
     for odd in (None, [1], {"a": 1}, "x"):

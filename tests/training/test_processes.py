@@ -53,7 +53,7 @@ def test_two_processes_divide_seeds(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ranks_that_share_blocks_of_seeds_stop_together(tmp_path: Path) -> None:
-    """A wish that comes too late for one block must reach all ranks before the next."""
+    """A stop request that comes too late for one block must reach all ranks before the next one."""
     words = ("--parallel", "data", "--seeds", "0-60", "--steps", 9, "--log.every", "1 steps",
              "--batch-size", 1280, "--eval.every", "9 steps", *SMALL)  # fmt: skip
     process = start_training(*words, launcher="cpu2", runs=tmp_path)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def generated(folder: Path, archs: int, datasets: int, seeds: int) -> Path:
-    """A report over generated run directories."""
+    """Generate a report over generated run directories; return its page."""
     sizes = ["--archs", str(archs), "--datasets", str(datasets), "--seeds", str(seeds), "--repeat", "1"]
     words = [sys.executable, "benchmarks/report.py", *sizes, "--keep", str(folder)]
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
@@ -39,7 +39,7 @@ def browser() -> Iterator["Browser"]:
 
 @pytest.fixture
 def opened(browser: "Browser"):
-    """Opens a page without a network; any word on the console fails the test."""
+    """Open a page without a network; any message on the console fails the test."""
     complaints: list[str] = []
     contexts = []
 

@@ -21,12 +21,12 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: ap
 
 
 def column(page: "Page", number: int) -> list[str]:
-    """What is seen in a column of the table of architectures."""
+    """Return what a column of the table of architectures shows."""
     return page.locator(f".architectures:visible tbody tr:visible > :nth-child({number})").all_inner_texts()
 
 
 def results(page: Path, dataset: str) -> dict[str, dict[int, float]]:
-    """Accuracies by architecture and seed, as a reader would take them from the run directories."""
+    """Return accuracies by architecture and seed, read from the run directories."""
     accuracies: dict[str, dict[int, float]] = {}
     for run in page.parent.parent.glob("sig*/*"):
         config = (run / "config.yaml").read_text()

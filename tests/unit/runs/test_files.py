@@ -96,7 +96,7 @@ def test_a_copy_that_is_deposed_between_its_check_and_the_rename_writes_nothing(
 
 
 def test_rows_that_a_deposed_copy_appends_are_not_kept(tmp_path: Path) -> None:
-    """It was paused, does not know of its successor, and has metrics.jsonl open."""
+    """The copy was paused, does not know of its successor, and has metrics.jsonl open."""
     deposed, successor = RunDir(tmp_path), RunDir(tmp_path)
     deposed.cut_metrics([0], -1)
     deposed.add_metrics([metric(0, 1), metric(0, 2)])
