@@ -86,9 +86,9 @@ def collect(path: str) -> Path:
     rows = []
     for _, row in sorted(run.rows().items()):
         curve = {f"{e['epoch']:g}": round(e["test_acc"], 6) for e in evals if e["seed"] == row["seed"]}
-        kept = {key: value for key, value in row.items() if not isinstance(value, list)} | {"options": options}
+        kept = {key: value for key, value in row.items() if not isinstance(value, list) and key != "row_sha256"}
         facts = {"date": date, "commit": env["commit"], "torch": env["packages"]["torch"], "device": env["device"]}
-        rows.append(kept | facts | {"evaluations": curve})
+        rows.append(kept | {"options": options} | facts | {"evaluations": curve})
     out = ROWS / f"{recipe}.jsonl"
     collected = list(map(_identity, rows))
     rows += [row for row in read_rows(out) if _identity(row) not in collected]

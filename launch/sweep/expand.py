@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from launch.sweep.plan import Job, Plan, Sweep, load_plan, plan_folder, read_sweep
+from stn.config.fields import first_lines
 from stn.config.resolve import resolve, signature, validate
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds, parse_seeds
@@ -122,7 +123,7 @@ def build_cells(sweep: Sweep, runs: str) -> list[Cell]:
             raise ValueError(f"{where} is the same experiment as an earlier combination; remove one")
         cells[cell.sig] = cell
     if errors:
-        raise ValueError("\n".join([*errors, "add combinations that cannot be trained to exclude"]))
+        raise ValueError(f"{first_lines(chr(10).join(errors))}\nadd combinations that cannot be trained to exclude")
     if unused_rules:
         raise ValueError(f"{name}: exclude {unused_rules[0]} matches no combination")
     if not cells:

@@ -56,6 +56,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
             draw(config, run)
         run.write_status(end, **facts)
     else:
+        checkpoints.drop_temporary_files(run, has_lease=False)  # of a start that could write nothing more
         seeds = format_seeds([trial.seed for trial in group])
         say(f"finished before: nothing to do for seeds {seeds} of {config.log.name} ({sig})")
     run.lease.release()

@@ -62,6 +62,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return "\n".join(" or ".join(texts) for texts in lines.values())
 
 
+def first_lines(text: str, most: int = 10) -> str:
+    """Return the first lines of a list of faults, and how many more there are."""
+    lines = text.splitlines()
+    return "\n".join([*lines[:most], *[f"and {len(lines) - most} more"] * (len(lines) > most)])
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
 

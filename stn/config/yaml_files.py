@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from stn.config import registry
+from stn.config.fields import first_lines
 from stn.config.registry import nearest
 from stn.config.schema import Config
 
@@ -136,7 +137,7 @@ def build_config(values: Sections, where: str | Path) -> Config:
     try:
         return Config(**values)  # type: ignore[arg-type]
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
+        raise ValueError(f"{where}: {first_lines(str(error))}") from None
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -154,7 +155,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     except RecursionError:
         raise ValueError(f"{path} is nested too deeply") from None
     except (yaml.YAMLError, UnicodeDecodeError, OverflowError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(str(error).split()))
+        raise ValueError(f"{path} is not YAML: {text}") from None
     except ValueError as error:
         raise ValueError(f"cannot read {path}: {error}") from None
     if not isinstance(mapping, dict | None):

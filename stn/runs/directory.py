@@ -82,7 +82,7 @@ class RunDir(Results):
         """Replace metrics.jsonl by itself without what these seeds logged after a step, and open it to append."""
         self.close_metrics()
         kept = [row for row in self.read_metrics() if row["seed"] not in seeds or row["step"] <= step]
-        with temporary_file(self.metrics, lines(kept)) as temporary:
+        with self.unless_deposed(), temporary_file(self.metrics, lines(kept)) as temporary:
             if self.may_write():
                 self._metrics_fd = os.open(temporary, os.O_WRONLY | os.O_APPEND)
                 temporary.replace(self.metrics)

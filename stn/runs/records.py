@@ -3,10 +3,12 @@
 Unknown fields are kept: older and newer versions read each other's files.
 """
 
+import hashlib
+import json
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from stn.config.fields import Seeds
 
@@ -16,6 +18,13 @@ Share = Annotated[float, Field(ge=0, le=1.001)] | None
 """A mean over a batch in float32 may be 1 and a rounding."""
 Amount = Annotated[float, Field(ge=0)] | None
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+def hash_of(row: Row) -> str:
+    """Return the hash of a result row's fields, but for the hash itself."""
+    fields = {key: value for key, value in row.items() if key != "row_sha256"}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 class Record(BaseModel):
@@ -43,8 +52,17 @@ class Result(Record):
     images_per_s: Amount = None
     confusion: list[list[Count]] | None = None
     per_class_acc: list[float] | None = None
-    weights_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
+    weights_sha256: Sha256 | None = None
     fingerprint: dict[str, Any] | None = None
+    row_sha256: Sha256 | None = None
+    """Older rows have none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_as_published(cls, row: Row) -> Row:
+        if row.get("row_sha256") not in (None, hash_of(row)):
+            raise ValueError("a field was changed: row_sha256 differs")
+        return row
 
 
 class Metric(Record):
@@ -66,9 +84,9 @@ class Status(Record):
 
     state: Literal["running", "stopped", "finished", "failed"]
     time: float = 0.0
-    seeds: Seeds | None = None
+    seeds: Seeds = "0"
     step: Count = 0
-    steps: Annotated[int, Field(gt=0, lt=10**15)] | None = None
+    steps: Annotated[int, Field(gt=0, lt=10**15)] = 1
     reason: str | None = None
 
 

@@ -8,8 +8,8 @@ import json
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Self
@@ -17,7 +17,7 @@ from typing import Self
 from stn.config.seed_list import parse_seeds
 from stn.runs.files import parse_rows, publish, read_json, read_rows, read_text, write_atomic
 from stn.runs.lease import Lease
-from stn.runs.records import Result, Row, valid
+from stn.runs.records import Result, Row, hash_of, valid
 
 
 def lines(rows: list[Row]) -> str:
@@ -49,9 +49,20 @@ class Results:
         """Whether we still hold the lease; re-reads the directory."""
         return not self.lease.token or self.lease.held()
 
+    @contextmanager
+    def unless_deposed(self) -> Iterator[None]:
+        """Ignore that a temporary file is gone if the lease is: whoever has taken over deletes them."""
+        try:
+            yield
+        except FileNotFoundError:
+            if self.may_write():
+                raise
+
     def replace(self, path: Path, content: bytes | str) -> bool:
         """Replace a file of this directory, unless the lease is lost; return whether it was replaced."""
-        return write_atomic(path, content, self.may_write)
+        with self.unless_deposed():
+            return write_atomic(path, content, self.may_write)
+        return False
 
     def _of_this_block(self, rows: Iterable[Row]) -> dict[int, Row]:
         """Return the result rows among these by seed, without those that are damaged or of another run."""
@@ -86,7 +97,8 @@ class Results:
     def add_results(self, rows: list[Row]) -> None:
         """Publish the rows of a block of seeds: all of them or, after a kill, none."""
         pending = self.published / f"pending-{socket.gethostname()}-{os.getpid()}"
-        if self.replace(pending, lines(rows)):
+        signed = [row | {"row_sha256": hash_of(json.loads(lines([row])))} for row in rows]
+        if self.replace(pending, lines(signed)):
             self.publish_pending()
 
     def publish_pending(self) -> None:

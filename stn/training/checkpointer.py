@@ -28,7 +28,8 @@ class Checkpointer:
     def load(self) -> int:
         """Resume from the newest checkpoint that the writing rank finds; return its step, 0 if there is none."""
         members = [(trial.run, trial.seed) for trial in self.trials]
-        saved = self.runtime.from_writer(checkpoints.load_newest(members) if self.runtime.writes else [])
+        shapes = checkpoints.shapes_of(self.model.weights(0), self.optimiser.seed_state(0))
+        saved = self.runtime.from_writer(checkpoints.load_newest(members, shapes) if self.runtime.writes else [])
         step = saved[0].header["step"] if saved else 0
         for s, checkpoint in enumerate(saved):
             self.model.load_weights(s, checkpoint.model)

@@ -107,12 +107,18 @@ def save_seed(run: RunDir, seed: int, step: int, checkpoint: SeedCheckpoint, kee
         files[old].unlink(missing_ok=True)
 
 
-def _load_step(run: RunDir, seed: int, step: int) -> SeedCheckpoint:
+def shapes_of(model: Tensors, optim: Tensors) -> list[dict[str, torch.Size]]:
+    return [{name: tensor.shape for name, tensor in named.items()} for named in (model, optim)]
+
+
+def _load_step(run: RunDir, seed: int, step: int, shapes: list[dict[str, torch.Size]] | None) -> SeedCheckpoint:
     tensors, header = _read(run, seed, f"step-{step:08d}")
     checkpoint = SeedCheckpoint({}, {}, {}, header)
     for full_name, tensor in tensors.items():
         part, _, name = full_name.partition("/")
         getattr(checkpoint, part)[name] = tensor
+    if header.get("step") != step or shapes not in (None, shapes_of(checkpoint.model, checkpoint.optim)):
+        raise ValueError(f"{_file(run, seed, f'step-{step:08d}')} is of another step or network")
     return checkpoint
 
 
@@ -125,12 +131,17 @@ def saved_steps(run: RunDir, seed: int) -> set[int]:
     return {step for step in steps if step <= last_complete}
 
 
-def load_newest(members: list[tuple[RunDir, int]]) -> list[SeedCheckpoint]:
-    """Return the checkpoints of the newest step that every seed has undamaged; an empty list if there is none."""
+def load_newest(
+    members: list[tuple[RunDir, int]], shapes: list[dict[str, torch.Size]] | None = None
+) -> list[SeedCheckpoint]:
+    """Return the checkpoints of the newest step that every seed has undamaged; an empty list if there is none.
+
+    ``shapes`` are those of one seed's network and optimiser: older files do not say whose they are.
+    """
     common = set.intersection(*(saved_steps(run, seed) for run, seed in members))
     for step in sorted(common, reverse=True):
         try:
-            return [_load_step(run, seed, step) for run, seed in members]
+            return [_load_step(run, seed, step, shapes) for run, seed in members]
         except ValueError as error:
             warn(f"{error}; falling back to the checkpoint before it")
     return []

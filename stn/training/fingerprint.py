@@ -30,7 +30,7 @@ from stn.tracking.console import warn
 from stn.training.optimizer import SeedOptimiser, clip_gradients
 
 PIXELS = 2**13
-"""Per update, between 2 and 8 images: at most 0.4 s for each recipe of configs/ on one core, best_cifar10 0.6 s."""
+"""Per update, between 2 and 8 images: at most 0.4 s of one core for each recipe of configs/, best_cifar10 0.15 s."""
 UPDATES = 2
 """With one, momentum would leave no trace."""
 

@@ -40,7 +40,9 @@ KINDS = {
     "damage": Kind("damaged file of a stopped, killed or finished run", "damage", 8, "--every"),
     "disks": Kind("disk full, failing or read-only at a file operation", "disks", 36, "--every"),
     "clocks": Kind("clocks that jump by hours and days", "clocks", 4, "--kills"),
-    "ranks": Kind("one of two ranks killed", "ranks", 2, "--kills", together=False),
+    "seeds": Kind("one of two seeds diverges", "seeds", 3, "--kills"),
+    "parts": Kind("batch divided over ranks or into parts", "parts", 3, "--kills", together=False),
+    "ranks": Kind("one of two ranks killed, or told to stop", "ranks", 2, "--kills", together=False),
     "launchers": Kind("launcher of two ranks killed", "launchers", 2, "--kills", together=False),
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stn.runs import lease
-from tests.chaos.operations import count_of, watch
+from tests.chaos.operations import recorded, watch
 from tests.chaos.victim import Injected, Setting, end_of, faults_after, judged, start
 
 LEASE_S = 1.0
@@ -46,7 +46,10 @@ def _pause_at(number: int, runs: Path, more: Prepare) -> Prepare:
 
 
 def cases(setting: Setting, every: int) -> list[int]:
-    return list(range(1, count_of(setting, "fsync") + 1, every))
+    """Return every N-th fsync, and that before metrics.jsonl is replaced, which a woken copy must not do."""
+    syncs = [line for line in recorded(setting) if line.startswith("fsync ")]
+    replacement = next(number for number, line in enumerate(syncs, 1) if ".metrics.jsonl." in line)
+    return sorted({*range(1, len(syncs) + 1, every), replacement})
 
 
 def inject(setting: Setting, case: int) -> Injected:

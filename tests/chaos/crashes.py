@@ -5,7 +5,9 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.chaos.operations import spread, watch
+from safetensors import SafetensorError, safe_open
+
+from tests.chaos.operations import recorded, spread, watch
 from tests.chaos.victim import Injected, Setting, end_of, judged, rerun, start
 
 DEATHS = ("process", "machine")
@@ -37,8 +39,27 @@ def _lose_unsynced(runs: Path, synced_sizes: dict[int, int]) -> None:
             os.truncate(path, min(path.stat().st_size, synced_sizes.get(path.stat().st_ino, 0)))
 
 
+def _is_whole(path: Path) -> bool:
+    if path.suffix != ".safetensors":
+        return path.read_bytes().endswith(b"\n")
+    try:
+        with safe_open(path, "pt"):
+            return True
+    except SafetensorError:
+        return False
+
+
+def _torn(runs: Path) -> list[str]:
+    """Return the files that have their name but are not whole. Metrics alone grow under theirs."""
+    named = [path for path in runs.rglob("*") if path.is_file() and path.suffix != ".tmp"]
+    return [f"torn: {path.name}" for path in named if path.name != "metrics.jsonl" and not _is_whole(path)]
+
+
 def cases(setting: Setting, every: int) -> list[tuple[int, str]]:
-    return spread(setting, DEATHS, every)
+    """Return deaths at every N-th operation, and at more of the writes: only these can leave a part of a file."""
+    writes = [number for number, line in enumerate(recorded(setting), 1) if line.startswith("write ")]
+    deaths = spread(setting, DEATHS, every)
+    return sorted({*deaths, *((number, "process") for number in writes[:: max(1, every // 3)])})
 
 
 def inject(setting: Setting, case: tuple[int, str]) -> Injected:
@@ -48,4 +69,4 @@ def inject(setting: Setting, case: tuple[int, str]) -> Injected:
     code = end_of(start(runs, before=_die_at(number, death, runs)))
     if code != -signal.SIGKILL:
         return judged(runs, [f"was not killed: exit code {code}"] * (code != 0), 0)
-    return judged(runs, rerun(runs, setting.expected))
+    return judged(runs, _torn(runs) + rerun(runs, setting.expected))

@@ -1,8 +1,9 @@
 """A launcher that is killed at a random moment while its ranks train: nobody may train on."""
 
 import random
+import signal
 
-from tests.chaos.launched import kill_one, undisturbed
+from tests.chaos.launched import signal_one, undisturbed
 from tests.chaos.victim import Injected, Setting
 
 __all__ = ["cases", "inject", "undisturbed"]
@@ -14,4 +15,4 @@ def cases(setting: Setting, size: int) -> list[int]:
 
 def inject(setting: Setting, case: int) -> Injected:
     runs = setting.folder / f"launcher-{case}"
-    return kill_one(setting, runs, "launcher", random.Random(f"{setting.seed} launcher {case}"))
+    return signal_one(setting, runs, "launcher", signal.SIGKILL, random.Random(f"{setting.seed} launcher {case}"))

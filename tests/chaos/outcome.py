@@ -1,7 +1,7 @@
 """What a finished run directory holds, and in what it differs from that of an undisturbed run."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from stn.training.checkpoints import digest
 
-CLOCK = ("wall_s", "images_per_s")
+CLOCK = ("wall_s", "images_per_s", "row_sha256")
 """Fields that a clock decides."""
 SECRETS = {
     name: f"secret-{name.lower()}-0123456789abcdef0123456789abcdef"
@@ -73,6 +73,11 @@ class Outcome:
             rows("results.jsonl"), rows("metrics.jsonl"), [f for f in files if not f.startswith(".claim")],
             weights, leaks(run), read_log(runs),
         )  # fmt: skip
+
+    def of(self, seed: int) -> "Outcome":
+        """Return what is here of one seed, and the names of all files."""
+        results, metrics = ([row for row in rows if row.get("seed") == seed] for rows in (self.results, self.metrics))
+        return replace(self, results=results, metrics=metrics)
 
     def faults(self, expected: "Outcome") -> list[str]:
         """Return in what this differs from an undisturbed run."""

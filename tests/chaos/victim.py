@@ -112,10 +112,10 @@ class Injected(NamedTuple):
     """What was wrong afterwards."""
 
 
-def undisturbed(folder: Path, seed: int = 0) -> Setting:
+def undisturbed(folder: Path, seed: int = 0, *more: str) -> Setting:
     """Run a training that nothing happens to."""
     runs, begin = folder / "undisturbed", time.monotonic()
-    assert end_of(start(runs)) == 0, runs.with_name("undisturbed.log").read_text()
+    assert end_of(start(runs, *more)) == 0, runs.with_name("undisturbed.log").read_text()
     return Setting(folder, Outcome.read(runs), time.monotonic() - begin, seed)
 
 

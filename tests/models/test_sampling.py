@@ -2,50 +2,10 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from stn.models import sampling
 from stn.models.sampling import deterministic_sample
-
-PADDINGS = ["zeros", "border", "reflection"]
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-
-
-def points(kind: str, H: int, W: int, out: tuple[int, int], align_corners: bool, n: int = 4) -> Tensor:
-    """Points in and far outside of the image, or on pixel centres, on borders and between them."""
-    torch.manual_seed(1)
-    if kind == "anywhere":
-        return torch.randn(n, *out, 2, dtype=torch.float64) * 1.5
-    centres = torch.stack([torch.randint(-2 * m, 3 * m, (n, *out)) for m in (W, H)], dim=-1) / 2
-    size = torch.tensor([W, H])
-    return centres * 2 / (size - 1) - 1 if align_corners else (centres * 2 + 1) / size - 1
-
-
-def example(
-    kind: str = "anywhere", align_corners: bool = True, dtype: torch.dtype = torch.float64
-) -> tuple[Tensor, Tensor, Tensor]:
-    """An image, a grid of another size and the gradient of what is sampled."""
-    H, W, out = 8, 5, (7, 9)
-    grid = points(kind, H, W, out, align_corners).to(dtype)
-    return torch.randn(4, 3, H, W).to(dtype), grid, torch.randn(4, 3, *out).to(dtype)
-
-
-def gradients(function, x: Tensor, grid: Tensor, out_gradient: Tensor, padding: str, align_corners: bool):
-    x, grid = x.clone().requires_grad_(), grid.clone().requires_grad_()
-    out = function(x, grid, padding, align_corners)
-    return out.detach(), *torch.autograd.grad(out, (x, grid), out_gradient)
-
-
-def native(x: Tensor, grid: Tensor, padding: str, align_corners: bool) -> Tensor:
-    return F.grid_sample(x, grid, padding_mode=padding, align_corners=align_corners)
-
-
-@pytest.fixture
-def deterministic():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+from tests.support.sampling import PADDINGS, example, gradients, native
 
 
 @pytest.mark.parametrize("align_corners", [True, False])
@@ -84,7 +44,7 @@ def test_gradcheck(padding: str, align_corners: bool) -> None:
     assert torch.autograd.gradcheck(lambda x, grid: deterministic_sample(x, grid, padding, align_corners), (x, grid))
 
 
-def test_bits_do_not_depend_on_the_place_in_the_batch_nor_on_the_neighbours() -> None:
+def test_bits_do_not_depend_on_position_or_neighbours_in_the_batch() -> None:
     x, grid, gradient = example(dtype=torch.float32)
     gradient *= torch.tensor([1, 1e-12, 1e12, 1e-36]).view(4, 1, 1, 1)
     found = gradients(deterministic_sample, x, grid, gradient, "border", True)
@@ -97,7 +57,7 @@ def test_bits_do_not_depend_on_the_place_in_the_batch_nor_on_the_neighbours() ->
 
 
 @pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf"), -float("inf")])
-def test_a_gradient_that_is_no_number_harms_its_own_image_only(bad: float) -> None:
+def test_a_nan_gradient_affects_its_own_image_only(bad: float) -> None:
     x, grid, gradient = example(dtype=torch.float32)
     clean = gradients(deterministic_sample, x, grid, gradient, "zeros", True)[1]
     gradient[1, 2, 3, 4] = bad
@@ -107,12 +67,12 @@ def test_a_gradient_that_is_no_number_harms_its_own_image_only(bad: float) -> No
 
 
 @pytest.mark.parametrize("zero", [0.0, -0.0])
-def test_no_gradient_is_no_gradient(zero: float) -> None:
+def test_zero_gradients_stay_zero(zero: float) -> None:
     x, grid, gradient = example()
     assert not gradients(deterministic_sample, x, grid, torch.full_like(gradient, zero), "zeros", True)[1].any()
 
 
-def test_a_gradient_near_the_smallest_double_is_no_nonsense() -> None:
+def test_gradients_near_the_smallest_double_are_accurate() -> None:
     x, grid, gradient = example()
     expected, found = (
         gradients(f, x, grid, gradient * 1e-300, "zeros", True)[1] for f in (native, deterministic_sample)
@@ -141,7 +101,7 @@ def test_precision_on_2_to_the_16_points() -> None:
     assert (found - expected).abs().max() < 2**-40
 
 
-def test_deterministic_mode_is_left_as_it_was() -> None:
+def test_deterministic_mode_is_not_changed() -> None:
     given = example()
     try:
         for warn_only in (False, True):
@@ -155,67 +115,8 @@ def test_deterministic_mode_is_left_as_it_was() -> None:
         assert torch.equal(a, b)
 
 
-def test_only_the_gradients_asked_for_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_requested_gradients_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "_image_gradient", None)
     x, grid, gradient = example()
     deterministic_sample(x, grid.requires_grad_(), "border", True).backward(gradient)
     assert grid.grad is not None
-
-
-def test_operators_are_what_compile_takes_them_for() -> None:
-    x, grid, gradient = example()
-    for operator in (sampling._image_gradient, sampling._grid_gradient):
-        torch.library.opcheck(operator, (gradient, x, grid, 1, True))
-
-
-def test_traces_whole(deterministic: None) -> None:
-    given = example()
-    compiled = torch.compile(deterministic_sample, backend="aot_eager", fullgraph=True)
-    for a, b in zip(
-        gradients(compiled, *given, "border", True),
-        gradients(deterministic_sample, *given, "border", True),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
-
-
-@pytest.mark.gpu
-@needs_cuda
-@pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize("padding", PADDINGS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_cuda_equals_the_cpu(padding: str, align_corners: bool, dtype: torch.dtype, deterministic: None) -> None:
-    given = example("anywhere", align_corners, dtype)
-    expected = gradients(deterministic_sample, *given, padding, align_corners)
-    x, grid, gradient = (tensor.cuda() for tensor in given)
-    found = [t.cpu() for t in gradients(deterministic_sample, x, grid, gradient, padding, align_corners)]
-    assert torch.equal(found[1], expected[1])  # every step rounds alike
-    for a, b in zip(found, expected, strict=True):
-        tolerance = 1e-10 if dtype == torch.float64 else 1e-5
-        torch.testing.assert_close(a, b, atol=tolerance * float(b.abs().max()), rtol=0)
-
-
-@pytest.mark.gpu
-@needs_cuda
-@pytest.mark.parametrize("padding", PADDINGS)
-def test_cuda_repeats_bit_for_bit(padding: str, deterministic: None) -> None:
-    torch.manual_seed(1)
-    shapes = (64, 16, 32, 32), (64, 40, 40, 2), (64, 16, 40, 40)  # many points for each pixel
-    x, grid, gradient = (torch.randn(shape, device="cuda") for shape in shapes)
-    gradient = gradient.contiguous(memory_format=torch.channels_last)
-    first, *others = (gradients(deterministic_sample, x, grid, gradient, padding, True) for _ in range(3))
-    for other in others:
-        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
-
-
-@pytest.mark.gpu
-@needs_cuda
-def test_backward_is_captured_in_a_graph(deterministic: None) -> None:
-    x, grid, gradient = (tensor.cuda() for tensor in example(dtype=torch.float32))
-    expected = sampling._image_gradient(gradient, x, grid, 0, True)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = sampling._image_gradient(gradient, x, grid, 0, True)
-    gradient.mul_(2)
-    graph.replay()
-    assert torch.equal(captured, 2 * expected)

@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from launch.report.analysis.cells import Cell
 from launch.sweep.plan import Plan
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml, load_yaml
 from stn.runs.directory import RunDir
 from tests.support.sweeps import TWO_CELLS, add_result, save_plan
+from tests.support.wandb_report import cells_of
 
 
 @pytest.fixture
@@ -27,3 +29,8 @@ def plan(tmp_path: Path) -> Plan:
                 acc = 0.9 + 0.01 * second + 0.001 * seed * (2 if second else 1)
                 add_result(plan, job, seed, acc, best_test_acc=acc + 0.01, params=1000, images_per_s=1e4, wall_s=3.0)
     return plan
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[Cell]:
+    return cells_of(tmp_path, {"arch": ["cnn", "stn_slx"], "dataset": ["mnist", "mnist_r"]})

@@ -1,4 +1,4 @@
-"""Published results beside ours: those of SPEC's tables, and only where a run is of the very recipe."""
+"""Published results beside ours: only where a run is of the very recipe."""
 
 import json
 import math
@@ -13,15 +13,14 @@ import pytest
 from launch.report import build
 from launch.report.analysis import published
 from launch.report.analysis.cells import Cell, load
-from launch.report.analysis.published import Replication, published_results, replications
+from launch.report.analysis.published import Replication, replications
 from launch.report.analysis.sections import build_sections
 from launch.report.analysis.stats import half_width
 from launch.report.output.markdown import render_table
 from stn.config.resolve import resolve, signature
 from stn.config.schema import Config
-from stn.config.yaml_files import RECIPES, build_config, dump_yaml, load_yaml, overlay, read_yaml
+from stn.config.yaml_files import RECIPES, build_config, dump_yaml, overlay, read_yaml
 from stn.runs.directory import RunDir
-from tests.support.paths import ROOT
 
 ACCURACIES = [0.9911, 0.9907, 0.9895, 0.9906, 0.9902]
 
@@ -31,7 +30,7 @@ def changed(recipe: str, **sections: dict[str, Any]) -> Config:
 
 
 def cell(folder: Path, config: Config, accuracies: list[float] = ACCURACIES, epochs: tuple[float, ...] = ()) -> Cell:
-    """Of a run directory with these accuracies after the last epoch, 0.001 more at best, 0.01 less at ``epochs``."""
+    """Return the cell of a run with these last accuracies, the best 0.001 higher, those at ``epochs`` 0.01 lower."""
     seeds = list(range(len(accuracies)))
     run = RunDir.of(str(folder), config.log.name or "", signature(config), seeds)
     run.path.mkdir(parents=True)
@@ -50,7 +49,7 @@ def at(replications_of_cell: list[Replication]) -> dict[str | int, Replication]:
     return {replication.published.at: replication for replication in replications_of_cell}
 
 
-def test_a_whole_run_stands_beside_what_was_published(tmp_path: Path) -> None:
+def test_a_whole_run_is_compared_with_the_published_result(tmp_path: Path) -> None:
     """By hand: SD 0.0606, t(4) = 2.7764, so half a width is 2.7764 x 0.0606 x sqrt(1/5 + 1/5) = 0.1064."""
     by_epoch = at(replications(cell(tmp_path, changed("s2_conv"))))
     assert set(by_epoch) == {"last", "best"}
@@ -107,7 +106,7 @@ def test_runs_whose_number_was_not_stated_count_as_one(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_another_recipe_stands_beside_nothing(sections: dict[str, dict[str, Any]], tmp_path: Path) -> None:
+def test_another_recipe_is_compared_with_nothing(sections: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     assert replications(cell(tmp_path, changed("s2_conv", **sections))) == []
 
 
@@ -128,7 +127,7 @@ def test_the_best_of_more_evaluations_is_another_result(tmp_path: Path) -> None:
     assert set(at(replications(cell(tmp_path, changed("s2_conv", eval={"every": "100 steps"}))))) == {"last"}
 
 
-def test_an_epochs_result_is_that_evaluation(tmp_path: Path) -> None:
+def test_a_result_at_an_epoch_is_that_evaluation(tmp_path: Path) -> None:
     """Rows of other kinds, and of seeds that have not finished, do not count."""
     evaluated = cell(tmp_path, changed("s1_conv"), [0.99, 0.98], epochs=(5.0, 10.0))
     run = evaluated.runs[0]
@@ -144,7 +143,7 @@ def test_an_epochs_result_is_that_evaluation(tmp_path: Path) -> None:
     assert by_epoch["last"].mean == pytest.approx(98.5)
 
 
-def test_what_cannot_be_resolved_any_more_stands_beside_nothing(tmp_path: Path) -> None:
+def test_a_configuration_that_no_longer_resolves_is_compared_with_nothing(tmp_path: Path) -> None:
     unresolved = cell(tmp_path, changed("s2_conv"))
     unresolved.config = unresolved.config.model_copy(
         update={"arch": unresolved.config.arch.model_copy(update={"name": "gone"})}
@@ -185,107 +184,3 @@ def test_a_thousand_seeds_take_no_time(tmp_path: Path) -> None:
     before = time.process_time()
     assert sum(map(len, map(replications, cells))) == 2
     assert time.process_time() - before < 1
-
-
-# ---- the published results
-
-
-@pytest.mark.parametrize("result", published_results(), ids=lambda f: f"{f.system} {f.at}")
-def test_every_result_has_a_recipe_that_resolves(result: published.PublishedResult) -> None:
-    config = resolve(result.config())
-    assert config.data.name == result.dataset
-    assert result.arch in (None, config.arch.name)
-    assert result.net in (None, config.arch.net)
-    recipe = load_yaml(ROOT / "configs" / f"{result.recipe}.yaml")
-    if isinstance(result.at, int):
-        assert 1 <= result.at < (recipe.train.epochs or 0)
-    else:
-        assert result.at in ("last", "best")
-    assert result.unit in ("accuracy", "error")
-    assert 0 < float(result.value) < 100
-    assert result.source
-
-
-def test_no_result_is_there_twice() -> None:
-    keys = [(json.dumps(result.config().model_dump(mode="json")), result.at) for result in published_results()]
-    assert len(set(keys)) == len(keys)
-    listed = [result.system for result in published_results() if result.listed]
-    assert len(set(listed)) == len(listed)
-
-
-ARCHS = ("cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx")
-
-
-@pytest.mark.parametrize(
-    ("recipe", "values"),
-    [
-        ("finnveden_r", (1.71, 1.08, 1.32, 1.05, 0.98)),
-        ("finnveden_t", (1.61, 1.10, 1.16, 1.08, 1.13)),
-        ("finnveden_s", (1.38, 0.85, 0.96, 0.77, 0.82)),
-    ],
-)
-def test_finnvedens_results_are_the_papers(recipe: str, values: tuple[float, ...]) -> None:
-    results = [result for result in published_results() if result.recipe == recipe]
-    assert {result.arch: float(result.value) for result in results} == dict(zip(ARCHS, values, strict=True))
-    assert {(result.at, result.n, result.unit) for result in results} == {("last", 10, "error")}
-
-
-@pytest.mark.parametrize(
-    ("recipe", "affine", "projective", "tps"),
-    [
-        ("jaderberg_r", (2.1, 1.2, 1.2, 0.7), (1.3, 0.8), (1.1, 0.7)),
-        ("jaderberg_rts", (5.2, 0.8, 0.8, 0.5), (0.9, 0.6), (0.8, 0.5)),
-        ("jaderberg_p", (3.1, 1.5, 1.5, 0.8), (1.4, 0.8), (1.4, 0.8)),
-        ("jaderberg_e", (3.2, 1.4, 2.7, 1.2), (2.6, 1.3), (2.4, 1.1)),
-        ("jaderberg_tc", (13.2, 3.5, 2.0, 1.7), (), ()),
-    ],
-)
-def test_jaderbergs_results_are_the_papers(
-    recipe: str, affine: tuple[float, ...], projective: tuple[float, ...], tps: tuple[float, ...]
-) -> None:
-    """FCN, CNN, ST-FCN, ST-CNN; ST-FCN, ST-CNN with the other transforms."""
-    errors: dict[tuple[str | None, ...], float] = {}
-    for result in published_results():
-        if result.recipe == recipe:
-            arch = resolve(result.config()).arch
-            errors[arch.name, (arch.net or "").removeprefix("jaderberg_"), arch.transform] = float(result.value)
-            assert (result.n, result.unit) == (3, "error")
-    both = [("stn_c0", "fcn"), ("stn_c0", "cnn")]
-    expected = dict(zip([("cnn", "fcn", None), ("cnn", "cnn", None)], affine, strict=False))
-    for transform, values in (("affine", affine[2:]), ("projective", projective), ("tps", tps)):
-        expected |= {(*network, transform): value for network, value in zip(both, values, strict=False)}
-    assert errors == expected
-
-
-@pytest.mark.parametrize(
-    ("recipe", "values"),
-    [
-        ("s0_conv", {"last": 98.53}),
-        ("s0_coord", {"last": 98.71}),
-        ("s1_conv", {5: 97.70, 10: 98.00, 20: 98.53, 25: 98.90, "last": 99.21}),
-        ("s1_coord", {5: 96.97, 10: 98.34, "last": 99.08}),
-        ("s1_linear", {"last": 99.13}),
-        ("s2_conv", {"best": 99.05, "last": 98.86}),
-        ("s2_coord", {"best": 99.06, "last": 98.64}),
-        ("s2_best_coord", {1: 93.83, 5: 98.26, 15: 99.06, "best": 99.40, "last": 99.34}),
-        ("s3", {1: 14.26, 2: 18.24, "best": 78.91, "last": 78.91}),
-        ("s4", {1: 22.29, 5: 43.58, 10: 41.93, 20: 60.99, "best": 65.83, "last": 64.88}),
-        ("icstn_cnn", {"last": 6.597}),
-    ],
-)
-def test_the_projects_results_are_theirs(recipe: str, values: dict[str | int, float]) -> None:
-    results = [result for result in published_results() if result.recipe == recipe]
-    # Two data sets for s3: test images normalised as there, and as here.
-    for dataset in {result.dataset for result in results}:
-        assert {result.at: float(result.value) for result in results if result.dataset == dataset} == values
-    runs = 5 if recipe in ("s2_conv", "s2_coord") else None if "ic" in recipe else 1
-    assert {result.n for result in results} == {runs}
-
-
-def test_lin_and_luceys_results_are_theirs() -> None:
-    errors = {}
-    for result in published_results():
-        if result.recipe == "icstn":
-            config = result.config()
-            errors[config.arch.iterations, config.optim.loc_lr_multiplier] = float(result.value)
-    assert errors == {(1, 1.0): 4.944, (2, 0.01): 1.905, (4, 0.01): 1.230}

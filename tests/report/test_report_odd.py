@@ -21,11 +21,13 @@ from stn.runs.files import read_rows
 
 
 def _of(kind: str, change: dict) -> Callable[[RunDir], None]:
-    """Put something else into rows: of the results, or of one kind of metrics.jsonl."""
+    """Return a function that changes fields of the result rows, or of one kind of metrics."""
+
+    unsigned = change | {"row_sha256": None}  # else the row would be dropped as damaged
 
     def damage(run: RunDir) -> None:
         path = run.results if kind == "result" else run.metrics
-        rows = [row | change if row.get("kind", "result") == kind else row for row in read_rows(path)]
+        rows = [row | unsigned if row.get("kind", "result") == kind else row for row in read_rows(path)]
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     return damage
@@ -55,7 +57,7 @@ DAMAGES: list[Callable[[RunDir], object]] = [
 ]  # fmt: skip
 
 
-def test_whatever_is_in_the_rows_there_is_a_report(plan: Plan, tmp_path: Path) -> None:
+def test_odd_rows_still_make_a_report(plan: Plan, tmp_path: Path) -> None:
     run = load([str(plan.experiment)]).cells[0].runs[0]
     for seed, row in run.rows().items():
         run.forget({seed})

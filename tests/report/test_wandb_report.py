@@ -1,86 +1,31 @@
-"""The comparison on W&B: the real client against a loopback server, and what the spec says that it was sent."""
+"""The comparison on W&B: the real client against a loopback server."""
 
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pytest
 import wandb
 
-from launch.report.analysis.cells import Cell, Comparison, load
-from launch.report.analysis.sections import build_sections
-from launch.report.output import wandb_report, wandb_spec
+from launch.report.analysis.cells import Cell
 from launch.report.output.wandb_report import MEMORY, SPEC
 from launch.report.output.wandb_spec import report_title
-from stn.runs.directory import RunDir
-from stn.tracking.wandb_run import init_arguments, run_id, values
+from stn.tracking.wandb_run import run_id
 from tests.support.paths import ROOT
-from tests.support.sweeps import TWO_CELLS, add_result, launch, save_plan
+from tests.support.sweeps import launch
 from tests.support.trainer import environment
-from tests.support.wandb_server import Kept, WandbServer
+from tests.support.wandb_kept import Kept
+from tests.support.wandb_report import blocks, conditions, grids, publish, renamed, spec_on
+from tests.support.wandb_server import WandbServer
 
 EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'"
 
 
-def cells_of(tmp_path: Path, grid: dict[str, Any]) -> list[Cell]:
-    plan = save_plan(tmp_path, TWO_CELLS | {"grid": grid, "seeds": "0-7"})
-    for i, job in enumerate(plan.jobs):
-        for seed in range(8):
-            add_result(plan, job, seed, 0.9 + 0.01 * i + 0.001 * seed)
-        RunDir(plan.experiment / job.sig / job.block).config.write_text(plan.cell_file(job).read_text())
-    return load([str(plan.experiment)]).cells
-
-
-def publish(cells: list[Cell], out: Path) -> str:
-    published, message = wandb_report.publish(build_sections(Comparison("two", cells, []), out), out)
-    assert published == (not message.startswith("no W&B report"))
-    return message
-
-
-def build(cells: list[Cell]) -> dict[str, Any]:
-    return wandb_spec.build_spec(build_sections(Comparison("two", cells, []), Path("report")))
-
-
-@pytest.fixture
-def cells(tmp_path: Path) -> list[Cell]:
-    return cells_of(tmp_path, {"arch": ["cnn", "stn_slx"], "dataset": ["mnist", "mnist_r"]})
-
-
-def renamed(cells: list[Cell], section: str, **fields: str) -> list[Cell]:
-    for cell in cells:
-        part = getattr(cell.config, section).model_copy(update=fields)
-        cell.config = cell.config.model_copy(update={section: part})
-    return cells
-
-
-def blocks(spec: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    return [block for block in spec["blocks"] if block["type"] == kind]
-
-
-def grids(spec: dict[str, Any]) -> list[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    """Run sets and panels of each grid."""
-    grid_blocks = [block["metadata"] for block in blocks(spec, "panel-grid")]
-    return [(metadata["runSets"], metadata["panelBankSectionConfig"]["panels"]) for metadata in grid_blocks]
-
-
-def conditions(runs: dict[str, Any]) -> dict[str, Any]:
-    return {
-        f"{condition['key']['section']}:{condition['key']['name']}": condition["value"]
-        for condition in runs["filters"]["filters"]
-    }
-
-
-def spec_on(server: WandbServer) -> dict[str, Any]:
-    (view,) = server.views.values()
-    return json.loads(view["spec"])
-
-
-def test_there_is_one_report_however_often(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+def test_publishing_again_updates_the_same_report(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
     server.runs[run_id(cells[0].config, cells[0].sig, 0)] = Kept()
     first, second = publish(cells, tmp_path).splitlines()
     assert first == f"W&B report created: {server.url}/me/stn/reports/Comparison-two--Vmlldzo0"
@@ -108,54 +53,6 @@ def test_there_is_one_report_however_often(server: WandbServer, cells: list[Cell
     assert publish(cells, tmp_path).startswith("W&B report created: ")
     assert len(server.views) == 2, "it was deleted there; what is not ours is left alone"
     assert server.views["other"]["displayName"] == "Other"
-
-
-def test_the_saved_spec_groups_by_architecture(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
-    publish(cells, tmp_path)
-    for (run_sets, panels), dataset in zip(grids(spec_on(server)), ["mnist", "mnist_r"], strict=True):
-        (runs,) = run_sets
-        assert runs["grouping"] == [{"section": "config", "name": "arch.value"}]
-        assert runs["project"] == {"name": "stn", "entityName": "me", "id": "internal-stn"}
-        groups = sorted(f"two-{cell.arch}-{dataset}-{cell.sig[:6]}" for cell in cells if cell.dataset == dataset)
-        assert (runs["name"], conditions(runs)) == (dataset, {"config:dataset.value": dataset, "run:group": groups})
-        assert [(item["op"], item.get("connector")) for item in runs["filters"]["filters"]] == [
-            ("=", None),
-            ("IN", "AND"),
-        ]
-        assert {item["config"]["groupBy"] for item in panels} == {"arch.value"}
-        metrics = [item["config"]["metrics"] for item in panels]
-        assert metrics == [["test_acc"], ["test_loss"], ["train/loss"], ["test_acc"]]
-
-
-def test_filters_and_panels_name_what_runs_are_sent_with(cells: list[Cell]) -> None:
-    (((runs,), panels), *_), arguments = grids(build(cells)), init_arguments(cells[0].config, cells[0].sig, 0)
-    assert (arguments["config"]["arch"], arguments["config"]["dataset"]) == (
-        "cnn",
-        conditions(runs)["config:dataset.value"],
-    )
-    assert arguments["group"] in conditions(runs)["run:group"]
-    row = {"step": 1, "epoch": 0.1, "loss": 1.0, "test_acc": 1.0, "test_loss": 1.0}
-    sent = values(row | {"kind": "train"}) | values(row | {"kind": "eval"})
-    named = {metric for panel in panels for metric in panel["config"]["metrics"]}
-    assert named | {panels[0]["config"]["xAxis"]} <= set(sent)
-
-
-def test_intervals_are_in_markdown_blocks(cells: list[Cell]) -> None:
-    cells[0].failed, cells[0].missing = {8: "nan"}, [9]
-    introduction, first, second = [block["content"] for block in blocks(build(cells), "markdown-block")]
-    assert "W&B cannot draw such intervals" in introduction
-    assert "| architecture | n | mean % | SD | 95 % interval |" in first
-    assert "| stn_slx - cnn | 8 |" in first
-    assert "Missing seeds: 1; failed seeds: 1." in first
-    assert "Missing seeds" not in second
-    assert "](" not in first, "a link to a folder of this machine"
-
-
-def test_settings_of_one_architecture_are_told_apart(tmp_path: Path) -> None:
-    cells = cells_of(tmp_path, {"arch": ["cnn", "stn_slx"], "lr": [0.01, 0.02]})
-    (((runs,), panels),) = grids(build(cells))
-    assert runs["grouping"] == [{"section": "config", "name": "arch.value"}, {"section": "run", "name": "group"}]
-    assert {panel["config"]["groupBy"] for panel in panels} == {"group"}
 
 
 def test_each_project_has_a_run_set(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
@@ -203,7 +100,7 @@ def test_pictures_are_sent_once_and_shown(server: WandbServer, cells: list[Cell]
 NAME = 'it\'s "<script>alert(1)</script>" = 日本 | ö'
 
 
-def test_whatever_names_are_they_do_no_harm(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+def test_hostile_names_are_escaped(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
     renamed(cells, "log", name=NAME)
     for cell in cells:
         renamed([cell], "arch", name=NAME + cell.arch)

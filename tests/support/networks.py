@@ -33,6 +33,10 @@ def seeded_network(arch: str, dataset: str = "mnist", **options) -> nn.Module:
     return build_network(config)
 
 
+def config_of(arch: str, dataset: str, **options) -> Config:
+    return resolve(Config(arch=Arch(name=arch, **options), data=Data(name=dataset, limit_test=300)))
+
+
 def localisation(model: nn.Module) -> Localisation:
     """Return the localisation network of a model's first transformer."""
     assert isinstance(model, Transformed)

@@ -146,7 +146,7 @@ def test_two_launchers_and_killed_children_leave_one_row_each(tmp_path: Path, un
 
 
 def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
-    """CIFAR-10 that is not there; then it is mended by an edit of the sweep."""
+    """CIFAR-10 is missing; then an edit of the sweep mends it."""
     base = TINY["base"] | {"steps": 2, "data": {"root": str(tmp_path / "nothing")}}
     path = sweep_file(tmp_path, base=base | {"dataset": "cifar10"}, grid={"arch": ["cnn"]}, seeds="0")
     words = ("--runs", tmp_path / "runs")

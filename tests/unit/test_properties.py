@@ -90,7 +90,7 @@ def test_resolving_again_changes_nothing_and_a_signature_survives_yaml(config: C
 
 
 def test_generated_configurations_can_mostly_be_resolved() -> None:
-    """Else the tests above would say little."""
+    """Otherwise the tests above would prove little."""
     counts = {True: 0, False: 0}
 
     @few(200)

@@ -37,6 +37,10 @@ LAUNCH = {"stn.config", "stn.runs", "stn.tracking"}
 WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", "launch")
 FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py")), *sorted((ROOT / "launch").rglob("*.py"))]
 
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+LONG = ("tests/models/test_multiseed.py", "tests/training/test_tracking.py")
+"""Test files that have more than 200 lines and wait for their split."""
+
 
 def module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -74,10 +78,10 @@ def test_torch_stays_out(path: Path) -> None:
     assert not heavy - ({"numpy"} if "report" in path.parts else set())  # imported only to build a report
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*FILES, *TESTS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_stay_short_and_say_what_they_own(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= 200
+    assert len(text.splitlines()) <= 200 or str(path.relative_to(ROOT)) in LONG
     assert not text.strip() or ast.get_docstring(ast.parse(text))
 
 
@@ -119,7 +123,7 @@ def ours(kind: str) -> list[str]:
 
 
 def test_source_and_registry_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is read before torch is imported is what registers itself afterwards."""
+    """Names read from the source before torch is imported are those that are registered afterwards."""
     registered = {kind: {name: registry.find(kind, name) for name in ours(kind)} for kind in ("arch", "net")}
     monkeypatch.setattr(registry, "entries", {kind: {} for kind in registry.KINDS})
     registry.read_package("stn.models")

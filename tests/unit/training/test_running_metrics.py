@@ -1,6 +1,7 @@
 """Running sums and failures, and how a checkpoint stores them."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -78,6 +79,18 @@ def test_time_and_images_of_earlier_blocks_are_counted_for_each_seed_by_itself(
     ]
 
 
+def test_on_a_gpu_the_clock_is_read_when_all_queued_work_is_done(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m, calls, gpu = meter(runtime, 1.0), [], torch.device("cuda", 0)
+    m.runtime = SimpleNamespace(device=gpu)  # type: ignore[assignment]
+    monkeypatch.setattr(torch.cuda, "synchronize", calls.append)
+    monkeypatch.setattr("time.perf_counter", lambda: calls.append("clock") or 0.0)
+    for training in (True, False):
+        m.tick(training)
+    assert calls == [gpu, "clock"] * 2
+
+
 def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> None:
     saved = meter(runtime, 1.0, NAN, 1.0).state_dicts()
     assert (saved[0]["failed"], saved[1]["failed"]) == (None, 1)
@@ -92,7 +105,7 @@ def test_a_failure_between_rows_is_part_of_the_checkpoint(runtime: Runtime) -> N
     assert other.result(1)["test_acc"] is None
 
 
-def test_an_evaluation_that_is_no_number_is_a_failure(runtime: Runtime) -> None:
+def test_a_nan_in_an_evaluation_is_a_failure(runtime: Runtime) -> None:
     m = meter(runtime, 1.0)
     good = {"test_acc": 0.5, "test_loss": 1.0, "macro_f1": 0.4, "test_count": 10}
     rows = m.eval_rows(7, 1.0, [good, good | {"test_loss": NAN}])

@@ -76,6 +76,26 @@ def test_a_plausible_edit_of_results_is_undone(run: RunDir) -> None:
     assert run.rows()[1]["test_acc"] == 0.91
 
 
+def test_an_edit_of_both_copies_is_noticed(run: RunDir) -> None:
+    for file in (run.results, run.published / "1"):
+        file.write_text(file.read_text().replace("0.91", "0.99"))
+    assert run.rows().keys() == {0, 2}
+    told: list[str] = []
+    run.heal(told.append)
+    assert told == [
+        f"{run.results}: 1 damaged or foreign lines are dropped; .rows may have their other copy",
+        f"{run.published / '1'} was damaged; its seed is trained again",
+    ]
+
+
+def test_older_rows_without_a_hash_are_read(tmp_path: Path) -> None:
+    run, old = RunDir(tmp_path / SIG / "0"), result(0, sig=SIG, test_acc=0.9)
+    run.replace(run.published / "0", json.dumps(old) + "\n")
+    run.replace(run.results, json.dumps(old) + "\n")
+    assert run.is_whole()
+    assert run.rows() == {0: old}
+
+
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_where_there_are_no_hard_links_a_name_is_still_created_once(
     run: RunDir, monkeypatch: pytest.MonkeyPatch, code: int
@@ -115,7 +135,7 @@ def test_another_error_of_link_is_raised(tmp_path: Path, monkeypatch: pytest.Mon
         (
             Status,
             {"state": "running"},
-            [{"state": "asleep"}, {"seeds": "a"}, {"steps": 0}, {"step": "1"}],
+            [{"state": "asleep"}, {"seeds": "a"}, {"seeds": None}, {"steps": 0}, {"step": "1"}],
         ),
     ],
 )

@@ -1,0 +1,88 @@
+"""python -m launch train: how many processes, and which seeds each trains."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch import train as launch_train
+from stn.config.seed_list import parse_seeds
+from tests.support.paths import ROOT
+from tests.support.trainer import (
+    SMALL,
+    Run,
+    environment,
+)
+
+# ---- the local launcher
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "expected"),
+    [
+        ("--seeds 0-7", 0, ("cpu2.yaml", "3")),
+        ("--seeds 0-1", 0, ("cpu2.yaml", "2")),
+        ("--seeds 4", 0, ("one.yaml", "1")),
+        ("--seeds 0-1 --lr 0.1,0.2", 0, ("cpu2.yaml", "3")),
+        ("--seeds 0-7 --processes 2", 0, ("cpu2.yaml", "2")),
+        ("--seeds 0-7 --check", 0, ("one.yaml", "1")),
+        ("--seeds 0-7", 4, ("gpus.yaml", "4")),
+        ("--seeds 4", 4, ("one.yaml", "1")),
+    ],
+)
+def test_the_launcher_starts_a_process_per_device_but_no_more_than_seeds(
+    words: str, gpus: int, expected: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch_train, "cores", lambda: 3)
+    monkeypatch.setattr(launch_train, "gpus", lambda: gpus)
+    line = launch_train.command(words.split())
+    assert (Path(line[line.index("--config_file") + 1]).name, line[line.index("--num_processes") + 1]) == expected
+    assert line[-len(words.split()) :] == words.split()
+
+
+def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    for visible, count in (("", 0), ("-1", 0), ("0", 1), ("2,3", 2)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        assert launch_train.gpus() == count
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert launch_train.gpus() == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "count"),
+    [
+        (
+            "echo 'GPU 0: NVIDIA H100 (UUID: GPU-1)'; echo '  MIG 1g.10gb Device 0:'; echo 'GPU 1: NVIDIA'",
+            2,
+        ),
+        ("echo 'NVIDIA-SMI has failed because it could not communicate with the driver'; exit 9", 0),
+        ("echo 'No devices were found'", 0),
+    ],
+)
+def test_gpus_are_counted_by_the_drivers_own_tool(
+    script: str, count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for variable in ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\n{script}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    launch_train._count_gpus.cache_clear()
+    assert launch_train.gpus() == count
+    launch_train._count_gpus.cache_clear()
+
+
+@pytest.mark.usefixtures("every_core")
+def test_the_launcher_trains_seeds_in_processes(tmp_path: Path) -> None:
+    words = ["--seeds", "0-3", "--steps", "4", *SMALL, "--runs", str(tmp_path)]
+    line = [sys.executable, "-m", "launch", "train", *words]
+    env = environment(ACCELERATE_USE_CPU="true")
+    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [row for path in tmp_path.glob("*/*/*") for row in Run(path).rows("results.jsonl")]
+    assert sorted(row["seed"] for row in rows) == parse_seeds("0-3")
+    processes = min(4, launch_train.cores())
+    assert {(row["mode"], row["world_size"]) for row in rows} == {("seeds" if processes > 1 else "single", processes)}
