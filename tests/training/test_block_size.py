@@ -56,7 +56,7 @@ def test_seeds_double_until_speed_memory_or_the_bound_ends_it(
 
 def test_a_run_that_resumes_keeps_what_the_trial_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(Config(), 1)
-    runtime.device = torch.device("cuda")
+    monkeypatch.setattr(runtime, "device", torch.device("cuda"))
     monkeypatch.setattr(blocks, "free_bytes", lambda device: 10**11)
     asked = pretend(monkeypatch, {1: 1.0, 2: 2.0, 4: 4.0, 8: 4.0})
     some = trials(tmp_path)
