@@ -11,6 +11,7 @@ from torch import Tensor
 
 from stn.data.stream import Stream
 from stn.models.transformer import SpatialTransformer
+from stn.multiseed.convolution import Convolutions
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, Made, free_bytes
 from stn.multiseed.model import StackedModel
 from stn.training.runtime import Runtime
@@ -40,8 +41,11 @@ def images_at_once(model: StackedModel, stream: Stream, batch_size: int) -> int:
     """Return how many test images all seeds see at a time: a GPU takes as many as memory allows."""
     if stream.device.type == "cpu":
         return max(1, stream.test_batch_size(batch_size) // len(model.seeds))
+    x_1CHW = stream.test_images(torch.zeros(1, dtype=torch.int64, device=stream.device)).x_BCHW
+    chosen, model.convolutions = model.convolutions, Convolutions("grouped")  # one image is nothing to time
     with torch.no_grad(), Made() as made:
-        model.predict(stream.test_images(torch.zeros(1, dtype=torch.int64, device=stream.device)).x_BCHW)
+        model.predict(x_1CHW)
+    model.convolutions = chosen
     fits = min(MOST_ELEMENTS // made.elements, int(SHARE * free_bytes(stream.device)) // made.bytes)
     return max(1, min(8 * batch_size, fits))
 

