@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.support.cluster import Cluster
     from tests.support.wandb_server import WandbServer
 
-collect_ignore = [] if find_spec("wandb") else ["report/test_wandb_report.py", "sweeps/test_wandb_sync.py"]
+collect_ignore_glob = [] if find_spec("wandb") else ["report/test_wandb_*.py", "sweeps/test_wandb_*.py"]
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 ONE_DEVICE = ("tests/cluster/", "tests/gpu/", "tests/dryrun/")
 """Folders whose tests share a Slurm, a GPU or its stand-in: one worker runs all of a folder."""

@@ -56,7 +56,7 @@ def load_plain(path: str | Path) -> Tensors:
         with _bounded_memory(4 * path.stat().st_size + 2**30):
             content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or damaged: {error}") from None
+        raise ValueError(f"{path} is no safetensors file, or damaged: {error!s:.200}") from None
     except Exception as error:  # torch.load raises anything on a damaged file
         if "GLOBAL" in str(error):
             why = "holds Python objects, which could execute code when loaded, and was not loaded"

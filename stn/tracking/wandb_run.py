@@ -122,6 +122,6 @@ class SeedRun:
     def finish(self, result: Row | None) -> None:
         """Write a result's values into the summary and close the run."""
         for key, value in (result or {}).items():
-            if isinstance(value, int | float | str):
+            if isinstance(value, int | float | str) and key != "row_sha256":  # which is of the row's file alone
                 self.run.summary[key] = value
         self.run.finish(exit_code=1 if result and result["status"] == "failed" else 0)

@@ -85,7 +85,7 @@ def _read(run: RunDir, seed: int, name: str) -> tuple[Tensors, dict[str, Any]]:
             header = dict(json.loads((file.metadata() or {})["stn"]))
         tensors = load_file(path)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise ValueError(f"{path} is damaged: {error!s:.200}") from None
     # Older files have neither a hash of their header nor an identity.
     if header.pop("header_sha256", None) not in (None, _hash(header)) or header.get("sha256") != digest(tensors):
         raise ValueError(f"{path} is damaged: its contents do not match its hash")

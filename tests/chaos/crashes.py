@@ -49,7 +49,7 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-def _torn(runs: Path) -> list[str]:
+def torn(runs: Path) -> list[str]:
     """Return the files that have their name but are not whole. Metrics alone grow under theirs."""
     named = [path for path in runs.rglob("*") if path.is_file() and path.suffix != ".tmp"]
     return [f"torn: {path.name}" for path in named if path.name != "metrics.jsonl" and not _is_whole(path)]
@@ -69,4 +69,4 @@ def inject(setting: Setting, case: tuple[int, str]) -> Injected:
     code = end_of(start(runs, before=_die_at(number, death, runs)))
     if code != -signal.SIGKILL:
         return judged(runs, [f"was not killed: exit code {code}"] * (code != 0), 0)
-    return judged(runs, _torn(runs) + rerun(runs, setting.expected))
+    return judged(runs, torn(runs) + rerun(runs, setting.expected))

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save
 
+from tests.chaos.crashes import torn
 from tests.chaos.operations import watch
 from tests.chaos.outcome import SECRETS, Outcome, leaks
 from tests.chaos.victim import WORDS, faults_after
@@ -102,6 +105,25 @@ def test_no_key_of_the_environment_is_written(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.rglob("*.wandb"))
     assert leaks(tmp_path) == []
+
+
+def test_a_torn_file_is_noticed_unless_it_is_metrics_or_temporary(tmp_path: Path) -> None:
+    whole = save({"w": torch.ones(3)})
+    contents = {"status.json": b"{}\n", "a.safetensors": whole, "metrics.jsonl": b'{"se', ".x.tmp": b"{"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    assert torn(tmp_path) == []
+    for name in ("status.json", "a.safetensors"):
+        (tmp_path / name).write_bytes(contents[name][:-1])
+    assert sorted(torn(tmp_path)) == ["torn: a.safetensors", "torn: status.json"]
+
+
+def test_what_is_of_one_seed_is_told_apart() -> None:
+    both = outcome(metrics=[{"seed": 0, "step": 1}, {"seed": 1, "step": 1}])
+    assert (both.of(1).results, both.of(1).metrics) == (ROWS[1:], [{"seed": 1, "step": 1}])
+    changed = outcome(results=[ROWS[0] | {"test_acc": 0.9}, ROWS[1]], metrics=both.metrics)
+    assert changed.of(1).faults(both.of(1)) == []
+    assert changed.of(0).faults(both.of(0)) == ["rows differ"]
 
 
 def test_an_exit_code_and_a_process_that_is_left_are_noticed(tmp_path: Path) -> None:

@@ -44,7 +44,11 @@ def test_bad_files_are_one_message(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.bias has non-finite values"):
         load_plain(tmp_path / "diverged.pt")
     torch.save(Theirs().state_dict(), tmp_path / "whole.pt")
-    save_file(Theirs().state_dict(), tmp_path / "whole.safetensors")
+    save_file(Theirs().state_dict(), whole := tmp_path / "whole.safetensors")
+    (tmp_path / "type.safetensors").write_bytes(whole.read_bytes().replace(b'"F32"', b'"f32"'))
+    with pytest.raises(ValueError, match="unknown variant") as error:
+        load_plain(tmp_path / "type.safetensors")
+    assert len(str(error.value)) < len(str(tmp_path)) + 270, "safetensors lists every type"
     for name, message in (("whole.pt", "not written by torch.save"), ("whole.safetensors", "no safetensors file")):
         content = (tmp_path / name).read_bytes()
         for part in (b"", b"hello this is no file of weights", content[: len(content) // 2]):

@@ -105,7 +105,7 @@ def test_a_run_killed_before_its_result_has_its_points_once(tmp_path) -> None:
         file.write('{"kind": "pose", "seed": 1, "degr')
     assert train(*words, runs=tmp_path).returncode == 0
     assert sorted(poses(run), key=lambda row: row["seed"]) == before
-    clocks = ("wall_s", "images_per_s", "fused")
+    clocks = ("wall_s", "images_per_s", "fused", "row_sha256")
     assert [{k: v for k, v in row.items() if k not in clocks} for row in run.results().values()] == [
         {k: v for k, v in row.items() if k not in clocks} for row in results.values()
     ]

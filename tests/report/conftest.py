@@ -10,7 +10,6 @@ from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml, load_yaml
 from stn.runs.directory import RunDir
 from tests.support.sweeps import TWO_CELLS, add_result, save_plan
-from tests.support.wandb_report import cells_of
 
 
 @pytest.fixture
@@ -33,4 +32,6 @@ def plan(tmp_path: Path) -> Plan:
 
 @pytest.fixture
 def cells(tmp_path: Path) -> list[Cell]:
+    from tests.support.wandb_report import cells_of  # here, because it imports wandb
+
     return cells_of(tmp_path, {"arch": ["cnn", "stn_slx"], "dataset": ["mnist", "mnist_r"]})
