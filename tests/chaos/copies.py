@@ -29,13 +29,14 @@ def _with_short_lease(more: Prepare) -> Prepare:
     return prepare
 
 
-def _pause_at(number: int, runs: Path, more: Prepare) -> Prepare:
-    """Return what makes a process stop before its fsync of this number."""
+def _pause_at(number: int, runs: Path, more: Prepare, at: str) -> Prepare:
+    """Return what makes a process stop before its operation of this number, of those that begin with ``at``."""
 
-    def act(operation: str, *_: object) -> None:
+    def act(operation: str, path: Path, _: object) -> None:
         nonlocal number
-        number -= operation == "fsync"
-        if operation == "fsync" and number == 0:
+        counts = f"{operation} {path.name}".startswith(at)
+        number -= counts
+        if counts and number == 0:
             os.kill(os.getpid(), signal.SIGSTOP)
 
     def prepare() -> None:
@@ -45,21 +46,23 @@ def _pause_at(number: int, runs: Path, more: Prepare) -> Prepare:
     return _with_short_lease(prepare)
 
 
-def cases(setting: Setting, every: int) -> list[int]:
-    """Return every N-th fsync, and that before metrics.jsonl is replaced, which a woken copy must not do."""
-    syncs = [line for line in recorded(setting) if line.startswith("fsync ")]
-    replacement = next(number for number, line in enumerate(syncs, 1) if ".metrics.jsonl." in line)
-    return sorted({*range(1, len(syncs) + 1, every), replacement})
+def cases(setting: Setting, every: int) -> list[tuple[int, str]]:
+    """Return every N-th fsync, and the two moments at which a woken copy could harm metrics.jsonl."""
+    syncs = sum(line.startswith("fsync ") for line in recorded(setting))
+    metrics = [(1, "fsync .metrics.jsonl."), (5, "write metrics.jsonl")]  # before it is replaced; before a row is added
+    return metrics + [(number, "fsync ") for number in range(1, syncs + 1, every)]
 
 
-def inject(setting: Setting, case: int) -> Injected:
-    """Pause a copy at its fsync of this number while another finishes its run."""
-    return depose(setting, setting.folder / f"paused-{case}", case, [_nothing, _nothing])
+def inject(setting: Setting, case: tuple[int, str]) -> Injected:
+    """Pause a copy at an operation while another finishes its run."""
+    number, at = case
+    runs = setting.folder / f"paused-{number}-{at.strip().replace(' ', '-')}"
+    return depose(setting, runs, number, [_nothing, _nothing], at)
 
 
-def depose(setting: Setting, runs: Path, write: int, more: list[Prepare]) -> Injected:
+def depose(setting: Setting, runs: Path, write: int, more: list[Prepare], at: str = "fsync ") -> Injected:
     """Pause a copy, let a second one finish, and wake the first; ``more`` is called in each before it trains."""
-    first = start(runs, before=_pause_at(write, runs, more[0]))
+    first = start(runs, before=_pause_at(write, runs, more[0], at))
     _, status = os.waitpid(first, os.WUNTRACED)
     if not os.WIFSTOPPED(status):  # it had fewer writes than the run that they were counted in
         return judged(runs, [f"ended before write {write}"] * (os.waitstatus_to_exitcode(status) != 0), 0)
