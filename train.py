@@ -11,9 +11,12 @@ from functools import partial
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before training begins and Stop listens
+from stn.commands.list import list_names
 from stn.config.command_line import fail, parse
 
-commands = parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
+commands = parse(sys.argv[1:])  # before torch is imported: --help, --list and bad input answer at once
+if commands[0].list:
+    sys.exit(list_names())
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +24,6 @@ from torch import Tensor, nn
 
 from stn.commands.check import check
 from stn.commands.finish import record_failure, wrap_up
-from stn.commands.list import list_names
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
 from stn.config.resolve import resolve_all
@@ -168,8 +170,6 @@ def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
 
 def main() -> int:
     try:
-        if commands[0].list:
-            return list_names()
         configs = resolve_all(commands)
         if commands[0].check:
             return check(configs)

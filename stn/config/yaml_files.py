@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from stn.config import registry
-from stn.config.registry import nearest
+from stn.config.registry import nearest, same_name
 from stn.config.schema import Config
 
 RECIPES = Path(__file__).parents[2] / "configs"
@@ -80,11 +80,15 @@ def _fault(node: Any, text: str) -> ValueError:
 
 
 def find_recipe(name: str, folder: Path = RECIPES, kind: str = "recipe") -> Path:
-    """Return a file, or the recipe of that name, with or without its ending."""
-    for path in (Path(name), folder / name, folder / f"{name}.yaml"):
-        if path.is_file():
-            return path
-    raise ValueError(f"no {kind} {name!r:.80}; {nearest(Path(name).stem, {p.stem for p in folder.glob('*.yaml')})}")
+    """Return a file, or the recipe of that name, with or without its ending, or as it is called in the repository."""
+    if Path(name).exists():
+        return Path(name)
+    known = {path.stem for path in folder.glob("*.yaml")}
+    if Path(name).parent in (Path(), *(Path("configs", folder.relative_to(RECIPES)), folder)):
+        stem = same_name(Path(name).stem if name.endswith(".yaml") else Path(name).name, known)
+        if stem in known:
+            return folder / f"{stem}.yaml"
+    raise ValueError(f"no file or {kind} {name!r:.80}; {nearest(Path(name).stem, known)}")
 
 
 Sections = dict[str, dict[str, Any]]
@@ -120,7 +124,8 @@ def overlay(*layers: Sections) -> Sections:
     values: Sections = {}
     for layer in layers:
         arch = layer.get("arch", {}).get("name")
-        if isinstance(arch, str) and arch in registry.entries["arch"]:
+        arch = registry.canonical("arch", arch) if isinstance(arch, str) else None
+        if arch in registry.entries["arch"]:
             options = {"name", "net", *registry.find("arch", arch).options}
             values["arch"] = {key: value for key, value in values.get("arch", {}).items() if key in options}
             if "iterations" not in options:
