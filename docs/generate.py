@@ -68,7 +68,8 @@ def commands() -> str:
     """Return the help text of every command but train.py, whose flags are the configuration."""
     parts = [
         "# Commands",
-        "The flags of `train.py` and `python -m launch train` are the [configuration](configuration.md).",
+        "The flags of `train.py` and `python -m launch train` are the [configuration](configuration.md). "
+        "Installed, `python -m stn` is `stn` and `python -m launch` is `stn-launch`.",
     ]
     for module, names in (("launch", LAUNCH), ("stn", COMMANDS)):
         for name in names:

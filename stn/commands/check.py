@@ -5,9 +5,8 @@ from rich.table import Table
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from stn.config.command_line import parse
 from stn.config.dataset import build_dataset
-from stn.config.resolve import resolve_all, signature
+from stn.config.resolve import signature
 from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml
@@ -76,7 +75,3 @@ def check(configs: list[Config]) -> int:
         slow = f"yes; no fused rule, hence slower: {slow_operations(equivalence)}" if equivalence.slow else "yes"
         say(f"fused       {f'no, one seed at a time: {equivalence.fault}' if equivalence.fault else slow}")
     return 0
-
-
-def main(arguments: list[str]) -> int:
-    return check(resolve_all(parse(arguments)))

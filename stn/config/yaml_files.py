@@ -11,8 +11,9 @@ import yaml
 from stn.config import registry
 from stn.config.registry import nearest, same_name
 from stn.config.schema import Config
+from stn.config.source import SOURCE
 
-RECIPES = Path(__file__).parents[2] / "configs"
+RECIPES = SOURCE / "configs"
 
 
 def _short_names() -> dict[str, tuple[str, str]]:

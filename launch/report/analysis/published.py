@@ -85,9 +85,8 @@ def _results_by_signature() -> dict[str, list[tuple[PublishedResult, str]]]:
     """Map training signatures of recipes to published results and the recipe's evaluation interval."""
     known: dict[str, list[tuple[PublishedResult, str]]] = {}
     for result in published_results():
-        if (RECIPES / f"{result.recipe}.yaml").is_file():  # an installed package comes without recipes
-            config = resolve(result.config())
-            known.setdefault(training_signature(config), []).append((result, config.eval.every))
+        config = resolve(result.config())
+        known.setdefault(training_signature(config), []).append((result, config.eval.every))
     return known
 
 
