@@ -2,6 +2,7 @@
 
 import re
 import stat
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -82,14 +83,20 @@ def _fault(node: Any, text: str) -> ValueError:
 
 def find_recipe(name: str, folder: Path = RECIPES, kind: str = "recipe") -> Path:
     """Return a file, or the recipe of that name, with or without its ending, or as it is called in the repository."""
-    if Path(name).exists():
+    there = is_file = False
+    with suppress(OSError):  # the name is too long
+        there, is_file = Path(name).exists(), Path(name).is_file()
+    if is_file:
         return Path(name)
     known = {path.stem for path in folder.glob("*.yaml")}
     if Path(name).parent in (Path(), *(Path("configs", folder.relative_to(RECIPES)), folder)):
         stem = same_name(Path(name).stem if name.endswith(".yaml") else Path(name).name, known)
         if stem in known:
             return folder / f"{stem}.yaml"
-    raise ValueError(f"no file or {kind} {name!r:.80}; {nearest(Path(name).stem, known)}")
+    if there:
+        return Path(name)  # a folder, or a device: whoever reads it says so
+    what = f"file or {kind}" if name.endswith(".yaml") or "/" in name else kind
+    raise ValueError(f"no {what} {name!r:.80}; {nearest(Path(name).stem, known)}")
 
 
 Sections = dict[str, dict[str, Any]]

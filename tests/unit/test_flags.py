@@ -127,8 +127,13 @@ def test_a_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeypatch: py
     for name in ("s3", "S3", "s3.yaml", "configs/s3.yaml", str(RECIPES / "s3.yaml"), str(RECIPES / "s3")):
         assert find_recipe(name) == RECIPES / "s3.yaml"
     assert find_recipe("configs/sweeps/Smoke.yaml", RECIPES / "sweeps", "sweep") == RECIPES / "sweeps" / "smoke.yaml"
-    with pytest.raises(ValueError, match="no file or recipe 'own/s3'"):
-        find_recipe("own/s3")
+    for name in ("own/s3", f"{'x' * 300}.yaml", "a\0.yaml"):
+        with pytest.raises(ValueError, match=f"^no file or recipe '{name[:1]}"):
+            find_recipe(name)
+    (tmp_path / "s3").mkdir()
+    assert find_recipe("s3") == RECIPES / "s3.yaml"
+    (tmp_path / "s3").rmdir()
+    assert find_recipe("/dev/null") == Path("/dev/null")
     (tmp_path / "s3").write_text("lr: 1\n")
     assert find_recipe("s3") == Path("s3")
 
