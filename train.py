@@ -117,8 +117,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             graphed_step(size)
             metrics.count(size * len(seeds))
             step += 1
-
             epoch = step / stream.steps_per_epoch
+            log.advance(step, epoch, size * len(seeds), metrics.peek)
             if due(config.log.every, step, steps):
                 lrs = [learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
                 log.write(metrics.train_rows(step, epoch, lrs))

@@ -1,5 +1,6 @@
 """How a training command ends: status, pictures and the final table."""
 
+import shlex
 from contextlib import suppress
 from typing import NoReturn
 
@@ -77,7 +78,7 @@ def record_failure(trials: list[Trial], error: Exception | KeyboardInterrupt) ->
 
 
 def print_summary(rows: list[Row], runs: list[RunDir]) -> None:
-    """Print the final table and where the results are."""
+    """Print the final table, where the results are, and what to type next."""
     split = "val" if any("val_acc" in row for row in rows) else "test"
     settings = [key for key in ("lr", "weight_decay") if len({row.get(key) for row in rows}) > 1]
     columns = [
@@ -101,6 +102,10 @@ def print_summary(rows: list[Row], runs: list[RunDir]) -> None:
         for name, path in (("results", run.results), ("pictures", run.pictures)):
             if path.exists():
                 say(f"{name:9s} {path}")
+    for experiment in dict.fromkeys(run.path.parent.parent for run in runs):
+        say(f"compare   python -m launch report {shlex.quote(str(experiment))}")
+        if any(run.path.parent.parent == experiment and any(run.path.glob("wandb/offline-run-*")) for run in runs):
+            say(f"upload    python -m launch wandb-sync {shlex.quote(str(experiment))}")
     for row in rows:
         if row["status"] == "failed":
             advice = "; rerun with a lower --lr or --optim.clip" * row["reason"].startswith("non-finite loss")
