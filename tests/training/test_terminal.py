@@ -1,7 +1,14 @@
 """What a terminal shows of a training, at 80 columns: a bar that moves with every step, and a line per evaluation."""
 
+import fcntl
 import io
+import os
+import pty
 import re
+import struct
+import subprocess
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -10,7 +17,7 @@ from rich.console import Console
 
 from stn.commands.finish import print_summary
 from stn.config.resolve import resolve
-from stn.config.schema import Config
+from stn.config.schema import Config, Log
 from stn.runs.directory import RunDir
 from stn.runs.trials import Trial
 from stn.tracking import console as tracking_console
@@ -19,6 +26,7 @@ from stn.tracking.terminal import ConsoleSink
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from tests.support.records import metric, result
+from tests.support.trainer import QUICK, SMALL, command, environment
 
 ANSI = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
@@ -105,6 +113,35 @@ def test_the_log_finds_earlier_evaluations_of_its_seeds(tmp_path: Path, monkeypa
     monkeypatch.setattr(log, "console", Console(file=io.StringIO(), force_terminal=True, width=80))
     assert log._console_sink([trial, trial._replace(seed=4)], 200).accuracies == pytest.approx([0.9, 0.7])
     assert log._console_sink([trial, trial._replace(seed=4)], 0).accuracies == []
+
+
+def test_the_log_passes_on_that_a_step_was_made(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(log, "console", Console(file=out, force_terminal=True, width=80))
+    config = resolve(Config(log=Log(wandb="disabled")))
+    with log.Log([Trial(config, "0123456789ab", 3, RunDir(tmp_path / "3"))], 0, writes=True) as opened_log:
+        opened_log.advance(1, 0.25, 128, lambda: (1.5, 0.5))
+    assert "epoch 0.25  loss 1.5000  train acc 50.00%" in out.getvalue()
+
+
+def test_a_training_in_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    words = command("--steps", 12, "--eval.every", "6 steps", *QUICK, *SMALL, runs=tmp_path)
+    parent, child = pty.openpty()
+    fcntl.ioctl(child, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    env = {key: value for key, value in environment(TERM="xterm").items() if key != "COLUMNS"}
+    process = subprocess.Popen(words, stdin=child, stdout=child, stderr=child, env=env, cwd=tmp_path, close_fds=True)
+    os.close(child)
+    content = b""
+    with suppress(OSError):  # the terminal has no other end any more
+        while part := os.read(parent, 1 << 16):
+            content += part
+    assert process.wait() == 0, content.decode()
+    lines = [ANSI.sub("", line) for line in content.decode().replace("\r", "\n").splitlines()]
+    lines = [line for line in lines if line.strip()]
+    assert len([s for s in lines if re.match(r"epoch \S+  step (6|12)/12  test acc .*  best .*  test loss", s)]) == 2
+    assert any(line.startswith("epoch") and "train acc" in line for line in lines)
+    assert [line for line in lines if len(line) > 80 and str(tmp_path) not in line] == []
+    assert lines[-1].startswith("compare   python -m launch report ")
 
 
 @pytest.mark.parametrize(
