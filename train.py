@@ -172,7 +172,7 @@ def main() -> int:
     try:
         configs = resolve_all(commands)
         if commands[0].check:
-            return check(configs)
+            return check(configs, commands[0], commands[0].check == "full")
         runtime = Runtime(configs[0], len(build_trials(configs)))
         try_network(configs[0])
     except ValueError as error:

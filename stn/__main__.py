@@ -33,7 +33,7 @@ def main(words: list[str]) -> int:
         hint = f"that is stn-launch {words[0]}" if words[0] in LAUNCH else nearest(words[0], COMMANDS)
         fail(f"no command '{words[0]}'; {hint}")
     if words[0] == "check":
-        words = ["train", *words[1:], "--check"]
+        words = ["train", "--check", *words[1:]]
     try:
         return import_module(f"stn.commands.{words[0]}").main(words[1:])
     except (ValueError, OSError) as error:

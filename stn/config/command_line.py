@@ -11,11 +11,11 @@ import time
 from contextlib import redirect_stderr
 from io import StringIO
 from itertools import pairwise, product, takewhile
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 
-from stn.config.flags import canonical, refuse_unknown, split
+from stn.config.flags import canonical, refuse_unknown, split, with_values
 from stn.config.launcher import launcher_settings, repeat_below_traceback
 from stn.config.resolve import resolve_all, validate
 from stn.config.schema import Config
@@ -37,8 +37,8 @@ class Command(Config):
 
     config: str | None = None
     """YAML file to start from, or the name of one in configs/."""
-    check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Build everything, print the configuration and the network, and exit."""
+    check: Literal["short", "full"] | None = None
+    """Build everything, print what differs from the defaults and the network, and exit; full: every setting, too."""
     list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the names of architectures, networks, data sets and recipes, and exit."""
 
@@ -128,6 +128,7 @@ def _parse_one(arguments: list[str]) -> Command:
 def parse(arguments: list[str]) -> list[Command]:
     """Return a configuration for each combination of --lr and --optim.weight-decay; exit with code 2 for bad input."""
     try:
+        arguments = with_values(arguments)
         refuse_unknown(arguments)
         commands = [_parse_one(line) for line in _expand(arguments)]
         if len(commands) * len(parse_seeds(commands[0].train.seeds)) > MOST_SEEDS:

@@ -1,6 +1,7 @@
 """The flags of train.py by name, the spellings that they take, and one hint for each that is not ours."""
 
 import re
+from itertools import pairwise
 from typing import Any
 
 from stn.config.fields import choices
@@ -60,6 +61,14 @@ def refuse_unknown(arguments: list[str]) -> None:
         raise ValueError("\n".join(hints))
 
 
+def with_values(arguments: list[str]) -> list[str]:
+    """Return the arguments with --check as --check=short: alone it needs no value, and it may have one."""
+    return [
+        "--check=short" if word == "--check" and following.lower() not in ("short", "full") else word
+        for word, following in pairwise([*arguments, ""])
+    ]
+
+
 def canonical(arguments: list[str]) -> list[str]:
     """Return the arguments with every choice spelt as the schema spells it: --precision BF16 is bf16."""
     spelt: list[str] = []
@@ -71,5 +80,6 @@ def canonical(arguments: list[str]) -> list[str]:
         elif known:
             argument = same_name(argument, known)
         known = choices(_FIELDS[FLAGS[flag]]) if flag in FLAGS and not equals else ()
+        known = ("short", "full") if argument == "--check" else known
         spelt.append(argument)
     return spelt
