@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stn.commands.check import check
-from stn.commands.finish import record_failure, wrap_up
+from stn.commands.finish import record_failure, summarise, wrap_up
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
 from stn.config.resolve import resolve_all
@@ -193,7 +193,7 @@ def main() -> int:
         runtime.end()
     except (Exception, KeyboardInterrupt) as error:
         record_failure(trials if runtime.writes else [], error)
-    return code
+    return summarise(code, configs, stop.reason)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 
 from stn.config.flags import canonical, refuse_unknown, split, with_values
-from stn.config.launcher import launcher_settings, repeat_below_traceback
+from stn.config.launcher import launcher_settings, repeat_below_traceback, silence_reducer
 from stn.config.resolve import resolve_all, validate
 from stn.config.schema import Config
 from stn.config.seed_list import MOST_SEEDS, parse_seeds
@@ -127,6 +127,7 @@ def _parse_one(arguments: list[str]) -> Command:
 
 def parse(arguments: list[str]) -> list[Command]:
     """Return a configuration for each combination of --lr and --optim.weight-decay; exit with code 2 for bad input."""
+    silence_reducer(os.environ)
     try:
         arguments = with_values(arguments)
         refuse_unknown(arguments)

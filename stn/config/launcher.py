@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from contextlib import suppress
 
 import psutil
@@ -44,6 +44,12 @@ def launcher_settings(environ: Mapping[str, str]) -> Sections:
         if given(variable):
             raise _refusal(what, variable)
     return {"train": train} if train else {}
+
+
+def silence_reducer(environ: MutableMapping[str, str]) -> None:
+    """Keep DDP from warning of find_unused_parameters, which Runtime sets on purpose; before torch is imported."""
+    if environ.get("WORLD_SIZE", "1") != "1":
+        environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _refusal(what: str, variable: str) -> ValueError:
