@@ -36,12 +36,13 @@ def split(argument: str) -> tuple[str, str, str]:
 
 
 def _is_known(flag: str) -> bool:
-    return flag in _OWN or re.sub(r"^(--\w+\.)no-", r"\1", flag) in FLAGS
+    own = flag in _OWN or flag.startswith("--tyro-")  # completion for shells
+    return own or re.sub(r"^(--\w+\.)no-", r"\1", flag) in FLAGS
 
 
 def _suggestion(flag: str) -> str:
     """Return what to type instead of an unknown flag: another program's, a key without its section, or a typo."""
-    word = flag.lstrip("-").lower()
+    word = re.sub(r"^-([A-Za-z])[0-9]+$", r"\1", flag).lstrip("-").lower()  # -j4 is -j 4
     bare = word.rpartition(".")[2]
     no = "no-" * bare.startswith("no-")
     if hint := HINTS.get(word) or HINTS.get(bare) or HINTS.get(bare.removeprefix(no)):

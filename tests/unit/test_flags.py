@@ -30,6 +30,7 @@ FOREIGN = {
     "--resume_from_checkpoint x": "repeat the command",
     "--num_workers 4": "leave it out: the data set stays in memory",
     "-j 4": "leave it out: the data set stays in memory",
+    "-j4": "leave it out: the data set stays in memory",
     "--device cuda": "a GPU is taken where there is one",
     "--no-cuda": "a GPU is taken where there is one",
     "--optimizer sgd": "use --optim.name sgd",
@@ -81,7 +82,8 @@ def test_a_flag_that_is_not_ours_has_one_hint(typed: str, capsys: pytest.Capture
 
 def test_every_unknown_flag_is_named_and_values_are_none() -> None:
     with pytest.raises(ValueError, match=r"^no flag --gpus; .*\nno flag -x; --help has every flag$"):
-        refuse_unknown(["--gpus=2", "--lr", "-1", "-x", "--gpus", "-.5", "--log.no_pictures", "--no", "-h"][:7])
+        refuse_unknown(["--gpus=2", "--lr", "-1", "-x", "--gpus", "-.5", "--log.no_pictures"])
+    refuse_unknown(["--tyro-print-completion", "bash", "-h", "--log.no-gif", "--lr=-1"])
 
 
 def test_hints_name_flags_that_exist_for_flags_that_do_not() -> None:
