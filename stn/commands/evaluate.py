@@ -14,7 +14,7 @@ from stn.config.yaml_files import find_recipe, load_yaml
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
 from stn.evaluation.foreign_weights import fit, load_plain
-from stn.library.run import ALONE, Run, change, load
+from stn.library.run import ALONE, Run, change
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.runs.files import read_json
@@ -28,7 +28,7 @@ ROUNDING = 1e-3
 
 def open_run(path: str) -> Run:
     """Return a run of which at least one seed has finished."""
-    run = load(path)
+    run = Run(path)
     run.row()
     return run
 
