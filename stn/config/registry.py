@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
+MOST_HINTS = 6
 KINDS = {"arch": "architecture", "net": "network", "dataset": "data set"}
 
 
@@ -116,8 +117,11 @@ def closest(word: str, known: Iterable[str]) -> str | None:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a hint for a misspelt word: the closest known one, else all of them."""
-    known = sorted(known)
+    """Return a hint for a misspelt word: those that begin with it, else the closest known one, else all of them."""
+    known, letters = sorted(known), _letters(word)
+    longer = [repr(name) for name in known if letters and _letters(name).startswith(letters)]
+    if 1 < len(longer) <= MOST_HINTS:
+        return f"did you mean {', '.join(longer[:-1])} or {longer[-1]}?"
     close = closest(word, known)
     return f"did you mean '{close}'?" if close else f"known: {', '.join(known)}"
 

@@ -117,6 +117,24 @@ def test_other_spellings_in_yaml_are_the_same_experiment() -> None:
     assert config.optim.schedule == "cosine"
 
 
+MISSPELT = {
+    "arch": {"stn_slz": "'stn_slx'", "stn-sxl": "'stn_slx'", "STN_DL": "'stn_dlx'", "cnnn": "'cnn'"},
+    "dataset": {
+        "mnsit": "'mnist'",
+        "cifar": "'cifar10', 'cifar10_a', 'cifar10_mismatched' or 'cifar10_r'",
+        "cifar_01": "'cifar10'",
+        "mnist_rt": "'mnist_rts'",
+    },
+    "net": {"Finnveden": "'finnveden_r', 'finnveden_s' or 'finnveden_t'", "tutoral": "'tutorial'", "lennet": "'lenet'"},
+}
+
+
+@pytest.mark.parametrize(("kind", "word"), [(kind, word) for kind, words in MISSPELT.items() for word in words])
+def test_a_misspelt_name_has_the_right_hint(kind: str, word: str) -> None:
+    with pytest.raises(ValueError, match=f"no .* '{word}'; did you mean {re.escape(MISSPELT[kind][word])}\\?$"):
+        registry.find(kind, word)
+
+
 def test_a_name_that_might_be_two_is_neither() -> None:
     assert registry.same_name("A-B", ["a_b", "ab"]) == "A-B"
     assert registry.same_name("ab", ["a_b", "ab"]) == "ab"
