@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stn.commands.check import check
-from stn.commands.finish import record_failure, summarise, wrap_up
+from stn.commands.finish import leave, record_failure, summarise, wrap_up
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
 from stn.config.resolve import resolve_all
@@ -190,7 +190,7 @@ def main() -> int:
     stop.listen()
     try:
         code = train(runtime, stop, trials)
-        runtime.end()
+        leave(runtime, configs, stop.reason)
     except (Exception, KeyboardInterrupt) as error:
         record_failure(trials if runtime.writes else [], error)
     return summarise(code, configs, stop.reason)

@@ -12,9 +12,10 @@ from stn.config.command_line import fail, is_main_process
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds
 from stn.runs.directory import Row, RunDir
-from stn.runs.trials import Trial, build_trials, group_by_run
+from stn.runs.trials import Trial, build_trials, count_finished, group_by_run
 from stn.tracking.console import console, say
 from stn.training import checkpoints
+from stn.training.runtime import Runtime
 
 
 def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
@@ -77,6 +78,19 @@ def record_failure(trials: list[Trial], error: Exception | KeyboardInterrupt) ->
     if isinstance(error, OSError):
         fail(error, code=1, everywhere=True)
     raise error
+
+
+def leave(runtime: Runtime, configs: list[Config], stopped: str | None) -> None:
+    """Leave the process group, which waits for all; meanwhile the main process says that others still train."""
+    waits = runtime.processes > 1 and is_main_process() and not stopped
+    done, total = count_finished(build_trials(configs)) if waits else (0, 0)
+    if done == total:
+        return runtime.end()
+    text = f"waiting for the other processes: {done} of {total} seeds done"
+    if not console.is_terminal:
+        say(text)
+    with console.status(text):
+        runtime.end()
 
 
 def summarise(code: int, configs: list[Config], stopped: str | None) -> int:

@@ -12,7 +12,7 @@ from operator import itemgetter
 from stn.config.command_line import is_main_process
 from stn.config.schema import Config
 from stn.runs.directory import Row, RunDir
-from stn.runs.trials import Trial, block_label, group_by_run
+from stn.runs.trials import Trial, block_label, count_finished, group_by_run
 from stn.tracking.console import console, warn
 from stn.tracking.terminal import ConsoleSink
 from stn.tracking.wandb_run import SeedRun, logged_in
@@ -83,7 +83,14 @@ def _console_sink(trials: list[Trial], start: int) -> ConsoleSink:
     seeds, evaluations = {trial.seed for trial in trials}, [row for row in rows if row["kind"] == "eval"]
     ours = sorted((row for row in evaluations if row["seed"] in seeds), key=itemgetter("step"))
     earlier = [list(group) for _, group in groupby(ours, key=itemgetter("step"))]
-    return ConsoleSink(console, block_label(trials), trials[0].config.train.steps or 0, start, earlier)
+
+    def command() -> str:
+        done, total = count_finished(trials)
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        where = f" in {processes} processes; above is the first" if processes > 1 else ""
+        return f"{done} of {total} seeds done{where}" if total > len(trials) else ""
+
+    return ConsoleSink(console, block_label(trials), trials[0].config.train.steps or 0, start, earlier, command)
 
 
 Sink = ConsoleSink | TensorBoardSink | WandbSink

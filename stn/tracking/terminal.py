@@ -21,12 +21,13 @@ BESIDE_LABEL = 55
 
 
 class _Bar(Progress):
-    """A line with the bar, and one with the numbers."""
+    """A line with the bar, one with the numbers, and one with what the whole command has done, if that is more."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
-            yield Text(task.fields["numbers"], no_wrap=True, overflow="ellipsis")
+            for text in filter(None, (task.fields["numbers"], task.fields["command"])):
+                yield Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def means(rows: list[Row]) -> Row:
@@ -36,14 +37,26 @@ def means(rows: list[Row]) -> Row:
 
 
 class ConsoleSink:
-    """The console of a block of seeds; ``earlier`` are its evaluations before a resume."""
+    """The console of a block of seeds; ``earlier`` are its evaluations before a resume.
 
-    def __init__(self, console: Console, label: str, steps: int, start: int, earlier: Iterable[list[Row]] = ()) -> None:
+    ``command`` returns what is known of the other seeds of the command, from their run directories.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        label: str,
+        steps: int,
+        start: int,
+        earlier: Iterable[list[Row]] = (),
+        command: Callable[[], str] = str,
+    ) -> None:
         self.console, self.label, self.steps = console, label, steps
         self.epoch, self.train, self.last_line, self.last_draw = 0.0, "", 0.0, 0.0
         self.split, self.accuracies = "test", list[float]()
         for rows in earlier:
             self._take(rows)
+        self.command, self.next_command = command, 0.0
         self.images, self.rates = 0, deque[tuple[float, int]](maxlen=10)
         room = max(10, console.width - BESIDE_LABEL)
         self.bar = _Bar(
@@ -58,7 +71,7 @@ class ConsoleSink:
             transient=True,
         )
         name = label if len(label) <= room else f"{label[: room - 1]}…"
-        self.task = self.bar.add_task(name, total=steps, completed=start, numbers="", rate="")
+        self.task = self.bar.add_task(name, total=steps, completed=start, numbers="", rate="", command="")
         if console.is_terminal:
             console.print(label, highlight=False, markup=False, no_wrap=True, overflow="ellipsis")
         self.bar.start()
@@ -113,6 +126,10 @@ class ConsoleSink:
             (since, before), (now, images) = self.rates[0], self.rates[-1]
             rate = f"{(images - before) / (now - since):,.0f} images/s"
         numbers = "  ".join(part for part in (f"epoch {self.epoch:.2f}", self.train, self._accuracy()) if part)
+        if self.last_draw >= self.next_command:
+            self.bar.update(self.task, command=self.command())
+            now = time.monotonic()
+            self.next_command = now + max(5.0, 50 * (now - self.last_draw))  # on a slow file system less often
         self.bar.update(self.task, completed=step, numbers=numbers, rate=rate, refresh=True)
 
     def close(self, results: list[Row]) -> None:
