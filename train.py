@@ -11,17 +11,19 @@ from functools import partial
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before training begins and Stop listens
+from stn.commands.list import list_names
 from stn.config.command_line import fail, parse
 
-commands = parse(sys.argv[1:])  # before torch is imported: --help and typos answer at once
+commands = parse(sys.argv[1:])  # before torch is imported: --help, --list and bad input answer at once
+if commands[0].list:
+    sys.exit(list_names())
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stn.commands.check import check
-from stn.commands.finish import record_failure, wrap_up
-from stn.commands.list import list_names
+from stn.commands.finish import leave, record_failure, summarise, wrap_up
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
 from stn.config.resolve import resolve_all
@@ -115,8 +117,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             graphed_step(size)
             metrics.count(size * len(seeds))
             step += 1
-
             epoch = step / stream.steps_per_epoch
+            log.advance(step, epoch, size * len(seeds), metrics.peek)
             if due(config.log.every, step, steps):
                 lrs = [learning_rate(trial.config.optim, step - 1, steps) for trial in trials]
                 log.write(metrics.train_rows(step, epoch, lrs))
@@ -168,11 +170,9 @@ def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
 
 def main() -> int:
     try:
-        if commands[0].list:
-            return list_names()
         configs = resolve_all(commands)
         if commands[0].check:
-            return check(configs)
+            return check(configs, commands[0], commands[0].check == "full")
         runtime = Runtime(configs[0], len(build_trials(configs)))
         try_network(configs[0])
     except ValueError as error:
@@ -190,10 +190,10 @@ def main() -> int:
     stop.listen()
     try:
         code = train(runtime, stop, trials)
-        runtime.end()
+        leave(runtime, configs, stop.reason)
     except (Exception, KeyboardInterrupt) as error:
         record_failure(trials if runtime.writes else [], error)
-    return code
+    return summarise(code, configs, stop.reason)
 
 
 if __name__ == "__main__":

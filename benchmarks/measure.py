@@ -21,8 +21,8 @@ from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that stn is found from any working directory
 
-from launch.train import ROOT
 from stn.config.command_line import fail
+from stn.config.source import SOURCE as ROOT
 from stn.runs.process import commit, cores
 
 CORES = cores()

@@ -16,6 +16,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import reproduce
 
+import stn
 from stn.config import registry, schema
 from stn.config.yaml_files import RECIPES, SHORT
 
@@ -67,7 +68,8 @@ def commands() -> str:
     """Return the help text of every command but train.py, whose flags are the configuration."""
     parts = [
         "# Commands",
-        "The flags of `train.py` and `python -m launch train` are the [configuration](configuration.md).",
+        "The flags of `train.py` and `python -m launch train` are the [configuration](configuration.md). "
+        "Installed, `python -m stn` is `stn` and `python -m launch` is `stn-launch`.",
     ]
     for module, names in (("launch", LAUNCH), ("stn", COMMANDS)):
         for name in names:
@@ -75,6 +77,18 @@ def commands() -> str:
             env = {"COLUMNS": "100", "PATH": "/usr/bin:/bin", "TERM": "dumb", "NO_COLOR": "1"}
             done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
             parts += [f"## python -m {module} {name}", f"```text\n{done.stdout.strip()}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def library() -> str:
+    """Return the signatures and docstrings of what ``import stn`` has."""
+    parts = ["# Python", "What `import stn` has; [how to use it](../how-to/python.md)."]
+    public = {"stn.load": stn.load, "stn.results": stn.results, "stn.metrics": stn.metrics, "stn.Run": stn.Run}
+    members = {name: own for name, own in vars(stn.Run).items() if not name.startswith("_")}
+    for name, own in (public | {f"Run.{name}": own for name, own in members.items()}).items():
+        function = getattr(own, "fget", None) or getattr(own, "func", None) or own
+        called = str(inspect.signature(own)).replace("self, ", "").replace("(self)", "()") if callable(own) else ""
+        parts += [f"## {name}", f"```python\n{name}{called}\n```", f"```text\n{inspect.getdoc(function)}\n```"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -113,6 +127,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = {
         "reference/configuration.md": configuration(),
         "reference/commands.md": commands(),
+        "reference/python.md": library(),
         "reference/architectures.md": fill("architectures.md", archs=names("arch"), nets=names("net")),
         "reference/datasets.md": fill("datasets.md", datasets=names("dataset")),
         "reference/recipes.md": recipes(),

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from stn.config.command_line import parse
 from stn.config.seed_list import parse_seeds
+from stn.config.source import SOURCE, TRAIN
 from stn.runs.process import cores
 
-ROOT = Path(__file__).resolve().parent.parent
 DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 """In /dev: NVIDIA's, WSL2's and ROCm's."""
 
@@ -51,6 +51,6 @@ def command(arguments: list[str]) -> list[str]:
     wanted = commands[0].train.processes or min(seeds, gpus() or cores())
     processes = 1 if commands[0].check or commands[0].list else wanted
     file = "one" if processes == 1 else "gpus" if gpus() else "cpu2"
-    options = ["--config_file", str(ROOT / "configs" / "accelerate" / f"{file}.yaml")]
+    options = ["--config_file", str(SOURCE / "configs" / "accelerate" / f"{file}.yaml")]
     options += ["--num_processes", str(processes)]
-    return [sys.executable, "-m", "accelerate.commands.launch", *options, str(ROOT / "train.py"), *arguments]
+    return [sys.executable, "-m", "accelerate.commands.launch", *options, str(TRAIN), *arguments]

@@ -1,6 +1,7 @@
 """The commands of a sweep: sweep, retry, status, and one task of a job array."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,7 +74,11 @@ class Submission:
         (plan.folder / "logs").mkdir(exist_ok=True)
         if backend.runs_here:
             lock.release()
-        return backend.submit(plan, jobs, self.max_parallel)
+        code = backend.submit(plan, jobs, self.max_parallel)
+        if backend.runs_here:
+            print_status(plan)
+            say(f"compare   python -m launch report {shlex.quote(str(plan.experiment))}")
+        return code
 
 
 Flags = tyro.conf.OmitArgPrefixes[Submission]
@@ -117,6 +122,15 @@ def _print_change(change: expand.Change) -> None:
             say(f"  {label}: seeds {format_seeds(seeds)}")
 
 
+def print_status(plan: Plan) -> None:
+    """Print which seeds are done, running, waiting, stopped or failed, and the errors."""
+    cells = cell_table(job_statuses(plan))
+    console.print(render_cells(plan.sweep.name, cells, {state: sum(cell[state] for cell in cells) for state in STATES}))
+    for cell in cells:
+        for error in cell["errors"]:
+            say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
+
+
 def status(
     sweep_name: SweepName,
     /,
@@ -129,15 +143,12 @@ def status(
         as_json: Print JSON, for scripts.
     """
     plan = plans.find_plan(sweep_name, runs)
-    cells = cell_table(job_statuses(plan))
-    totals = {state: sum(cell[state] for cell in cells) for state in STATES}
     if as_json:
+        cells = cell_table(job_statuses(plan))
+        totals = {state: sum(cell[state] for cell in cells) for state in STATES}
         print(json.dumps({"sweep": plan.sweep.name, "totals": totals, "cells": cells}, indent=1))
-        return 0
-    console.print(render_cells(plan.sweep.name, cells, totals))
-    for cell in cells:
-        for error in cell["errors"]:
-            say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
+    else:
+        print_status(plan)
     return 0
 
 

@@ -20,6 +20,7 @@ from launch import train
 from launch.sweep.notes import exit_text, last_output, read_note, write_note
 from launch.sweep.plan import Job, Plan
 from launch.sweep.status import JobStatus, job_status
+from stn.config.source import TRAIN
 from stn.runs.process import follow_parent
 
 MARK = "STN_ATTEMPT"
@@ -37,7 +38,7 @@ def training_command(plan: Plan, job: Job) -> list[str]:
     if (plan.sweep.gpus or 0) > 1:
         return train.command([*arguments, "--processes", str(plan.sweep.gpus)])
     threads = [] if plan.sweep.gpus else ["--train.threads", str(plan.sweep.cpus)]
-    return [sys.executable, str(train.ROOT / "train.py"), *arguments, *threads]
+    return [sys.executable, str(TRAIN), *arguments, *threads]
 
 
 class Attempt:

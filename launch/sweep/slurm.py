@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +15,8 @@ from typing import Annotated
 from pydantic import Field
 
 from launch.sweep.plan import Job, Plan
-from launch.train import ROOT
 from stn.config.fields import Section
+from stn.config.source import INSTALLED, SOURCE
 from stn.runs.files import read_json, read_text, write_atomic
 from stn.tracking.console import say
 
@@ -38,7 +39,7 @@ def run_slurm(*words: str) -> str:
     It is a ValueError if Slurm is not installed here or refuses the command.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SQUEUE_")) or k == "SLURM_CONF"}
-    env["STN_ROOT"] = str(ROOT)
+    env["STN_ROOT"] = str(SOURCE)
     try:
         return subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout
     except FileNotFoundError:
@@ -72,13 +73,15 @@ def array_script(plan: Plan, jobs_file: Path, n: int, max_parallel: int | None) 
     if any("\n" in option for option in options):
         raise ValueError(f"{plan.folder}: Slurm takes no folder with a line break in its name")
     directives = "\n".join(f"#SBATCH {shlex.quote(option)}" for option in options)
+    # A clone's slurm/env.sh names the environment; an installed package is in one.
+    environment = f': "${{STN_VENV:={sys.prefix}}}"\n' if SOURCE == INSTALLED else ""
     folder, jobs = (shlex.quote(str(path.absolute())) for path in (plan.folder, jobs_file))
     return f"""#!/bin/bash
 # Sweep {sweep.name}: task i trains line i (from 0) of {jobs_file.name}.
 {directives}
 set -eo pipefail
-export STN_ROOT={shlex.quote(str(ROOT))}
-export PYTHONPATH="$STN_ROOT${{PYTHONPATH:+:$PYTHONPATH}}"
+export STN_ROOT={shlex.quote(str(SOURCE))}
+{environment}export PYTHONPATH="$STN_ROOT${{PYTHONPATH:+:$PYTHONPATH}}"
 source "$STN_ROOT/slurm/env.sh"
 # exec: Slurm's warning before the time limit reaches the process that replaces this shell.
 exec python -m launch task {folder} {jobs} "$SLURM_ARRAY_TASK_ID" --gpus {sweep.gpus or 0} --cpus {sweep.cpus}
@@ -157,7 +160,7 @@ class Slurm:
             f"--job-name={plan.sweep.name}-report",
             f"--output={(plan.folder / 'logs').absolute()}/report-%j.log",
             f"--chdir={Path.cwd()}",
-            str(ROOT / "slurm" / "report.sh"),
+            str(SOURCE / "slurm" / "report.sh"),
             str(plan.folder.absolute()),
         )
         say(f"report job {report} runs after them")

@@ -1,13 +1,13 @@
-"""--check: the resolved configuration and its network, layer by layer."""
+"""--check: what differs from the defaults, and the network, layer by layer."""
 
 import torch
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from stn.config.command_line import parse
 from stn.config.dataset import build_dataset
-from stn.config.resolve import resolve_all, signature
+from stn.config.resolve import signature
 from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml
@@ -54,12 +54,26 @@ def mflop(model: nn.Module, shape: tuple[int, ...]) -> float:
     return sum(row[4] for row in layers(model, shape)) / 1e6
 
 
-def check(configs: list[Config]) -> int:
-    """Build the network and print everything that --check promises."""
+def differences(config: Config) -> list[tuple[str, str, str]]:
+    """Return each setting that is not its default, with its value and the default."""
+    rows = []
+    for name in Config.model_fields:
+        given, usual = getattr(config, name), getattr(Config(), name)
+        pairs = [(key, value, getattr(usual, key)) for key, value in given]
+        rows += [(f"{name}.{key}", str(value), str(default)) for key, value, default in pairs if value != default]
+    return rows
+
+
+def check(configs: list[Config], given: Config | None = None, full: bool = False) -> int:
+    """Build the network and print what --check promises; ``given`` is the configuration before it was resolved."""
     config, seeds = configs[0], len(configs) * len(parse_seeds(configs[0].train.seeds))
     dataset = build_dataset(config.data.name)
     model = try_network(config)
-    say(dump_yaml(config))
+    differing = Table("setting", "value", "default", title="Not the default")
+    for row in differences(given or config):
+        differing.add_row(*map(Text, row))
+    if differing.row_count:
+        console.print(differing)
     title = f"{config.arch.name} on {config.arch.net}"
     table = Table("layer", "type", "output", "parameters", "MFLOP", title=title)
     for name, kind, size, parameters, flops in layers(model, dataset.shape):
@@ -75,8 +89,5 @@ def check(configs: list[Config]) -> int:
         equivalence = check_network(config)
         slow = f"yes; no fused rule, hence slower: {slow_operations(equivalence)}" if equivalence.slow else "yes"
         say(f"fused       {f'no, one seed at a time: {equivalence.fault}' if equivalence.fault else slow}")
+    say(f"\n{dump_yaml(config)}" if full else "all settings: --check full")
     return 0
-
-
-def main(arguments: list[str]) -> int:
-    return check(resolve_all(parse(arguments)))

@@ -2,7 +2,6 @@
 
 import argparse
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,13 +10,13 @@ from torch import Tensor
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Config
-from stn.config.yaml_files import find_recipe, load_yaml, overlay
+from stn.config.yaml_files import find_recipe, load_yaml
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
 from stn.evaluation.foreign_weights import fit, load_plain
+from stn.library.run import ALONE, Run, change
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
-from stn.runs.directory import Row, RunDir
 from stn.runs.files import read_json
 from stn.tracking.console import say
 from stn.training.checkpoints import load_final
@@ -25,27 +24,13 @@ from stn.training.runtime import Runtime
 
 ROUNDING = 1e-3
 """Share of the images that another device, another kernel or half precision may classify otherwise."""
-ALONE = {"processes": None, "parallel": "auto"}
-"""Keys of train for one process, whatever a run was trained with."""
 
 
-def _change(config: Config, **sections: dict[str, Any]) -> Config:
-    """Return a configuration with some keys of its sections replaced."""
-    return Config(**overlay(config.model_dump(), sections))  # type: ignore[arg-type]
-
-
-def open_run(path: str) -> tuple[RunDir, Config, list[Row]]:
-    """Return a run directory, its configuration for one process, and the rows of its finished seeds."""
-    run = RunDir(path)
-    if not run.config.is_file() or not run.results.is_file():
-        raise ValueError(f"{path} is no run directory with results: it needs config.yaml and results.jsonl")
-    rows = [row for _, row in sorted(run.rows().items()) if row["status"] == "finished"]
-    if not rows:
-        raise ValueError(f"{path} has no finished seed")
-    config = resolve(_change(load_yaml(run.config), train=ALONE))
-    if config.data.root and not Path(config.data.root).is_dir():  # the run was moved
-        config = _change(config, data={"root": None})
-    return run, config, rows
+def open_run(path: str) -> Run:
+    """Return a run of which at least one seed has finished."""
+    run = Run(path)
+    run.row()
+    return run
 
 
 def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runtime) -> dict[str, Any]:
@@ -76,18 +61,19 @@ def _verdict(recorded: Any, scores: dict[str, Any], split: str, rounding: bool) 
 
 def evaluate_run(path: str, iterations: int | None) -> int:
     """Evaluate every finished seed of a run directory again, and compare it with its result row."""
-    run, config, rows = open_run(path)
+    run = open_run(path)
+    config, rows = run.config, run.finished
     if iterations is not None:
-        config = resolve(_change(config, arch={"test_iterations": iterations}))
+        config = resolve(change(config, arch={"test_iterations": iterations}))
     half = config.train.precision in ("bf16", "fp16")
     if config.train.precision == "fp16" and not torch.cuda.is_available():
         say("fp16 needs a GPU: evaluated in fp32")
-        config = _change(config, train={"precision": "fp32"})
+        config = change(config, train={"precision": "fp32"})
     runtime, code = Runtime(config, len(rows)), 0
-    elsewhere = not str(read_json(run.env).get("device")).startswith(runtime.device.type)
+    elsewhere = not str(read_json(run.directory.env).get("device")).startswith(runtime.device.type)
     rounding = half or elsewhere or runtime.device.type == "cuda"
     for row in rows:
-        scores = _score(config, row["seed"], load_final(run, row), runtime)
+        scores = _score(config, row["seed"], load_final(run.directory, row), runtime)
         same, verdict = _verdict(row.get("confusion"), scores, config.data.split, rounding)
         if iterations is not None:
             verdict += f" (after {iterations} iterations)"
@@ -101,7 +87,7 @@ def evaluate_run(path: str, iterations: int | None) -> int:
 def evaluate_weights(path: str, recipe: str, data: dict[str, Any]) -> int:
     """Evaluate plain weights in the network of a recipe, on its test set."""
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
-    config = resolve(_change(config, data=data | {"validation": 0}, train=ALONE))
+    config = resolve(change(config, data=data | {"validation": 0}, train=ALONE))
     scores = _score(config, 0, fit(weights, build_network(config)), Runtime(config, 1))
     images = f"{scores['test_count']} test images of {config.data.name}"
     say(f"{path} in {config.arch.name} on {config.arch.net}, {images}")

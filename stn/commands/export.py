@@ -24,13 +24,11 @@ from stn.config.resolve import signature
 from stn.config.schema import Config
 from stn.config.yaml_files import load_yaml
 from stn.data.stream import Stream
-from stn.evaluation.foreign_weights import fit
 from stn.models.build import build_network
 from stn.models.wirings import count
 from stn.runs.directory import Row
 from stn.runs.files import read_json
 from stn.tracking.console import say
-from stn.training.checkpoints import load_final
 
 TOLERANCE = 1e-5
 IMAGES = 100
@@ -119,15 +117,11 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
     """Write all files or none: they appear once what was written computes what was trained."""
     if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
         raise ValueError("--onnx needs two more packages: pip install onnx onnxscript")
-    run, config, rows = open_run(path)
-    row_of = {row["seed"]: row for row in rows}
-    if seed is not None and seed not in row_of:
-        raise ValueError(f"{path} has no finished seed {seed}; finished: {sorted(row_of)}")
-    row = row_of[min(row_of) if seed is None else seed]
+    run = open_run(path)
+    config, row = run.config, run.row(seed)
     dataset = build_dataset(config.data.name)
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-    network = build_network(config).eval().to(dtype)
-    network.load_state_dict(fit(load_final(run, row), network))
+    network = run.model(row["seed"])
     stream = Stream(config.data, dataset, [row["seed"]], dtype=dtype)
     x_BCHW = stream.test_images(torch.arange(min(IMAGES, stream.test_count))).x_BCHW
     with torch.no_grad():
@@ -137,8 +131,9 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
         folder = Path(name)
         weights = {name: x.contiguous().clone() for name, x in network.state_dict().items()}
         (folder / "model.safetensors").write_bytes(save(weights))
-        (folder / "config.yaml").write_bytes(run.config.read_bytes())
-        (folder / "card.md").write_text(card(config, row, read_json(run.env), network, dataset), encoding="utf-8")
+        (folder / "config.yaml").write_bytes(run.directory.config.read_bytes())
+        env = read_json(run.directory.env)
+        (folder / "card.md").write_text(card(config, row, env, network, dataset), encoding="utf-8")
         if onnx:
             write_onnx(network, x_BCHW[:1].expand(3, -1, -1, -1), folder / "model.onnx")
         far = max(float((logits - logits_BK).abs().max()) for logits in exported_logits(folder, x_BCHW))

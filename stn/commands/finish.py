@@ -1,20 +1,25 @@
 """How a training command ends: status, pictures and the final table."""
 
+import shlex
 from contextlib import suppress
+from pathlib import Path
+from statistics import mean, stdev
 from typing import NoReturn
 
 from rich.table import Table
 
-from stn.config.command_line import fail
+from stn.config.command_line import fail, is_main_process
+from stn.config.schema import Config
 from stn.config.seed_list import format_seeds
 from stn.runs.directory import Row, RunDir
-from stn.runs.trials import Trial, group_by_run
+from stn.runs.trials import Trial, build_trials, count_finished, group_by_run
 from stn.tracking.console import console, say
 from stn.training import checkpoints
+from stn.training.runtime import Runtime
 
 
 def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
-    """Write each status.json, print how it ended and return the exit code; ``trained``: signatures trained just now."""
+    """Write each status.json and return the exit code of this process; ``trained``: signatures trained just now."""
     rows: list[Row] = []
     groups = group_by_run(trials)
     for group in groups:
@@ -28,7 +33,6 @@ def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
         if len(rows) < len(trials):
             say(f"stopped ({stopped}); run the same command again to resume")
             return 0
-    print_summary(rows, [group[0].run for group in groups])
     return 1 if any(row["status"] == "failed" for row in rows) else 0
 
 
@@ -77,8 +81,54 @@ def record_failure(trials: list[Trial], error: Exception | KeyboardInterrupt) ->
     raise error
 
 
+def leave(runtime: Runtime, configs: list[Config], stopped: str | None) -> None:
+    """Leave the process group, which waits for all; meanwhile the main process says that others still train."""
+    waits = runtime.processes > 1 and is_main_process() and not stopped
+    done, total = count_finished(build_trials(configs)) if waits else (0, 0)
+    if done == total:
+        return runtime.end()
+    text = f"waiting for the other processes: {done} of {total} seeds done"
+    if not console.is_terminal:
+        say(text)
+    with console.status(text):
+        runtime.end()
+
+
+def summarise(code: int, configs: list[Config], stopped: str | None) -> int:
+    """Print the final table of all processes' seeds, from the main one, unless they were stopped; return the code."""
+    groups = group_by_run(build_trials(configs)) if is_main_process() else []
+    rows, runs, missing = list[Row](), dict[Path, RunDir](), 0
+    for group in groups:
+        seeds, blocks = {trial.seed for trial in group}, group[0].run.blocks()
+        finished = group[0].run.finished()
+        rows += [finished[seed] for seed in sorted(seeds & finished.keys())]
+        runs |= {run.path: run for run in blocks if seeds & run.rows().keys()}
+        missing += len(seeds - finished.keys())
+    if groups and not (stopped and missing):
+        print_summary(rows, list(runs.values()))
+    return code
+
+
+def _statistics(rows: list[Row], columns: list[tuple[str, str, str]]) -> list[list[str]]:
+    """Return lines of mean and standard deviation of the accuracies of finished seeds, where there are several."""
+    lines = []
+    finished = [row for row in rows if row["status"] == "finished"]
+    for sig in dict.fromkeys(row.get("sig") for row in finished):
+        group = [row for row in finished if row.get("sig") == sig]
+        for name, statistic in (("mean", mean), ("SD", stdev)) if len(group) > 1 else ():
+            cells = {"seed": name, "status": f"n = {len(group)}"}
+            for _, key, form in columns:
+                values = [row[key] for row in group if row.get(key) is not None]
+                if key.endswith(("_acc", "macro_f1")) and len(values) > 1:
+                    cells[key] = format(statistic(values), form)
+                elif key in ("lr", "weight_decay") and values:
+                    cells[key] = format(values[0], form)
+            lines.append([cells.get(key, "") for _, key, _ in columns])
+    return lines
+
+
 def print_summary(rows: list[Row], runs: list[RunDir]) -> None:
-    """Print the final table and where the results are."""
+    """Print the final table, where the results are, and what to type next."""
     split = "val" if any("val_acc" in row for row in rows) else "test"
     settings = [key for key in ("lr", "weight_decay") if len({row.get(key) for row in rows}) > 1]
     columns = [
@@ -97,11 +147,17 @@ def print_summary(rows: list[Row], runs: list[RunDir]) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*("-" if row.get(key) is None else format(row[key], form) for _, key, form in columns))
+    for line in _statistics(rows, columns):
+        table.add_row(*line)
     console.print(table)
     for run in runs:
         for name, path in (("results", run.results), ("pictures", run.pictures)):
             if path.exists():
                 say(f"{name:9s} {path}")
+    for experiment in dict.fromkeys(run.path.parent.parent for run in runs):
+        say(f"compare   python -m launch report {shlex.quote(str(experiment))}")
+        if any(run.path.parent.parent == experiment and any(run.path.glob("wandb/offline-run-*")) for run in runs):
+            say(f"upload    python -m launch wandb-sync {shlex.quote(str(experiment))}")
     for row in rows:
         if row["status"] == "failed":
             advice = "; rerun with a lower --lr or --optim.clip" * row["reason"].startswith("non-finite loss")

@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> int:
     if options.weights and (options.gif or options.seed is not None):
         parser.error("--seed and --gif need a RUN")
     if options.run is not None:
-        run, config, _ = open_run(options.run)
-        out = options.out or run.pictures
-        paths = draw.draw_run(config, run, out, options.seed, options.images, options.gif)
+        run = open_run(options.run)
+        out = options.out or run.directory.pictures
+        paths = draw.draw_run(run.config, run.directory, out, options.seed, options.images, options.gif)
     else:
         tensors, config = load_plain(options.weights), resolve(load_yaml(find_recipe(options.recipe)))
         title = f"{Path(options.weights).name} in {config.arch.name} on {config.data.name}"

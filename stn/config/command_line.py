@@ -1,37 +1,44 @@
 """The command line: YAML first, flags over it, one clear message and exit code 2 for bad input.
 
-Never imports torch, so that ``--help`` and a typo answer at once.
+Never imports torch, so that ``--help`` and bad input answer at once.
 """
 
 import math
 import os
 import re
 import sys
-from itertools import pairwise, product
-from typing import Annotated, NoReturn
+import time
+from contextlib import redirect_stderr
+from io import StringIO
+from itertools import pairwise, product, takewhile
+from typing import Annotated, Literal, NoReturn
 
 import tyro
 
-from stn.config.launcher import launcher_settings
-from stn.config.resolve import validate
+from stn.config.flags import canonical, refuse_unknown, split, with_values
+from stn.config.launcher import launcher_settings, repeat_below_traceback, silence_reducer
+from stn.config.resolve import resolve_all, validate
 from stn.config.schema import Config
 from stn.config.seed_list import MOST_SEEDS, parse_seeds
-from stn.config.yaml_files import LENGTHS, build_config, overlay, read_yaml
+from stn.config.yaml_files import LENGTHS, build_config, find_recipe, overlay, read_yaml
 
 MOST_SETTINGS = 1000
+SPEAKING_S = 5.0
+"""Seconds that the main process has for its message: the launcher ends all ranks once one of them has failed."""
 _SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")
 
 
 class Command(Config):
     """Train spatial-transformer networks: one architecture, one data set, any number of seeds.
 
+    `python train.py` is one process; `accelerate launch train.py` takes every GPU, `make train` every GPU or core.
     Values come from --config FILE (YAML), then from the command line.
     """
 
     config: str | None = None
-    """YAML file to start from; see configs/."""
-    check: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Build everything, print the configuration and the network, and exit."""
+    """YAML file to start from, or the name of one in configs/."""
+    check: Literal["short", "full"] | None = None
+    """Build everything, print what differs from the defaults and the network, and exit; full: every setting, too."""
     list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print the names of architectures, networks, data sets and recipes, and exit."""
 
@@ -44,6 +51,9 @@ def fail(message: object, code: int = 2, everywhere: bool = False) -> NoReturn:
     """Print one message, from the main process unless ``everywhere``, and exit; code 2 means bad input."""
     if everywhere or is_main_process():
         print(f"error: {message}", file=sys.stderr)
+        repeat_below_traceback(f"error: {message}")
+    else:
+        time.sleep(SPEAKING_S)
     raise SystemExit(code)
 
 
@@ -53,8 +63,8 @@ def _values(arguments: list[str]) -> dict[str, list[str]]:
     if long := re.search(r"[0-9]{300}", " ".join(arguments)):  # int() refuses some of these, float() makes them inf
         raise ValueError(f"a number has 300 digits or more: {long[0][:40]}...")
     for argument, following in pairwise([*arguments, ""]):
-        flag, equals, value = argument.partition("=")
-        values.setdefault(flag.replace("_", "-"), []).append(value if equals else following)
+        flag, equals, value = split(argument)
+        values.setdefault(flag, []).append(value if equals else following)
     return values
 
 
@@ -72,23 +82,42 @@ def _expand(arguments: list[str]) -> list[list[str]]:
     return [[*arguments, *choice] for choice in product(*choices)]
 
 
+def _unboxed(text: str) -> str:
+    """Return what tyro's box says, without its frame, its title and its last line."""
+    lines = [line for line in (line.strip("│| ") for line in text.splitlines()) if line.strip("─-╭╮╰╯")]
+    return " ".join(takewhile(lambda line: not line.startswith("For full helptext"), lines[1:]))
+
+
+def _read_flags(arguments: list[str], default: Command) -> Command:
+    """Return the default with the flags over it; ValueError for a value that none of them takes."""
+    caught = StringIO()
+    try:
+        with redirect_stderr(caught):
+            return tyro.cli(
+                Command,
+                args=canonical(arguments),
+                prog="train.py",
+                default=default,
+                config=(tyro.conf.AvoidSubcommands,),
+                console_outputs=is_main_process(),
+            )
+    except SystemExit as left:
+        if left.code:
+            raise ValueError(_unboxed(caught.getvalue())) from None
+        raise
+
+
 def _parse_one(arguments: list[str]) -> Command:
     values = _values(arguments)
     files = values.get("--config", [])
     if len(files) > 1 or files == [""]:
         raise ValueError("give --config once" if len(files) > 1 else "--config needs a file")
+    files = [str(find_recipe(file)) for file in files]
     lengths = {key: None for key in LENGTHS if {f"--{key}", f"--train.{key}"} & values.keys()}  # tyro fills in which
     archs = [{"arch": {"name": name}} for flag in ("--arch", "--arch.name") for name in values.get(flag, [])]
     launcher = launcher_settings(os.environ)
     layers = overlay(launcher, read_yaml(files[0]) if files else {}, {"train": lengths}, *archs)
-    command = tyro.cli(
-        Command,
-        args=arguments,
-        prog="train.py",
-        default=Command(**dict(build_config(layers, files[0] if files else "command line"))),
-        config=(tyro.conf.AvoidSubcommands,),
-        console_outputs=is_main_process(),
-    )
+    command = _read_flags(arguments, Command(**dict(build_config(layers, files[0] if files else "command line"))))
     wanted = launcher.get("train", {}).get("precision", command.train.precision)
     if wanted != command.train.precision:
         raise ValueError(f"the launcher asks for {wanted}; use --precision {wanted}, or another --mixed_precision")
@@ -98,10 +127,15 @@ def _parse_one(arguments: list[str]) -> Command:
 
 def parse(arguments: list[str]) -> list[Command]:
     """Return a configuration for each combination of --lr and --optim.weight-decay; exit with code 2 for bad input."""
+    silence_reducer(os.environ)
     try:
+        arguments = with_values(arguments)
+        refuse_unknown(arguments)
         commands = [_parse_one(line) for line in _expand(arguments)]
         if len(commands) * len(parse_seeds(commands[0].train.seeds)) > MOST_SEEDS:
             raise ValueError(f"{len(commands)} settings have more than {MOST_SEEDS:,} seeds together")
+        if not commands[0].list:
+            resolve_all(commands)  # here, to refuse what cannot be trained before torch is imported
         return commands
     except ValueError as error:
         fail(error)

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from stn.config import registry
-from stn.config.fields import Fraction, OneLine, Positive, Section, short
+from stn.config.fields import Fraction, OneLine, Positive, Section, name_of, short
 
 
 class Data(Section):
     """What is trained on, and how it is augmented."""
 
-    name: Annotated[str, short("dataset")] = "mnist"
+    name: Annotated[str, name_of("dataset"), short("dataset")] = "mnist"
     """Data set."""
     root: Annotated[OneLine | None, short("data-root")] = None
     """Folder with data sets other than MNIST, which ships with the code. None: $STN_DATA, else ./data."""

@@ -1,12 +1,13 @@
 """The types of a configuration's fields, and one clear line for each fault."""
 
 import re
-from typing import Annotated, Any
+from functools import cache
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from stn.config.registry import nearest
+from stn.config.registry import canonical, nearest, same_name
 from stn.config.seed_list import parse_seeds
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,20})?) ?(?:(epoch|step)s?|%)")
@@ -42,6 +43,19 @@ Few = Annotated[int, Field(gt=0, le=1024)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
+def name_of(kind: str) -> Any:
+    """Return the mark of a field that names an entry of the registry, in any spelling."""
+    return AfterValidator(lambda name: canonical(kind, name))
+
+
+@cache
+def choices(annotation: Any) -> tuple[str, ...]:
+    """Return the words that a field of this type may be, () if it may be any."""
+    if get_origin(annotation) is Literal:
+        return tuple(word for word in get_args(annotation) if isinstance(word, str))
+    return tuple(word for part in get_args(annotation) if get_origin(part) for word in choices(part))
+
+
 def short(flag: str) -> Any:
     """Return the mark of a short command-line name beside the dotted one; YAML takes it at the top level."""
     return tyro.conf.arg(aliases=[f"--{flag}"])
@@ -74,6 +88,8 @@ class Section(BaseModel):
     def __init__(self, /, **values: Any) -> None:
         for key, value in values.items():
             field = type(self).model_fields.get(key)
+            if isinstance(value, str) and field is not None:
+                values[key] = same_name(value, choices(field.annotation))
             if isinstance(value, bool) and field is not None and "bool" not in str(field.annotation):
                 reason = "YAML reads yes, no, on and off as booleans; quote it"
                 raise ValueError(f"{key}: {value} is not valid here ({reason})")

@@ -1,7 +1,12 @@
 """What Accelerate's launcher asks for: its options and configuration files reach a script as environment variables."""
 
 import os
-from collections.abc import Mapping
+import subprocess
+import sys
+from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
+
+import psutil
 
 from stn.config.yaml_files import Sections
 
@@ -41,8 +46,39 @@ def launcher_settings(environ: Mapping[str, str]) -> Sections:
     return {"train": train} if train else {}
 
 
+def silence_reducer(environ: MutableMapping[str, str]) -> None:
+    """Keep DDP from warning of find_unused_parameters, which Runtime sets on purpose; before torch is imported."""
+    if environ.get("WORLD_SIZE", "1") != "1":
+        environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
 def _refusal(what: str, variable: str) -> ValueError:
     return ValueError(
         f"the launcher asks for {what} ({variable}), which train.py does not support; take it out of the "
         "launcher's options, its --config_file or your default configuration (accelerate env prints it)"
     )
+
+
+_REPEAT = """
+import sys, time
+import psutil
+pid, message = int(sys.argv[1]), sys.argv[2]
+for _ in range(200):
+    try:
+        ended = psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        ended = True
+    if ended:
+        sys.stderr.write(message)
+        break
+    time.sleep(0.05)
+"""
+
+
+def repeat_below_traceback(message: str) -> None:
+    """Print an error again once the launcher has ended: it prints a traceback of its own below ours."""
+    with suppress(psutil.Error, OSError):
+        if any("accelerate" in word or "torchrun" in word for word in psutil.Process(PARENT).cmdline()[:4]):
+            text = "\n" * sys.stderr.isatty() + message + "\n"
+            words = [sys.executable, "-c", _REPEAT, str(PARENT), text]
+            subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)

@@ -6,13 +6,14 @@ An entry is a decorated function; its keyword-only arguments are its options and
 
 import ast
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
+MOST_HINTS = 6
 KINDS = {"arch": "architecture", "net": "network", "dataset": "data set"}
 
 
@@ -97,11 +98,37 @@ def read_package(package: str) -> None:
                 _add(ast.literal_eval(call.args[0]), node.name, function, ast.get_docstring(node), options)
 
 
-def nearest(word: str, known) -> str:
-    """Return a hint for a misspelt word: the closest known one, else all of them."""
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(known)}"
+def _letters(name: str) -> str:
+    return name.casefold().translate({ord(mark): None for mark in "-_ "})
+
+
+def same_name(word: str, known: Iterable[str]) -> str:
+    """Return the known name that differs from a word in case, '-' and '_' only; the word if there is not just one."""
+    known = list(known)
+    same = [name for name in known if _letters(name) == _letters(word)]
+    return word if word in known or len(same) != 1 else same[0]
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """Return the known name that a misspelt word is closest to, if one is close."""
+    names = {_letters(name): name for name in sorted(known)}
+    close = difflib.get_close_matches(_letters(word), names, n=1, cutoff=0.5)
+    return names[close[0]] if close else None
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint for a misspelt word: those that begin with it, else the closest known one, else all of them."""
+    known, letters = sorted(known), _letters(word)
+    longer = [repr(name) for name in known if letters and _letters(name).startswith(letters)]
+    if 1 < len(longer) <= MOST_HINTS:
+        return f"did you mean {', '.join(longer[:-1])} or {longer[-1]}?"
+    close = closest(word, known)
+    return f"did you mean '{close}'?" if close else f"known: {', '.join(known)}"
+
+
+def canonical(kind: str, name: str) -> str:
+    """Return a name as it is registered: 'STN-SLX' is stn_slx."""
+    return same_name(name, entries[kind])
 
 
 def find(kind: str, name: str) -> Entry:

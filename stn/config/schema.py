@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stn.config.dataset import Data
-from stn.config.fields import Duration, Few, FolderName, Fraction, OneLine, Positive, Section, Seeds, short
+from stn.config.fields import Duration, Few, FolderName, Fraction, OneLine, Positive, Section, Seeds, name_of, short
 
 Depth = Annotated[int, Field(ge=0, le=1000)]
 
@@ -16,9 +16,9 @@ Depth = Annotated[int, Field(ge=0, le=1000)]
 class Arch(Section):
     """The network. Options left at None take the architecture's own default; see --list and --check."""
 
-    name: Annotated[str, short("arch")] = "stn_slx"
+    name: Annotated[str, name_of("arch"), short("arch")] = "stn_slx"
     """Architecture: where the localisation net reads and what is warped."""
-    net: Annotated[str | None, short("net")] = None
+    net: Annotated[Annotated[str, name_of("net")] | None, short("net")] = None
     """Classifier with its localisation net; None: the data set's usual one."""
     depth: Depth | tuple[Depth, ...] | None = None
     """X: convolutional layers before the point at which the localisation head reads; several: a head at each."""

@@ -2,6 +2,7 @@
 
 import re
 import stat
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ import yaml
 
 from stn.config import registry
 from stn.config.fields import first_lines
-from stn.config.registry import nearest
+from stn.config.registry import nearest, same_name
 from stn.config.schema import Config
+from stn.config.source import SOURCE
 
-RECIPES = Path(__file__).parents[2] / "configs"
+RECIPES = SOURCE / "configs"
 
 
 def _short_names() -> dict[str, tuple[str, str]]:
@@ -81,11 +83,21 @@ def _fault(node: Any, text: str) -> ValueError:
 
 
 def find_recipe(name: str, folder: Path = RECIPES, kind: str = "recipe") -> Path:
-    """Return a file, or the recipe of that name, with or without its ending."""
-    for path in (Path(name), folder / name, folder / f"{name}.yaml"):
-        if path.is_file():
-            return path
-    raise ValueError(f"no {kind} {name!r:.80}; {nearest(Path(name).stem, {p.stem for p in folder.glob('*.yaml')})}")
+    """Return a file, or the recipe of that name, with or without its ending, or as it is called in the repository."""
+    there = is_file = False
+    with suppress(OSError):  # the name is too long
+        there, is_file = Path(name).exists(), Path(name).is_file()
+    if is_file:
+        return Path(name)
+    known = {path.stem for path in folder.glob("*.yaml")}
+    if Path(name).parent in (Path(), *(Path("configs", folder.relative_to(RECIPES)), folder)):
+        stem = same_name(Path(name).stem if name.endswith(".yaml") else Path(name).name, known)
+        if stem in known:
+            return folder / f"{stem}.yaml"
+    if there:
+        return Path(name)  # a folder, or a device: whoever reads it says so
+    what = f"file or {kind}" if name.endswith(".yaml") or "/" in name else kind
+    raise ValueError(f"no {what} {name!r:.80}; {nearest(Path(name).stem, known)}")
 
 
 Sections = dict[str, dict[str, Any]]
@@ -121,7 +133,8 @@ def overlay(*layers: Sections) -> Sections:
     values: Sections = {}
     for layer in layers:
         arch = layer.get("arch", {}).get("name")
-        if isinstance(arch, str) and arch in registry.entries["arch"]:
+        arch = registry.canonical("arch", arch) if isinstance(arch, str) else None
+        if arch in registry.entries["arch"]:
             options = {"name", "net", *registry.find("arch", arch).options}
             values["arch"] = {key: value for key, value in values.get("arch", {}).items() if key in options}
             if "iterations" not in options:

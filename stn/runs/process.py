@@ -12,7 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "safetensors", "pydantic", "tyro", "wandb")
+from stn.config.source import INSTALLED, SOURCE
+
+PACKAGES = ("stn-harness", "torch", "torchvision", "accelerate", "numpy", "safetensors", "pydantic", "tyro", "wandb")
 
 
 def cores() -> int:
@@ -31,7 +33,12 @@ def follow_parent(parent: int) -> None:
 
 
 def commit() -> dict[str, Any]:
-    """Return the commit of this code, and whether the working tree has changes; None where git cannot tell."""
+    """Return the commit of this code, and whether the working tree has changes; None where git cannot tell.
+
+    An installed package has none: a repository around its environment is another project's.
+    """
+    if SOURCE == INSTALLED:
+        return {"commit": None, "dirty": None}
     describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, timeout=10, check=True)

@@ -57,6 +57,16 @@ def group_by_run(trials: list[Trial]) -> list[list[Trial]]:
     return [list(group) for _, group in groupby(trials, key=lambda trial: trial.run.path)]
 
 
+def count_finished(trials: list[Trial]) -> tuple[int, int]:
+    """Return how many seeds of these experiments have a result and how many were asked for, over all processes."""
+    done = total = 0
+    for group in group_by_run(trials):
+        seeds = set(parse_seeds(group[0].config.train.seeds))
+        done += len(seeds & group[0].run.finished().keys())
+        total += len(seeds)
+    return done, total
+
+
 def blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[Trial]]:
     """Cut trials into blocks of equal size, at most ``most``; only seeds that share a saved step resume together."""
     groups: list[tuple[set[int], list[Trial]]] = []

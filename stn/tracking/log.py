@@ -4,51 +4,18 @@ Processes that do not write the run directory log nothing.
 """
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from itertools import groupby
+from operator import itemgetter
 
 from stn.config.command_line import is_main_process
 from stn.config.schema import Config
 from stn.runs.directory import Row, RunDir
-from stn.runs.trials import Trial, block_label, group_by_run
+from stn.runs.trials import Trial, block_label, count_finished, group_by_run
 from stn.tracking.console import console, warn
+from stn.tracking.terminal import ConsoleSink
 from stn.tracking.wandb_run import SeedRun, logged_in
-
-PLAIN_EVERY_S = 10.0
-
-
-class ConsoleSink:
-    """One progress bar on a terminal, plain lines elsewhere; means over the seeds."""
-
-    def __init__(self, console: Console, label: str, steps: int | None, start: int) -> None:
-        self.console, self.label, self.steps, self.last_line = console, label, steps, 0.0
-        text = TextColumn("{task.description} epoch {task.fields[epoch]:.1f} {task.fields[text]}", markup=False)
-        self.bar = Progress(text, BarColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal)
-        self.task = self.bar.add_task(label, total=steps, completed=start, epoch=0.0, text="")
-        self.bar.start()
-
-    def write(self, rows: list[Row]) -> None:
-        row = rows[0]
-        shared = [key for key in row if all(isinstance(r.get(key), float) for r in rows)]
-        mean = {key: sum(r[key] for r in rows) / len(rows) for key in shared}
-        if row["kind"] == "train":
-            text = f"loss {mean['loss']:.4f}  acc {mean['acc']:.2%}  {row['images_per_s']:,.0f} images/s"
-            self.bar.update(self.task, completed=row["step"], epoch=row["epoch"], text=text)
-        else:
-            split = "val" if "val_acc" in row else "test"
-            text = f"{split} acc {mean[f'{split}_acc']:.2%}  {split} loss {mean[f'{split}_loss']:.4f}"
-        due = row["kind"] == "eval" or time.monotonic() - self.last_line > PLAIN_EVERY_S
-        if due and not self.console.is_terminal:
-            self.last_line = time.monotonic()
-            line = f"{self.label}  epoch {row['epoch']:.2f}  step {row['step']}/{self.steps}  {text}"
-            self.console.print(line, highlight=False, soft_wrap=True)
-
-    def close(self, results: list[Row]) -> None:
-        self.bar.stop()
 
 
 class TensorBoardSink:
@@ -110,6 +77,22 @@ class WandbSink:
             run.finish(rows.get(seed))
 
 
+def _console_sink(trials: list[Trial], start: int) -> ConsoleSink:
+    """Return the console's sink, which knows the evaluations before a resume."""
+    rows = [row for group in group_by_run(trials) for row in (group[0].run.read_metrics() if start else [])]
+    seeds, evaluations = {trial.seed for trial in trials}, [row for row in rows if row["kind"] == "eval"]
+    ours = sorted((row for row in evaluations if row["seed"] in seeds), key=itemgetter("step"))
+    earlier = [list(group) for _, group in groupby(ours, key=itemgetter("step"))]
+
+    def command() -> str:
+        done, total = count_finished(trials)
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        where = f" in {processes} processes; above is the first" if processes > 1 else ""
+        return f"{done} of {total} seeds done{where}" if total > len(trials) else ""
+
+    return ConsoleSink(console, block_label(trials), trials[0].config.train.steps or 0, start, earlier, command)
+
+
 Sink = ConsoleSink | TensorBoardSink | WandbSink
 
 
@@ -120,8 +103,7 @@ class Log:
         self.groups = group_by_run(trials) if writes else []
         self.sinks: list[tuple[str, Sink, RunDir | None]] = []
         if writes and is_main_process():
-            label, steps = block_label(trials), trials[0].config.train.steps
-            self._open("console", partial(ConsoleSink, console, label, steps, start))
+            self._open("console", partial(_console_sink, trials, start))
         for group in self.groups:
             (config, sig, _, run, _), seeds = group[0], [trial.seed for trial in group]
             if config.log.tensorboard:
@@ -158,6 +140,12 @@ class Log:
                 run.add_metrics(part)
         if sinks:
             self._call(lambda sink, part: sink.write(part) if part else None, parts)
+
+    def advance(self, step: int, epoch: float, images: int, peek: Callable[[], tuple[float, float] | None]) -> None:
+        """Show on the terminal that a step was made."""
+        for _, sink, _ in self.sinks:
+            if isinstance(sink, ConsoleSink):
+                sink.advance(step, epoch, images, peek)
 
     def close(self, results: Sequence[Row]) -> None:
         """Close every sink with the results of its seeds, as far as there are any."""

@@ -52,6 +52,13 @@ class RunningMetrics:
         self.cost["images"] += images
         self._images_since_row += images
 
+    def peek(self) -> tuple[float, float] | None:
+        """Return this rank's mean loss and accuracy since the last row; None on a GPU, where that is a host sync."""
+        if self._sums_NS.device.type != "cpu":
+            return None
+        loss, hits, steps = self._sums_NS[:3].sum(1).tolist()
+        return (loss / steps, hits / steps) if steps else None
+
     def alive(self) -> bool:
         """Whether any seed can still be trained, as far as the last row told."""
         return len(self.failed) < len(self.seeds)

@@ -94,7 +94,7 @@ def test_weights_are_found_in_a_checkpoint_of_a_training(tmp_path: Path, key: st
 def test_a_configuration_of_a_run_may_be_written_by_hand(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("arch: cnn\n")
     (tmp_path / "results.jsonl").write_text('{"seed": 0, "status": "finished"}\n')
-    assert open_run(str(tmp_path))[1].arch.net == "finnveden_r"
+    assert open_run(str(tmp_path)).config.arch.net == "finnveden_r"
 
 
 def test_recipes_are_found_by_name(tmp_path: Path) -> None:

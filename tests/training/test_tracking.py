@@ -19,7 +19,7 @@ from stn.runs.directory import RunDir
 from stn.runs.trials import Trial
 from stn.tracking import log as log_module
 from stn.tracking import wandb_run
-from stn.tracking.log import ConsoleSink, Log, WandbSink
+from stn.tracking.log import Log, WandbSink
 from stn.tracking.wandb_run import group, run_id
 from tests.support.paths import ROOT
 from tests.support.trainer import environment, only_run, train
@@ -202,27 +202,6 @@ def test_a_process_that_does_not_write_logs_nothing(tmp_path: Path) -> None:
     log.write([TRAIN_ROW])
     log.close([])
     assert list(tmp_path.iterdir()) == []
-
-
-def test_console_shows_a_bar_on_a_terminal_and_lines_elsewhere() -> None:
-    import io
-
-    from rich.console import Console
-
-    for terminal in (True, False):
-        out = io.StringIO()
-        console = Console(file=out, force_terminal=terminal, width=160)
-        sink = ConsoleSink(console, "stn_slx mnist seed 3", 100, 0)
-        sink.write([TRAIN_ROW])
-        sink.write([EVAL_ROW])
-        sink.close([])
-        text = out.getvalue()
-        assert "loss 0.2500" in text
-        assert "90.00%" in text
-        assert "10,000 images/s" in text
-        assert ("\x1b[" in text) == terminal
-        if not terminal:
-            assert "test acc 95.00%" in text
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def test_links_and_files_exist(page: Path) -> None:
         for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
             generated = page.parent.joinpath(link).resolve().relative_to(ROOT).as_posix()
             made = {"docs/pages/results.md", *(f"docs/pages/reference/{n}.md" for n in
-                    ("configuration", "commands", "architectures", "datasets", "recipes"))}  # fmt: skip
+                    ("configuration", "commands", "python", "architectures", "datasets", "recipes"))}  # fmt: skip
             assert generated in made or page.parent.joinpath(link).exists(), link
     for name in re.findall(r"`?((?:configs|stn|launch|slurm|benchmarks|tests)/[\w/.-]+\.\w+)", text):
         assert (ROOT / name).exists() or name in ("stn/models/mine.py", "configs/foo.yaml"), name

@@ -28,13 +28,14 @@ PACKAGES = [
     "stn.training",
     "stn.evaluation",
     "stn.pictures",
+    "stn.library",
     "stn.commands",
     "train",
 ]
 """Each package may import only those before it."""
 LAUNCH = {"stn.config", "stn.runs", "stn.tracking"}
 """The packages of stn that launch may import."""
-WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", "launch")
+WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", "stn.library", "launch")
 FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py")), *sorted((ROOT / "launch").rglob("*.py"))]
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))

@@ -85,7 +85,7 @@ def _results_by_signature() -> dict[str, list[tuple[PublishedResult, str]]]:
     """Map training signatures of recipes to published results and the recipe's evaluation interval."""
     known: dict[str, list[tuple[PublishedResult, str]]] = {}
     for result in published_results():
-        if (RECIPES / f"{result.recipe}.yaml").is_file():  # an installed package comes without recipes
+        if (RECIPES / f"{result.recipe}.yaml").is_file():  # else it was deleted or renamed
             config = resolve(result.config())
             known.setdefault(training_signature(config), []).append((result, config.eval.every))
     return known

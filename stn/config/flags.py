@@ -1,0 +1,86 @@
+"""The flags of train.py by name, the spellings that they take, and one hint for each that is not ours."""
+
+import re
+from itertools import pairwise
+from typing import Any
+
+from stn.config.fields import choices
+from stn.config.foreign_flags import HINTS
+from stn.config.registry import closest, same_name
+from stn.config.schema import Config
+from stn.config.yaml_files import SHORT
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+_FIELDS: dict[tuple[str, str], Any] = {
+    (section, key): field.annotation
+    for section, owner in Config.model_fields.items()
+    for key, field in owner.annotation.model_fields.items()  # type: ignore[union-attr]
+}
+"""(Section, key) -> its type."""
+FLAGS: dict[str, tuple[str, str]] = {
+    **{f"--{section}.{_dashed(key)}": (section, key) for section, key in _FIELDS},
+    **{f"--{_dashed(name)}": field for name, field in SHORT.items()},
+}
+"""Flag -> (section, key)."""
+_OWN = {"--config", "--check", "--list", "--help", "-h"}
+
+
+def split(argument: str) -> tuple[str, str, str]:
+    """Return the flag as we spell it, '=' if there is one, and the value behind it."""
+    flag, equals, value = argument.partition("=")
+    return (flag.replace("_", "-") if flag.startswith("-") else flag), equals, value
+
+
+def _is_known(flag: str) -> bool:
+    own = flag in _OWN or flag.startswith("--tyro-")  # completion for shells
+    return own or re.sub(r"^(--\w+\.)no-", r"\1", flag) in FLAGS
+
+
+def _suggestion(flag: str) -> str:
+    """Return what to type instead of an unknown flag: another program's, a key without its section, or a typo."""
+    word = re.sub(r"^-([A-Za-z])[0-9]+$", r"\1", flag).lstrip("-").lower()  # -j4 is -j 4
+    bare = word.rpartition(".")[2]
+    no = "no-" * bare.startswith("no-")
+    if hint := HINTS.get(word) or HINTS.get(bare) or HINTS.get(bare.removeprefix(no)):
+        return hint
+    key = bare.removeprefix(no).replace("-", "_")
+    if sections := sorted(section for section, name in _FIELDS if name == key):
+        return f"use {' or '.join(f'--{section}.{no}{_dashed(key)}' for section in sections)}"
+    near = closest(flag, {*FLAGS, *_OWN})
+    return f"did you mean {near}?" if near else "--help has every flag"
+
+
+def refuse_unknown(arguments: list[str]) -> None:
+    """Raise ValueError with a hint for each flag that does not exist."""
+    flags = dict.fromkeys(split(word)[0] for word in arguments if re.match(r"--?[A-Za-z]", word))
+    hints = [f"no flag {flag:.80}; {_suggestion(flag)}" for flag in flags if not _is_known(flag)]
+    if hints:
+        raise ValueError("\n".join(hints))
+
+
+def with_values(arguments: list[str]) -> list[str]:
+    """Return the arguments with --check as --check=short: alone it needs no value, and it may have one."""
+    return [
+        "--check=short" if word == "--check" and following.lower() not in ("short", "full") else word
+        for word, following in pairwise([*arguments, ""])
+    ]
+
+
+def canonical(arguments: list[str]) -> list[str]:
+    """Return the arguments with every choice spelt as the schema spells it: --precision BF16 is bf16."""
+    spelt: list[str] = []
+    known: tuple[str, ...] = ()
+    for argument in arguments:
+        flag, equals, value = split(argument)
+        if equals and flag in FLAGS:
+            argument = f"{flag}={same_name(value, choices(_FIELDS[FLAGS[flag]]))}"
+        elif known:
+            argument = same_name(argument, known)
+        known = choices(_FIELDS[FLAGS[flag]]) if flag in FLAGS and not equals else ()
+        known = ("short", "full") if argument == "--check" else known
+        spelt.append(argument)
+    return spelt

@@ -1,0 +1,89 @@
+"""The rows of many runs: as a pandas DataFrame, or as a list. Never imports torch."""
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, overload
+
+from stn.config.yaml_files import load_yaml
+from stn.runs.directory import Row, RunDir, find_runs
+from stn.runs.files import parse_rows, read_text
+from stn.runs.records import Metric, valid
+from stn.runs.same_code import refuse_mixture
+
+
+def run_dirs(paths: tuple[str | Path, ...]) -> list[RunDir]:
+    """Return the run directories at and below these paths; names of experiments are looked for in runs/, too."""
+    runs: dict[Path, RunDir] = {}
+    for path in paths or ("runs",):
+        where = path if Path(path).exists() else Path("runs", path)
+        found = find_runs([str(where)]) if str(path) else []
+        if not found:
+            raise ValueError(f"{path} is no run directory, and has none below it")
+        runs |= {run.path: run for run in found}
+    return list(runs.values())
+
+
+def _table(rows: list[Row], frame: bool | None) -> Any:
+    """Return rows as a DataFrame if that is asked for, or possible where nothing is asked for."""
+    if not (find_spec("pandas") if frame is None else frame):
+        return rows
+    try:
+        return import_module("pandas").DataFrame(rows)
+    except ModuleNotFoundError:
+        raise ValueError("frame=True needs pandas: pip install 'stn-harness[pandas]'") from None
+
+
+def _rows_by_run(paths: tuple[str | Path, ...]) -> list[tuple[RunDir, dict[int, Row], set[int]]]:
+    """Return each run directory with its result rows, and the seeds of which another one's rows count."""
+    counted: dict[Path, dict[int, Row]] = {}
+    found = []
+    for run in run_dirs(paths):
+        known = counted.setdefault(run.path.parent, {})
+        rows = {seed: row for seed, row in sorted(run.rows().items()) if seed not in known}
+        found.append((run, rows, set(known)))
+        known |= rows
+    for experiment, rows in counted.items():
+        refuse_mixture({seed: row for seed, row in rows.items() if row["status"] == "finished"}, experiment)
+    return found
+
+
+@overload
+def results(*paths: str | Path, frame: Literal[False]) -> list[Row]: ...
+@overload
+def results(*paths: str | Path, frame: bool | None = None) -> Any: ...
+def results(*paths: str | Path, frame: bool | None = None) -> Any:
+    """Return the result rows at and below these paths (default: runs), a row per seed, with the path of its run.
+
+    Args:
+        paths: Run directories, folders of them, or names of experiments and sweeps in runs/.
+        frame: True: a pandas DataFrame; False: a list of dicts; None: a DataFrame where pandas is installed.
+    """
+    found = _rows_by_run(paths)
+    return _table([row | {"path": str(run.path)} for run, rows, _ in found for row in rows.values()], frame)
+
+
+@overload
+def metrics(*paths: str | Path, kind: str | None = None, frame: Literal[False]) -> list[Row]: ...
+@overload
+def metrics(*paths: str | Path, kind: str | None = None, frame: bool | None = None) -> Any: ...
+def metrics(*paths: str | Path, kind: str | None = None, frame: bool | None = None) -> Any:
+    """Return the rows of metrics.jsonl at and below these paths (default: runs), with what was trained.
+
+    Args:
+        paths: As in ``results``.
+        kind: train, eval, warp or pose; None: all.
+        frame: As in ``results``.
+    """
+    table: list[Row] = []
+    whats: dict[Path, Row] = {}
+    for run, rows, others in _rows_by_run(paths):
+        if run.path.parent not in whats:  # blocks of an experiment have one configuration, which takes time to read
+            config = load_yaml(run.config)
+            sig = run.sig or next((row.get("sig") for row in rows.values()), None)
+            what = {"name": config.log.name, "sig": sig, "arch": config.arch.name, "dataset": config.data.name}
+            whats[run.path.parent] = what
+        lines = [line for line in read_text(run.metrics).splitlines() if kind is None or f'"{kind}"' in line[:40]]
+        points = [row for row in valid(parse_rows(lines), Metric) if kind in (None, row["kind"])]
+        table += [whats[run.path.parent] | row for row in points if row["seed"] not in others]
+    return _table(table, frame)
