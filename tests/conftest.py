@@ -30,6 +30,7 @@ ONE_DEVICE = ("tests/cluster/", "tests/gpu/", "tests/dryrun/")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and their children
     if WORKER and EVERY_CORE:
         _pin_to_cores()
     torch.set_num_threads(min(2, cores()))
