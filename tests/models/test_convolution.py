@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
@@ -16,6 +15,7 @@ from stn.multiseed.convolution import WAYS, Convolutions
 from stn.multiseed.model import StackedModel
 
 SEEDS, ROWS = 2, 1
+ARCHS = ("cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx")
 
 
 def shapes() -> list[tuple]:
@@ -26,7 +26,7 @@ def shapes() -> list[tuple]:
         found.add((tuple(x.shape), tuple(weight.shape), bias is not None, *how))
 
     for dataset in ("mnist", "mnist_t"):
-        for arch in registry.entries["arch"]:
+        for arch in ARCHS:
             config = resolve(Config(arch=Arch(name=arch), data=Data(name=dataset)))
             model = StackedModel(lambda c=config: build_network(c), list(range(SEEDS)))
             model.convolutions = note  # type: ignore[assignment]

@@ -80,7 +80,7 @@ def _other_perturbation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _without_momentum(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plain(self: SeedOptimiser, flat_P: Tensor, grad_P: Tensor, factor: Tensor) -> None:
+    def plain(self: SeedOptimiser, flat_P: Tensor, grad_P: Tensor, factor: Tensor, *_: Tensor) -> None:
         flat_P.sub_(grad_P * (factor * self._lr))
 
     monkeypatch.setattr(SeedOptimiser, "_sgd", plain)
