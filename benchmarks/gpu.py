@@ -26,6 +26,8 @@ from typing import Any
 from measure import ROOT, Parser, console, fail, machine, names_from
 from rich.table import Table
 
+from stn.runs.files import read_json
+
 LIMIT_S = 535
 PYTHON = sys.executable
 Record = dict[str, Any]
@@ -163,17 +165,18 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for name in arguments.parts:
         file = folder / f"{name}.json"
-        if file.exists() and not arguments.again:
+        if read_json(file) and not arguments.again:
             console.print(f"{name}: {file} is there; --again runs it anew")
             continue
         console.print(f"{name} ...")
         record = machine(gpu) | PARTS[name](folder)
-        file.write_text(json.dumps(record, indent=1) + "\n")
+        scratch = file.with_suffix(".tmp")
+        scratch.write_text(json.dumps(record, indent=1) + "\n")
+        scratch.replace(file)  # a part that was killed while it wrote is run again
         console.print(f"{name}: exit code {record['rc']}, {file}")
-    there = [file for file in folder.glob("*.json") if file.stem in PARTS]
-    records = {file.stem: json.loads(file.read_text()) for file in there}
+    records = {name: record for name in PARTS if (record := read_json(folder / f"{name}.json"))}
     draw(records)
-    return int(any(record["rc"] for record in records.values()))
+    return int(any(record.get("rc") for record in records.values()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """What is counted without a GPU, and the command for the day that one is there."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import floors
 import fused
 import gpu
@@ -35,3 +38,20 @@ def test_a_part_that_hangs_is_ended_and_a_form_that_may_fail_does_not_fail_the_r
     assert done["rc"] == 124
     assert done["output"] == ["begun"]
     assert "vmap" in fused.MAY_FAIL
+
+
+def test_a_part_that_is_there_is_not_run_again_and_a_damaged_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran: list[str] = []
+
+    def part(name: str) -> Callable[[Path], dict]:
+        return lambda folder: ran.append(name) or {"rc": 0}
+
+    monkeypatch.setattr(gpu, "PARTS", {name: part(name) for name in ("tests", "step")})
+    monkeypatch.setattr(gpu, "device", lambda: "some device")
+    monkeypatch.setattr("sys.argv", ["gpu.py", "--out", str(tmp_path)])
+    assert gpu.main() == 0
+    (tmp_path / "step.json").write_text('{"rc": 0, "torn')
+    assert gpu.main() == 0
+    assert ran == ["tests", "step", "step"]
