@@ -8,11 +8,12 @@ from torch import Tensor
 
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
-from stn.config.schema import Arch, Config, Data
+from stn.config.schema import Arch, Config, Data, Train
 from stn.models.build import build_network
 from stn.multiseed import convolution
 from stn.multiseed.convolution import WAYS, Convolutions
 from stn.multiseed.model import StackedModel
+from stn.training.runtime import Runtime
 
 SEEDS, ROWS = 2, 1
 ARCHS = ("cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx")
@@ -139,3 +140,13 @@ def test_matrices_that_would_fill_the_memory_are_not_tried(monkeypatch: pytest.M
     assert Convolutions("auto")._choose(arguments, 2) == "grouped"
     assert WAYS["unfold"] not in tried
     assert len(tried) == len(WAYS) - 1
+
+
+@pytest.mark.parametrize(
+    ("words", "wish"),
+    [({}, "auto"), ({"deterministic": True}, "grouped"), ({"deterministic": True, "conv": "loop"}, "loop")],
+    ids=str,
+)
+def test_deterministic_runs_do_not_choose_by_time(words: dict, wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runtime, "_configure_torch", lambda self, config: None)  # is for the whole process
+    assert Runtime(Config(train=Train(**words)), 1).convolutions.wish == wish
