@@ -7,8 +7,8 @@ they are used: ``import stn`` costs nothing.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stn.library.run import Run, load
-    from stn.library.tables import metrics, results
+    from stn.commands.library.run import Run, load
+    from stn.commands.library.tables import metrics, results
 
 __all__ = ["Run", "__version__", "load", "metrics", "results"]
 __version__ = "0.1.0"
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     if name in ("Run", "load"):
-        return getattr(import_module("stn.library.run"), name)
+        return getattr(import_module("stn.commands.library.run"), name)
     if name in ("metrics", "results"):
-        return getattr(import_module("stn.library.tables"), name)
+        return getattr(import_module("stn.commands.library.tables"), name)
     raise AttributeError(f"module 'stn' has no attribute {name!r}")

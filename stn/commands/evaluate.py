@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stn.commands.library.run import ALONE, Run, change
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Config
@@ -14,7 +15,6 @@ from stn.config.yaml_files import find_recipe, load_yaml
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
 from stn.evaluation.foreign_weights import fit, load_plain
-from stn.library.run import ALONE, Run, change
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.runs.files import read_json

@@ -55,7 +55,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         for row in rows:
             checkpoints.drop_steps(run, row["seed"])
         if config.log.pictures:
-            from stn.pictures.draw import draw  # here, because matplotlib takes half a second
+            from stn.evaluation.pictures.draw import draw  # here, because matplotlib takes half a second
 
             draw(config, run)
         run.write_status(end, **facts)

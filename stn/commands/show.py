@@ -8,7 +8,7 @@ from stn.config.command_line import fail
 from stn.config.resolve import resolve
 from stn.config.yaml_files import find_recipe, load_yaml
 from stn.evaluation.foreign_weights import fit, load_plain
-from stn.pictures import draw
+from stn.evaluation.pictures import draw
 from stn.tracking.console import say
 
 

@@ -1,1 +1,1 @@
-"""Evaluate networks: accuracy, with and without the transformer, pose measures, and weights from other programs."""
+"""Evaluate networks: accuracy, the transformer left out, pose, weights from other programs, pictures of a run."""

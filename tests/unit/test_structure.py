@@ -27,15 +27,13 @@ PACKAGES = [
     "stn.tracking",
     "stn.training",
     "stn.evaluation",
-    "stn.pictures",
-    "stn.library",
     "stn.commands",
     "train",
 ]
 """Each package may import only those before it."""
 LAUNCH = {"stn.config", "stn.runs", "stn.tracking"}
 """The packages of stn that launch may import."""
-WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", "stn.library", "launch")
+WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", "stn.commands.library", "launch")
 FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py")), *sorted((ROOT / "launch").rglob("*.py"))]
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
@@ -84,6 +82,15 @@ def test_files_stay_short_and_say_what_they_own(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= 200 or str(path.relative_to(ROOT)) in LONG
     assert not text.strip() or ast.get_docstring(ast.parse(text))
+
+
+FOLDERS = sorted({path.parent for path in FILES} - {ROOT})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_folder_has_a_dozen_entries(folder: Path) -> None:
+    entries = [p for p in folder.iterdir() if p.name not in ("__init__.py", "__pycache__")]
+    assert len(entries) <= 12, sorted(p.name for p in entries)
 
 
 def test_tests_are_collected_where_w_and_b_is_missing() -> None:

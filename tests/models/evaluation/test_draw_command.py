@@ -14,8 +14,8 @@ from stn.__main__ import main as stn_main
 from stn.commands import show
 from stn.config.resolve import resolve
 from stn.config.yaml_files import load_yaml
+from stn.evaluation.pictures import draw, warps
 from stn.models.build import build_network
-from stn.pictures import draw, warps
 from stn.runs.directory import RunDir
 from tests.support.networks import config_of
 from tests.support.paths import ROOT

@@ -9,11 +9,11 @@ import torch
 from stn.config.dataset import build_dataset
 from stn.data.stream import Stream
 from stn.evaluation import pose
+from stn.evaluation.pictures import draw, warps
+from stn.evaluation.pictures.subject import Subject, image_grids, outline
 from stn.models.build import build_network
 from stn.models.wirings import Transformed
 from stn.multiseed.model import StackedModel
-from stn.pictures import draw, warps
-from stn.pictures.subject import Subject, image_grids, outline
 from tests.support.networks import config_of
 from tests.support.paths import CIFAR, needs_cifar
 

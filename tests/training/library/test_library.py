@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import stn
+from stn.commands.library import tables
 from stn.config.resolve import signature
-from stn.library import tables
 from stn.runs.directory import RunDir
 from tests.support.paths import ROOT
 from tests.support.records import metric, result

@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from stn.commands.library.tables import run_dirs
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Config
 from stn.config.yaml_files import load_yaml, overlay
-from stn.library.tables import run_dirs
 from stn.runs.directory import Row, RunDir
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from stn.data.stream import Stream
+from stn.evaluation.pictures.sheet import Strip, sheet
+from stn.evaluation.pictures.subject import Subject, as_maps, image_grids, outline
 from stn.evaluation.pose import applied_and_compensated, total_matrix
 from stn.evaluation.pose_statistics import pose_summary, predicted_pose
 from stn.models.grids import affine_grid, sample
-from stn.pictures.sheet import Strip, sheet
-from stn.pictures.subject import Subject, as_maps, image_grids, outline
 from stn.runs.files import write_atomic
 
 _POINTS = 3_000

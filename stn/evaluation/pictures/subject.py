@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stn.data.stream import Stream
+from stn.evaluation.pictures.sheet import Strip
 from stn.evaluation.pose import pixels_per_unit
 from stn.models.grids import axes, bend, compose, grid_from, project, sample
 from stn.models.wirings import Transformed
-from stn.pictures.sheet import Strip
 from stn.runs.directory import Row
 
 

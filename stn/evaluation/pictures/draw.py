@@ -12,11 +12,11 @@ from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
 from stn.config.schema import Config
 from stn.data.stream import Stream
+from stn.evaluation.pictures import warps
+from stn.evaluation.pictures.subject import Subject
 from stn.evaluation.transformer_metrics import SHOWN
 from stn.models.build import build_network
 from stn.models.wirings import Transformed
-from stn.pictures import warps
-from stn.pictures.subject import Subject
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import write_atomic
 from stn.tracking.console import warn
