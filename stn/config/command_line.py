@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 
 from stn.config.flags import canonical, refuse_unknown, split, with_values
-from stn.config.launcher import launcher_settings, repeat_below_traceback, silence_reducer
+from stn.config.flags.launcher import launcher_settings, repeat_below_traceback, silence_reducer
 from stn.config.resolve import resolve_all, validate
 from stn.config.schema import Config
 from stn.config.seed_list import MOST_SEEDS, parse_seeds

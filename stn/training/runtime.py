@@ -19,7 +19,7 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
-from stn.config.launcher import PARENT
+from stn.config.flags.launcher import PARENT
 from stn.config.schema import Config
 from stn.multiseed.convolution import Convolutions
 from stn.multiseed.model import StackedModel

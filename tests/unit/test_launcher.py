@@ -4,7 +4,7 @@ import pytest
 from accelerate.utils import DynamoBackend
 
 from stn.config import command_line
-from stn.config.launcher import launcher_settings
+from stn.config.flags.launcher import launcher_settings
 from stn.config.resolve import resolve
 from stn.training.runtime import Runtime
 

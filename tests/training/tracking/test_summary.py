@@ -10,7 +10,7 @@ from rich.console import Console
 from stn.commands import finish
 from stn.commands.finish import summarise
 from stn.config import command_line
-from stn.config.launcher import silence_reducer
+from stn.config.flags.launcher import silence_reducer
 from stn.config.resolve import resolve, signature
 from stn.config.schema import Config, Log, Optim, Train
 from stn.runs.trials import build_trials

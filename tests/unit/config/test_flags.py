@@ -9,7 +9,7 @@ import pytest
 
 from stn.config import command_line, registry
 from stn.config.flags import FLAGS, refuse_unknown
-from stn.config.foreign_flags import HINTS
+from stn.config.flags.foreign import HINTS
 from stn.config.resolve import resolve, signature
 from stn.config.yaml_files import RECIPES, build_config, find_recipe, normalise
 from tests.support.paths import ROOT

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 from stn.config.fields import choices
-from stn.config.foreign_flags import HINTS
+from stn.config.flags.foreign import HINTS
 from stn.config.registry import closest, same_name
 from stn.config.schema import Config
 from stn.config.yaml_files import SHORT
