@@ -1,5 +1,6 @@
 """Training spatial-transformer networks, many seeds at a time.
 
+``@stn.register("arch")`` and the like add your own code (--plugin).
 ``stn.load(run)``, ``stn.results(*paths)`` and ``stn.metrics(*paths)`` read what was trained. They are imported when
 they are used: ``import stn`` costs nothing.
 """
@@ -9,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from stn.commands.library.run import Run, load
     from stn.commands.library.tables import metrics, results
+    from stn.config.registry import register
 
-__all__ = ["Run", "__version__", "load", "metrics", "results"]
+__all__ = ["Run", "__version__", "load", "metrics", "register", "results"]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
+    if name == "register":
+        return import_module("stn.config.registry").register
     if name in ("Run", "load"):
         return getattr(import_module("stn.commands.library.run"), name)
     if name in ("metrics", "results"):

@@ -141,7 +141,7 @@ def build_jobs(cell: Cell, sweep: Sweep, old_jobs: list[Job]) -> list[Job]:
     new = sorted(rest)
     blocks += [format_seeds(new[i : i + sweep.seeds_per_job]) for i in range(0, len(new), sweep.seeds_per_job)]
     blocks.sort(key=lambda block: parse_seeds(block)[0])
-    arch, dataset = cell.config.arch.name, cell.config.data.name
+    arch, dataset = cell.config.arch.name, cell.config.data.label
     return [Job(cell.sig, block, arch, dataset, cell.setting) for block in blocks]
 
 

@@ -6,6 +6,7 @@ from rich.text import Text
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.config.resolve import signature
 from stn.config.schema import Config
@@ -59,7 +60,8 @@ def differences(config: Config) -> list[tuple[str, str, str]]:
     rows = []
     for name in Config.model_fields:
         given, usual = getattr(config, name), getattr(Config(), name)
-        pairs = [(key, value, getattr(usual, key)) for key, value in given]
+        own = registry.find("arch", config.arch.name).options  # a plugin's, which the schema does not know
+        pairs = [(key, value, getattr(usual, key, own.get(key))) for key, value in given]
         rows += [(f"{name}.{key}", str(value), str(default)) for key, value, default in pairs if value != default]
     return rows
 

@@ -89,7 +89,7 @@ def evaluate_weights(path: str, recipe: str, data: dict[str, Any]) -> int:
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
     config = resolve(change(config, data=data | {"validation": 0}, train=ALONE))
     scores = _score(config, 0, fit(weights, build_network(config)), Runtime(config, 1))
-    images = f"{scores['test_count']} test images of {config.data.name}"
+    images = f"{scores['test_count']} test images of {config.data.label}"
     say(f"{path} in {config.arch.name} on {config.arch.net}, {images}")
     for title in ("test_acc", "test_error", "test_loss", "macro_f1", "bypass_acc"):
         if title in scores:

@@ -19,7 +19,7 @@ from stn.commands.check import mflop
 from stn.commands.evaluate import open_run
 from stn.config import registry
 from stn.config.command_line import fail
-from stn.config.dataset import Dataset, build_dataset
+from stn.config.dataset import Dataset, build_dataset, find_dataset
 from stn.config.resolve import signature
 from stn.config.schema import Config
 from stn.config.yaml_files import load_yaml
@@ -46,7 +46,7 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
     facts = {
         "architecture": f"`{arch.name}`: {registry.find('arch', arch.name).line}",
         "net": f"`{arch.net}`: {registry.find('net', arch.net or '').line}",
-        "data set": f"`{config.data.name}`: {registry.find('dataset', config.data.name).line}",
+        "data set": f"`{config.data.label}`: {find_dataset(config.data.name).line}",
         "parameters": f"{count(network):,}",
         "MFLOP": f"{mflop(network, dataset.shape):.2f} (forward, one image; convolutions and linear layers)",
         "accuracy": accuracy,
@@ -59,7 +59,7 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
     table = "\n".join(f"| {key} | {value} |" for key, value in facts.items())
     shape = ", ".join(map(str, dataset.shape))
     double, dtype = (".double()", ", dtype=torch.float64") if config.train.precision == "fp64" else ("", "")
-    return f"""# {arch.name} on {config.data.name}
+    return f"""# {arch.name} on {config.data.label}
 
 | | |
 |---|---|

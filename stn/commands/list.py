@@ -3,7 +3,8 @@
 from rich.table import Table
 from rich.text import Text
 
-from stn.config import registry
+from stn.config import plugins, registry
+from stn.config.flags import take_plugins
 from stn.config.yaml_files import RECIPES
 from stn.tracking.console import console
 
@@ -23,6 +24,8 @@ def list_names() -> int:
 
 
 def main(arguments: list[str]) -> int:
+    arguments, named = take_plugins(arguments)
     if arguments:
-        raise ValueError(f"list takes no arguments, got {' '.join(arguments)}")
+        raise ValueError(f"list takes --plugin MODULE and nothing else, got {' '.join(arguments)}")
+    plugins.load_named({"plugins": named})
     return list_names()

@@ -15,10 +15,11 @@ from typing import Annotated, Literal, NoReturn
 
 import tyro
 
-from stn.config.flags import canonical, refuse_unknown, split, with_values
+from stn.config import plugins
+from stn.config.flags import canonical, refuse_unknown, split, take_own, take_plugins, with_values
 from stn.config.flags.launcher import launcher_settings, repeat_below_traceback, silence_reducer
 from stn.config.resolve import resolve_all, validate
-from stn.config.schema import Config
+from stn.config.schema import Arch, Config
 from stn.config.seed_list import MOST_SEEDS, parse_seeds
 from stn.config.yaml_files import LENGTHS, build_config, find_recipe, overlay, read_yaml
 
@@ -107,7 +108,7 @@ def _read_flags(arguments: list[str], default: Command) -> Command:
         raise
 
 
-def _parse_one(arguments: list[str]) -> Command:
+def _parse_one(arguments: list[str], plugins: list[str]) -> Command:
     values = _values(arguments)
     files = values.get("--config", [])
     if len(files) > 1 or files == [""]:
@@ -117,7 +118,14 @@ def _parse_one(arguments: list[str]) -> Command:
     archs = [{"arch": {"name": name}} for flag in ("--arch", "--arch.name") for name in values.get(flag, [])]
     launcher = launcher_settings(os.environ)
     layers = overlay(launcher, read_yaml(files[0]) if files else {}, {"train": lengths}, *archs)
+    arguments, own = take_own(arguments)
+    refuse_unknown(arguments)
+    named = dict.fromkeys([*layers["train"].get("plugins", ()), *plugins])
+    layers = overlay(layers, {"arch": own, "train": {"plugins": tuple(named)}})
     command = _read_flags(arguments, Command(**dict(build_config(layers, files[0] if files else "command line"))))
+    own = {key: layers["arch"][key] for key in layers["arch"].keys() - Arch.model_fields.keys()}
+    if own:  # tyro knows the schema's fields only
+        command = command.model_copy(update={"arch": Arch(**command.arch.model_dump() | own)})
     wanted = launcher.get("train", {}).get("precision", command.train.precision)
     if wanted != command.train.precision:
         raise ValueError(f"the launcher asks for {wanted}; use --precision {wanted}, or another --mixed_precision")
@@ -129,9 +137,10 @@ def parse(arguments: list[str]) -> list[Command]:
     """Return a configuration for each combination of --lr and --optim.weight-decay; exit with code 2 for bad input."""
     silence_reducer(os.environ)
     try:
-        arguments = with_values(arguments)
-        refuse_unknown(arguments)
-        commands = [_parse_one(line) for line in _expand(arguments)]
+        arguments, named = take_plugins(with_values(arguments))
+        plugins.load_installed()
+        plugins.load(named)
+        commands = [_parse_one(line, named) for line in _expand(arguments)]
         if len(commands) * len(parse_seeds(commands[0].train.seeds)) > MOST_SEEDS:
             raise ValueError(f"{len(commands)} settings have more than {MOST_SEEDS:,} seeds together")
         if not commands[0].list:

@@ -1,20 +1,31 @@
 """What is trained on: the fields of a configuration, and what is known of a data set before it is loaded."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from stn.config import registry
-from stn.config.fields import Fraction, OneLine, Positive, Section, name_of, short
+from stn.config.fields import Fraction, OneLine, Positive, Section, short
+
+
+def _name(name: str) -> str:
+    """Return the name as it is registered, and where a file stands behind a ':', its whole path."""
+    name = registry.canonical("dataset", name)
+    kind, colon, path = name.partition(":")
+    if colon and not path:
+        raise ValueError(f"needs a path behind the ':', such as {kind}:data/mine")
+    return f"{kind}:{Path(path).expanduser().absolute()}" if colon else name
 
 
 class Data(Section):
     """What is trained on, and how it is augmented."""
 
-    name: Annotated[str, name_of("dataset"), short("dataset")] = "mnist"
-    """Data set."""
+    name: Annotated[str, AfterValidator(_name), short("dataset")] = "mnist"
+    """Data set; or npz:FILE, or folder:DIR, for images of your own."""
     root: Annotated[OneLine | None, short("data-root")] = None
     """Folder with data sets other than MNIST, which ships with the code. None: $STN_DATA, else ./data."""
     batch_size: Annotated[Positive, Field(le=100_000), short("batch-size")] = 128
@@ -41,6 +52,12 @@ class Data(Section):
     """Augmentation: random crop after padding each side by this many pixels."""
     flip: bool = False
     """Augmentation: mirror half of the images left to right."""
+
+    @property
+    def label(self) -> str:
+        """The name for people and folders: of a file or folder its own, without the path."""
+        kind, colon, path = self.name.partition(":")
+        return re.sub(r"\W", "_", Path(path).stem) or kind if colon else self.name
 
     @property
     def split(self) -> Literal["val", "test"]:
@@ -74,7 +91,16 @@ class Dataset:
     perturb: Perturb | None = None
     pose: tuple[str, ...] = ()
     """Names of the numbers that say which perturbation was applied."""
+    content: str | None = None
+    """Hash of images and labels, where the name does not say what they are."""
+
+
+def find_dataset(name: str) -> registry.Entry:
+    """Return the entry of a data set, or of what reads its file: npz:FILE."""
+    kind, colon, _ = name.partition(":")
+    return registry.find("reader", kind) if colon else registry.find("dataset", name)
 
 
 def build_dataset(name: str) -> Dataset:
-    return registry.find("dataset", name).function()
+    _, colon, path = name.partition(":")
+    return find_dataset(name).function(*([path] if colon else []))

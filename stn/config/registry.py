@@ -1,7 +1,8 @@
-"""Names for what a user can pick: architectures, networks, data sets.
+"""Names for what a user can pick: architectures, networks, data sets, transforms, metrics.
 
 An entry is a decorated function; its keyword-only arguments are its options and its docstring's first line is what
-``--list`` prints. The entries of stn.models and stn.data are read from their source: importing them imports torch.
+``--list`` prints. The entries of stn.models, stn.data and of plugins are read from their source: importing them imports
+torch.
 """
 
 import ast
@@ -14,7 +15,14 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 MOST_HINTS = 6
-KINDS = {"arch": "architecture", "net": "network", "dataset": "data set"}
+KINDS = {
+    "arch": "architecture",
+    "net": "network",
+    "dataset": "data set",
+    "reader": "kind of data file",
+    "transform": "transform",
+    "metric": "metric",
+}
 
 
 @dataclass(frozen=True)
@@ -43,59 +51,88 @@ class Entry(NamedTuple):
     line: str
     """What --list prints."""
     options: dict[str, Any]
+    """With their defaults."""
+    types: dict[str, Any]
+    """Annotations of the options, of those read from source as text."""
+    module: str
+    arguments: tuple[str, ...] = ()
+    """Names of the positional arguments."""
 
 
 entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+_definitions: dict[str, ast.FunctionDef | ast.ClassDef] = {}
+"""Functions and classes of what was read, by name: an entry may extend a class of another module."""
 
 
-def _add(kind: str, name: str, function: Callable, docstring: str | None, options: dict[str, Any]) -> None:
+def _add(kind: str, name: str, docstring: str | None, entry: Entry) -> None:
     earlier = entries[kind].get(name)
-    if earlier and not isinstance(earlier.function, LazyFunction):
-        raise ValueError(f"{kind} '{name}' is registered twice")
+    if earlier and (earlier.module != entry.module or not isinstance(earlier.function, LazyFunction)):
+        raise ValueError(f"{KINDS[kind]} '{name}' is registered twice, by {earlier.module} and {entry.module}")
     if not docstring:
-        raise ValueError(f"{kind} '{name}' has no docstring; its first line is shown by --list")
-    entries[kind][name] = Entry(function, docstring.strip().splitlines()[0], options)
+        raise ValueError(f"{KINDS[kind]} '{name}' has no docstring; its first line is shown by --list")
+    entries[kind][name] = entry._replace(line=docstring.strip().splitlines()[0])
 
 
 def register(kind: str, /, *, extends: Any = None) -> Callable:
     """Register a function under its name; the fields of the dataclass ``extends`` are options of it, too."""
+    if kind not in KINDS:
+        raise ValueError(f"nothing registers as {kind!r:.80}; {nearest(kind, KINDS)}")
 
     def add(function: Callable) -> Callable:
         options = (extends.__init__.__kwdefaults__ if extends else {}) | (function.__kwdefaults__ or {})
-        _add(kind, function.__name__, function, function.__doc__, options)
+        types = (extends.__annotations__ if extends else {}) | function.__annotations__
+        arguments = function.__code__.co_varnames[: function.__code__.co_argcount]
+        entry = Entry(function, "", options, types, function.__module__, arguments)
+        _add(kind, function.__name__, function.__doc__, entry)
         return function
 
     return add
 
 
-def _literal_defaults(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Any]:
-    """Return the keyword-only arguments of a function, or the fields of a dataclass, with their defaults."""
-    defaults: dict[str, Any]
+def _literal_options(node: ast.FunctionDef | ast.ClassDef) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the keyword-only arguments of a function, or the fields of a dataclass: their defaults and types."""
+    given: list[tuple[str, Any, Any]]
     if isinstance(node, ast.ClassDef):
-        defaults = {ast.unparse(f.target): f.value for f in node.body if isinstance(f, ast.AnnAssign)}
+        given = [(ast.unparse(f.target), f.value, f.annotation) for f in node.body if isinstance(f, ast.AnnAssign)]
     else:
-        defaults = dict(zip((a.arg for a in node.args.kwonlyargs), node.args.kw_defaults, strict=True))
-    for option, default in defaults.items():
+        given = [(a.arg, d, a.annotation) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    defaults, types = {}, {}
+    for option, default, annotation in given:
         try:
             defaults[option] = ast.literal_eval(default)
         except ValueError:
             raise ValueError(f"{node.name}: '{option}' needs a literal default; its source is read, not run") from None
-    return defaults
+        if annotation is not None:
+            types[option] = ast.unparse(annotation)
+    return defaults, types
+
+
+def _definitions_of(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
+    return [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+
+
+def read_modules(paths: dict[str, Path]) -> int:
+    """Register the entries of modules from their source; return how many. Importing one puts functions in place."""
+    nodes = [(m, n) for m, path in paths.items() for n in _definitions_of(ast.parse(path.read_text(encoding="utf-8")))]
+    _definitions.update({node.name: node for _, node in nodes})
+    found = 0
+    for module, node in nodes:
+        for call in node.decorator_list:
+            if isinstance(call, ast.Call) and ast.unparse(call.func) in ("register", "stn.register"):
+                bases = [_definitions[ast.unparse(k.value)] for k in call.keywords if k.arg == "extends"]
+                read = [_literal_options(base) for base in (*bases, node)]
+                options, types = ({k: v for part in read for k, v in part[i].items()} for i in (0, 1))
+                arguments = tuple(a.arg for a in node.args.args) if isinstance(node, ast.FunctionDef) else ()
+                entry = Entry(LazyFunction(module, node.name), "", options, types, module, arguments)
+                _add(ast.literal_eval(call.args[0]), node.name, ast.get_docstring(node), entry)
+                found += 1
+    return found
 
 
 def read_package(package: str) -> None:
-    """Register the entries of a package from its source; importing a module replaces them with its functions."""
+    """Register the entries of all modules of a package of ours."""
     paths = sorted(ROOT.joinpath(*package.split(".")).glob("*.py"))
-    trees = {f"{package}.{path.stem}": ast.parse(path.read_text(encoding="utf-8")) for path in paths}
-    nodes = [(m, n) for m, tree in trees.items() for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
-    definitions = {node.name: node for _, node in nodes}
-    for module, node in nodes:
-        for call in node.decorator_list:
-            if isinstance(call, ast.Call) and ast.unparse(call.func) == "register":
-                bases = [definitions[ast.unparse(k.value)] for k in call.keywords if k.arg == "extends"]
-                options = {k: v for base in (*bases, node) for k, v in _literal_defaults(base).items()}
-                function = LazyFunction(module, node.name)
-                _add(ast.literal_eval(call.args[0]), node.name, function, ast.get_docstring(node), options)
+    read_modules({f"{package}.{path.stem}": path for path in paths})
 
 
 def _letters(name: str) -> str:
@@ -123,20 +160,23 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if 1 < len(longer) <= MOST_HINTS:
         return f"did you mean {', '.join(longer[:-1])} or {longer[-1]}?"
     close = closest(word, known)
-    return f"did you mean '{close}'?" if close else f"known: {', '.join(known)}"
+    return f"did you mean '{close}'?" if close else f"known: {', '.join(known) or 'none'}"
 
 
 def canonical(kind: str, name: str) -> str:
-    """Return a name as it is registered: 'STN-SLX' is stn_slx."""
-    return same_name(name, entries[kind])
+    """Return a name as it is registered: 'STN-SLX' is stn_slx. What stands behind a ':' stays as it is."""
+    name, colon, argument = name.partition(":")
+    return same_name(name, entries["reader" if colon and kind == "dataset" else kind]) + colon + argument
 
 
 def find(kind: str, name: str) -> Entry:
     """Return the entry of a name; ValueError with the nearest name if there is none."""
     if name not in entries[kind]:
-        raise ValueError(f"no {KINDS[kind]} {name!r:.80}; {nearest(name, entries[kind])}")
+        hint = nearest(name, entries[kind])
+        own = "; --plugin MODULE brings your own" if hint.startswith("known") else ""
+        raise ValueError(f"no {KINDS[kind]} {name!r:.80}; {hint}{own}")
     return entries[kind][name]
 
 
-for _package in ("stn.models", "stn.data"):
+for _package in ("stn.models", "stn.data", "stn.evaluation"):
     read_package(_package)

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from stn.config import registry
-from stn.config.dataset import Dataset, build_dataset
+from stn.config.dataset import Dataset, build_dataset, find_dataset
 from stn.config.fields import Duration, steps_of
+from stn.config.plugins import plugin_of
 from stn.config.schema import Arch, Config
 
 DEFAULT_EPOCHS = 8.0
@@ -20,7 +21,7 @@ _NOT_SCIENCE = {
     "data": {"root"},
     "optim": {"accumulate"},
     "train": {"seeds", "epochs", "fraction", "compile", "cuda_graph", "conv", "parallel"}
-    | {"fuse", "processes", "threads", "time_limit"},
+    | {"fuse", "processes", "threads", "time_limit", "plugins"},
     "eval": {"batch_size"},
 }
 
@@ -48,10 +49,11 @@ def _resolve_arch(arch: Arch, dataset: Dataset) -> Arch:
     defaults = registry.find("arch", arch.name).options
     values: dict[str, Any] = {"net": arch.net or dataset.net}
     registry.find("net", values["net"])
+    for option, default in defaults.items():
+        given = getattr(arch, option, None)
+        values[option] = default if given is None else given
     for option, value in arch:
-        if option in defaults:
-            values[option] = defaults[option] if value is None else value
-        elif option not in ("name", "net") and value not in (None, False):
+        if option not in defaults and option not in ("name", "net") and value not in (None, False):
             raise ValueError(f"{arch.name} has no option '{option}'; it takes {', '.join(defaults) or 'none'}")
     if arch.points not in (None, defaults.get("points")) and values["transform"] != "tps":
         raise ValueError(f"arch.points means nothing to arch.transform {values['transform']}; it belongs to tps")
@@ -76,7 +78,7 @@ def _in_steps(config: Config, steps_per_epoch: int, run: int) -> dict[str, Any]:
         section, update = getattr(config, name), {}
         part = config.train.fraction if name in ("optim", "eval") else 1
         for key, value in section:
-            if is_duration in type(section).model_fields[key].metadata:
+            if key in type(section).model_fields and is_duration in type(section).model_fields[key].metadata:
                 update[key] = steps(value, part)
             elif key == "milestones":
                 update[key] = tuple(steps(v, part) for v in value)
@@ -92,8 +94,8 @@ def resolve(config: Config) -> Config:
         raise ValueError(f"data.validation {data.validation} leaves nothing of {dataset.train} training images")
     images = min(data.limit_train or dataset.train, dataset.train - data.validation)
     steps_per_epoch = -(-images // data.batch_size)
-    whole = train.steps or (train.epochs or DEFAULT_EPOCHS) * steps_per_epoch
-    steps = max(1, round(train.fraction * whole))
+    length = train.steps or (train.epochs or DEFAULT_EPOCHS) * steps_per_epoch
+    steps = max(1, round(train.fraction * length))
     sections = _in_steps(config, steps_per_epoch, steps)
     sections["arch"] = arch = _resolve_arch(config.arch, dataset)
     if data.crop >= min(dataset.shape[1:]):
@@ -117,10 +119,18 @@ def resolve(config: Config) -> Config:
         raise ValueError("optim.step_every is less than one step")
     if optim.name == "sgd" and optim.momentum is None:
         sections["optim"] = sections["optim"].model_copy(update={"momentum": 0.9})
-    name = config.log.name or f"{arch.name}-{data.name}"
-    sections["train"] = train.model_copy(update={"steps": steps, "epochs": None, "fraction": 1.0})
+    name = config.log.name or f"{arch.name}-{data.label}"
+    whole = {"steps": steps, "epochs": None, "fraction": 1.0, "plugins": _plugins(config, arch)}
+    sections["train"] = train.model_copy(update=whole)
     sections["log"] = sections["log"].model_copy(update={"name": name})
     return Config(**{name: section.model_dump() for name, section in sections.items()})  # type: ignore[arg-type]
+
+
+def _plugins(config: Config, arch: Arch) -> tuple[str, ...]:
+    """Return the plugins that were named, and those installed ones that the configuration uses."""
+    used = [registry.find("arch", arch.name), registry.find("net", arch.net or ""), find_dataset(config.data.name)]
+    found = map(plugin_of, used)
+    return tuple(dict.fromkeys([*config.train.plugins, *filter(None, found)]))
 
 
 def resolve_all(configs: Sequence[Config]) -> list[Config]:
@@ -135,4 +145,6 @@ def signature(config: Config) -> str:
     """Return the hash of every resolved field that can change the result."""
     assert config.train.steps is not None, "only a resolved configuration has a signature"
     science = config.model_dump(mode="json", exclude=_NOT_SCIENCE)
+    if ":" in config.data.name:  # what is in a file counts, not where it lies
+        science["data"]["name"] = build_dataset(config.data.name).content
     return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:12]

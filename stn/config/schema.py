@@ -3,18 +3,21 @@
 ``None`` in ``arch`` means "the architecture's own default"; ``stn.config.resolve`` fills it in.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from stn.config.dataset import Data
 from stn.config.fields import Duration, Few, FolderName, Fraction, OneLine, Positive, Section, Seeds, name_of, short
+from stn.config.plugins import own_options
 
 Depth = Annotated[int, Field(ge=0, le=1000)]
 
 
 class Arch(Section):
     """The network. Options left at None take the architecture's own default; see --list and --check."""
+
+    model_config = ConfigDict(extra="allow")  # a plugin's architecture has options of its own
 
     name: Annotated[str, name_of("arch"), short("arch")] = "stn_slx"
     """Architecture: where the localisation net reads and what is warped."""
@@ -46,6 +49,11 @@ class Arch(Section):
     """Give the transform's parameters to the classifier's last linear layer, too."""
     theta_decay: Annotated[float, Field(ge=0)] | None = None
     """Loss: this times the squared distance of the parameters from the identity."""
+
+    def __init__(self, /, **values: Any) -> None:
+        known = type(self).model_fields
+        own = {key: value for key, value in values.items() if key not in known}
+        super().__init__(**values | own_options(values.get("name", known["name"].default), own, known))
 
 
 class Optim(Section):
@@ -122,6 +130,8 @@ class Train(Section):
     """CPU threads of a process; None: the cores shared out over the machine's processes."""
     time_limit: Annotated[float | None, Field(gt=0, le=1_000_000)] = None
     """Minutes after which the run saves, stops and can be continued."""
+    plugins: Annotated[tuple[OneLine, ...], short("plugin")] = ()
+    """Modules with your own architectures, networks, data sets, transforms and metrics: my_package.module."""
 
 
 class Eval(Section):

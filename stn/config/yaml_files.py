@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from stn.config import registry
+from stn.config import plugins, registry
 from stn.config.fields import first_lines
 from stn.config.registry import nearest, same_name
 from stn.config.schema import Config
@@ -121,6 +121,7 @@ def normalise(mapping: dict, where: str | Path) -> Sections:
         if twice := values.get(section, {}).keys() & keys:
             raise ValueError(f"{where}: {section}.{min(twice)} is given twice")
         values[section] = values.get(section, {}) | keys
+    plugins.load_named(values.get("train", {}))
     return values
 
 

@@ -11,9 +11,9 @@ def build_network(config: Config) -> nn.Module:
     """Return the network of a resolved configuration for one seed, with torch's current random state."""
     arch, dataset = config.arch, build_dataset(config.data.name)
     assert arch.net is not None, "only a resolved configuration can be built"
-    build, _, defaults = registry.find("arch", arch.name)
-    options = {name: getattr(arch, name) for name in defaults}
+    entry = registry.find("arch", arch.name)
+    options = {name: getattr(arch, name) for name in entry.options}
     try:
-        return build(registry.find("net", arch.net).function, dataset.shape, dataset.classes, **options)
+        return entry.function(registry.find("net", arch.net).function, dataset.shape, dataset.classes, **options)
     except ValueError as error:
         raise ValueError(f"{arch.name} on {arch.net}: {error}") from None

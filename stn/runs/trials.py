@@ -31,7 +31,7 @@ class Trial(NamedTuple):
             "name": config.log.name,
             "arch": config.arch.name,
             "net": config.arch.net,
-            "dataset": config.data.name,
+            "dataset": config.data.label,
             "lr": config.optim.lr,
             "weight_decay": config.optim.weight_decay,
             "precision": config.train.precision,
@@ -88,4 +88,4 @@ def block_label(trials: list[Trial]) -> str:
     """Return the label of a block in log lines."""
     config, runs = trials[0].config, len(group_by_run(trials))
     settings = f" x {runs} settings" if runs > 1 else ""
-    return f"{config.arch.name} {config.data.name} seed {format_seeds(sorted({t.seed for t in trials}))}{settings}"
+    return f"{config.arch.name} {config.data.label} seed {format_seeds(sorted({t.seed for t in trials}))}{settings}"

@@ -61,14 +61,14 @@ def run_id(config: Config, sig: str, seed: int) -> str:
 
 def group(config: Config, sig: str) -> str:
     """Return the group of an experiment: W&B draws mean and spread over it, hence it has the seeds alone."""
-    task = f"{config.arch.name}-{config.data.name}"
+    task = f"{config.arch.name}-{config.data.label}"
     name = "" if config.log.name == task else f"{_plain(config.log.name)}-"
     return f"{name}{task}-{sig[:6]}"
 
 
 def init_arguments(config: Config, sig: str, seed: int) -> dict[str, Any]:
     """Return the arguments of wandb.init that describe a seed."""
-    arch, dataset, name = config.arch.name, config.data.name, config.log.name
+    arch, dataset, name = config.arch.name, config.data.label, config.log.name
     facts = {"arch": arch, "net": config.arch.net, "dataset": dataset, "lr": config.optim.lr, "seed": seed}
     return {
         "project": config.log.wandb_project,

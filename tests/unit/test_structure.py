@@ -138,7 +138,7 @@ def test_source_and_registry_say_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     assert {kind: set(registry.entries[kind]) for kind in registered} == {k: set(v) for k, v in registered.items()}
     for kind, entries in registered.items():
         for name, entry in entries.items():
-            lazy, line, options = registry.find(kind, name)
+            lazy, line, options, *_ = registry.find(kind, name)
             assert isinstance(lazy, registry.LazyFunction)
             assert getattr(import_module(lazy.module), lazy.name) is entry.function
             assert (line, list(options.items())) == (entry.line, list(entry.options.items()))

@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def dataset(self) -> str:
-        return self.config.data.name
+        return self.config.data.label
 
     @property
     def label(self) -> str:

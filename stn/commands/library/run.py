@@ -36,7 +36,7 @@ class Run:
 
     def __repr__(self) -> str:
         config = self.config
-        return f"<Run {self.path}: {config.arch.name} on {config.data.name}, finished seeds {self.seeds}>"
+        return f"<Run {self.path}: {config.arch.name} on {config.data.label}, finished seeds {self.seeds}>"
 
     @property
     def path(self) -> Path:
@@ -126,7 +126,7 @@ class Run:
         x_BCHW = x_BCHW.unsqueeze(0) if x_BCHW.ndim == 3 else x_BCHW
         if x_BCHW.ndim != 4 or x_BCHW.shape[1:] != shape:
             raise ValueError(
-                f"images of shape {[*images.shape]} do not fit {self.config.data.name}: [B, {C}, {H}, {W}]"
+                f"images of shape {[*images.shape]} do not fit {self.config.data.label}: [B, {C}, {H}, {W}]"
             )
         if not x_BCHW.is_floating_point():
             return x_BCHW.float() / 255

@@ -81,7 +81,7 @@ def metrics(*paths: str | Path, kind: str | None = None, frame: bool | None = No
         if run.path.parent not in whats:  # blocks of an experiment have one configuration, which takes time to read
             config = load_yaml(run.config)
             sig = run.sig or next((row.get("sig") for row in rows.values()), None)
-            what = {"name": config.log.name, "sig": sig, "arch": config.arch.name, "dataset": config.data.name}
+            what = {"name": config.log.name, "sig": sig, "arch": config.arch.name, "dataset": config.data.label}
             whats[run.path.parent] = what
         lines = [line for line in read_text(run.metrics).splitlines() if kind is None or f'"{kind}"' in line[:40]]
         points = [row for row in valid(parse_rows(lines), Metric) if kind in (None, row["kind"])]

@@ -6,7 +6,7 @@ from typing import Any
 
 from stn.config.fields import choices
 from stn.config.flags.foreign import HINTS
-from stn.config.registry import closest, same_name
+from stn.config.registry import closest, entries, same_name
 from stn.config.schema import Config
 from stn.config.yaml_files import SHORT
 
@@ -40,7 +40,44 @@ def _is_known(flag: str) -> bool:
     return own or re.sub(r"^(--\w+\.)no-", r"\1", flag) in FLAGS
 
 
-def _suggestion(flag: str) -> str:
+def _own_options() -> dict[str, Any]:
+    """Return the options that the schema does not know, those of plugins' architectures, with their defaults."""
+    options = {key: default for entry in entries["arch"].values() for key, default in entry.options.items()}
+    return {key: default for key, default in options.items() if ("arch", key) not in _FIELDS}
+
+
+def take_own(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+    """Return the arguments without the options of plugins' architectures, and these options with their values."""
+    own, rest, taken, words = _own_options(), list[str](), dict[str, Any](), iter(arguments)
+    for word in words:
+        flag, equals, value = split(word)
+        key = flag.removeprefix("--arch.").replace("-", "_")
+        bare = key.removeprefix("no_")
+        if not flag.startswith("--arch.") or bare not in own:
+            rest.append(word)
+        elif isinstance(own[bare], bool) and not equals:
+            taken[bare] = key == bare
+        else:
+            value = value if equals else next(words, "")
+            taken[key] = value.split(",") if isinstance(own[bare], tuple | list) else value
+    return rest, taken
+
+
+def take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without --plugin, which may come several times, and the modules that it names."""
+    rest, named, words = list[str](), list[str](), iter(arguments)
+    for word in words:
+        flag, equals, value = split(word)
+        if flag in ("--plugin", "--train.plugins"):
+            named += (value if equals else next(words, "")).split(",")
+        else:
+            rest.append(word)
+    if "" in named:
+        raise ValueError("--plugin needs the name of a module, such as my_package.module")
+    return rest, named
+
+
+def _suggestion(flag: str, own: set[str]) -> str:
     """Return what to type instead of an unknown flag: another program's, a key without its section, or a typo."""
     word = re.sub(r"^-([A-Za-z])[0-9]+$", r"\1", flag).lstrip("-").lower()  # -j4 is -j 4
     bare = word.rpartition(".")[2]
@@ -50,14 +87,15 @@ def _suggestion(flag: str) -> str:
     key = bare.removeprefix(no).replace("-", "_")
     if sections := sorted(section for section, name in _FIELDS if name == key):
         return f"use {' or '.join(f'--{section}.{no}{_dashed(key)}' for section in sections)}"
-    near = closest(flag, {*FLAGS, *_OWN})
+    near = closest(flag, {*FLAGS, *_OWN, *own})
     return f"did you mean {near}?" if near else "--help has every flag"
 
 
 def refuse_unknown(arguments: list[str]) -> None:
     """Raise ValueError with a hint for each flag that does not exist."""
+    own = {f"--arch.{_dashed(option)}" for option in _own_options()}
     flags = dict.fromkeys(split(word)[0] for word in arguments if re.match(r"--?[A-Za-z]", word))
-    hints = [f"no flag {flag:.80}; {_suggestion(flag)}" for flag in flags if not _is_known(flag)]
+    hints = [f"no flag {flag:.80}; {_suggestion(flag, own)}" for flag in flags if not _is_known(flag)]
     if hints:
         raise ValueError("\n".join(hints))
 

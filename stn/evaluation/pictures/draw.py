@@ -42,7 +42,7 @@ def draw_run(
     if finished:
         shown = min(finished) if seed is None else seed
         rows = [row for row in run.read_metrics() if row["kind"] == "warp" and row["seed"] == shown]
-        title = f"{config.arch.name} on {config.data.name}, seed {shown}"
+        title = f"{config.arch.name} on {config.data.label}, seed {shown}"
         subject = _subject(config, lambda _: load_final(run, finished[shown]), title, numbers, rows)
     figures = {"curves": _curves(config, run), "confusion": _confusion(config, run)}
     paths = [_save(figure, out / f"{name}.png") for name, figure in figures.items() if figure]
@@ -99,7 +99,7 @@ def _save(figure: Figure, path: Path) -> Path:
 
 
 def _title(config: Config, n: int) -> str:
-    return f"{config.arch.name} on {config.data.name}, {n} seed{'s' * (n != 1)}"
+    return f"{config.arch.name} on {config.data.label}, {n} seed{'s' * (n != 1)}"
 
 
 def _curves(config: Config, run: RunDir) -> Figure:

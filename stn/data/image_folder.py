@@ -1,0 +1,74 @@
+"""Images of one size in train/CLASS/ and test/CLASS/, as torchvision's ImageFolder and timm lay them out."""
+
+import hashlib
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+TEST_NAMES = ("test", "val", "valid", "validation")
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+
+
+def _part(path: Path, part: str) -> Path:
+    names = ("train",) if part == "train" else TEST_NAMES
+    found = [path / name for name in names if (path / name).is_dir()]
+    if not found:
+        raise ValueError(f"{path} has no folder {' or '.join(names[:2])} with a folder for each class in it")
+    return found[0]
+
+
+def class_names(path: Path) -> list[str]:
+    """Return the classes in the order of their labels: the folders of the training images by name."""
+    return sorted(folder.name for folder in _part(path, "train").iterdir() if folder.is_dir())
+
+
+def files(path: Path, part: str) -> list[Path]:
+    """Return the images of a part in an order that mixes the classes: limits and validation take the first or last."""
+    folder = _part(path, part)
+    found = [file for file in folder.glob("*/*") if file.suffix.lower() in ENDINGS]
+    if not found:
+        raise ValueError(f"{folder} has no images: it needs CLASS/NAME with one of {', '.join(ENDINGS)}")
+    return sorted(found, key=lambda file: hashlib.sha256("/".join(file.parts[-2:]).encode()).digest())
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Decode all images; grey ones have one channel, if all are grey, else three."""
+    import numpy as np
+    from PIL import Image
+
+    classes = class_names(path)
+    images: dict[Path, Any] = {}
+    arrays: dict[str, Any] = {}
+    parts = {part: files(path, part) for part in ("train", "test")}
+    for file in (file for part in parts.values() for file in part):
+        try:
+            with Image.open(file) as image:
+                images[file] = np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of these
+            raise ValueError(f"cannot read the image {file}: {error}") from None
+    sizes = Counter(image.shape[:2] for image in images.values())
+    if len(sizes) > 1:
+        (usual, _), (other, _) = sizes.most_common(2)
+        file = next(file for file, image in images.items() if image.shape[:2] == other)
+        raise ValueError(
+            f"{path}: images must have one size; most are {usual[1]}x{usual[0]}, {file} is {other[1]}x{other[0]}. "
+            "Resize them first"
+        )
+    grey = all(image.ndim == 2 for image in images.values())
+    for part, found in parts.items():
+        if unknown := {file.parent.name for file in found} - set(classes):
+            raise ValueError(f"{_part(path, part)}: class {min(unknown)!r:.80} has no training images")
+        rows = [images[file] if grey or images[file].ndim == 3 else np.stack([images[file]] * 3, -1) for file in found]
+        arrays[f"x_{part}"] = np.stack(rows)
+        arrays[f"y_{part}"] = np.array([classes.index(file.parent.name) for file in found])
+    return arrays
+
+
+def packed(arrays: dict[str, Any]) -> bytes:
+    """Return arrays as the content of an .npz file."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
