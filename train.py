@@ -125,7 +125,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             if due(config.eval.every, step, steps) or step == steps // 2:
                 metrics.tick(training=True)
                 if due(config.eval.every, step, steps):
-                    log.write(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval.batch_size, runtime)))
+                    log.write(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval, runtime)))
                     if config.checkpoint.keep_best:
                         checkpointer.save_best()
                 log.write(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
@@ -137,9 +137,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
         if step < steps and metrics.alive():
             checkpointer.save(step)
         else:
-            transformer_metrics, poses = final_transformer_metrics(
-                model, stream, step, config.eval.batch_size, runtime, metrics.failed
-            )
+            extra, poses = final_transformer_metrics(model, stream, step, config.eval, runtime, metrics.failed)
             log.write(poses, sinks=False)
             metrics.tick(training=False)
             facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
@@ -148,7 +146,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
                 row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
-                results.append(row | metrics.result(s) | transformer_metrics[s])
+                results.append(row | metrics.result(s) | extra[s])
                 if runtime.writes:
                     checkpoints.save_weights(trial.run, trial.seed, "final", weights, row)
             for group in group_by_run(trials) if runtime.writes else []:

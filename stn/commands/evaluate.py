@@ -38,10 +38,10 @@ def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runti
     model = StackedModel(partial(build_network, config), [seed], runtime.device, runtime.dtype)
     model.load_weights(0, weights)
     stream = Stream(config.data, build_dataset(config.data.name), [seed], runtime.device, runtime.dtype)
-    (scores,) = evaluate(model, stream, config.eval.batch_size, runtime)
+    (scores,) = evaluate(model, stream, config.eval, runtime)
     with bypassed(model) as has_transformers:
         if has_transformers:
-            (bypass_scores,) = evaluate(model, stream, config.eval.batch_size, runtime)
+            (bypass_scores,) = evaluate(model, stream, config.eval, runtime)
             scores["bypass_acc"] = bypass_scores[f"{config.data.split}_acc"]
     return scores
 

@@ -8,13 +8,23 @@ from stn.config.flags import take_plugins
 from stn.config.yaml_files import RECIPES
 from stn.tracking.console import console
 
+TITLES = (
+    ("arch", "Architectures", "--arch"),
+    ("net", "Networks", "--net"),
+    ("dataset", "Data sets", "--dataset"),
+    ("reader", "Your own images", "--dataset NAME:PATH"),
+    ("transform", "Transforms", "--arch.transform"),
+    ("metric", "Metrics", "--eval.metrics"),
+)
+
 
 def list_names() -> int:
     """Print every name with a line of explanation."""
-    for kind, title in (("arch", "Architectures"), ("net", "Networks"), ("dataset", "Data sets")):
-        table = Table("name", "what it is", title=f"{title} (--{kind})", title_justify="left")
+    for kind, title, flag in TITLES:
+        table = Table("name", "what it is", title=f"{title} ({flag})", title_justify="left")
         for name, entry in registry.entries[kind].items():
-            table.add_row(name, Text(entry.line))
+            own = [f"{key}={value}" for key, value in entry.options.items()] if plugins.plugin_of(entry) else []
+            table.add_row(name, Text(" ".join([entry.line, *([f"Options: {', '.join(own)}."] if own else [])])))
         console.print(table)
     table = Table("file", "what it is", title="Recipes (--config)", title_justify="left")
     for path in sorted(RECIPES.glob("*.yaml")):

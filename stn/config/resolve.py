@@ -22,8 +22,10 @@ _NOT_SCIENCE = {
     "optim": {"accumulate"},
     "train": {"seeds", "epochs", "fraction", "compile", "cuda_graph", "conv", "parallel"}
     | {"fuse", "processes", "threads", "time_limit", "plugins"},
-    "eval": {"batch_size"},
+    "eval": {"batch_size", "metrics"},
 }
+
+_TAKEN = {"acc", "error", "loss", "count", "top5_acc"}
 
 
 def validate(config: Config) -> None:
@@ -55,7 +57,8 @@ def _resolve_arch(arch: Arch, dataset: Dataset) -> Arch:
     for option, value in arch:
         if option not in defaults and option not in ("name", "net") and value not in (None, False):
             raise ValueError(f"{arch.name} has no option '{option}'; it takes {', '.join(defaults) or 'none'}")
-    if arch.points not in (None, defaults.get("points")) and values["transform"] != "tps":
+    takes_points = "transform" not in values or "points" in registry.find("transform", values["transform"]).options
+    if arch.points not in (None, defaults.get("points")) and not takes_points:
         raise ValueError(f"arch.points means nothing to arch.transform {values['transform']}; it belongs to tps")
     depth = values.get("depth")
     if isinstance(depth, tuple) and len(depth) == 1:
@@ -117,6 +120,8 @@ def resolve(config: Config) -> Config:
             raise ValueError(f"{duration}.every is less than one step")
     if optim.schedule == "step" and steps_of(sections["optim"].step_every) < 1:
         raise ValueError("optim.step_every is less than one step")
+    if taken := set(config.eval.metrics) & _TAKEN:
+        raise ValueError(f"eval.metrics: {min(taken)} is the name of a number that every evaluation has")
     if optim.name == "sgd" and optim.momentum is None:
         sections["optim"] = sections["optim"].model_copy(update={"momentum": 0.9})
     name = config.log.name or f"{arch.name}-{data.label}"
@@ -129,6 +134,8 @@ def resolve(config: Config) -> Config:
 def _plugins(config: Config, arch: Arch) -> tuple[str, ...]:
     """Return the plugins that were named, and those installed ones that the configuration uses."""
     used = [registry.find("arch", arch.name), registry.find("net", arch.net or ""), find_dataset(config.data.name)]
+    used += [registry.find("metric", name) for name in config.eval.metrics]
+    used += [registry.find("transform", arch.transform)] if arch.transform else []
     found = map(plugin_of, used)
     return tuple(dict.fromkeys([*config.train.plugins, *filter(None, found)]))
 

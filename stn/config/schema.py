@@ -25,8 +25,8 @@ class Arch(Section):
     """Classifier with its localisation net; None: the data set's usual one."""
     depth: Depth | tuple[Depth, ...] | None = None
     """X: convolutional layers before the point at which the localisation head reads; several: a head at each."""
-    transform: Literal["translation", "attention", "similarity", "affine", "projective", "tps"] | None = None
-    """What a transformer may do; tps is a thin-plate spline."""
+    transform: Annotated[str, name_of("transform")] | None = None
+    """What a transformer may do: translation, attention, similarity, affine, projective, tps (thin-plate spline)."""
     points: Annotated[int, Field(ge=2, le=16)] | None = None
     """tps: control points on each side of their grid."""
     iterations: Annotated[Positive, Field(le=100)] | None = None
@@ -141,6 +141,8 @@ class Eval(Section):
     """Time between evaluations; there is always one at the end."""
     batch_size: Annotated[Positive, Field(le=100_000)] = 1000
     """Images at a time, on each process: a CPU takes fewer of those that are large, a GPU up to eight times as many."""
+    metrics: tuple[Annotated[str, name_of("metric")], ...] = ()
+    """More numbers for each evaluation, by name, such as ece; see --list."""
 
 
 class Checkpoint(Section):

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stn.config.schema import Eval
 from stn.data.stream import Stream
+from stn.evaluation.metrics import everywhere, own_scores
 from stn.models.transformer import SpatialTransformer
 from stn.multiseed.convolution import Convolutions
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, Made, free_bytes
@@ -50,7 +52,7 @@ def images_at_once(model: StackedModel, stream: Stream, batch_size: int) -> int:
     return max(1, min(8 * batch_size, fits))
 
 
-def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runtime) -> list[dict[str, Any]]:
+def evaluate(model: StackedModel, stream: Stream, options: Eval, runtime: Runtime) -> list[dict[str, Any]]:
     """Return the scores of each seed over the whole test set, which is divided over the ranks."""
     S, K = len(model.seeds), stream.dataset.classes
     confusion_SKK = torch.zeros(S, K, K, dtype=torch.int64, device=stream.device)
@@ -58,7 +60,9 @@ def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runt
     top5_S = torch.zeros(S, dtype=torch.int64, device=stream.device)
     training = model.training
     model.eval()
-    images = images_at_once(model, stream, batch_size)
+    images = images_at_once(model, stream, options.batch_size)
+    logits = [torch.zeros(S, 0, K, device=stream.device)]  # kept only for metrics that need all of them
+    labels = [torch.zeros(1, 0, dtype=torch.int64, device=stream.device)]
     with torch.no_grad(), runtime.accelerator.autocast():
         for batch in stream.test_batches(images, runtime.rank, runtime.world):
             logits_SBK = model.predict(batch.x_BCHW)
@@ -68,15 +72,23 @@ def evaluate(model: StackedModel, stream: Stream, batch_size: int, runtime: Runt
             losses_SN.append(F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none"))
             top5_SB5 = logits_SBK.topk(min(5, K)).indices
             top5_S += top5_SB5.eq(y_SB.unsqueeze(2)).sum((1, 2))
+            if options.metrics:
+                logits.append(logits_SBK.float())
+                labels.append(batch.y_B[None])
     model.train(training)
     # Rounded once: the sum does not depend on the size of the batches, and so not on how many seeds there are.
     sums = [math.fsum(losses) for losses in torch.cat(losses_SN, 1).tolist()]
     loss_S = torch.tensor(sums, dtype=torch.float64, device=stream.device)
     confusion_SKK, loss_S, top5_S = map(runtime.total, (confusion_SKK, loss_S, top5_S))
-    return [
+    found = [
         scores(confusion_KK.cpu(), float(loss / confusion_KK.sum()), int(top5), stream.data.split)
         for confusion_KK, loss, top5 in zip(confusion_SKK, loss_S, top5_S, strict=True)
     ]
+    if not options.metrics:
+        return found
+    logits_SNK, y_1N = (everywhere(torch.cat(parts, 1), stream.test_count, runtime) for parts in (logits, labels))
+    own = own_scores(options.metrics, logits_SNK, y_1N[0], stream.data.split)
+    return [score | more for score, more in zip(found, own, strict=True)]
 
 
 @contextmanager

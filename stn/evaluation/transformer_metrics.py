@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stn.config.schema import Eval
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
 from stn.evaluation.pose import measure_poses
@@ -44,14 +45,15 @@ def _thetas(network: Any, x_BCHW: Tensor) -> Tensor:
 
 
 def final_transformer_metrics(
-    model: StackedModel, stream: Stream, step: int, batch_size: int, runtime: Runtime, failed: Container[int] = ()
+    model: StackedModel, stream: Stream, step: int, options: Eval, runtime: Runtime, failed: Container[int] = ()
 ) -> tuple[list[Row], list[Row | None]]:
     """Return fields for the result rows, and pose rows for metrics.jsonl, of the seeds that are alive; collective."""
     with bypassed(model) as has_transformers:
-        scores = evaluate(model, stream, batch_size, runtime) if has_transformers else []
+        plain = options.model_copy(update={"metrics": ()})
+        scores = evaluate(model, stream, plain, runtime) if has_transformers else []
     fields: list[Row] = [{} for _ in model.seeds]
     rows: list[Row | None] = [None for _ in model.seeds]
-    poses = measure_poses(model, stream, batch_size) if scores and runtime.writes else []
+    poses = measure_poses(model, stream, options.batch_size) if scores and runtime.writes else []
     for s, score in enumerate(scores):
         if s in failed:
             continue

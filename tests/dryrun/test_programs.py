@@ -27,7 +27,7 @@ runtime, seeds = Runtime(config, 64), list(range(64))
 stream = Stream(config.data, build_dataset("mnist_r"), seeds, runtime.device)
 model = StackedModel(partial(build_network, config), seeds, runtime.device)
 assert stream.test_count == 100_000
-evaluate(model, stream, config.eval.batch_size, runtime)
+evaluate(model, stream, config.eval, runtime)
 evaluated = count(0)
 import stn.evaluation.pose
 stn.evaluation.pose._summary = lambda *arguments: ({}, {})  # on the CPU, of numbers that mean nothing

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from stn.models.grids import axes, bend, plate_grid, sample
 from stn.models.transformer import Localisation, Options, SpatialTransformer
-from stn.models.transforms import LINEAR, build_family
-from tests.support.transforms import FAMILIES, make
+from stn.models.transforms import build_family
+from tests.support.transforms import FAMILIES, LINEAR, make
 
 PARAMETERS = {"translation": 2, "attention": 3, "similarity": 4, "affine": 6, "projective": 8, "tps": 32}
 

@@ -5,9 +5,9 @@ import torch
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
 from stn.models.build import build_network
-from stn.models.transforms import LINEAR
 from stn.models.wirings import Transformed
 
+LINEAR = ["translation", "attention", "similarity", "affine", "projective"]
 FAMILIES = [*LINEAR, "tps"]
 
 

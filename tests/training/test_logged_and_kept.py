@@ -104,7 +104,7 @@ def test_best_weights_have_the_best_accuracy_and_say_what_they_were_chosen_on(wh
         model = StackedModel(build, [seed], dtype=torch.float64)
         model.load_weights(0, load_file(path))
         stream = Stream(config.data, dataset, [seed], dtype=torch.float64)
-        assert evaluate(model, stream, 50, Runtime(config, 1))[0]["test_acc"] == row["best_test_acc"]
+        assert evaluate(model, stream, Eval(batch_size=50), Runtime(config, 1))[0]["test_acc"] == row["best_test_acc"]
         with safe_open(path, "pt") as file:
             header = json.loads(file.metadata()["stn"])
         assert (header["chosen_on"], header["test_acc"]) == ("test", row["best_test_acc"])

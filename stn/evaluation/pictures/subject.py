@@ -16,7 +16,8 @@ from torch import Tensor
 from stn.data.stream import Stream
 from stn.evaluation.pictures.sheet import Strip
 from stn.evaluation.pose import pixels_per_unit
-from stn.models.grids import axes, bend, compose, grid_from, project, sample
+from stn.models.grids import axes, compose, grid_from, project, sample
+from stn.models.transforms import Linear
 from stn.models.wirings import Transformed
 from stn.runs.directory import Row
 
@@ -36,12 +37,12 @@ def image_grids(model: Transformed, shape: tuple[int, ...], theta_BP: Tensor) ->
         x, y = axes(size, o.align_corners, theta_BP, finer)
         starts = [(t * o.parallel + k) * P for t in range(len(units))]
         transforms = [family.start(theta_BP[:, start : start + P]) for start in starts]
-        if o.transform == "tps":
-            for (to_BK2,), unit in reversed(list(zip(transforms, units, strict=True))):
-                x, y = (unit * point for point in bend(to_BK2, x / unit, y / unit))
-        else:
+        if isinstance(family, Linear):
             matrices = [_in_image_units(A_B33, unit) for A_B33, unit in zip(transforms, units, strict=True)]
             x, y = project(reduce(compose, matrices), x, y)
+        else:
+            for transform, unit in reversed(list(zip(transforms, units, strict=True))):
+                x, y = (unit * point for point in family.move(transform, x / unit, y / unit))
         grids.append(grid_from(x, y))
     return grids
 

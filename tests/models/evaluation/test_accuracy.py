@@ -7,7 +7,7 @@ import stn.config.yaml_files  # noqa: F401  (fills the registry)
 from stn.commands.evaluate import _verdict
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
-from stn.config.schema import Arch, Config, Data
+from stn.config.schema import Arch, Config, Data, Eval
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import evaluate, scores
 from stn.models.build import build_network
@@ -19,7 +19,7 @@ def test_top5_accuracy_counts_every_test_image_for_each_seed() -> None:
     config, dataset = resolve(Config(arch=Arch(name="cnn", net="tutorial"))), build_dataset("mnist")
     model = StackedModel(lambda: build_network(config), [0, 7])
     stream = Stream(Data(limit_test=300), dataset, model.seeds)
-    found = evaluate(model, stream, 128, Runtime(config, 1))
+    found = evaluate(model, stream, Eval(batch_size=128), Runtime(config, 1))
     images = stream.test_images(torch.arange(300))
     for s, row in enumerate(found):
         with torch.no_grad():
@@ -39,7 +39,7 @@ def test_the_loss_in_float64_does_not_depend_on_the_size_of_batches() -> None:
     config, dataset = resolve(Config(arch=Arch(name="cnn", net="tutorial"))), build_dataset("mnist")
     model = StackedModel(lambda: build_network(config), [0, 7], dtype=torch.float64)
     stream = Stream(Data(limit_test=300), dataset, model.seeds, dtype=torch.float64)
-    found = [evaluate(model, stream, size, Runtime(config, 1)) for size in (14, 60, 300)]
+    found = [evaluate(model, stream, Eval(batch_size=size), Runtime(config, 1)) for size in (14, 60, 300)]
     assert len({tuple(row["test_loss"] for row in rows) for rows in found}) == 1
 
 
