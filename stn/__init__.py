@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from stn.commands.library.run import Run, load
     from stn.commands.library.tables import metrics, results
     from stn.config.registry import register
+    from stn.models.transformer import Warp
 
-__all__ = ["Run", "__version__", "load", "metrics", "register", "results"]
+__all__ = ["Run", "Warp", "__version__", "load", "metrics", "register", "results"]
 __version__ = "0.1.0"
 
 
@@ -21,6 +22,8 @@ def __getattr__(name: str) -> Any:
 
     if name == "register":
         return import_module("stn.config.registry").register
+    if name == "Warp":
+        return import_module("stn.models.transformer").Warp
     if name in ("Run", "load"):
         return getattr(import_module("stn.commands.library.run"), name)
     if name in ("metrics", "results"):

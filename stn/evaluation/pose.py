@@ -17,7 +17,7 @@ from stn.data.stream import Stream
 from stn.evaluation.accuracy import images_at_once
 from stn.evaluation.pose_statistics import Points, points_to_plot, pose_summary
 from stn.models.grids import axes
-from stn.models.transformer import SpatialTransformer
+from stn.models.warping import Warping, warping
 from stn.models.wirings import Transformed
 from stn.multiseed.model import StackedModel
 
@@ -34,15 +34,16 @@ def _pseudo_inverse(st_size: tuple[int, int], align_corners: bool, finer: int, d
     return torch.linalg.pinv(torch.stack([x, y, torch.ones_like(x)], -1).flatten(0, 1))
 
 
-def linear_part(st: SpatialTransformer, grid_BHW2: Tensor) -> Tensor:
+def linear_part(st: Any, grid_BHW2: Tensor) -> Tensor:
     """Return the affine transform closest to a grid, as 3x3 matrices."""
-    inverse_3N = _pseudo_inverse(st.size, st.options.align_corners, st.finer, grid_BHW2.device)
+    size = st.size or (grid_BHW2.shape[1], grid_BHW2.shape[2])
+    inverse_3N = _pseudo_inverse(size, st.options.align_corners, st.finer, grid_BHW2.device)
     A_B23 = (inverse_3N @ grid_BHW2.flatten(1, 2).double()).mT
     last = A_B23.new_tensor([0.0, 0.0, 1.0]).expand(len(A_B23), 1, 3)
     return torch.cat([A_B23, last], 1)
 
 
-def total_matrix(model: Transformed, shape: tuple[int, ...], grids: list[Tensor]) -> Tensor:
+def total_matrix(model: Warping, shape: tuple[int, ...], grids: list[Tensor]) -> Tensor:
     """Return the product of all transformers, [B, 3, 3] in float64, in the units of the first one's map."""
     matrices = []
     for at, st, grid_BHW2 in zip(model.at, model.st, grids, strict=True):
@@ -52,7 +53,7 @@ def total_matrix(model: Transformed, shape: tuple[int, ...], grids: list[Tensor]
     return reduce(torch.matmul, matrices)
 
 
-def pixels_per_unit(model: Transformed, shape: tuple[int, ...], at: int | None = None) -> float:
+def pixels_per_unit(model: Warping, shape: tuple[int, ...], at: int | None = None) -> float:
     """Return the image pixels per unit of translation of the transformer before stage ``at`` (default: the first).
 
     That is half a side of the image, or of the feature map times its stride where that is warped.
@@ -76,7 +77,7 @@ def compensation(kind: str, A_B33: Tensor, unit: float) -> Tensor:
 
 
 def applied_and_compensated(
-    model: Transformed, stream: Stream, A_N33: Tensor, pose_NP: Tensor
+    model: Warping, stream: Stream, A_N33: Tensor, pose_NP: Tensor
 ) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Yield theta and theta' of each kind of pose that the data set has."""
     unit, columns = pixels_per_unit(model, stream.dataset.shape), stream.dataset.pose
@@ -112,6 +113,8 @@ def _grids(network: Any, x_BCHW: Tensor) -> list[Tensor]:
 def _grids_and_map(network: Any, x_BCHW: Tensor) -> tuple[list[Tensor], Tensor]:
     """Return all grids, and the map after the last warp, or after the first stage where the image is warped."""
     warps = network.warps(x_BCHW)
+    if not isinstance(network, Transformed):
+        return [warp.grid_BHW2 for warp in warps], warps[-1].image_BCHW
     last = network.at[-1]
     return [warp.grid_BHW2 for warp in warps], network._run(warps[-1].image_BCHW, last, max(1, last))
 
@@ -124,8 +127,8 @@ def measure_poses(model: StackedModel, stream: Stream, batch_size: int) -> list[
     perturbation, each through the transformer, after the first stage (or after the warp where feature maps are warped).
     It is over the first 10,000 test images, positions and channels, less each position's mean over images.
     """
-    network = model.template
-    if not isinstance(network, Transformed):
+    network = warping(model.template, stream.dataset.shape)
+    if network is None:
         return [({}, {}) for _ in model.seeds]
     training = model.training
     model.eval()
@@ -152,7 +155,7 @@ def measure_poses(model: StackedModel, stream: Stream, batch_size: int) -> list[
 
 
 def _summary(
-    network: Transformed, stream: Stream, pose_NP: Tensor, label_N: Tensor, A_N33: Tensor, agreement: float | None
+    network: Warping, stream: Stream, pose_NP: Tensor, label_N: Tensor, A_N33: Tensor, agreement: float | None
 ) -> tuple[dict[str, Any], Points]:
     """Return one seed's fields and points."""
     # An image moves by the inverse of what moves the sampling points.

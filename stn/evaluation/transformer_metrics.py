@@ -53,11 +53,12 @@ def final_transformer_metrics(
         scores = evaluate(model, stream, plain, runtime) if has_transformers else []
     fields: list[Row] = [{} for _ in model.seeds]
     rows: list[Row | None] = [None for _ in model.seeds]
-    poses = measure_poses(model, stream, options.batch_size) if scores and runtime.writes else []
-    for s, score in enumerate(scores):
+    poses = measure_poses(model, stream, options.batch_size) if runtime.writes else []
+    for s in range(len(model.seeds)):
         if s in failed:
             continue
-        fields[s]["bypass_acc"] = score[f"{stream.data.split}_acc"]
+        if scores:
+            fields[s]["bypass_acc"] = scores[s][f"{stream.data.split}_acc"]
         if poses:
             metrics, points = poses[s]
             fields[s] |= metrics

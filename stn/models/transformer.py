@@ -35,14 +35,14 @@ class Options:
 
 
 class Warp(NamedTuple):
-    """The result of a transformer."""
+    """The result of a transformer, or of a plain module that says how it warps (stn.models.warping)."""
 
     image_BCHW: Tensor
-    theta_BP: Tensor
-    """Parameters of the whole transform; of parallel ones side by side."""
     grid_BHW2: Tensor
     """Where the whole transform samples; for parallel ones, the first."""
-    steps: list[Tensor]
+    theta_BP: Tensor = torch.empty(0)
+    """Parameters of the whole transform; of parallel ones side by side. Empty where a plain module has none."""
+    steps: Sequence[Tensor] = ()
     """The result of every resampling; the last is the image."""
 
 
@@ -116,7 +116,7 @@ class SpatialTransformer(nn.Module):
         theta_BP = self.family.parameters(composed)
         # Propagate NaN and inf in theta to the loss; the grid's clamp would hide them.
         image_BCHW = image_BCHW + 0 * theta_BP.detach().sum(1).view(-1, 1, 1, 1)
-        return Warp(image_BCHW, theta_BP, grid_BHW2, [step_BCHW for step_BCHW, _ in steps[1:]])
+        return Warp(image_BCHW, grid_BHW2, theta_BP, [step_BCHW for step_BCHW, _ in steps[1:]])
 
     def forward(self, x_BCHW: Tensor, run_stages: Callable[[Tensor, int], Tensor]) -> Warp:
         """Warp a map; ``run_stages`` runs as many of the classifier's stages as a head's depth says."""
@@ -124,7 +124,7 @@ class SpatialTransformer(nn.Module):
             return self._chain(x_BCHW, list(self.heads), run_stages)
         warps = [self._chain(x_BCHW, [head], run_stages) for head in self.heads]
         images, thetas = torch.cat([w.image_BCHW for w in warps], 1), torch.cat([w.theta_BP for w in warps], 1)
-        return Warp(images, thetas, warps[0].grid_BHW2, [step for w in warps for step in w.steps])
+        return Warp(images, warps[0].grid_BHW2, thetas, [step for w in warps for step in w.steps])
 
     def distance_from_identity(self, warp: Warp) -> Tensor:
         """Return the squared distance of the parameters from the identity, [B]."""

@@ -162,6 +162,14 @@ def _grid_sample(mode: Any, func: Any, /, input: Any, grid: Any, *args: Any, **k
     return Stacked(out.unflatten(0, (S, -1)))
 
 
+@rule("affine_grid")
+def _affine_grid(mode: Any, func: Any, /, theta: Stacked, size: Any, align_corners: Any = None) -> Any:
+    """Make the grids of all seeds' rows as one batch."""
+    S, B = theta.every.shape[:2]
+    grid_MHW2 = F.affine_grid(theta.every.flatten(0, 1), [S * B, *size[1:]], align_corners)
+    return Stacked(grid_MHW2.unflatten(0, (S, B)))
+
+
 @rule("dropout dropout1d dropout2d dropout3d feature_dropout", alone=True)
 def _dropout(mode: Any, func: Any, /, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     if not training or not p:

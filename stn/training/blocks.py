@@ -8,10 +8,13 @@ import psutil
 import torch
 from torch import nn
 
+from stn.config import registry
 from stn.config.dataset import build_dataset
+from stn.config.plugins import plugin_of, provenance
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
 from stn.models.build import build_network
+from stn.models.warping import check_warps, warping
 from stn.multiseed.equivalence import Equivalence, check_equivalence
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, free_bytes
 from stn.multiseed.model import StackedModel
@@ -32,14 +35,28 @@ MOST = {"cpu": 4, "cuda": 64}
 
 def try_network(config: Config) -> nn.Module:
     """Build a network; ValueError for what cannot be trained, before there is a run directory."""
-    network = build_network(config)
+    network, shape = build_network(config), build_dataset(config.data.name).shape
+    try:
+        check_warps(network, shape)
+    except ValueError as error:
+        raise ValueError(f"{config.arch.name}: {error}") from None
+    if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
+        say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
     if config.optim.accumulate > 1:
         model = StackedModel(lambda: network, [0])
         model.whole_batch = False
-        images = torch.zeros(1, 2, *build_dataset(config.data.name).shape)
+        images = torch.zeros(1, 2, *shape)
         with torch.no_grad():
             model.train()(images, 0, torch.arange(2))
     return network
+
+
+def _sources(config: Config) -> dict[str, Any]:
+    """Return what env.json says of plugins, and of a data set that was read from a file."""
+    known = build_dataset(config.data.name)
+    facts = {key: getattr(known, key) for key in ("content", "mean", "std", "train", "test", "classes")}
+    found = {"data": facts} if known.content else {}
+    return found | ({"plugins": provenance(config.train.plugins)} if config.train.plugins else {})
 
 
 def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
@@ -54,7 +71,7 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
         if runtime.writes and seeds - set(run.finished()):
             run.replace(run.config, dump_yaml(group[0].config))
             tried = _tried_size(run)
-            facts = runtime.facts() | ({FUSED: tried} if tried else {})
+            facts = runtime.facts() | ({FUSED: tried} if tried else {}) | _sources(group[0].config)
             run.replace(run.env, environment_json(sig=group[0].sig, fingerprint=group[0].fingerprint, **facts))
         # Read again under the lock: another copy may have finished some in the meantime.
         finished = runtime.from_writer(set(run.finished()) if runtime.writes else set())

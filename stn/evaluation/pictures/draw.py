@@ -16,7 +16,7 @@ from stn.evaluation.pictures import warps
 from stn.evaluation.pictures.subject import Subject
 from stn.evaluation.transformer_metrics import SHOWN
 from stn.models.build import build_network
-from stn.models.wirings import Transformed
+from stn.models.warping import warping
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import write_atomic
 from stn.tracking.console import warn
@@ -67,13 +67,14 @@ def _subject(
     dataset = build_dataset(config.data.name)
     model = build_network(config)
     model.load_state_dict(load(model))
-    if not isinstance(model, Transformed):
+    shown = warping(model.float().eval(), dataset.shape)
+    if shown is None:
         return None
     stream = Stream(config.data, dataset, [0])
     recorded = range(min(SHOWN, stream.test_count))
     if bad := [n for n in numbers if n not in recorded]:
         raise ValueError(f"no image {bad[0]} to show: there are 0 to {recorded[-1]}")
-    return Subject(model.float().eval(), stream, title, list(numbers or recorded), rows)
+    return Subject(shown, stream, title, list(numbers or recorded), rows)
 
 
 @torch.no_grad()

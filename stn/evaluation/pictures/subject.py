@@ -18,11 +18,11 @@ from stn.evaluation.pictures.sheet import Strip
 from stn.evaluation.pose import pixels_per_unit
 from stn.models.grids import axes, compose, grid_from, project, sample
 from stn.models.transforms import Linear
-from stn.models.wirings import Transformed
+from stn.models.warping import PlainWarping, Warping
 from stn.runs.directory import Row
 
 
-def image_grids(model: Transformed, shape: tuple[int, ...], theta_BP: Tensor) -> list[Tensor]:
+def image_grids(model: Warping, shape: tuple[int, ...], theta_BP: Tensor) -> list[Tensor]:
     """Return where parameters sample the *image*, [B, H, W, 2] for each of parallel transforms.
 
     Points go through the last transformer first, each in the units of the map that it warps. (For splines in a row the
@@ -70,7 +70,7 @@ def as_maps(x_BCHW: Tensor) -> Tensor:
 class Subject:
     """A network, the numbers of the test images to show, and the snapshots of its training, if there are any."""
 
-    model: Transformed
+    model: Warping
     stream: Stream
     title: str
     numbers: list[int]
@@ -80,21 +80,34 @@ class Subject:
     def x_BCHW(self) -> Tensor:
         return self.stream.test_images(torch.tensor(self.numbers)).x_BCHW
 
-    def theta(self, x_BCHW: Tensor) -> Tensor:
+    def theta(self, x_BCHW: Tensor) -> Tensor | None:
+        """Return the parameters of all transforms; None where a plain module is all that knows how it warps."""
+        if isinstance(self.model, PlainWarping):
+            return None
         return torch.cat([warp.theta_BP for warp in self.model.warps(x_BCHW)], 1)
 
     def recorded(self, row: Row) -> Tensor:
         return torch.tensor(row["theta"])[self.numbers]
 
-    def warped(self, x_BCHW: Tensor, theta_BP: Tensor) -> list[Tensor]:
+    def grids(self, x_BCHW: Tensor) -> list[Tensor]:
+        """Return where the network samples the image, for each of parallel transforms."""
+        theta_BP = self.theta(x_BCHW)
+        if theta_BP is None:
+            return [self.model.warps(x_BCHW)[0].grid_BHW2]
+        return image_grids(self.model, self.stream.dataset.shape, theta_BP)
+
+    def warped(self, x_BCHW: Tensor, theta_BP: Tensor | None) -> list[Tensor]:
         """Return the images under the parameters, for each of parallel transforms."""
+        if theta_BP is None:
+            image_BCHW = self.model.warps(x_BCHW)[0].image_BCHW
+            return [self.stream.as_image(image_BCHW) if image_BCHW.shape[1] == x_BCHW.shape[1] else as_maps(image_BCHW)]
         o, last = self.model.options, self.model.st[-1]
         finer = 1 if self.model.at[-1] else int(last.finer)  # type: ignore[arg-type]
         grids = image_grids(self.model, self.stream.dataset.shape, theta_BP)
         found = [F.avg_pool2d(sample(x_BCHW, grid, o.padding, o.align_corners), finer) for grid in grids]
         return [self.stream.as_image(image) for image in found]
 
-    def strips(self, label: str, x_BCHW: Tensor, theta_BP: Tensor) -> list[Strip]:
+    def strips(self, label: str, x_BCHW: Tensor, theta_BP: Tensor | None) -> list[Strip]:
         images = self.warped(x_BCHW, theta_BP)
         labels = [f"{label} ({k + 1})" for k in range(len(images))] if len(images) > 1 else [label]
         return list(map(Strip, labels, images))

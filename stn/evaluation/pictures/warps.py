@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stn.data.stream import Stream
 from stn.evaluation.pictures.sheet import Strip, sheet
-from stn.evaluation.pictures.subject import Subject, as_maps, image_grids, outline
+from stn.evaluation.pictures.subject import Subject, as_maps, outline
 from stn.evaluation.pose import applied_and_compensated, total_matrix
 from stn.evaluation.pose_statistics import pose_summary, predicted_pose
 from stn.models.grids import affine_grid, sample
@@ -102,8 +102,7 @@ def iterations(s: Subject) -> Figure | None:
 def region(s: Subject) -> Figure:
     """Draw which part of the image is sampled, and the result."""
     shape, theta_BP = s.stream.dataset.shape, s.theta(s.x_BCHW)
-    grids = image_grids(s.model, shape, theta_BP)
-    lines = [outline(grid, shape[1:], s.model.options.align_corners) for grid in grids]
+    lines = [outline(grid, shape[1:], s.model.options.align_corners) for grid in s.grids(s.x_BCHW)]
     before = Strip("sampled\nregion", s.stream.as_image(s.x_BCHW), outlines=lines)
     return sheet(s.title, [before, *s.strips("sampled", s.x_BCHW, theta_BP)])
 
