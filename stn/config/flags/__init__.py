@@ -4,9 +4,10 @@ import re
 from itertools import pairwise
 from typing import Any
 
+from stn.config import registry
 from stn.config.fields import choices
 from stn.config.flags.foreign import HINTS
-from stn.config.registry import closest, entries, same_name
+from stn.config.registry import closest, same_name
 from stn.config.schema import Config
 from stn.config.yaml_files import SHORT
 
@@ -42,7 +43,7 @@ def _is_known(flag: str) -> bool:
 
 def _own_options() -> dict[str, Any]:
     """Return the options that the schema does not know, those of plugins' architectures, with their defaults."""
-    options = {key: default for entry in entries["arch"].values() for key, default in entry.options.items()}
+    options = {key: default for entry in registry.entries["arch"].values() for key, default in entry.options.items()}
     return {key: default for key, default in options.items() if ("arch", key) not in _FIELDS}
 
 
