@@ -76,7 +76,9 @@ def _cache(stamp: str) -> Path:
 def describe(kind: str, path: str, stamp: str) -> dict[str, Any]:
     """Return what is known of a data set: shape, counts, mean and SD of the training images, hash of all of it."""
     file = _cache(stamp).with_suffix(".json")
-    known = read_json(file)
+    known: dict[str, Any] = {}
+    with suppress(OSError):
+        known = read_json(file)
     if known.get("stamp") == stamp:
         return known
     arrays = _arrays(kind, path, stamp)
