@@ -36,7 +36,7 @@ from stn.multiseed.model import StackedModel, with_penalty
 from stn.runs.trials import Trial, build_trials, group_by_run
 from stn.tracking.console import warn
 from stn.tracking.log import Log
-from stn.training import checkpoints
+from stn.training import checkpoints, profiler
 from stn.training.blocks import lock_unfinished, plan_blocks, try_network
 from stn.training.checkpointer import Checkpointer
 from stn.training.cuda_graph import GraphedStep
@@ -108,13 +108,13 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
 
     # ---- the loop
     model.train()
-    with Log(trials, step, runtime.writes) as log:
+    with Log(trials, step, runtime.writes) as log, profiler.profiled(graphed_step, trials, runtime, step) as run_step:
         if step == 0:
             log.write(transform_snapshots(model, stream, 0), sinks=False)
         metrics.tick(training=False)
         while step < steps and metrics.alive() and not stop.due(step):
             size = stream.seek(step)
-            graphed_step(size)
+            run_step(size)
             metrics.count(size * len(seeds))
             step += 1
             epoch = step / stream.steps_per_epoch

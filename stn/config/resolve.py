@@ -20,7 +20,7 @@ _NOT_SCIENCE = {
     "data": {"root"},
     "optim": {"accumulate"},
     "train": {"seeds", "epochs", "fraction", "compile", "cuda_graph", "conv", "parallel"}
-    | {"fuse", "processes", "threads", "time_limit"},
+    | {"fuse", "processes", "threads", "time_limit", "profile"},
     "eval": {"batch_size"},
 }
 

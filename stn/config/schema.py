@@ -122,6 +122,8 @@ class Train(Section):
     """CPU threads of a process; None: the cores shared out over the machine's processes."""
     time_limit: Annotated[float | None, Field(gt=0, le=1_000_000)] = None
     """Minutes after which the run saves, stops and can be continued."""
+    profile: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Steps of each block of seeds to profile once, after ten others: a trace and a table, in the run directory."""
 
 
 class Eval(Section):
