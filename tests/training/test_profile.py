@@ -65,7 +65,7 @@ Stop.due = stop
 
 @pytest.mark.slow
 def test_a_profile_that_was_cut_short_is_made_at_the_next_start_and_only_there(tmp_path: Path) -> None:
-    words = (*SHORT, "--train.profile", 3)
+    words = (*SHORT, "--steps", 40, "--train.profile", 3)
     stopped = train_with(STOP_AT.format(step=12), *words, runs=tmp_path)
     assert stopped.returncode == 0, stopped.stderr
     assert "resume" in stopped.stdout
