@@ -129,7 +129,7 @@ class ConsoleSink:
         if self.last_draw >= self.next_command:
             self.bar.update(self.task, command=self.command())
             now = time.monotonic()
-            self.next_command = now + max(5.0, 50 * (now - self.last_draw))  # on a slow file system less often
+            self.next_command = now + max(2.0, 50 * (now - self.last_draw))  # on a slow file system less often
         self.bar.update(self.task, completed=step, numbers=numbers, rate=rate, refresh=True)
 
     def close(self, results: list[Row]) -> None:

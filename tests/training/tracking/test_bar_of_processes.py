@@ -59,6 +59,17 @@ def test_all_processes_are_one_picture(tmp_path: Path) -> None:
     ]
 
 
+def test_a_new_block_of_seeds_shows_nothing_of_the_one_before(tmp_path: Path) -> None:
+    shares = shares_of(tmp_path, 2, seeds="0-7")
+    start(shares[1][:2], 1000)
+    shares[1][0].run.add_results([result(4), result(5)])
+    shares[1][0].run.write_status("running", seeds="6-7", step=0, steps=1000)
+    assert picture(shares, 0) == [
+        "2 of 8 seeds done, 2 in training in 2 processes, 0 images/s",
+        "process 1: seed 6-7  step 0/1,000",
+    ]
+
+
 def test_settings_of_other_processes_are_counted(tmp_path: Path) -> None:
     """Two learning rates over three processes: the first trains one of them alone."""
     shares = shares_of(tmp_path, 3, seeds="0-2", lrs=(0.1, 0.2))
