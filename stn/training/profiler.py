@@ -3,6 +3,7 @@
 Both files are in the run directory, one pair per block and rank. Where they exist a block is not profiled again.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,8 @@ def profiled(
         warn(f"no profile: {config.steps - first} steps are left to train, a profile begins after {WARM_UP}")
         yield step
         return
+    if runtime.device.type == "cpu":  # on a GPU its errors matter more than two lines of its log
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     title = f"{block_label(trials)}: steps {first + WARM_UP + 1} to {first + WARM_UP + steps} on {runtime.device}"
     schedule = {"wait": WARM_UP - 2, "warmup": 2, "active": steps, "repeat": 1}
     left = WARM_UP + steps

@@ -32,6 +32,7 @@ def test_a_profile_is_written_once_per_block_and_changes_no_number(tmp_path: Pat
     plain = train(*words, runs=tmp_path / "plain")
     done = train(*words, "--train.profile", 4, runs=tmp_path / "profiled")
     assert (plain.returncode, done.returncode) == (0, 0), done.stderr
+    assert "profiler_st" not in done.stdout + done.stderr, "the profiler's own log"
     assert weights(tmp_path / "plain") == weights(tmp_path / "profiled")
     assert profiles(tmp_path / "plain") == []
     names = ["seeds-0.json.gz", "seeds-0.txt", "seeds-1-2.json.gz", "seeds-1-2.txt"]
