@@ -4,6 +4,7 @@ Both files are in the run directory, one pair per block and rank. Where they exi
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,7 @@ def profiled(
         return
     if runtime.device.type == "cpu":  # on a GPU its errors matter more than two lines of its log
         os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    warnings.filterwarnings("ignore", ".*clears events at the end of each cycle")  # of torch 2.11: there is one cycle
     title = f"{block_label(trials)}: steps {first + WARM_UP + 1} to {first + WARM_UP + steps} on {runtime.device}"
     schedule = {"wait": WARM_UP - 2, "warmup": 2, "active": steps, "repeat": 1}
     left = WARM_UP + steps
