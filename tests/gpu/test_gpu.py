@@ -1,5 +1,6 @@
 """What only a CUDA device can show. Skipped where there is none."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -166,8 +167,9 @@ def test_a_profile_has_kernels_and_changes_no_number(graph: str, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     rows = [only_run(tmp_path / name).results() for name in ("plain", "profiled")]
     assert [row["weights_sha256"] for row in rows[0].values()] == [row["weights_sha256"] for row in rows[1].values()]
-    table = (only_run(tmp_path / "profiled").path / "profile" / "seeds-0-1.txt").read_text()
+    file = only_run(tmp_path / "profiled").path / "profile" / "seeds-0-1.txt"
+    table, trace = file.read_text(), gzip.decompress(file.with_suffix(".json.gz").read_bytes())
     assert "steps 11 to 15 on cuda" in table
     assert "Self CUDA" in table
-    assert ("cudaGraphLaunch" in table) == (graph == "--train.cuda-graph"), table
+    assert (b"cudaGraphLaunch" in trace) == (graph == "--train.cuda-graph"), table
     assert "ms a step; " in done.stdout
