@@ -63,6 +63,7 @@ def test_a_new_block_of_seeds_shows_nothing_of_the_one_before(tmp_path: Path) ->
     shares = shares_of(tmp_path, 2, seeds="0-7")
     start(shares[1][:2], 1000)
     shares[1][0].run.add_results([result(4), result(5)])
+    assert picture(shares, 0)[0].startswith("2 of 8 seeds done, 0 in training")
     shares[1][0].run.write_status("running", seeds="6-7", step=0, steps=1000)
     assert picture(shares, 0) == [
         "2 of 8 seeds done, 2 in training in 2 processes, 0 images/s",
