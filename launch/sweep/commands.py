@@ -13,7 +13,7 @@ import tyro
 from launch.sweep import expand
 from launch.sweep import plan as plans
 from launch.sweep.backends import BACKENDS, find_backend
-from launch.sweep.fail_fast import why_not_start, write_rule
+from launch.sweep.fail_fast import advice, why_not_start, write_rule
 from launch.sweep.job import reset_job, run_as_task
 from launch.sweep.plan import Plan
 from launch.sweep.status import STATES, cell_table, job_statuses, plural, render_cells
@@ -73,7 +73,7 @@ class Submission:
         if self.dry_run:
             say(backend.preview(plan, jobs, self.max_parallel))
             return 0
-        write_rule(plan, self.fail_fast, statuses, all_jobs)
+        write_rule(plan, self.fail_fast, self.on, statuses, all_jobs)
         for status in statuses:
             reset_job(plan, status, drop_failed)
         (plan.folder / "logs").mkdir(exist_ok=True)
@@ -90,7 +90,7 @@ Flags = tyro.conf.OmitArgPrefixes[Submission]
 
 
 def start_sweep(file: tyro.conf.Positional[str], /, submission: Flags, only_missing: bool = False) -> int:
-    """Expand a sweep file and run what is not finished; the same command again resumes.
+    """Expand a sweep file, run what is not finished and write the report; the same command again resumes.
 
     Args:
         file: A file, or a name of configs/sweeps/.
@@ -122,8 +122,7 @@ def print_status(plan: Plan) -> None:
             say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
     left = sum(status.state in ("waiting", "stopped") for status in statuses)
     if left and (reason := why_not_start(plan, statuses)):
-        again = f"python -m launch retry {shlex.quote(str(plan.experiment))}"
-        say(f"ended early: {reason}, {plural(left, 'job')} left; mend the cause, then: {again}")
+        say(f"ended early: {reason}, {plural(left, 'job')} left; mend the cause, then: {advice(plan)}")
 
 
 def write_report(plan: Plan) -> None:

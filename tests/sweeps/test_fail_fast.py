@@ -84,13 +84,15 @@ def test_fewer_failures_end_nothing(file: str, tmp_path: Path, capsys: pytest.Ca
 
 def test_tasks_of_a_scheduler_ask_before_they_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = save_plan(tmp_path, EIGHT)
-    fail_fast.write_rule(plan, 1, [], [])
+    fail_fast.write_rule(plan, 1, "slurm", [], [])
     write_note(plan, plan.jobs[0], {"error": "boom"})
     (tmp_path / "jobs.txt").write_text(f"{plan.jobs[5].id}\n")
     assert run_task(plan.folder, tmp_path / "jobs.txt", 0, gpus=0, cpus=1) == 0
     assert capsys.readouterr().out == f"{plan.jobs[5].id} is left: 1 job failed (--fail-fast 1)\n"
     print_status(plan)
-    assert "ended early: 1 job failed (--fail-fast 1), 7 jobs left" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "ended early: 1 job failed (--fail-fast 1), 7 jobs left" in out
+    assert out.rstrip().endswith(f"python -m launch retry {plan.experiment} --on slurm")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"most": 0}', '{"most": "x"}', '{"most": 1, "more": 1}'])
