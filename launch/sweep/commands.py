@@ -152,9 +152,11 @@ def status(
     """
     plan = plans.find_plan(sweep_name, runs)
     if as_json:
-        cells = cell_table(job_statuses(plan))
+        statuses = job_statuses(plan)
+        cells = cell_table(statuses)
         totals = {state: sum(cell[state] for cell in cells) for state in STATES}
-        print(json.dumps({"sweep": plan.sweep.name, "totals": totals, "cells": cells}, indent=1))
+        facts = {"sweep": plan.sweep.name, "totals": totals, "ended_early": why_not_start(plan, statuses)}
+        print(json.dumps(facts | {"cells": cells}, indent=1))
     else:
         print_status(plan)
     return 0

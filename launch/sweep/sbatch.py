@@ -148,7 +148,10 @@ def run_slurm(*words: str, **variables: str) -> str:
 def site_variables() -> dict[str, str]:
     """Return the variables SBATCH_* as slurm/env.sh sets them, sourced here so that nobody need do it before."""
     environment = {"STN_VENV": sys.prefix} if SOURCE == INSTALLED and "STN_VENV" not in os.environ else {}
-    printed = run_slurm("bash", "-c", '. "$STN_ROOT/slurm/env.sh" >&2 && env -0', **environment)
+    try:
+        printed = run_slurm("bash", "-c", '. "$STN_ROOT/slurm/env.sh" >&2 && env -0', **environment)
+    except ValueError as error:
+        raise ValueError(f"{SOURCE / 'slurm' / 'env.sh'}: {error}") from None
     variables = dict(entry.split("=", 1) for entry in printed.split("\0") if "=" in entry)
     return {name: value for name, value in variables.items() if name.startswith("SBATCH_")}
 

@@ -1,5 +1,6 @@
 """--fail-fast N: after N failed jobs no other starts, here and on Slurm; the status says so."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,8 @@ def test_a_retry_counts_its_own_failures(file: str, tmp_path: Path, capsys: pyte
         add_result(plan, job, int(job.seeds), status="failed", reason="non-finite loss")
     assert start_sweep(file, submission(tmp_path, fail_fast=1)) == 1
     out = capsys.readouterr().out
+    told = launch("status", "two", "--json", "--runs", tmp_path / "runs").stdout
+    assert json.loads(told)["ended_early"] == "2 jobs failed (--fail-fast 1)"
     assert "1 job failed (--fail-fast 1): 4 waiting jobs left, 1 to finish" in out  # of two workers
     assert "ended early: 2 jobs failed (--fail-fast 1), 4 jobs left" in out
     shutil.rmtree(plan.folder / "jobs")

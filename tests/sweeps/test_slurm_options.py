@@ -163,7 +163,7 @@ def test_the_sites_variables_are_read_before_sbatch(site: Path, monkeypatch: pyt
 
 def test_a_site_that_is_not_set_up_is_an_error_before_sbatch(site: Path) -> None:
     (site / "slurm" / "env.sh").write_text('echo "no environment in /x" >&2\nreturn 1\n')
-    with pytest.raises(ValueError, match="no environment in /x"):
+    with pytest.raises(ValueError, match=r"slurm/env\.sh: no environment in /x"):
         sbatch.sbatch("x.sh")
 
 
