@@ -36,7 +36,7 @@ from stn.multiseed.model import StackedModel, with_penalty
 from stn.runs.trials import Trial, build_trials, group_by_run
 from stn.tracking.console import warn
 from stn.tracking.log import Log
-from stn.training import checkpoints
+from stn.training import checkpoints, profiler
 from stn.training.blocks import lock_unfinished, plan_blocks, try_network
 from stn.training.checkpointer import Checkpointer
 from stn.training.cuda_graph import GraphedStep
@@ -83,8 +83,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
     dataset = build_dataset(config.data.name)
     stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
     model = StackedModel(partial(build_network, config), seeds, runtime.device, runtime.dtype)
-    if config.train.compile:
-        model.compiled = {}
+    model.compiled = {} if config.train.compile else None
     optimiser = SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
     forward, stepper = runtime.prepare(model, optimiser)
     metrics = RunningMetrics(seeds, runtime, config.data.split, config.log.grad_norm)
@@ -108,13 +107,14 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
 
     # ---- the loop
     model.train()
-    with Log(trials, step, runtime.writes) as log:
+    log = Log(trials, step, runtime.writes, runtime.shares)
+    with log, profiler.profiled(graphed_step, trials, runtime, step) as run_step:
         if step == 0:
             log.write(transform_snapshots(model, stream, 0), sinks=False)
         metrics.tick(training=False)
         while step < steps and metrics.alive() and not stop.due(step):
             size = stream.seek(step)
-            graphed_step(size)
+            run_step(size)
             metrics.count(size * len(seeds))
             step += 1
             epoch = step / stream.steps_per_epoch
@@ -171,7 +171,7 @@ def main() -> int:
         configs = resolve_all(commands)
         if commands[0].check:
             return check(configs, commands[0], commands[0].check == "full")
-        runtime = Runtime(configs[0], len(build_trials(configs)))
+        runtime = Runtime(configs[0], len(build_trials(configs)), configs)
         try_network(configs[0])
     except ValueError as error:
         fail(error)

@@ -12,7 +12,6 @@ import tyro
 from launch import train
 from launch.sweep.commands import Runs, retry, run_task, start_sweep, status
 from launch.sweep.plan import find_plan
-from launch.sweep.status import plural
 from launch.wandb import sync
 from stn.config.command_line import fail
 from stn.tracking.console import say
@@ -55,14 +54,9 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
     """
     # Imported here: numpy and matplotlib take a second.
     from launch.report import build
-    from launch.report.analysis import cells
     from launch.report.output import wandb_report
 
-    folders = [_runs_folder(path, runs) for path in paths or [runs]]
-    comparison, out = cells.load(folders), out or Path(folders[0]) / "report"
-    sections = build.write_report(comparison, out)
-    seeds = sum(len(cell.rows) for cell in comparison.cells)
-    say(f"{plural(len(comparison.cells), 'cell')}, {plural(seeds, 'seed')}: {out / 'index.html'}")
+    sections, out = build.compare([_runs_folder(path, runs) for path in paths or [runs]], out)
     if wandb:
         published, message = wandb_report.publish(sections, out)
         say(message)

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# The only file that a site edits. Job scripts source it in the project's folder. SBATCH_* variables, which sbatch reads
-# itself, take effect only if you source it before you submit: . slurm/env.sh
+# The only file that a site edits. Job scripts source it on the node, and 'python -m launch sweep --on slurm' reads its
+# SBATCH_* variables before it submits. sbatch slurm/train.sh is read by sbatch alone: name the partition there, or source
+# this file before (. slurm/env.sh).
 
 # module load python/3.11 cuda/12
 
@@ -16,7 +17,7 @@ source "$STN_VENV/bin/activate"
 
 # export STN_DATA=/shared/data        # CIFAR-10; MNIST ships with the code
 # export WANDB_MODE=offline           # if nodes have no internet
-# export SBATCH_PARTITION=gpu         # read by sbatch
-# export SBATCH_ACCOUNT=project
+# export SBATCH_PARTITION="${SBATCH_PARTITION:-gpu}" # for sweeps whose file has no slurm: {partition: ...}
+# export SBATCH_ACCOUNT="${SBATCH_ACCOUNT:-project}"
 
 : "${STN_MAX_RESTARTS:=20}"           # a job that is requeued more often fails

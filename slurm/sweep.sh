@@ -9,9 +9,13 @@
 #SBATCH --no-requeue
 set -euo pipefail
 
-# Slurm runs a copy of this file, so the project is found by the folder in which sbatch was run, or by STN_ROOT.
-STN_ROOT=${STN_ROOT:-${SLURM_SUBMIT_DIR:-$PWD}}
-[ -f "$STN_ROOT/slurm/env.sh" ] || { echo "error: no slurm/env.sh in $STN_ROOT; submit from the project's folder, or set STN_ROOT" >&2; exit 2; }
+# Slurm runs a copy of this file from a folder of its own: scontrol knows where the original is.
+if [ -z "${STN_ROOT:-}" ]; then
+  submitted=$(scontrol show job "${SLURM_JOB_ID:-}" 2>/dev/null | sed -n 's/^ *Command=//p') || true
+  STN_ROOT=${submitted%%/slurm/sweep.sh*}
+  [ -f "$STN_ROOT/slurm/env.sh" ] || STN_ROOT=${SLURM_SUBMIT_DIR:-$PWD}
+fi
+[ -f "$STN_ROOT/slurm/env.sh" ] || { echo "error: no slurm/env.sh in $STN_ROOT; set STN_ROOT to the project's folder" >&2; exit 2; }
 export STN_ROOT PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 source "$STN_ROOT/slurm/env.sh"
 

@@ -10,11 +10,16 @@
 #SBATCH --signal=B:USR1@120
 set -euo pipefail
 
-# Slurm runs a copy of this script from a folder of its own.
-cd "$SLURM_SUBMIT_DIR"
-[ -f slurm/env.sh ] || { echo "no slurm/env.sh in $PWD: run sbatch in the project's folder" >&2; exit 2; }
+# Slurm runs a copy of this file from a folder of its own: scontrol knows where the original is.
+if [ -z "${STN_ROOT:-}" ]; then
+  submitted=$(scontrol show job "${SLURM_JOB_ID:-}" 2>/dev/null | sed -n 's/^ *Command=//p') || true
+  STN_ROOT=${submitted%%/slurm/train.sh*}
+  [ -f "$STN_ROOT/slurm/env.sh" ] || STN_ROOT=${SLURM_SUBMIT_DIR:-$PWD}
+fi
+[ -f "$STN_ROOT/slurm/env.sh" ] || { echo "error: no slurm/env.sh in $STN_ROOT; set STN_ROOT to the project's folder" >&2; exit 2; }
 # shellcheck source=slurm/env.sh
-source slurm/env.sh
+source "$STN_ROOT/slurm/env.sh"
+cd "$SLURM_SUBMIT_DIR" # runs/ is there
 
 if [ "${SLURM_RESTART_COUNT:-0}" -gt "$STN_MAX_RESTARTS" ]; then
   echo "requeued $SLURM_RESTART_COUNT times, more than STN_MAX_RESTARTS=$STN_MAX_RESTARTS" >&2
@@ -57,9 +62,9 @@ trap 'stop SIGTERM' TERM
 srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --kill-on-bad-exit=1 \
   ${SLURM_GPUS_ON_NODE:+--gpus-per-node="$SLURM_GPUS_ON_NODE"} \
   bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" "$@"' bash \
-  --config_file configs/accelerate/nodes.yaml --num_machines "$nodes" --num_processes $((nodes * processes)) \
+  --config_file "$STN_ROOT/configs/accelerate/nodes.yaml" --num_machines "$nodes" --num_processes $((nodes * processes)) \
   --main_process_ip "${names[0]}" --main_process_port $((20000 + SLURM_JOB_ID % 10000)) \
-  train.py "$@" &
+  "$STN_ROOT/train.py" "$@" &
 step=$!
 signalled=1
 while [ "$signalled" ]; do # a trap ends wait as well

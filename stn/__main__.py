@@ -6,8 +6,6 @@ from importlib import import_module
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports leaves no traceback
-from stn.config.command_line import fail
-from stn.config.registry import nearest
 
 COMMANDS = {
     "train": "train one architecture, in this process: train.py",
@@ -22,7 +20,9 @@ LAUNCH = ("sweep", "status", "retry", "report", "wandb-sync")
 
 
 def main(words: list[str]) -> int:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    from stn.config.command_line import fail  # here, so that run() listens before anything slow is imported
+    from stn.config.registry import nearest
+
     if not words or words[0] in ("-h", "--help"):
         print("usage: stn COMMAND ...   (or python -m stn COMMAND ...)\n")
         for name, text in COMMANDS.items():
@@ -35,7 +35,9 @@ def main(words: list[str]) -> int:
     if words[0] == "check":
         words = ["train", "--check", *words[1:]]
     try:
-        return import_module(f"stn.commands.{words[0]}").main(words[1:])
+        module = import_module(f"stn.commands.{words[0]}")
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return module.main(words[1:])
     except (ValueError, OSError) as error:
         fail(error)
     except KeyboardInterrupt:
@@ -43,8 +45,10 @@ def main(words: list[str]) -> int:
 
 
 def run() -> int:
+    """Run the installed command; Ctrl-C during its imports leaves no traceback."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     return main(sys.argv[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run())

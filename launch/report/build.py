@@ -12,12 +12,14 @@ from pathlib import Path
 
 import jinja2
 
-from launch.report.analysis.cells import Comparison
+from launch.report.analysis.cells import Comparison, load
 from launch.report.analysis.sections import FIGURES, Section, build_sections
 from launch.report.analysis.stats import FEWEST_PAIRS
 from launch.report.output import figures
 from launch.report.output.markdown import render_csv, render_markdown
+from launch.sweep.status import plural
 from stn.runs.files import write_atomic
+from stn.tracking.console import say
 
 ASSETS = Path(__file__).parent / "output" / "assets"
 SCRIPTS = ("draw.js", "charts.js", "points.js", "page.js")
@@ -78,3 +80,12 @@ def write_report(comparison: Comparison, out: Path) -> list[Section]:
     for name, text in (texts | {"rows.csv": render_csv(comparison.cells)}).items():
         write_atomic(out / name, text.encode(errors="replace"))  # damaged rows may hold lone surrogates
     return sections
+
+
+def compare(folders: Sequence[str], out: Path | None = None) -> tuple[list[Section], Path]:
+    """Write the report on these folders of run directories; return its sections and its folder."""
+    comparison, out = load(folders), out or Path(folders[0]) / "report"
+    sections = write_report(comparison, out)
+    seeds = sum(len(cell.rows) for cell in comparison.cells)
+    say(f"report    {out / 'index.html'} ({plural(len(comparison.cells), 'cell')}, {plural(seeds, 'seed')})")
+    return sections, out

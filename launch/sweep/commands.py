@@ -13,13 +13,13 @@ import tyro
 from launch.sweep import expand
 from launch.sweep import plan as plans
 from launch.sweep.backends import BACKENDS, find_backend
+from launch.sweep.fail_fast import advice, why_not_start, write_rule
 from launch.sweep.job import reset_job, run_as_task
 from launch.sweep.plan import Plan
 from launch.sweep.status import STATES, cell_table, job_statuses, plural, render_cells
-from stn.config.seed_list import format_seeds, parse_seeds
 from stn.runs.files import read_text
 from stn.runs.lease import Lease
-from stn.tracking.console import console, say
+from stn.tracking.console import console, say, warn
 
 SweepName = Annotated[
     tyro.conf.Positional[str],
@@ -40,14 +40,17 @@ class Submission:
     """Print what would run and write nothing; with --on slurm the script."""
     max_parallel: int | None = None
     """Jobs at a time, at most."""
+    fail_fast: int | None = None
+    """Start no further job once this many have failed; those that run finish, the others are left."""
     runs: Runs = "runs"
 
     @contextmanager
     def lock(self, folder: Path) -> Iterator[Lease]:
         """Check the flags, and serialise submissions of one sweep; a dry run takes no lock."""
         find_backend(self.on)
-        if self.max_parallel is not None and self.max_parallel < 1:
-            raise ValueError(f"--max-parallel must be 1 or more, not {self.max_parallel}")
+        for flag, number in (("--max-parallel", self.max_parallel), ("--fail-fast", self.fail_fast)):
+            if number is not None and number < 1:
+                raise ValueError(f"{flag} must be 1 or more, not {number}")
         lease = Lease(folder / ".claim")
         if not self.dry_run:
             lease.take(say, patience_s=30.0)
@@ -60,7 +63,8 @@ class Submission:
         """Run the jobs that are in one of these states and that the back end has not queued already."""
         backend = find_backend(self.on)
         active = backend.active_jobs(plan, release_held=not self.dry_run)
-        statuses = [status for status in job_statuses(plan) if status.state in states and status.job.id not in active]
+        all_jobs = job_statuses(plan)
+        statuses = [status for status in all_jobs if status.state in states and status.job.id not in active]
         statuses = [status for status in statuses if status.missing or drop_failed]
         jobs = [status.job for status in statuses]
         if not jobs:
@@ -69,6 +73,7 @@ class Submission:
         if self.dry_run:
             say(backend.preview(plan, jobs, self.max_parallel))
             return 0
+        write_rule(plan, self.fail_fast, self.on, statuses, all_jobs)
         for status in statuses:
             reset_job(plan, status, drop_failed)
         (plan.folder / "logs").mkdir(exist_ok=True)
@@ -77,7 +82,7 @@ class Submission:
         code = backend.submit(plan, jobs, self.max_parallel)
         if backend.runs_here:
             print_status(plan)
-            say(f"compare   python -m launch report {shlex.quote(str(plan.experiment))}")
+            write_report(plan)
         return code
 
 
@@ -85,7 +90,7 @@ Flags = tyro.conf.OmitArgPrefixes[Submission]
 
 
 def start_sweep(file: tyro.conf.Positional[str], /, submission: Flags, only_missing: bool = False) -> int:
-    """Expand a sweep file and run what is not finished; the same command again resumes.
+    """Expand a sweep file, run what is not finished and write the report; the same command again resumes.
 
     Args:
         file: A file, or a name of configs/sweeps/.
@@ -93,7 +98,7 @@ def start_sweep(file: tyro.conf.Positional[str], /, submission: Flags, only_miss
     """
     with submission.lock(plans.plan_folder(plans.read_sweep(file), submission.runs)) as lock:
         change = expand.expand(file, submission.runs)
-        _print_change(change)
+        expand.print_change(change)
         if not submission.dry_run:
             expand.write(change)
         states = {"waiting", "stopped"} if only_missing else {"waiting", "stopped", "failed", "running"}
@@ -107,28 +112,31 @@ def retry(sweep_name: SweepName, /, submission: Flags) -> int:
         return submission.run(plan, {"waiting", "stopped", "failed"}, lock, drop_failed=True)
 
 
-def _print_change(change: expand.Change) -> None:
-    plan = change.plan
-    total = sum(len(parse_seeds(job.seeds)) for job in plan.jobs)
-    sizes = (plural(len(change.cells), "cell"), plural(total, "seed"), plural(len(plan.jobs), "job"))
-    say(f"{plan.sweep.name}: {', '.join(sizes)}")
-    if len(change.added) == len(plan.jobs) and not change.removed:
-        return  # expanded for the first time
-    for title, jobs in (("new since last time", change.added), ("no longer part of it", change.removed)):
-        if jobs:
-            say(f"{title}: {plural(len(jobs), 'job')}")
-        for label in dict.fromkeys(job.label for job in jobs):
-            seeds = [seed for job in jobs if job.label == label for seed in parse_seeds(job.seeds)]
-            say(f"  {label}: seeds {format_seeds(seeds)}")
-
-
 def print_status(plan: Plan) -> None:
-    """Print which seeds are done, running, waiting, stopped or failed, and the errors."""
-    cells = cell_table(job_statuses(plan))
+    """Print which seeds are done, running, waiting, stopped or failed, the errors, and whether the sweep was ended."""
+    statuses = job_statuses(plan)
+    cells = cell_table(statuses)
     console.print(render_cells(plan.sweep.name, cells, {state: sum(cell[state] for cell in cells) for state in STATES}))
     for cell in cells:
         for error in cell["errors"]:
             say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
+    left = sum(status.state in ("waiting", "stopped") for status in statuses)
+    if left and (reason := why_not_start(plan, statuses)):
+        say(f"ended early: {reason}, {plural(left, 'job')} left; mend the cause, then: {advice(plan)}")
+
+
+def write_report(plan: Plan) -> None:
+    """Write the report at the end of a sweep on this machine, if any seed has a result; its failure is a warning."""
+    again = f"python -m launch report {shlex.quote(str(plan.experiment))}"
+    if not any(status.rows for status in job_statuses(plan)):
+        say(f"no report: no seed has a result yet; later: {again}")
+        return
+    try:
+        from launch.report import build  # numpy and matplotlib take a second
+
+        build.compare([str(plan.experiment)])
+    except Exception as error:  # the results are there, whatever a report dies of
+        warn(f"no report ({type(error).__name__}: {error}); again with: {again}")
 
 
 def status(
@@ -144,9 +152,11 @@ def status(
     """
     plan = plans.find_plan(sweep_name, runs)
     if as_json:
-        cells = cell_table(job_statuses(plan))
+        statuses = job_statuses(plan)
+        cells = cell_table(statuses)
         totals = {state: sum(cell[state] for cell in cells) for state in STATES}
-        print(json.dumps({"sweep": plan.sweep.name, "totals": totals, "cells": cells}, indent=1))
+        facts = {"sweep": plan.sweep.name, "totals": totals, "ended_early": why_not_start(plan, statuses)}
+        print(json.dumps(facts | {"cells": cells}, indent=1))
     else:
         print_status(plan)
     return 0
@@ -168,6 +178,9 @@ def run_task(
     job_id = lines[index]
     # The devices that it was submitted with, even if the sweep was edited.
     plan = plan._replace(sweep=plan.sweep.model_copy(update={"gpus": gpus, "cpus": cpus}))
+    if reason := why_not_start(plan):
+        print(f"{job_id} is left: {reason}")
+        return 0
     for job in plan.jobs:
         if job.id == job_id:
             return run_as_task(plan, job, find_backend(on).requeue)

@@ -9,12 +9,14 @@ from typing import Any, NamedTuple
 import yaml
 
 from launch.sweep.plan import Job, Plan, Sweep, load_plan, plan_folder, read_sweep
+from launch.sweep.status import plural
 from stn.config.fields import first_lines
 from stn.config.resolve import resolve, signature, validate
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.config.yaml_files import Sections, build_config, dump_yaml, find_recipe, normalise, overlay, read_yaml
 from stn.runs.files import read_text, write_atomic
+from stn.tracking.console import say
 
 SET_BY_SWEEP = {"train": ("seeds", "processes", "time_limit"), "log": ("name", "runs")}
 """Keys that the sweep sets; refused in base and grid."""
@@ -167,3 +169,18 @@ def write(change: Change) -> None:
     write_atomic(plan.folder / "sweep.yaml", yaml.safe_dump(plan.sweep.model_dump(mode="json"), sort_keys=False))
     rows = "".join(json.dumps(job._asdict()) + "\n" for job in plan.jobs)
     write_atomic(plan.folder / "manifest.jsonl", rows)
+
+
+def print_change(change: Change) -> None:
+    plan = change.plan
+    total = sum(len(parse_seeds(job.seeds)) for job in plan.jobs)
+    sizes = (plural(len(change.cells), "cell"), plural(total, "seed"), plural(len(plan.jobs), "job"))
+    say(f"{plan.sweep.name}: {', '.join(sizes)}")
+    if len(change.added) == len(plan.jobs) and not change.removed:
+        return  # expanded for the first time
+    for title, jobs in (("new since last time", change.added), ("no longer part of it", change.removed)):
+        if jobs:
+            say(f"{title}: {plural(len(jobs), 'job')}")
+        for label in dict.fromkeys(job.label for job in jobs):
+            seeds = [seed for job in jobs if job.label == label for seed in parse_seeds(job.seeds)]
+            say(f"  {label}: seeds {format_seeds(seeds)}")

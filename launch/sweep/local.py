@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.progress import Progress, TaskID, TimeElapsedColumn
 
+from launch.sweep.fail_fast import why_not_start
 from launch.sweep.job import Attempt, record_start
 from launch.sweep.plan import Job, Plan
 from launch.sweep.status import JobStatus, accuracy, job_status, last_metrics, plural
@@ -56,6 +57,7 @@ class Pool:
         self.running: dict[Job, Attempt] = {}
         self.outcomes: Counter[str] = Counter()
         self.stopping_since: float | None = None
+        self.ended_early = False
         self.progress = Progress(
             *Progress.get_default_columns(),
             TimeElapsedColumn(),
@@ -70,8 +72,7 @@ class Pool:
 
     def run(self) -> int:
         """Run until all jobs have ended or a signal asks to stop; return the exit code."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self.progress:
                 while self.running or (self.waiting and self.stopping_since is None):
@@ -82,7 +83,11 @@ class Pool:
         finally:
             for attempt in self.running.values():  # after an exception: leave no training behind
                 attempt.stop()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         say(", ".join(f"{n} {outcome}" for outcome, n in self.outcomes.items()) or "no job ended")
+        if self.ended_early:
+            return 1  # the status says why
         if self.waiting or self.outcomes["stopped"] or self.outcomes["killed"]:
             say("stopped; run the same command again to resume")
         return 1 if self.outcomes["failed"] else 0
@@ -114,13 +119,17 @@ class Pool:
             self.lines[job] = self.progress.add_task(f"{job.title}: starting", total=None, images_per_s=0.0)
 
     def _on_end(self, job: Job, outcome: str) -> None:
-        if outcome == "killed" and self.stopping_since is None:
+        if outcome == "killed" and self.stopping_since is None and not self.ended_early:
             say(f"{job.title} was killed; restarting")
             self.waiting.append(job)
             return
         self.outcomes[outcome] += 1
         see = f"; see {self.plan.log_file(job)}" if outcome == "failed" else ""
         say(f"{job.title}: {outcome} ({self.outcomes.total()} of {self.total} jobs){see}")
+        if outcome == "failed" and self.waiting and (reason := why_not_start(self.plan)):
+            say(f"{reason}: {plural(len(self.waiting), 'waiting job')} left, {len(self.running)} to finish")
+            self.waiting.clear()
+            self.ended_early = True
 
     def _show_progress(self) -> None:
         for job, attempt in self.running.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.sweep.plan import Job, Plan
-from stn.runs.files import read_json, write_atomic
+from stn.runs.files import last_lines, read_json, write_atomic
 from stn.runs.records import Count, Record, valid
 
 
@@ -46,12 +46,3 @@ def read_note(plan: Plan, job: Job) -> dict[str, Any]:
 def write_note(plan: Plan, job: Job, note: dict[str, Any]) -> None:
     """Write what is known of a job beside its run directory."""
     write_atomic(plan.note_file(job), json.dumps(note) + "\n")
-
-
-def last_lines(path: Path, size: int = 1 << 16) -> list[str]:
-    """Return the lines in the last ``size`` bytes of a file; an empty list if there is none, or a terminal."""
-    if not path.is_file():
-        return []
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - size))
-        return file.read().decode(errors="replace").splitlines()

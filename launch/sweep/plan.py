@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field, TypeAdapter
 
+from launch.sweep.sbatch import SlurmOptions
 from stn.config.fields import Few, FolderName, Positive, Section, Seeds
 from stn.config.yaml_files import RECIPES, find_recipe, read_mapping
 from stn.runs.directory import block_name
@@ -52,6 +53,8 @@ class Sweep(Section):
     """CPU cores of a job."""
     memory: Annotated[str | None, Field(pattern=r"^[0-9]{1,12}[KMGT]?$")] = None
     """Slurm: memory of a job, such as 8G; None: the site's default."""
+    slurm: SlurmOptions = SlurmOptions()
+    """Slurm: options of sbatch: partition, account, qos, constraint, gres, time, mem, mail-user, mail-type, extra."""
     restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 3
     """Restarts in a row without progress after which a job is given up."""
 
@@ -116,7 +119,9 @@ def read_sweep(file: str) -> Sweep:
     path = find_recipe(file, FILES, "sweep")
     given: Any = {key: value for key, value in read_mapping(path).items() if value is not None}
     try:
-        return Sweep(**({"name": path.stem} | given))
+        sweep = Sweep(**({"name": path.stem} | given))
+        sweep.slurm.check(sweep.gpus)
+        return sweep
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 

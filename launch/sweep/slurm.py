@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -15,10 +14,11 @@ from typing import Annotated
 from pydantic import Field
 
 from launch.sweep.plan import Job, Plan
+from launch.sweep.sbatch import directive, run_slurm, sbatch, slurm_minutes
 from stn.config.fields import Section
 from stn.config.source import INSTALLED, SOURCE
 from stn.runs.files import read_json, read_text, write_atomic
-from stn.tracking.console import say
+from stn.tracking.console import say, warn
 
 WARNING_S = 120
 """Seconds before the time limit at which Slurm sends USR1; it may come up to a minute earlier."""
@@ -33,29 +33,10 @@ class SubmittedArray(Section):
     """File beside it: the id of each task's job."""
 
 
-def run_slurm(*words: str) -> str:
-    """Return the output of a Slurm command, run without the variables of the job that we may be in.
-
-    It is a ValueError if Slurm is not installed here or refuses the command.
-    """
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SQUEUE_")) or k == "SLURM_CONF"}
-    env["STN_ROOT"] = str(SOURCE)
-    try:
-        return subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout
-    except FileNotFoundError:
-        raise ValueError(f"no Slurm on this machine ({words[0]} not found); use --dry-run to see the script") from None
-    except subprocess.CalledProcessError as error:
-        raise ValueError((error.stderr.strip().splitlines() or [str(error)])[-1]) from None
-
-
-def sbatch(*words: str) -> str:
-    """Submit a job and return its id."""
-    return run_slurm("sbatch", "--parsable", *words).strip().split(";")[0]
-
-
 def array_script(plan: Plan, jobs_file: Path, n: int, max_parallel: int | None) -> str:
     """Return the script of an array of ``n`` tasks; it can also be submitted by hand."""
-    sweep, minutes = plan.sweep, plan.sweep.minutes()
+    sweep, slurm = plan.sweep, plan.sweep.slurm
+    minutes = slurm_minutes(slurm.time) if slurm.time else sweep.minutes()
     options = [
         f"--job-name={sweep.name}",
         f"--array=0-{n - 1}" + (f"%{max_parallel}" if max_parallel else ""),
@@ -64,15 +45,16 @@ def array_script(plan: Plan, jobs_file: Path, n: int, max_parallel: int | None) 
         f"--chdir={Path.cwd()}",
         "--ntasks=1",
         f"--cpus-per-task={sweep.cpus}",
-        f"--time={minutes}",
+        *([] if slurm.time else [f"--time={minutes}"]),
         "--requeue",
         f"--signal=B:USR1@{min(WARNING_S, minutes * 20)}",
     ]
-    options += [f"--gres=gpu:{sweep.gpus}"] if sweep.gpus else []
-    options += [f"--mem={sweep.memory}"] if sweep.memory else []
+    options += [f"--gres=gpu:{sweep.gpus}"] if sweep.gpus and not slurm.gres else []
+    options += [f"--mem={sweep.memory}"] if sweep.memory and not slurm.mem else []
+    options += slurm.words(sweep.gpus)
     if any("\n" in option for option in options):
         raise ValueError(f"{plan.folder}: Slurm takes no folder with a line break in its name")
-    directives = "\n".join(f"#SBATCH {shlex.quote(option)}" for option in options)
+    directives = "\n".join(map(directive, options))
     # A clone's slurm/env.sh names the environment; an installed package is in one.
     environment = f': "${{STN_VENV:={sys.prefix}}}"\n' if SOURCE == INSTALLED else ""
     folder, jobs = (shlex.quote(str(path.absolute())) for path in (plan.folder, jobs_file))
@@ -152,19 +134,30 @@ class Slurm:
             write_atomic(script, array_script(plan, jobs_file, len(part), max_parallel))
             # A throttle holds within one array only, so throttled arrays run one after the other.
             after = [f"--dependency=afterany:{arrays[-1]}"] if max_parallel and arrays else []
-            arrays.append(sbatch(*after, str(script)))
+            # Given here as well as in the script: here they win over variables SBATCH_*.
+            arrays.append(sbatch(*after, *plan.sweep.slurm.words(plan.sweep.gpus), str(script)))
             write_atomic(folder / f"array-{i}.json", json.dumps({"array": arrays[-1], "jobs": jobs_file.name}) + "\n")
             say(f"array {arrays[-1]}: {len(part):,} jobs ({script})")
-        report = sbatch(
+        self._submit_report(plan, arrays)
+        return 0
+
+    @staticmethod
+    def _submit_report(plan: Plan, arrays: list[str]) -> None:
+        """Submit the job that prints the status and writes the report, after all arrays; they run without it, too."""
+        words = (
             f"--dependency=afterany:{':'.join(arrays)}",
             f"--job-name={plan.sweep.name}-report",
             f"--output={(plan.folder / 'logs').absolute()}/report-%j.log",
             f"--chdir={Path.cwd()}",
-            str(SOURCE / "slurm" / "report.sh"),
-            str(plan.folder.absolute()),
+            *plan.sweep.slurm.for_report(),
         )
+        try:
+            report = sbatch(*words, str(SOURCE / "slurm" / "report.sh"), str(plan.folder.absolute()))
+        except ValueError as error:
+            experiment = shlex.quote(str(plan.experiment))
+            warn(f"no report job ({error}); when the sweep is over: python -m launch report {experiment}")
+            return
         say(f"report job {report} runs after them")
-        return 0
 
     def requeue(self) -> None:
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")

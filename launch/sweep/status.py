@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from launch.sweep.notes import last_lines, read_note
+from launch.sweep.notes import read_note
 from launch.sweep.plan import Job, Plan
 from stn.config.seed_list import format_seeds, parse_seeds
 from stn.runs.directory import Row, RunDir
-from stn.runs.files import parse_rows
+from stn.runs.files import last_lines, parse_rows
 from stn.runs.records import Metric, valid
 
 STATES: tuple[str, ...] = ("done", "running", "waiting", "stopped", "failed")

@@ -21,11 +21,11 @@ _NOT_SCIENCE = {
     "data": {"root"},
     "optim": {"accumulate"},
     "train": {"seeds", "epochs", "fraction", "compile", "cuda_graph", "conv", "parallel"}
-    | {"fuse", "processes", "threads", "time_limit", "plugins"},
+    | {"fuse", "processes", "threads", "time_limit", "plugins", "profile"},
     "eval": {"batch_size", "metrics"},
 }
-
 _TAKEN = {"acc", "error", "loss", "count", "top5_acc"}
+"""Numbers that every evaluation has, by their names without the split."""
 
 
 def validate(config: Config) -> None:

@@ -132,6 +132,8 @@ class Train(Section):
     """Minutes after which the run saves, stops and can be continued."""
     plugins: Annotated[tuple[OneLine, ...], short("plugin")] = ()
     """Modules with your own architectures, networks, data sets, transforms and metrics: my_package.module."""
+    profile: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Steps of each block of seeds to profile once, after ten others: a trace and a table, in the run directory."""
 
 
 class Eval(Section):

@@ -97,6 +97,15 @@ def read_text(path: Path) -> str:
     return ""
 
 
+def last_lines(path: Path, size: int = 1 << 16) -> list[str]:
+    """Return the lines in the last ``size`` bytes of a file; an empty list if there is none, or a terminal."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return file.read().decode(errors="replace").splitlines()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file, {} if it is missing or damaged."""
     return next(iter(parse_rows([read_text(path)])), {})

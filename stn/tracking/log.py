@@ -12,8 +12,9 @@ from operator import itemgetter
 from stn.config.command_line import is_main_process
 from stn.config.schema import Config
 from stn.runs.directory import Row, RunDir
-from stn.runs.trials import Trial, block_label, count_finished, group_by_run
+from stn.runs.trials import Trial, block_label, group_by_run
 from stn.tracking.console import console, warn
+from stn.tracking.processes import picture
 from stn.tracking.terminal import ConsoleSink
 from stn.tracking.wandb_run import SeedRun, logged_in
 
@@ -77,18 +78,16 @@ class WandbSink:
             run.finish(rows.get(seed))
 
 
-def _console_sink(trials: list[Trial], start: int) -> ConsoleSink:
-    """Return the console's sink, which knows the evaluations before a resume."""
+def _console_sink(trials: list[Trial], start: int, shares: list[list[Trial]]) -> ConsoleSink:
+    """Return the console's sink, which knows the evaluations before a resume and what other processes have to train."""
     rows = [row for group in group_by_run(trials) for row in (group[0].run.read_metrics() if start else [])]
     seeds, evaluations = {trial.seed for trial in trials}, [row for row in rows if row["kind"] == "eval"]
     ours = sorted((row for row in evaluations if row["seed"] in seeds), key=itemgetter("step"))
     earlier = [list(group) for _, group in groupby(ours, key=itemgetter("step"))]
 
-    def command() -> str:
-        done, total = count_finished(trials)
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        where = f" in {processes} processes; above is the first" if processes > 1 else ""
-        return f"{done} of {total} seeds done{where}" if total > len(trials) else ""
+    def command() -> list[str]:
+        everyone = sum(map(len, shares)) > len(trials)
+        return picture(shares, own=0) if everyone else []  # the main process is the first
 
     return ConsoleSink(console, block_label(trials), trials[0].config.train.steps or 0, start, earlier, command)
 
@@ -99,11 +98,11 @@ Sink = ConsoleSink | TensorBoardSink | WandbSink
 class Log:
     """The log of a block of trials; rows are in the order of the trials, None for a seed that has failed."""
 
-    def __init__(self, trials: list[Trial], start: int, writes: bool) -> None:
+    def __init__(self, trials: list[Trial], start: int, writes: bool, shares: list[list[Trial]] | None = None) -> None:
         self.groups = group_by_run(trials) if writes else []
         self.sinks: list[tuple[str, Sink, RunDir | None]] = []
         if writes and is_main_process():
-            self._open("console", partial(_console_sink, trials, start))
+            self._open("console", partial(_console_sink, trials, start, shares or [trials]))
         for group in self.groups:
             (config, sig, _, run, _), seeds = group[0], [trial.seed for trial in group]
             if config.log.tensorboard:

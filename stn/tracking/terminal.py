@@ -21,12 +21,12 @@ BESIDE_LABEL = 55
 
 
 class _Bar(Progress):
-    """A line with the bar, one with the numbers, and one with what the whole command has done, if that is more."""
+    """A line with the bar, one with the numbers, and those of what the whole command has done, if that is more."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
         for task in self.tasks:
-            for text in filter(None, (task.fields["numbers"], task.fields["command"])):
+            for text in filter(None, (task.fields["numbers"], *task.fields["command"])):
                 yield Text(text, no_wrap=True, overflow="ellipsis")
 
 
@@ -39,7 +39,7 @@ def means(rows: list[Row]) -> Row:
 class ConsoleSink:
     """The console of a block of seeds; ``earlier`` are its evaluations before a resume.
 
-    ``command`` returns what is known of the other seeds of the command, from their run directories.
+    ``command`` returns lines on the other seeds and processes of the command, from their run directories.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ConsoleSink:
         steps: int,
         start: int,
         earlier: Iterable[list[Row]] = (),
-        command: Callable[[], str] = str,
+        command: Callable[[], list[str]] = list,
     ) -> None:
         self.console, self.label, self.steps = console, label, steps
         self.epoch, self.train, self.last_line, self.last_draw = 0.0, "", 0.0, 0.0
@@ -71,7 +71,7 @@ class ConsoleSink:
             transient=True,
         )
         name = label if len(label) <= room else f"{label[: room - 1]}…"
-        self.task = self.bar.add_task(name, total=steps, completed=start, numbers="", rate="", command="")
+        self.task = self.bar.add_task(name, total=steps, completed=start, numbers="", rate="", command=[])
         if console.is_terminal:
             console.print(label, highlight=False, markup=False, no_wrap=True, overflow="ellipsis")
         self.bar.start()
@@ -129,7 +129,7 @@ class ConsoleSink:
         if self.last_draw >= self.next_command:
             self.bar.update(self.task, command=self.command())
             now = time.monotonic()
-            self.next_command = now + max(5.0, 50 * (now - self.last_draw))  # on a slow file system less often
+            self.next_command = now + max(2.0, 50 * (now - self.last_draw))  # on a slow file system less often
         self.bar.update(self.task, completed=step, numbers=numbers, rate=rate, refresh=True)
 
     def close(self, results: list[Row]) -> None:

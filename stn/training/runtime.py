@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
 from typing import TypeVar
@@ -24,6 +25,7 @@ from stn.config.schema import Config
 from stn.multiseed.convolution import Convolutions
 from stn.multiseed.model import StackedModel
 from stn.runs.process import cores, follow_parent
+from stn.runs.trials import build_trials
 from stn.tracking.console import say
 
 T = TypeVar("T")
@@ -49,7 +51,7 @@ def _keep_freed_memory() -> None:
 class Runtime:
     """This process among the others: its device, its rank, and the collectives of training."""
 
-    def __init__(self, config: Config, trials: int) -> None:
+    def __init__(self, config: Config, trials: int, configs: Sequence[Config] = ()) -> None:
         if {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & os.environ.keys():
             # Launchers do not forward every signal, and when one is killed its processes would train on unseen.
             follow_parent(PARENT)
@@ -70,6 +72,8 @@ class Runtime:
         """Rank and world size among the processes that train the same seeds, each on its part of the batch."""
         self.share = (self.process, self.processes) if self.mode == "seeds" else (0, 1)
         """Index and number of the parts in which processes divide the seeds."""
+        self.shares = [build_trials(list(configs), part, self.share[1]) for part in range(self.share[1])]
+        """What each of these parts has to train."""
         self.writes = self.rank == 0
         """Whether this process writes the run directory."""
         self.dtype = torch.float64 if config.train.precision == "fp64" else torch.float32

@@ -75,11 +75,20 @@ def test_a_launcher_on_each_node_gets_all_that_the_job_has_there(cluster: Cluste
         lines = sorted((tmp_path / f"{job.id}.out").read_text().splitlines())  # node1 before node2
         first = lines[0].split()[1]
         assert lines == [
-            f"{share} {node} launch --machine_rank {rank} --config_file configs/accelerate/nodes.yaml"
+            f"{share} {node} launch --machine_rank {rank} --config_file {ROOT}/configs/accelerate/nodes.yaml"
             f" --num_machines {nodes} --num_processes {processes} --main_process_ip {first}"
-            f" --main_process_port {20000 + int(job.id)} train.py --name a b"
+            f" --main_process_port {20000 + int(job.id)} {ROOT}/train.py --name a b"
             for rank, node in enumerate((first, "node2")[:nodes])
         ]
+
+
+def test_scripts_run_from_any_folder(cluster: Cluster, tmp_path: Path) -> None:
+    """With a GPU that Slurm counts; run directories are in the folder in which sbatch was run."""
+    words = ("--arch", "cnn", "--steps", 3, *SMALL)
+    job = cluster.submit(tmp_path, "--gres", "gpu:1", ROOT / SCRIPT, *words, cwd=tmp_path).wait()
+    assert job.state() == "COMPLETED", job.tell()
+    env = json.loads((only_run(tmp_path / "runs").path / "env.json").read_text())
+    assert (env["world_size"], env["slurm"]["SLURM_JOB_ID"]) == (1, job.id)
 
 
 def test_a_node_that_fails_takes_the_others_along(cluster: Cluster, tmp_path: Path) -> None:
@@ -134,14 +143,17 @@ def test_a_pre_empted_job_goes_on_and_a_cancelled_one_does_not(cluster: Cluster,
 
 def test_what_cannot_succeed_fails_once(cluster: Cluster, tmp_path: Path) -> None:
     bad = cluster.submit(tmp_path / "bad", "--nodes", 2, SCRIPT, "--arch", "nonsense", "--runs", tmp_path / "runs")
-    elsewhere = cluster.submit(tmp_path / "elsewhere", ROOT / SCRIPT, "--arch", "cnn", cwd=tmp_path)
+    copied = tmp_path / "train.sh"
+    copied.write_text((ROOT / SCRIPT).read_text())
+    elsewhere = cluster.submit(tmp_path / "elsewhere", copied, "--arch", "cnn", cwd=tmp_path)
     uneven = cluster.submit(tmp_path / "uneven", "--nodes", 2, "--ntasks", 4, SCRIPT, "--arch", "cnn")
     for job, code in ((elsewhere, "2:0"), (uneven, "2:0"), (bad, "1:0")):
         job.wait(60)
         assert (job.state(), job.facts()["ExitCode"], restarted(job)) == ("FAILED", code, 0), job.tell()
     assert "nonsense" in bad.log()
     assert "request the same number on each node" in uneven.log()
-    assert elsewhere.log().splitlines()[1:] == [f"no slurm/env.sh in {tmp_path}: run sbatch in the project's folder"]
+    message = f"error: no slurm/env.sh in {tmp_path}; set STN_ROOT to the project's folder"
+    assert elsewhere.log().splitlines()[1:] == [message]
     assert not (tmp_path / "runs").exists()
 
 

@@ -5,28 +5,16 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support.cluster import ENDED, Cluster, Job
+from tests.support.cluster import ENDED, NAME, Cluster, Job, array, logs, report_of
 from tests.support.machine import processes_with, wait_until
 from tests.support.sweeps import TINY, assert_same_weights, launch, weights_of_seeds
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cancel_jobs", "own_arrays")]
-
-NAME = "tiny"
-
-
-@pytest.fixture
-def own_arrays(cluster: Cluster) -> Iterator[None]:
-    """Arrays and reports that sweep.sh has submitted end with the test."""
-    yield
-    for name in (NAME, f"{NAME}-report"):
-        cluster.call("scancel", f"--name={name}")
-    wait_until("the end of all tasks", lambda: not cluster.call("squeue", "-h", f"--name={NAME}"), 60)
 
 
 def inject(word: str, node: str) -> None:
@@ -40,12 +28,6 @@ def submit(cluster: Cluster, folder: Path, **changes: object) -> Job:
     job = cluster.submit(folder, "slurm/sweep.sh", path, "--runs", folder / "runs", STN_LEASE_S="20").wait()
     assert job.state() == "COMPLETED", job.tell()
     return array(cluster, folder)
-
-
-def array(cluster: Cluster, folder: Path) -> Job:
-    """The newest array of the sweep."""
-    newest = sorted((folder / "runs" / NAME / "sweep" / "slurm").glob("*/array-0.json"))[-1]
-    return Job(str(json.loads(newest.read_text())["array"]), folder / "runs" / NAME / "sweep" / "logs", cluster)
 
 
 def where(cluster: Cluster, node: str) -> list[str]:
@@ -63,14 +45,6 @@ def signal_trainings(tasks: Job, number: signal.Signals) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
     return found
-
-
-def logs(folder: Path) -> str:
-    return "\n".join(f"--- {p.name}\n{p.read_text()}" for p in sorted(folder.glob("runs/*/sweep/logs/*")))
-
-
-def report_of(folder: Path) -> str:
-    return "".join(path.read_text() for path in folder.glob("runs/*/sweep/logs/report-*.log"))
 
 
 def test_one_command_trains_every_seed_once_and_reports(cluster: Cluster, tmp_path: Path) -> None:

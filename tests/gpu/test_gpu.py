@@ -1,5 +1,6 @@
 """What only a CUDA device can show. Skipped where there is none."""
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,19 @@ def test_memory_grows_by_little_for_each_seed(tmp_path: Path) -> None:
 
     few, many = peak_bytes(32), peak_bytes(64)
     assert (many - few) / 32 < 25e6
+
+
+@pytest.mark.parametrize("graph", ["--train.cuda-graph", "--train.no-cuda-graph"])
+def test_a_profile_has_kernels_and_changes_no_number(graph: str, tmp_path: Path) -> None:
+    words = ("--steps", 30, "--seeds", "0-1", "--train.deterministic", graph, *SMALL)
+    assert train(*words, runs=tmp_path / "plain").returncode == 0
+    done = train(*words, "--train.profile", 5, runs=tmp_path / "profiled")
+    assert done.returncode == 0, done.stderr
+    rows = [only_run(tmp_path / name).results() for name in ("plain", "profiled")]
+    assert [row["weights_sha256"] for row in rows[0].values()] == [row["weights_sha256"] for row in rows[1].values()]
+    file = only_run(tmp_path / "profiled").path / "profile" / "seeds-0-1.txt"
+    table, trace = file.read_text(), gzip.decompress(file.with_suffix(".json.gz").read_bytes())
+    assert "steps 11 to 15 on cuda" in table
+    assert "Self CUDA" in table
+    assert (b"cudaGraphLaunch" in trace) == (graph == "--train.cuda-graph"), table
+    assert "ms a step; " in done.stdout

@@ -1,5 +1,6 @@
 """A real Slurm for tests, and jobs on it. $STN_SLURM names the script that brings one up and takes it down."""
 
+import json
 import os
 import re
 import shutil
@@ -15,6 +16,10 @@ from tests.support.paths import ROOT
 from tests.support.trainer import environment
 
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "PREEMPTED", "DEADLINE")
+
+
+NAME = "tiny"
+"""The name of the sweeps of these tests."""
 
 
 @dataclass
@@ -75,6 +80,20 @@ class Cluster:
         job = Job(self.call(*line, cwd=cwd, **env).strip(), folder, self)
         self.jobs.append(job)
         return job
+
+
+def array(cluster: Cluster, folder: Path) -> Job:
+    """The newest array of the sweep."""
+    newest = sorted((folder / "runs" / NAME / "sweep" / "slurm").glob("*/array-0.json"))[-1]
+    return Job(str(json.loads(newest.read_text())["array"]), folder / "runs" / NAME / "sweep" / "logs", cluster)
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(f"--- {p.name}\n{p.read_text()}" for p in sorted(folder.glob("runs/*/sweep/logs/*")))
+
+
+def report_of(folder: Path) -> str:
+    return "".join(path.read_text() for path in folder.glob("runs/*/sweep/logs/report-*.log"))
 
 
 def bring_up() -> Iterator[Cluster]:

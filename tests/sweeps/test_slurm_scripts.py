@@ -1,7 +1,6 @@
 """Slurm, as far as it can be tested without one."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from launch.sweep import slurm
 from launch.sweep.commands import run_task
 from launch.sweep.plan import Plan
 from tests.support.paths import ROOT
+from tests.support.slurm import fake_slurm
 from tests.support.sweeps import TWO_CELLS, launch, save_plan, write_sweep
 
 # ---- Slurm, as far as it goes without one
@@ -54,34 +54,6 @@ def test_old_scripts_stay_when_the_controller_does_not_answer(tmp_path: Path) ->
     shown = launch("sweep", path, "--on", "slurm", "--dry-run", "--runs", tmp_path / "other", **away)
     assert (shown.returncode, "#SBATCH --array=0-" in shown.stdout) == (0, True)
     assert "slurm/004/jobs-0.txt" in shown.stdout, "no submission is written over"
-
-
-FAKE = """#!{python}
-import os, pathlib, sys
-log = pathlib.Path(os.environ["FAKE"])
-with (log / "calls").open("a") as file:
-    print(pathlib.Path(sys.argv[0]).name, *sys.argv[1:], file=file)
-name = pathlib.Path(sys.argv[0]).name
-if name == "scontrol":
-    print("MaxArraySize            = 3")
-elif name == "sbatch":
-    count = len((log / "calls").read_text().splitlines())
-    print(100 + count)
-elif name == "squeue":
-    array = sys.argv[sys.argv.index("--job") + 1].split(",")[-1]
-    reason = "launch failed requeued held" if (log / "held").exists() else "Resources"
-    print(array, "0" if (log / "queued").exists() else "-", array + "_0", reason, sep="|")
-"""
-
-
-def fake_slurm(tmp_path: Path) -> dict[str, str]:
-    """Commands that note how they were called."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("sbatch", "scontrol", "squeue"):
-        (folder / name).write_text(FAKE.format(python=sys.executable))
-        (folder / name).chmod(0o755)
-    return {"PATH": f"{folder}:{os.environ['PATH']}", "FAKE": str(tmp_path)}
 
 
 def test_a_large_sweep_is_split_and_a_report_follows(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import psutil
@@ -19,7 +20,22 @@ from tests.support.trainer import SMALL, command, environment, only_run, start_t
 LONG = ("--steps", 5000, "--log.every", "10 steps", "--checkpoint.every", "1000 steps", *SMALL)
 
 
-@pytest.mark.parametrize("script", [["train.py"], ["-m", "launch", "status", "none"], ["-m", "stn", "list"]])
+SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+
+
+def installed(name: str) -> list[str]:
+    """Return what the command that pip installs under this name does."""
+    module, _, function = SCRIPTS[name].partition(":")
+    return ["-c", f"import sys; from {module} import {function}; sys.exit({function}())"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        *(["train.py"], ["-m", "stn.train", "--check"], ["-m", "launch", "status", "none"], ["-m", "stn", "list"]),
+        *([*installed("stn"), "list"], [*installed("stn"), "evaluate", "."], [*installed("stn-launch"), "status", "x"]),
+    ],
+)
 def test_ctrl_c_during_imports_leaves_no_traceback(script: list[str]) -> None:
     for delay_s in (0.15, 0.6):
         process = subprocess.Popen(
@@ -30,6 +46,25 @@ def test_ctrl_c_during_imports_leaves_no_traceback(script: list[str]) -> None:
         process.send_signal(signal.SIGINT)
         text = process.communicate(timeout=60)[0].decode()
         assert "Traceback" not in text, text
+
+
+FIRST = """
+import signal, sys
+before = set(sys.modules)
+def first(number, handler):
+    slow = {"pydantic", "tyro", "yaml", "rich", "psutil", "torch"} & (sys.modules.keys() - before)
+    print(signal.Signals(number).name, handler is signal.SIG_DFL, sorted(slow))
+    sys.exit()
+signal.signal = first
+sys.argv = ["x", "list"]
+"""
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS))
+def test_installed_commands_listen_before_they_import(name: str) -> None:
+    words = [sys.executable, "-c", FIRST + installed(name)[1]]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    assert done.stdout == "SIGINT True []\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -39,6 +39,8 @@ FOREIGN_FLAGS = {
     ),  # of accelerate
     *("--num_machines", "--num_processes"),
     *("--cpus-per-task", "--gres", "--nodes", "--ntasks-per-node", "--signal", "--time"),  # of Slurm
+    *("--nice", "--reservation", "--wrap"),  # also of Slurm
+    *("--bind", "--entrypoint", "--gpus", "--nv"),  # of containers
     *("--amp", "--model", "--resume"),  # of timm and torchvision's references
 }
 

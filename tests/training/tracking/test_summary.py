@@ -15,7 +15,6 @@ from stn.config.resolve import resolve, signature
 from stn.config.schema import Config, Log, Optim, Train
 from stn.runs.trials import build_trials
 from stn.tracking import console as tracking_console
-from stn.tracking import log, terminal
 from tests.support.records import result
 from tests.support.trainer import QUICK, SMALL, train
 
@@ -84,27 +83,6 @@ def test_there_is_no_table_of_what_was_stopped_nor_from_other_processes(
     monkeypatch.setenv("RANK", "0")
     assert summarise(0, [ours], "SIGTERM") == 0  # it came when all was done
     assert "4 seeds" in out.getvalue()
-
-
-def test_the_bar_says_what_the_whole_command_has_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    monkeypatch.setattr(log, "console", console)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    ours, now = config(tmp_path), [100.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
-    sink = log._console_sink(build_trials([ours], 0, 2)[:1], 0)
-    texts = []
-    for passed_s in (1, 4.5, 1):
-        sink.advance(1, 0.1, 128, lambda: None)
-        texts.append(sink.bar.tasks[0].fields["command"])
-        publish(ours, 1, 2)
-        now[0] += passed_s
-    assert texts == [f"{n} of 4 seeds done in 2 processes; above is the first" for n in (0, 0, 2)]
-    assert texts[-1] in console.file.getvalue()  # type: ignore[attr-defined]
-    alone = config(tmp_path, seeds="7")
-    sink = log._console_sink(build_trials([alone], 0, 1), 0)
-    sink.advance(1, 0.1, 128, lambda: None)
-    assert sink.bar.tasks[0].fields["command"] == ""
 
 
 class Group:

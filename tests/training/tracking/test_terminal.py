@@ -111,8 +111,8 @@ def test_the_log_finds_earlier_evaluations_of_its_seeds(tmp_path: Path, monkeypa
     run.close_metrics()
     trial = Trial(resolve(Config()), "0123456789ab", 3, run)
     monkeypatch.setattr(log, "console", Console(file=io.StringIO(), force_terminal=True, width=80))
-    assert log._console_sink([trial, trial._replace(seed=4)], 200).accuracies == pytest.approx([0.9, 0.7])
-    assert log._console_sink([trial, trial._replace(seed=4)], 0).accuracies == []
+    assert log._console_sink([trial, trial._replace(seed=4)], 200, []).accuracies == pytest.approx([0.9, 0.7])
+    assert log._console_sink([trial, trial._replace(seed=4)], 0, []).accuracies == []
 
 
 def test_the_log_passes_on_that_a_step_was_made(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
