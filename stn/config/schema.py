@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from stn.config import fields
 from stn.config.dataset import Data
 from stn.config.fields import Duration, Few, FolderName, Fraction, OneLine, Positive, Section, Seeds, name_of, short
 
@@ -161,10 +162,20 @@ class Log(Section):
     """Weights & Biases; auto: online when logged in, else offline."""
     wandb_project: OneLine = "stn"
     """Project there."""
+    wandb_entity: fields.WandbEntity | None = None
+    """User or team there; None: the one that you are logged in as."""
+    wandb_group: fields.WandbGroup | None = None
+    """Group of the seeds' runs; None: one for each experiment, over which W&B draws mean and spread."""
+    wandb_tags: fields.WandbTags = ()
+    """Tags of the runs, beside architecture, data set and name."""
+    wandb_notes: fields.WandbNotes | None = None
+    """Notes of the runs."""
+    wandb_artifact: bool = False
+    """Send the final weights of every seed as an artifact."""
     tensorboard: bool = False
     """Write TensorBoard events as well (needs the tensorboard package)."""
     pictures: bool = True
-    """Draw curves, confusion matrix and what the transformers do at the end."""
+    """Draw curves, confusion matrix and what the transformers do at the end; for W&B and TensorBoard also warps."""
     gif: bool = False
     """Draw warp.gif as well: images on their way through training."""
 

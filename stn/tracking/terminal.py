@@ -42,6 +42,8 @@ class ConsoleSink:
     ``command`` returns what is known of the other seeds of the command, from their run directories.
     """
 
+    shows_pictures = False
+
     def __init__(
         self,
         console: Console,

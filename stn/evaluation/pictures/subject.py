@@ -7,18 +7,28 @@ alike; a test compares that with the network's own images. B batch, P parameters
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stn.data.stream import Stream
-from stn.evaluation.pictures.sheet import Strip
 from stn.evaluation.pose import pixels_per_unit
 from stn.models.grids import axes, bend, compose, grid_from, project, sample
 from stn.models.wirings import Transformed
 from stn.runs.directory import Row
+
+
+class Strip(NamedTuple):
+    """A row of images in [0, 1], [C, H, W] each."""
+
+    label: str
+    images: Tensor | Sequence[Tensor]
+    titles: Sequence[str] = ()
+    """Over each image."""
+    outlines: Sequence[Tensor] = ()
+    """Closed lines over each image, [B, points, 2] in its pixels."""
 
 
 def image_grids(model: Transformed, shape: tuple[int, ...], theta_BP: Tensor) -> list[Tensor]:
@@ -77,7 +87,7 @@ class Subject:
 
     @property
     def x_BCHW(self) -> Tensor:
-        return self.stream.test_images(torch.tensor(self.numbers)).x_BCHW
+        return self.stream.test_images(torch.tensor(self.numbers, device=self.stream.device)).x_BCHW
 
     def theta(self, x_BCHW: Tensor) -> Tensor:
         return torch.cat([warp.theta_BP for warp in self.model.warps(x_BCHW)], 1)
