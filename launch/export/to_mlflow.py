@@ -83,7 +83,7 @@ def _complete(entities: Any, client: Any, run: str, seed: SeedRecord) -> None:
     words = {key: str(value) for key, value in seed.scalars.items() if isinstance(value, str)}
     facts = {"stn.status": seed.status, "stn.digest": seed.digest}
     facts |= {"stn.result": seed.result_hash} if seed.result_hash else {}
-    for key, value in ({f"stn.{key}": value for key, value in words.items()} | facts).items():
-        client.set_tag(run, key, value)
+    tags = {f"stn.{key}": value for key, value in words.items()} | facts
+    client.log_batch(run, tags=[entities.RunTag(key, value) for key, value in tags.items()])
     if seed.result:
         client.set_terminated(run, STATES[seed.status])

@@ -44,21 +44,19 @@ class MlflowClient:
     def get_run(self, run_id: str) -> Any:
         return next(run for run in self.store["runs"] if run.info.run_id == run_id)
 
-    def log_batch(self, run_id: str, metrics: Any = (), params: Any = ()) -> None:
+    def log_batch(self, run_id: str, metrics: Any = (), params: Any = (), tags: Any = ()) -> None:
         assert len(metrics) <= 1000
-        assert len(params) <= 100
+        assert max(len(params), len(tags)) <= 100
         run = self.get_run(run_id)
         run.metrics += metrics
         run.data.params |= {param.key: param.value for param in params}
+        run.data.tags |= {tag.key: tag.value for tag in tags}
 
     def get_metric_history(self, run_id: str, key: str) -> list[Any]:
         return [metric for metric in self.get_run(run_id).metrics if metric.key == key]
 
     def log_artifact(self, run_id: str, local_path: str, artifact_path: str) -> None:
         self.get_run(run_id).artifacts.append((artifact_path, local_path))
-
-    def set_tag(self, run_id: str, key: str, value: str) -> None:
-        self.get_run(run_id).data.tags[key] = value
 
     def set_terminated(self, run_id: str, status: str) -> None:
         self.get_run(run_id).info.status = status
@@ -107,7 +105,10 @@ def _module(name: str, **members: Any) -> ModuleType:
 
 
 def _mlflow() -> ModuleType:
-    entities = SimpleNamespace(Metric=_metric, Param=lambda key, value: SimpleNamespace(key=key, value=value))
+    def pair(key: str, value: str) -> SimpleNamespace:
+        return SimpleNamespace(key=key, value=value)
+
+    entities = SimpleNamespace(Metric=_metric, Param=pair, RunTag=pair)
     exceptions = SimpleNamespace(MlflowException=type("MlflowException", (Exception,), {}))
     return _module("mlflow", MlflowClient=MlflowClient, entities=entities, exceptions=exceptions)
 

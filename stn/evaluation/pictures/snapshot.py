@@ -18,17 +18,16 @@ from stn.runs.directory import Row
 
 def frame(s: Subject, row: Row, side: int = 84) -> Image.Image:
     """Return the images of a subject and, below them, their warps in a snapshot, each about ``side`` pixels wide."""
-    x_BCHW = s.x_BCHW.float()
+    x_BCHW = s.x_BCHW.float().cpu()  # as the network's constants are, whose transforms these are
     before = s.stream.as_image(x_BCHW)
     enlargement = -(-side // before.shape[-1])
-    theta_BP = s.recorded(row).to(x_BCHW.device)
-    lines = [F.interpolate(x, before.shape[2:]) for x in (before, *s.warped(x_BCHW, theta_BP))]
+    lines = [F.interpolate(x, before.shape[2:]) for x in (before, *s.warped(x_BCHW, s.recorded(row)))]
     cells = [F.pad(line.clamp(0, 1), (0, 1, 0, 1), value=0.5) for line in lines]
     table_CHW = torch.cat([torch.cat(list(line), 2) for line in cells], 1)
     table_CHW = F.interpolate(table_CHW[None] * 255, scale_factor=enlargement)[0].byte()
     pixels_HW3 = table_CHW.permute(1, 2, 0).expand(-1, -1, 3).contiguous()
     picture = Image.new("RGB", (pixels_HW3.shape[1], pixels_HW3.shape[0] + 18))
-    picture.paste(Image.fromarray(pixels_HW3.cpu().numpy()), (0, 18))
+    picture.paste(Image.fromarray(pixels_HW3.numpy()), (0, 18))
     # The text differs between frames: two equal frames would become one.
     ImageDraw.Draw(picture).text((4, 3), f"epoch {row['epoch']:.3g}   step {row['step']}", fill="white")
     return picture
@@ -36,7 +35,7 @@ def frame(s: Subject, row: Row, side: int = 84) -> Image.Image:
 
 @torch.no_grad()
 def snapshot_png(model: StackedModel, stream: Stream, row: Row) -> bytes:
-    """Return the warps that a row has the parameters of as a PNG; draws on the stream's device."""
+    """Return the warps that a row has the parameters of as a PNG."""
     network, count = model.template, len(row["theta"])
     assert isinstance(network, Transformed)
     buffer = io.BytesIO()

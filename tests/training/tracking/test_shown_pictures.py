@@ -16,21 +16,14 @@ from stn.config.schema import Arch, Config, Data, Eval, Train
 from stn.config.schema import Log as LogFields
 from stn.data.stream import Stream
 from stn.evaluation.pictures.snapshot import snapshot_png
+from stn.evaluation.transformer_metrics import transform_snapshots
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial
 from stn.tracking import log as log_module
+from stn.tracking import pictures
 from stn.tracking.log import Log, log_end
-from stn.tracking.pictures import (
-    SHOWN_EVALUATIONS,
-    can_draw_confusion,
-    confusion_image,
-    ending,
-    is_shown,
-    shown_seeds,
-    warps_file,
-)
 from stn.tracking.sinks import TensorBoardSink
 
 
@@ -58,10 +51,10 @@ def png(shade: int = 0) -> bytes:
 def test_few_evaluations_are_drawn_and_the_last_is(steps: int, every: int) -> None:
     fields = config(steps, every)
     due = [step for step in range(1, steps + 1) if step % every == 0 or step == steps]
-    shown = [step for step in due if is_shown(fields, step)]
+    shown = [step for step in due if pictures.is_shown(fields, step)]
     assert shown[-1] == steps
-    assert len(shown) <= SHOWN_EVALUATIONS
-    assert len(shown) == len(due) or len(shown) >= SHOWN_EVALUATIONS / 2
+    assert len(shown) <= pictures.SHOWN_EVALUATIONS
+    assert len(shown) == len(due) or len(shown) >= pictures.SHOWN_EVALUATIONS / 2
 
 
 class Sink:
@@ -73,7 +66,7 @@ class Sink:
         self.run, self.seen = run, list[str]()
 
     def write(self, told: list[Row]) -> None:
-        there = [row["seed"] for row in told if warps_file(self.run, row["seed"], row["step"]).is_file()]
+        there = [row["seed"] for row in told if pictures.warps_file(self.run, row["seed"], row["step"]).is_file()]
         self.seen.append(f"{told[0]['kind']} {told[0]['step']}: {there}")
 
     def close(self, results: list[Row]) -> None:
@@ -96,7 +89,7 @@ def test_warps_are_files_before_they_are_shown(tmp_path: Path, monkeypatch: pyte
     log.write([], rows("warp", seeds, 15))
     assert sink.seen == ["eval 10: [3, 4, 5]"]
     assert sorted(path.parent.name for path in run.pictures.rglob("*.png")) == ["seed-3", "seed-4", "seed-5"]
-    assert warps_file(run, 4, 10).read_bytes() == png(4)
+    assert pictures.warps_file(run, 4, 10).read_bytes() == png(4)
     assert [(row["kind"], row["seed"]) for row in run.read_metrics() if row["step"] == 10] == [
         (kind, seed) for kind in ("eval", "warp") for seed in seeds[1:]
     ]
@@ -127,14 +120,14 @@ def test_nothing_is_drawn_for_nobody(reason: str, tmp_path: Path, monkeypatch: p
 
 
 def test_the_seeds_of_a_long_list(tmp_path: Path) -> None:
-    assert shown_seeds(config(), RunDir(tmp_path / "6,8-11,20")) == [6, 8, 9, 10]
-    assert shown_seeds(config(), RunDir(tmp_path / "60-seeds-0123abcd")) == [0, 1, 2, 3]
+    assert pictures.shown_seeds(config(), RunDir(tmp_path / "6,8-11,20")) == [6, 8, 9, 10]
+    assert pictures.shown_seeds(config(), RunDir(tmp_path / "60-seeds-0123abcd")) == [0, 1, 2, 3]
 
 
 def test_confusion_matrices() -> None:
     for matrix, drawn in (([[3, 1], [0, 4]], True), ([], False), ([[1, 2]], False), ([[0] * 101] * 101, False)):
-        assert can_draw_confusion({"confusion": matrix}) == drawn
-    image = np.asarray(confusion_image([[8, 0], [4, 4]]))
+        assert pictures.can_draw_confusion({"confusion": matrix}) == drawn
+    image = np.asarray(pictures.confusion_image([[8, 0], [4, 4]]))
     assert image.shape == (60, 60, 3)
     assert [tuple(image[y, x]) for y, x in ((25, 25), (25, 55))] == [(8, 48, 107), (255, 255, 255)]
 
@@ -157,11 +150,30 @@ def test_the_identity_leaves_images_as_they_are() -> None:
     assert above.max() > 200
 
 
+@pytest.mark.parametrize(
+    ("arch", "dataset", "lines"),
+    [
+        (Arch(name="stn_c0", transform="tps", points=3), "mnist_r", 1),
+        (Arch(name="stn_slx", transform="projective", iterations=2), "mnist_t", 1),
+        (Arch(name="stn_c0", parallel=2, transform="attention"), "mnist", 2),
+    ],
+)
+def test_every_kind_of_transform_is_drawn(arch: Arch, dataset: str, lines: int) -> None:
+    fields = resolve(Config(arch=arch, data=Data(name=dataset, limit_test=5)))
+    stream = Stream(fields.data, build_dataset(dataset), [3, 4], dtype=torch.float64)
+    model = StackedModel(partial(build_network, fields), [3, 4], dtype=torch.float64)
+    for row in transform_snapshots(model, stream, 0):
+        assert row
+        picture = Image.open(io.BytesIO(snapshot_png(model, stream, row)))
+        side = picture.width // 5
+        assert (picture.width, picture.height) == (5 * side, 18 + (1 + lines) * side)
+
+
 def test_tensorboard_shows_the_same(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     run, fields = RunDir(tmp_path / "0"), config(tensorboard=True)
     for step in (10, 20):
-        run.replace(warps_file(run, 0, step), png(step))
+        run.replace(pictures.warps_file(run, 0, step), png(step))
     sink = TensorBoardSink(run, [0], 0)
     for step in (10, 20, 30):
         sink.write([row for row in rows("eval", [0], step) if row])
@@ -170,7 +182,7 @@ def test_tensorboard_shows_the_same(tmp_path: Path) -> None:
     run.replace(run.pictures / "curves.png", png(7))
     run.add_results([result])
     log_end(fields, "abc", run)
-    assert ending(run) is None, "it has not come to an end"
+    assert pictures.ending(run) is None, "it has not come to an end"
     run.write_status("finished")
     log_end(fields, "abc", run)
     events = accumulator.EventAccumulator(str(run.path / "tensorboard" / "seed-0"), size_guidance={"images": 0})
