@@ -167,3 +167,12 @@ def test_entity_group_tags_and_notes(server: WandbServer, tmp_path: Path) -> Non
         assert (fields["entity"], fields["groupName"], fields["notes"]) == ("team", "my group", "x\ny")
         assert fields["tags"] == ["stn_cx", "mnist", "exp", "a", "b c"]
     assert json.loads((run.path / "wandb-sync.json").read_text())["place"] == f"{server.url}/team/stn"
+
+
+def test_offline_the_end_is_left_to_the_upload(server: WandbServer, tmp_path: Path) -> None:
+    """A second file of the same run would overwrite the first one's rows where W&B's own sync sends both."""
+    run = pictured(tmp_path, wandb="offline")
+    log_end(config(wandb="offline"), "abc", run)
+    assert (server.runs, list(run.path.glob("wandb/*"))) == ({}, [])
+    sync([run], print)
+    assert "seeds" in server.runs["exp-abc-0"].rows[-1]
