@@ -59,6 +59,11 @@ def test_tables_have_the_results(run: RunDir, tmp_path: Path) -> None:
         lines = read_table(tmp_path / f"results.{target}")
         assert [(int(line["seed"]), line["status"]) for line in lines] == [(0, "finished"), (1, "unfinished")]
         assert (float(lines[0]["test_acc"]), lines[0]["name"], lines[0]["arch"]) == (0.9, "exp", "stn_cx")
+        run.add_results([result_of(1)])
+        export([str(run.path)], target, str(tmp_path), "", print)
+        lines = read_table(tmp_path / f"results.{target}")
+        assert [(int(line["seed"]), line["status"]) for line in lines] == [(0, "finished"), (1, "finished")]
+        run.forget({1})
 
 
 def test_tensorboard_has_the_pictures(run: RunDir, tmp_path: Path) -> None:

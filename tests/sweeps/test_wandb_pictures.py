@@ -75,6 +75,8 @@ def test_live_and_upload_show_the_same_and_each_once(server: WandbServer, tmp_pa
     live(run, wandb_artifact=True)
     theirs = {known: content(server, known) for known in ("exp-abc-0", "exp-abc-1")}
     assert sync([run], print) == (0, 0, 0), "the server has all of it"
+    sent = [artifact["artifactCollectionName"] for artifact in server.files.artifacts]
+    assert sorted(sent) == ["exp-abc-0-weights", "exp-abc-1-weights", "run-exp-abc-0-seeds"]
     server.runs.clear()
     server.files.contents.clear()
     (run.path / "wandb-sync.json").unlink()
@@ -136,15 +138,17 @@ def test_a_damaged_picture_is_left_out(server: WandbServer, tmp_path: Path) -> N
 def test_weights_that_are_refused_cost_only_themselves(
     server: WandbServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, said = pictured(tmp_path, wandb="online", wandb_artifact=True), []
+    run, said, tried = pictured(tmp_path, wandb="online", wandb_artifact=True), [], []
 
     def refuse(*_: object) -> None:
+        tried.append(1)
         raise ValueError("no room")
 
     monkeypatch.setattr(sinks.SeedRun, "_send_weights", refuse)
     sink = WandbSink(run, config(wandb="online", wandb_artifact=True), "abc", [0, 1], print)
     with pytest.raises(ValueError, match="no room"):
         sink.close([result(0), result(1)])
+    assert len(tried) == 1, "a server that does not answer is not waited for again"
     assert [server.runs[f"exp-abc-{seed}"].exit_code for seed in (0, 1)] == [0, 0]
     assert json.loads(server.runs["exp-abc-1"].summary)["test_acc"] == 0.9
     monkeypatch.setattr("stn.tracking.log.warn", said.append)
