@@ -3,7 +3,7 @@
 An events file has the digest of what is in it in its name; a seed that has changed is replaced.
 """
 
-import shutil
+import io
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 from launch.export.command import Outcome
 from launch.export.seeds import SeedRecord
+from stn.runs.files import write_atomic
 
 
 def write_tensorboard(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterator[Outcome]:
@@ -20,30 +21,29 @@ def write_tensorboard(seeds: Iterator[SeedRecord], out: str, project: str) -> It
         if any(path.name.endswith(f".{seed.digest}") for path in old):
             yield seed, "unchanged"
             continue
-        scratch = folder / ".new"
-        shutil.rmtree(scratch, ignore_errors=True)
-        _write_events(seed, scratch)
+        when = seed.run.metrics.stat().st_mtime if seed.run.metrics.exists() else 0.0
         for path in old:
             path.unlink()
-        for path in scratch.iterdir():
-            path.rename(folder / path.name)
-        scratch.rmdir()
+        write_atomic(folder / f"events.out.tfevents.{when:.0f}.{seed.digest}", _events(seed, when))
         yield seed, "replaced" if old else "new"
 
 
-def _write_events(seed: SeedRecord, folder: Path) -> None:
+def _events(seed: SeedRecord, when: float) -> bytes:
+    """Return the content of an events file."""
     from PIL import Image
-    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from tensorboard.summary.writer.record_writer import RecordWriter
 
     Event: Any = import_module(
         "tensorboard.compat.proto.event_pb2"
     ).Event  # made at run time, for type checkers unknown
     Summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary
-    when = seed.run.metrics.stat().st_mtime if seed.run.metrics.exists() else 0.0
-    writer = EventFileWriter(str(folder), filename_suffix=f".{seed.digest}")
+    buffer = io.BytesIO()
+    writer = RecordWriter(buffer)
+    writer.write(Event(wall_time=when, file_version="brain.Event:2").SerializeToString())
 
     def add(value: Any, step: int) -> None:
-        writer.add_event(Event(wall_time=when, step=step, summary=Summary(value=[value])))
+        event = Event(wall_time=when, step=step, summary=Summary(value=[value]))
+        writer.write(event.SerializeToString())
 
     for row in seed.rows:
         for key, number in row.items():
@@ -58,4 +58,4 @@ def _write_events(seed: SeedRecord, folder: Path) -> None:
     for key, number in seed.scalars.items():
         if isinstance(number, int | float) and key != "seed":
             add(Summary.Value(tag=f"result/{key}", simple_value=float(number)), last)
-    writer.close()
+    return buffer.getvalue()

@@ -56,5 +56,5 @@ def _write_run(trackio: Any, project: str, seed: SeedRecord) -> None:
             paths = {key: path for (key, at), path in seed.pictures.items() if at == step and last_of_step}
             run.log(point | {key: trackio.Image(str(path)) for key, path in paths.items()}, step=step)
     finally:
-        run.finish()
+        trackio.finish()
     _runs(trackio, project)[name].rename(seed.id)

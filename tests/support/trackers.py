@@ -78,9 +78,6 @@ class TrackioRun:
     def log(self, metrics: dict[str, Any], step: int) -> None:
         self.logs.append(metrics | {"step": step})
 
-    def finish(self) -> None:
-        print("* Run finished.")
-
     def delete(self) -> None:
         self.projects[self.project].remove(self)
 
@@ -115,7 +112,13 @@ def _mlflow() -> ModuleType:
 
 def _trackio() -> ModuleType:
     api = SimpleNamespace(runs=_runs)
-    return _module("trackio", init=TrackioRun, Api=lambda: api, Image=lambda path: {"image": path})
+    return _module(
+        "trackio",
+        init=TrackioRun,
+        finish=lambda: print("* Run finished."),
+        Api=lambda: api,
+        Image=lambda path: {"image": path},
+    )
 
 
 STAND_INS: dict[str, Callable[[], ModuleType]] = {"mlflow": _mlflow, "trackio": _trackio}
