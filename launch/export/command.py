@@ -38,7 +38,6 @@ def export(paths: list[str], to: str, out: str, project: str, say: Callable[[str
     if to not in PACKAGES:
         wrong = f"no export to '{to}'; {nearest(to, PACKAGES)}"
         raise ValueError(wrong if to else f"say where to: --to {', '.join(PACKAGES)}")
-    need(to)
     if not find_runs(paths):
         raise ValueError(f"no run directory in {', '.join(paths)}")
     if to not in OWN_PLACE:

@@ -9,12 +9,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from launch.export.command import Outcome
+from launch.export.command import Outcome, need
 from launch.export.seeds import SeedRecord
 from stn.runs.files import write_atomic
 
 
 def write_tensorboard(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterator[Outcome]:
+    need("tensorboard")
     for seed in seeds:
         folder = Path(out) / "tensorboard" / str(seed.config.log.name) / seed.sig / f"seed-{seed.seed}"
         old = list(folder.glob("events.out.tfevents.*"))

@@ -73,6 +73,7 @@ def read_mlflow(out: Path) -> Values:
 
 def read_trackio(out: Path) -> Values:
     found: Values = {}
+    assert Path(getattr(sys.modules["trackio"], "TRACKIO_DIR", out)) == out
     for run in sys.modules["trackio"].Api().runs("exp"):
         logs = run.logs if hasattr(run, "logs") else _trackio_logs(run.name)
         values = {(name, log["step"]): value for log in logs for name, value in log.items() if name != "step"}

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -124,15 +123,14 @@ def _trackio() -> ModuleType:
 STAND_INS: dict[str, Callable[[], ModuleType]] = {"mlflow": _mlflow, "trackio": _trackio}
 
 
-def provide(package: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Return a tracker's package, or a stand-in where it is not installed."""
-    monkeypatch.setenv("TRACKIO_DIR", str(folder))
+def provide(package: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a tracker be imported anew, or a stand-in where it is not installed; skip what has neither."""
+    monkeypatch.setenv("TRACKIO_DIR", str(folder / "not where --out is"))
     if package not in STAND_INS:
-        return pytest.importorskip(package)
-    if find_spec(package) is None:
+        pytest.importorskip(package)
+    elif find_spec(package) is None:
         (MlflowClient.stores if package == "mlflow" else TrackioRun.projects).clear()
         monkeypatch.setitem(sys.modules, package, STAND_INS[package]())
-        return sys.modules[package]
-    for name in [name for name in sys.modules if name.split(".")[0] == "trackio"]:
-        monkeypatch.delitem(sys.modules, name)  # it reads its folder when it is imported
-    return import_module(package)
+    else:
+        for name in [name for name in sys.modules if name.split(".")[0] == "trackio"]:
+            monkeypatch.delitem(sys.modules, name)  # it reads its folder when it is imported

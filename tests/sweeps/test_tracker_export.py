@@ -1,6 +1,7 @@
 """Runs in other trackers: each seed once, completed or replaced when it has changed, read back with their clients."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def test_trackers_have_all_of_a_seed(run: RunDir, tmp_path: Path, monkeypatch: p
 
 
 def test_an_export_that_was_cut_short_is_repeated(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trackio = trackers.provide("trackio", tmp_path, monkeypatch)
+    trackers.provide("trackio", tmp_path, monkeypatch)
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
+    trackio = import_module("trackio")
 
     def die(*_: object) -> None:
         raise OSError("no network")
