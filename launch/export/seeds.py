@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from launch.report.analysis.cells import is_number
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds
 from stn.config.yaml_files import load_yaml
@@ -20,6 +21,13 @@ from stn.tracking.pictures import Ending, ending, warps_of
 from stn.tracking.wandb_run import KINDS, group, run_id, values
 
 Say = Callable[[str], None]
+
+
+def scalars(row: Row) -> Row:
+    """Return a row's words and numbers, without those that are too large for others."""
+    return {
+        key: value for key, value in row.items() if isinstance(value, str) or (is_number(value) and abs(value) < 2**63)
+    }
 
 
 @dataclass
@@ -64,8 +72,7 @@ class SeedRecord:
     @property
     def scalars(self) -> dict[str, Any]:
         """Numbers and words of the result row."""
-        row = (self.result or {}).items()
-        return {key: value for key, value in row if isinstance(value, int | float | str) and key != "row_sha256"}
+        return scalars({key: value for key, value in (self.result or {}).items() if key != "row_sha256"})
 
     @cached_property
     def pictures(self) -> dict[tuple[str, int], Path]:

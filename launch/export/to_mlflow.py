@@ -17,7 +17,7 @@ AT_A_TIME = 1000
 MOST_PARAMETERS = 100
 """Parameters in one request, likewise."""
 MOST_CHARACTERS = 500
-"""Of a parameter's value, MLflow's oldest limit."""
+"""Of a parameter's value, MLflow's oldest limit; of a tag's, too."""
 STATES = {"finished": "FINISHED", "failed": "FAILED"}
 
 
@@ -80,7 +80,7 @@ def _complete(entities: Any, client: Any, run: str, seed: SeedRecord) -> None:
         client.log_batch(run, metrics=[entities.Metric(*metric) for metric in new[i : i + AT_A_TIME]])
     for (name, _), path in seed.pictures.items():
         client.log_artifact(run, str(path), name if name == "warps" else "pictures")
-    words = {key: str(value) for key, value in seed.scalars.items() if isinstance(value, str)}
+    words = {key: value[:MOST_CHARACTERS] for key, value in seed.scalars.items() if isinstance(value, str)}
     facts = {"stn.status": seed.status, "stn.digest": seed.digest}
     facts |= {"stn.result": seed.result_hash} if seed.result_hash else {}
     tags = {f"stn.{key}": value for key, value in words.items()} | facts

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.export.command import Outcome, need
-from launch.export.seeds import SeedRecord
+from launch.export.seeds import SeedRecord, scalars
 from stn.runs.files import read_text, write_atomic
 
 Table = list[dict[str, Any]]
@@ -47,14 +47,17 @@ def _write(seeds: Iterable[SeedRecord], folder: Path, ending: str, read: Callabl
         kept = [line for key, line in old_results.items() if key not in exported]
         points = [line for line in read(metrics) if _key(line) not in exported]
         for seed in exported.values():
-            points += [{"sig": seed.sig, "seed": seed.seed} | row for row in seed.rows]
+            points += [{"sig": seed.sig, "seed": seed.seed} | scalars(row) for row in seed.rows]
         save(metrics, points)  # first: a kill before the results are saved makes the next call replace all of it
         save(results, kept + [_result_line(seed) for seed in exported.values()])
     yield from outcomes
 
 
 def _read_csv(path: Path) -> Table:
-    lines = list(csv.DictReader(io.StringIO(read_text(path))))
+    try:
+        lines = list(csv.DictReader(io.StringIO(read_text(path))))
+    except csv.Error as error:
+        raise ValueError(f"{path} is not from an export: {error}") from None
     if lines and not set(KEY) <= lines[0].keys():
         raise ValueError(f"{path} is not from an export: it has no columns {' and '.join(KEY)}")
     return [{key: value for key, value in line.items() if key and value not in ("", None)} for line in lines]
@@ -65,7 +68,7 @@ def _save_csv(path: Path, table: Table) -> None:
     writer = csv.DictWriter(text, _columns(table), lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
-    write_atomic(path, text.getvalue())
+    write_atomic(path, text.getvalue().encode(errors="replace"))  # damaged rows may hold lone surrogates
 
 
 def write_csv(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterator[Outcome]:
@@ -86,13 +89,11 @@ def write_parquet(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterat
         return [{key: value for key, value in line.items() if value is not None} for line in table]
 
     def column(values: list[Any]) -> Any:
-        if len({type(value) for value in values if value is not None} - {int, float}) > 1 or (
-            any(isinstance(value, str) for value in values)
-        ):
-            return arrow.array([None if value is None else str(value) for value in values], arrow.string())
-        return (
-            arrow.array(values, arrow.float64()) if any(isinstance(v, float) for v in values) else arrow.array(values)
-        )
+        kinds = {type(value) for value in values if value is not None}
+        if kinds <= {int, float}:
+            return arrow.array(values, arrow.float64() if float in kinds else arrow.int64())
+        texts = [None if value is None else str(value).encode(errors="replace").decode() for value in values]
+        return arrow.array(texts, arrow.string())
 
     def save(path: Path, table: Table) -> None:
         columns = {name: column([line.get(name) for line in table]) for name in _columns(table)}

@@ -166,11 +166,11 @@ class SeedRun:
     def _send_extras(self, result: Row, end: Ending | None) -> None:
         """Send the confusion matrix, the weights if that is wished, and what the run directory ends with."""
         at = {"global_step": result.get("steps"), "epoch": result.get("epochs")}
-        position = confusion_position(result)
-        if position >= self.next:
+        after = confusion_position(result)
+        if after >= self.next:
             image = confusion_image(result["confusion"])
             caption = "true class from top to bottom, predicted class from left to right"
-            self._log({"confusion": self.wandb.Image(image, caption=caption)} | at, position)
+            self._log({"confusion": self.wandb.Image(image, caption=caption)} | at, after)
         marks = summary_marks(self.config, self.directory, result, end)
         if "weights_artifact" in marks:
             self._once("weights_artifact", marks, lambda: self._send_weights(result))
@@ -178,7 +178,7 @@ class SeedRun:
             table = self.wandb.Table(columns=list(COLUMNS), data=end.lines, allow_mixed_types=True)
             pictures = {f"pictures/{name}": self.wandb.Image(str(path)) for name, path in end.pictures.items()}
             row = pictures | {"seeds": table} | at
-            self._once("ending", marks, lambda: self._log(row, max(self.next, position + 1)))
+            self._once("ending", marks, lambda: self._log(row, max(self.next, after + 1)))
 
     def _once(self, key: str, marks: dict[str, str], act: Callable[[], None]) -> None:
         """Do something that the summary does not say was done, and say so there."""

@@ -12,7 +12,7 @@ from launch.export.command import PACKAGES, export
 from stn.runs.directory import RunDir
 from tests.support.paths import ROOT
 from tests.support.trainer import environment
-from tests.support.wandb_runs import result_of
+from tests.support.wandb_runs import result_of, rows_of
 
 
 def test_what_is_damaged_or_foreign_is_left_out_with_a_line(run: RunDir, tmp_path: Path) -> None:
@@ -38,6 +38,17 @@ def test_what_is_damaged_or_foreign_is_left_out_with_a_line(run: RunDir, tmp_pat
         said[5],
     ]
     assert said[5].startswith(f"left out: {foreign}/config.yaml")
+
+
+@pytest.mark.parametrize("target", ["csv", "parquet", "tensorboard"])
+def test_odd_values_in_rows_are_no_traceback(target: str, run: RunDir, tmp_path: Path) -> None:
+    pytest.importorskip(PACKAGES[target])
+    odd = {"huge": 10**400, "word": "\ud800", "nested": {"a": [1]}, "truth": True, "mixed": "x", "": 1}
+    run.add_metrics([row | odd for row in rows_of(3, 100)])
+    run.add_metrics([row | {"mixed": 1.5, "word": None} for row in rows_of(4, 100)])
+    run.add_results([result_of(3) | odd])
+    for _ in range(2):
+        assert export([str(run.path)], target, str(tmp_path / "out"), "", print) == 0
 
 
 def test_seeds_of_different_code_are_left_out(run: RunDir, tmp_path: Path) -> None:
