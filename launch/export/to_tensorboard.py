@@ -12,6 +12,7 @@ from typing import Any
 from launch.export.command import Outcome, need
 from launch.export.seeds import SeedRecord
 from stn.runs.files import write_atomic
+from stn.tracking.pictures import image_summary
 
 
 def write_tensorboard(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterator[Outcome]:
@@ -31,7 +32,6 @@ def write_tensorboard(seeds: Iterator[SeedRecord], out: str, project: str) -> It
 
 def _events(seed: SeedRecord, when: float) -> bytes:
     """Return the content of an events file."""
-    from PIL import Image
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     Event: Any = import_module(
@@ -42,21 +42,20 @@ def _events(seed: SeedRecord, when: float) -> bytes:
     writer = RecordWriter(buffer)
     writer.write(Event(wall_time=when, file_version="brain.Event:2").SerializeToString())
 
-    def add(value: Any, step: int) -> None:
-        event = Event(wall_time=when, step=step, summary=Summary(value=[value]))
-        writer.write(event.SerializeToString())
+    def write(summary: Any, step: int) -> None:
+        writer.write(Event(wall_time=when, step=step, summary=summary).SerializeToString())
+
+    def add(name: str, value: float, step: int) -> None:
+        write(Summary(value=[Summary.Value(tag=name, simple_value=value)]), step)
 
     for row in seed.rows:
         for key, number in row.items():
             if isinstance(number, float):
-                add(Summary.Value(tag=f"{row['kind']}/{key}", simple_value=number), row["step"])
+                add(f"{row['kind']}/{key}", number, row["step"])
     for (name, step), path in seed.pictures.items():
-        with Image.open(path) as picture:
-            width, height = picture.size
-        image = Summary.Image(width=width, height=height, colorspace=3, encoded_image_string=path.read_bytes())
-        add(Summary.Value(tag=name, image=image), step)
+        write(image_summary(name, path), step)
     last = seed.rows[-1]["step"] if seed.rows else 0
     for key, number in seed.scalars.items():
         if isinstance(number, int | float) and key != "seed":
-            add(Summary.Value(tag=f"result/{key}", simple_value=float(number)), last)
+            add(f"result/{key}", float(number), last)
     return buffer.getvalue()

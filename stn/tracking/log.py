@@ -14,7 +14,7 @@ from stn.config.schema import Config
 from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial, block_label, count_finished, group_by_run
 from stn.tracking.console import console, warn
-from stn.tracking.pictures import ending, is_shown, shown_seeds, warps_file
+from stn.tracking.pictures import ending, is_shown, save_warps, shown_seeds
 from stn.tracking.sinks import TensorBoardSink, WandbSink
 from stn.tracking.terminal import ConsoleSink
 
@@ -92,7 +92,7 @@ class Log:
             try:
                 for row in rows:
                     if is_shown(config, row["step"]) and row["seed"] in shown_seeds(config, run):
-                        run.replace(warps_file(run, row["seed"], row["step"]), self.draw(row))
+                        save_warps(run, row, self.draw(row))
             except Exception as error:  # a picture is not worth a run
                 warn(f"no pictures of the warps: {type(error).__name__}: {error}")
                 self.draw = None

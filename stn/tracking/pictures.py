@@ -5,6 +5,7 @@ the end the confusion matrix of every seed, and once the pictures and the table 
 """
 
 import hashlib
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,16 @@ def warps_file(run: RunDir, seed: int, step: int) -> Path:
     return run.pictures / "evaluations" / f"seed-{seed}" / f"step-{step:08d}.png"
 
 
+def save_warps(run: RunDir, row: Row, png: bytes) -> None:
+    """Write the picture of an evaluation, without fsync: a crash of the machine may damage it, which readers notice."""
+    path = warps_file(run, row["seed"], row["step"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(png)
+    if run.may_write():
+        temporary.replace(path)
+
+
 def is_picture(path: Path) -> bool:
     """Whether this is an undamaged picture."""
     from PIL import Image
@@ -60,6 +71,22 @@ def warps_of(run: RunDir, row: Row) -> Path | None:
     """Return the picture of the warps at an evaluation, if there is one."""
     path = warps_file(run, row["seed"], row["step"])
     return path if row["kind"] == "eval" and path.is_file() and is_picture(path) else None
+
+
+def image_summary(name: str, picture: Path | Any) -> Any:
+    """Return TensorBoard's record of an image: of a PNG file as it is, or of a PIL image."""
+    from PIL import Image
+    from tensorboard.compat.proto import summary_pb2  # an extra
+
+    buffer = io.BytesIO()
+    if isinstance(picture, Path):
+        buffer.write(picture.read_bytes())
+        picture = Image.open(buffer)
+    else:
+        picture.save(buffer, "PNG")
+    Summary: Any = summary_pb2.Summary  # type: ignore[attr-defined]  # made at run time
+    size = {"width": picture.width, "height": picture.height, "colorspace": 3}
+    return Summary(value=[Summary.Value(tag=name, image=Summary.Image(**size, encoded_image_string=buffer.getvalue()))])
 
 
 def can_draw_confusion(result: Row) -> bool:

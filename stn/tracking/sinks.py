@@ -7,7 +7,7 @@ from typing import Any
 
 from stn.config.schema import Config
 from stn.runs.directory import Row, RunDir
-from stn.tracking.pictures import Ending, can_draw_confusion, confusion_image, warps_of
+from stn.tracking.pictures import Ending, can_draw_confusion, confusion_image, image_summary, warps_of
 from stn.tracking.wandb_run import SeedRun, logged_in
 
 
@@ -23,11 +23,8 @@ class TensorBoardSink:
         self.writers = {s: SummaryWriter(str(run.path / f"tensorboard/seed-{s}"), purge_step=start) for s in seeds}
 
     def _add_image(self, seed: int, name: str, image: Path | Any, step: int) -> None:
-        import numpy as np
-        from PIL import Image
-
-        picture = Image.open(image) if isinstance(image, Path) else image
-        self.writers[seed].add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+        if (file := self.writers[seed].file_writer) is not None:  # not add_image, which compresses pixels anew
+            file.add_summary(image_summary(name, image), step)
 
     def write(self, rows: list[Row]) -> None:
         for row in rows:
