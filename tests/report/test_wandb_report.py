@@ -161,3 +161,11 @@ def test_command_line(cells: list[Cell], tmp_path: Path) -> None:
     hidden = [sys.executable, "-c", hide, *map(str, words)]
     done = subprocess.run(hidden, cwd=ROOT, capture_output=True, text=True, env=environment(**env), timeout=240)
     assert (done.returncode, done.stderr) == (2, f"error: {EXTRA}\n")
+
+
+def test_the_report_is_of_the_entity_of_its_runs(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+    renamed(cells, "log", wandb_entity="team")
+    publish(cells, tmp_path)
+    assert [view["entityName"] for view in server.views.values()] == ["team"]
+    renamed(cells[:1], "log", wandb_entity="other")
+    assert publish(cells, tmp_path).startswith("no W&B report: the runs are of several W&B entities")
