@@ -30,6 +30,7 @@ from stn.config.resolve import resolve_all
 from stn.config.schema import Config
 from stn.data.stream import Batch, Stream
 from stn.evaluation.accuracy import evaluate
+from stn.evaluation.pictures.snapshot import snapshot_png
 from stn.evaluation.transformer_metrics import final_transformer_metrics, transform_snapshots
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel, with_penalty
@@ -107,10 +108,10 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
 
     # ---- the loop
     model.train()
-    log = Log(trials, step, runtime.writes, runtime.shares)
+    log = Log(trials, step, runtime.writes, runtime.shares, partial(snapshot_png, model, stream))
     with log, profiler.profiled(graphed_step, trials, runtime, step) as run_step:
         if step == 0:
-            log.write(transform_snapshots(model, stream, 0), sinks=False)
+            log.write([], transform_snapshots(model, stream, 0))
         metrics.tick(training=False)
         while step < steps and metrics.alive() and not stop.due(step):
             size = stream.seek(step)
@@ -124,11 +125,12 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
                 log.write(metrics.train_rows(step, epoch, lrs))
             if due(config.eval.every, step, steps) or step == steps // 2:
                 metrics.tick(training=True)
+                rows = []
                 if due(config.eval.every, step, steps):
-                    log.write(metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval, runtime)))
+                    rows = metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval, runtime))
                     if config.checkpoint.keep_best:
                         checkpointer.save_best()
-                log.write(transform_snapshots(model, stream, step, metrics.failed), sinks=False)
+                log.write(rows, transform_snapshots(model, stream, step, metrics.failed))
                 metrics.tick(training=False)
             if due(config.checkpoint.every, step, steps) and step < steps:
                 checkpointer.save(step)
@@ -137,8 +139,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
         if step < steps and metrics.alive():
             checkpointer.save(step)
         else:
-            extra, poses = final_transformer_metrics(model, stream, step, config.eval, runtime, metrics.failed)
-            log.write(poses, sinks=False)
+            final = final_transformer_metrics(model, stream, step, config.eval, runtime, metrics.failed)
+            log.write([], final[1])
             metrics.tick(training=False)
             facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
             facts |= {"mode": runtime.mode, "world_size": runtime.processes}
@@ -146,7 +148,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             for s, trial in enumerate(trials):
                 weights = model.weights(s)
                 row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
-                results.append(row | metrics.result(s) | extra[s])
+                results.append(row | metrics.result(s) | final[0][s])
                 if runtime.writes:
                     checkpoints.save_weights(trial.run, trial.seed, "final", weights, row)
             for group in group_by_run(trials) if runtime.writes else []:

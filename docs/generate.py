@@ -20,7 +20,7 @@ import stn
 from stn.config import registry, schema
 from stn.config.yaml_files import RECIPES, SHORT
 
-LAUNCH = ("sweep", "status", "retry", "report", "wandb-sync")
+LAUNCH = ("sweep", "status", "retry", "report", "wandb-sync", "export")
 COMMANDS = ("evaluate", "show", "export")
 
 

@@ -1,15 +1,18 @@
-"""python -m launch: one training on this machine; sweeps, their status, reports and uploads."""
+"""python -m launch: one training on this machine; sweeps, their status, reports, uploads and exports."""
 
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Annotated
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C during the imports leaves no traceback
 import tyro
 
 from launch import train
+from launch.export.command import PACKAGES
+from launch.export.command import export as export_seeds
 from launch.sweep.commands import Runs, retry, run_task, start_sweep, status
 from launch.sweep.plan import find_plan
 from launch.wandb import sync
@@ -17,6 +20,7 @@ from stn.config.command_line import fail
 from stn.tracking.console import say
 
 Paths = tyro.conf.Positional[tuple[str, ...]]
+To = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(PACKAGES)}}}")]
 
 
 def _runs_folder(path: str, runs: str) -> str:
@@ -64,6 +68,19 @@ def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: 
     return 0
 
 
+def export(paths: Paths, /, to: To = "", out: str = "", project: str = "", runs: Runs = "runs") -> int:
+    """Write runs to another tracker or to tables, a run per seed; safe to repeat.
+
+    Args:
+        paths: Sweeps, run directories, or folders of them; finished or not.
+        to: Which tracker, or kind of file.
+        out: Folder; of mlflow also a tracking URI; default: export/ in the first of the paths, of mlflow and trackio
+            their own.
+        project: Experiment of mlflow, project of trackio; default: the name of each run's experiment.
+    """
+    return export_seeds([_runs_folder(path, runs) for path in paths or [runs]], to, out, project, say)
+
+
 def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     words = sys.argv[1:]
@@ -71,7 +88,7 @@ def main() -> int:
         launcher = train.command(words[1:])
         os.execv(launcher[0], launcher)  # takes the place of this process, so that signals reach the launcher
     commands = {"sweep": start_sweep, "status": status, "retry": retry, "report": report}
-    commands |= {"wandb-sync": wandb_sync, "task": run_task}
+    commands |= {"wandb-sync": wandb_sync, "export": export, "task": run_task}
     about = "Sweeps of many seeds. One training: python -m launch train [arguments of train.py]."
     try:
         return tyro.extras.subcommand_cli_from_dict(commands, prog="python -m launch", description=about, args=words)

@@ -14,7 +14,17 @@ from typing import Any
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import Row, RunDir
 from stn.runs.files import read_json, write_atomic
-from stn.tracking.wandb_run import KINDS, SeedRun, bound_exit, logged_in, position, run_id
+from stn.tracking.pictures import ending
+from stn.tracking.wandb_run import (
+    KINDS,
+    SeedRun,
+    bound_exit,
+    confusion_position,
+    logged_in,
+    position,
+    run_id,
+    summary_marks,
+)
 
 PAGE = 50
 """Runs asked for in one request."""
@@ -37,9 +47,11 @@ class RunRecord:
         self.config, self.sig = load_yaml(run.config), run.path.parent.name
         if not self.config.log.name:
             raise ValueError("its config.yaml has no log.name")
-        self.project = self.config.log.wandb_project
+        self.project, self.entity = self.config.log.wandb_project, self.config.log.wandb_entity
+        if self.entity:
+            address = f"{address.rpartition('/')[0]}/{self.entity}"
         self.address = f"{address}/{self.project}"
-        files = [file.stat() for file in (run.metrics, run.results) if file.exists()]
+        files = [file.stat() for file in (run.metrics, run.results, run.status) if file.exists()]
         self.stamp: list[list[int]] | None = [[stat.st_size, stat.st_mtime_ns] for stat in files]
         known = read_json(self.marker)
         if known.get("place") != self.address:  # confirmed by another server
@@ -49,6 +61,7 @@ class RunRecord:
         self.seeds: list[SeedRecord] = []
         if self.config.log.wandb == "disabled" or known.get("stamp") == self.stamp:
             return
+        self.directory, self.end = run, ending(run)
         results = run.rows()
         rows: dict[int, list[Row]] = {seed: [] for seed in results}
         for row in run.read_metrics():
@@ -56,15 +69,15 @@ class RunRecord:
                 rows.setdefault(row["seed"], []).append(row)
         # A seed without a result here may have been trained anew in another block, whose rows then count.
         for seed in sorted(rows.keys() - (finished_elsewhere - results.keys())):
-            result = results.get(seed)
-            if result is None or self.done.get(str(seed)) != result.get("status"):
-                self.seeds.append(SeedRecord(self, seed, rows[seed], result))
+            record = SeedRecord(self, seed, rows[seed], results.get(seed))
+            if record.result is None or self.done.get(str(seed)) != record.mark:
+                self.seeds.append(record)
 
     def confirm(self, server_runs: dict[str, Any]) -> None:
         """Remember which seeds the server has, and drop them."""
         complete = [seed for seed in self.seeds if seed.is_complete(server_runs)]
         self.seeds = [seed for seed in self.seeds if seed not in complete]
-        self.done |= {str(seed.seed): seed.result.get("status", "") for seed in complete if seed.result}
+        self.done |= {str(seed.seed): seed.mark for seed in complete if seed.result}
         known = {"place": self.address, "stamp": None if self.seeds else self.stamp, "done": self.done}
         if complete:
             with suppress(OSError):  # a directory that we cannot write: the server is asked again next time
@@ -82,7 +95,11 @@ class SeedRecord:
 
     def __post_init__(self) -> None:
         self.id = run_id(self.run.config, self.run.sig, self.seed)
-        self.last = max(map(position, self.rows), default=-1)
+        self.last = max([*map(position, self.rows), confusion_position(self.result)])
+        config, run = self.run.config, self.run.directory
+        self.marks = summary_marks(config, run, self.result, self.run.end) if self.result else {}
+        """What the summary says once all has arrived."""
+        self.mark = " ".join(self.marks.values())
 
     def is_complete(self, server_runs: dict[str, Any]) -> bool:
         """Whether the server has all rows and, if the seed has ended, its result."""
@@ -91,7 +108,8 @@ class SeedRecord:
             return False
         if self.result is None:
             return True
-        return run.state in ("finished", "failed") and run.summary.get("status") == self.result.get("status")
+        has = {key: run.summary.get(key) for key in self.marks}
+        return run.state in ("finished", "failed") and has == self.marks
 
 
 def one_line(error: Exception) -> str:
@@ -130,14 +148,14 @@ class Server:
             text = "W&B does not answer; nothing is lost, run the same command again"
             raise ConnectionError(f"{text}: {one_line(error)}") from None
 
-    def runs(self, project: str, ids: list[str]) -> dict[str, Any]:
+    def runs(self, project: str, ids: list[str], entity: str | None = None) -> dict[str, Any]:
         """Return the runs that the server has of these ids."""
         runs: dict[str, Any] = {}
         self.api.flush()
         with self.one_line_errors(), suppress(ValueError):  # ValueError: the project does not exist yet
             for i in range(0, len(ids), PAGE):
                 page = {"name": {"$in": ids[i : i + PAGE]}}  # W&B's filters call the id a name
-                answer = self.api.runs(f"{self.entity}/{project}", filters=page, per_page=PAGE, lazy=False)
+                answer = self.api.runs(f"{entity or self.entity}/{project}", filters=page, per_page=PAGE, lazy=False)
                 runs |= {run.id: run for run in answer}
         return runs
 
@@ -145,7 +163,8 @@ class Server:
         """Send what the server lacks of a seed and return the number of rows; an unfinished seed's run stays open."""
         finish = {"x_update_finish_state": seed.result is not None}
         config, sig = seed.run.config, seed.run.sig
-        run = SeedRun(self.wandb, config, sig, seed.seed, "online", self.folder, **UPLOAD, **finish)
+        directory, options = seed.run.directory, UPLOAD | finish
+        run = SeedRun(self.wandb, config, sig, seed.seed, "online", directory, self.folder, **options)
         sent = run.send(seed.rows)
-        run.finish(seed.result)
+        run.finish(seed.result, seed.run.end)
         return sent

@@ -76,9 +76,9 @@ def _read_records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[
 
 def _confirm(server: Server, records: list[RunRecord]) -> list[RunRecord]:
     """Ask the server what it has and remember that; return the records of which it lacks something."""
-    for project, group in groupby(records, key=lambda record: record.project):
+    for (project, entity), group in groupby(records, key=lambda record: (record.project, record.entity)):
         batch = list(group)
-        server_runs = server.runs(project, [seed.id for record in batch for seed in record.seeds])
+        server_runs = server.runs(project, [seed.id for record in batch for seed in record.seeds], entity)
         for record in batch:
             record.confirm(server_runs)
     return [record for record in records if record.seeds]
@@ -95,7 +95,9 @@ def _send(server: Server, records: list[RunRecord], leave_out: Say) -> list[int]
                 try:
                     sent.append(future.result())
                 except Exception as error:  # each layer of the client has its own classes
-                    server.runs(seed.run.project, [seed.id])  # raises if it is the server that fails, not this seed
+                    server.runs(
+                        seed.run.project, [seed.id], seed.run.entity
+                    )  # raises if it is the server that fails, not this seed
                     leave_out(f"{seed.run.path}, seed {seed.seed} is left out: {one_line(error)}")
                     seed.run.seeds.remove(seed)
                     seed.run.stamp = None  # so that the run directory is read again next time

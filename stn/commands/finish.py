@@ -14,6 +14,7 @@ from stn.config.seed_list import format_seeds
 from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial, build_trials, count_finished, group_by_run
 from stn.tracking.console import console, say
+from stn.tracking.log import log_end
 from stn.training import checkpoints
 from stn.training.runtime import Runtime
 
@@ -59,6 +60,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
 
             draw(config, run)
         run.write_status(end, **facts)
+        log_end(config, sig, run)
     else:
         checkpoints.drop_temporary_files(run, has_lease=False)  # of a start that could write nothing more
         seeds = format_seeds([trial.seed for trial in group])

@@ -33,7 +33,41 @@ def _folder_name(name: str) -> str:
     return name
 
 
+def _wandb_tag(tag: str) -> str:
+    if not 1 <= len(tag) <= 64 or not tag.isprintable() or tag != tag.strip():
+        raise ValueError("a tag on W&B has 1 to 64 printable characters, without spaces around them")
+    return tag
+
+
+def _wandb_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
+    if len(tags) > 20:
+        raise ValueError(f"at most 20 tags, got {len(tags)}")
+    return tuple(dict.fromkeys(tags))
+
+
+def _wandb_entity(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", name):
+        raise ValueError("a user or team on W&B has 1 to 64 letters, digits, '-', '_' and '.'")
+    return name
+
+
+def _wandb_group(name: str) -> str:
+    if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
+        raise ValueError("a group on W&B has 1 to 128 printable characters, without spaces around it")
+    return name
+
+
+def _wandb_notes(text: str) -> str:
+    if len(text) > 10_000 or not all(char.isprintable() or char in "\n\t" for char in text):
+        raise ValueError("notes are at most 10,000 printable characters")
+    return text
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
+WandbTags = Annotated[tuple[Annotated[str, AfterValidator(_wandb_tag)], ...], AfterValidator(_wandb_tags)]
+WandbEntity = Annotated[str, AfterValidator(_wandb_entity)]
+WandbGroup = Annotated[str, AfterValidator(_wandb_group)]
+WandbNotes = Annotated[str, AfterValidator(_wandb_notes)]
 Seeds = Annotated[str, AfterValidator(_seeds)]
 FolderName = Annotated[str, AfterValidator(_folder_name)]
 OneLine = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]*$", max_length=1000)]

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 
 from stn.config.dataset import Data
-from stn.config.fields import Duration, Few, FolderName, Fraction, OneLine, Positive, Section, Seeds, name_of, short
+from stn.config.fields import Duration, Few, Fraction, OneLine, Positive, Section, Seeds, name_of, short
+from stn.config.outputs import Checkpoint, Log
 from stn.config.plugins import own_options
 
 Depth = Annotated[int, Field(ge=0, le=1000)]
@@ -145,42 +146,6 @@ class Eval(Section):
     """Images at a time, on each process: a CPU takes fewer of those that are large, a GPU up to eight times as many."""
     metrics: tuple[Annotated[str, name_of("metric")], ...] = ()
     """More numbers for each evaluation, by name, such as ece; see --list."""
-
-
-class Checkpoint(Section):
-    """When to save."""
-
-    every: Duration = "1 epochs"
-    """Time between checkpoints."""
-    keep: Annotated[int, Field(ge=2, le=1_000_000_000)] = 2
-    """Checkpoints kept of each seed; a damaged newest one falls back to the one before."""
-    retrain: Annotated[bool, short("retrain")] = False
-    """Where other code has trained this signature, move its runs to .replaced and train anew; else that is refused."""
-    keep_best: bool = False
-    """Keep the weights of each seed's best evaluation; without data.validation that is chosen on the test set."""
-
-
-class Log(Section):
-    """Where results go, and who hears of them."""
-
-    runs: Annotated[OneLine, short("runs")] = "runs"
-    """Folder for run directories."""
-    name: Annotated[FolderName | None, short("name")] = None
-    """Experiment: the folder under runs, the W&B groups' first word and tag; None: architecture-dataset."""
-    every: Duration = "50 steps"
-    """Time between rows of training metrics."""
-    grad_norm: bool = False
-    """Log grad_norm, the norm of each seed's gradient before clipping: the mean over the steps since the last row."""
-    wandb: Literal["auto", "disabled", "offline", "online"] = "auto"
-    """Weights & Biases; auto: online when logged in, else offline."""
-    wandb_project: OneLine = "stn"
-    """Project there."""
-    tensorboard: bool = False
-    """Write TensorBoard events as well (needs the tensorboard package)."""
-    pictures: bool = True
-    """Draw curves, confusion matrix and what the transformers do at the end."""
-    gif: bool = False
-    """Draw warp.gif as well: images on their way through training."""
 
 
 class Config(Section):

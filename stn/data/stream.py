@@ -155,7 +155,7 @@ class Stream:
 
     def as_image(self, x_MCHW: Tensor) -> Tensor:
         """Undo the normalisation of test images."""
-        mean, std = self._test_mean_std
+        mean, std = self._test_mean_std.to(x_MCHW.device)
         return x_MCHW * std + mean
 
     def test_batch_size(self, most: int) -> int:

@@ -52,6 +52,10 @@ class RunDir(Results):
     def of(cls, runs: str, name: str, sig: str, seeds: list[int]) -> "RunDir":
         return cls(Path(runs) / name / sig / block_name(format_seeds(seeds)))
 
+    def final(self, seed: int) -> Path:
+        """Return the file of a seed's final weights."""
+        return self.checkpoints / f"seed-{seed}" / "final.safetensors"
+
     # ---- who writes
 
     def stop_reason(self) -> str | None:

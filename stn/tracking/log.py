@@ -1,9 +1,8 @@
 """The log of a block of seeds: metrics.jsonl is the record; console, TensorBoard and W&B are sinks that may fail.
 
-Processes that do not write the run directory log nothing.
+Processes that do not write the run directory log nothing. Pictures are files of the run directory first.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import groupby
@@ -14,68 +13,10 @@ from stn.config.schema import Config
 from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial, block_label, group_by_run
 from stn.tracking.console import console, warn
+from stn.tracking.pictures import ending, is_shown, save_warps, shown_seeds
 from stn.tracking.processes import picture
+from stn.tracking.sinks import TensorBoardSink, WandbSink
 from stn.tracking.terminal import ConsoleSink
-from stn.tracking.wandb_run import SeedRun, logged_in
-
-
-class TensorBoardSink:
-    """One folder of events per seed, under the run directory."""
-
-    def __init__(self, run: RunDir, seeds: list[int], start: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # an extra; imported when asked for
-
-        self.writers = {s: SummaryWriter(str(run.path / f"tensorboard/seed-{s}"), purge_step=start) for s in seeds}
-
-    def write(self, rows: list[Row]) -> None:
-        for row in rows:
-            for key, value in row.items():
-                if isinstance(value, float):
-                    self.writers[row["seed"]].add_scalar(f"{row['kind']}/{key}", value, row["step"])
-
-    def close(self, results: list[Row]) -> None:
-        for writer in self.writers.values():
-            writer.close()
-
-
-class WandbSink:
-    """One W&B run per seed with a stable id, so that a resumed seed continues its run."""
-
-    unreachable = False
-    """Once the server did not answer, this process stays offline."""
-
-    def __init__(self, run: RunDir, config: Config, sig: str, seeds: list[int], warn: Callable[[str], None]) -> None:
-        import wandb  # takes half a second
-
-        self.runs: dict[int, SeedRun] = {}
-        mode = config.log.wandb
-        if mode == "auto":
-            mode = os.environ.get("WANDB_MODE") or ("online" if logged_in(wandb) else "offline")
-        if mode == "disabled":
-            return
-        online = mode == "online" and not WandbSink.unreachable
-        record = run.read_metrics() if online else []
-        for seed in seeds:
-            if online:
-                try:
-                    self.runs[seed] = SeedRun(wandb, config, sig, seed, "online", str(run.path))
-                    # What a kill, or a time without network, kept from the server.
-                    self.write([row for row in record if row.get("seed") == seed])
-                    continue
-                except wandb.Error as error:
-                    online, WandbSink.unreachable = False, True
-                    warn(f"W&B is not reachable, logging offline: {str(error).splitlines()[0]}")
-            self.runs[seed] = SeedRun(wandb, config, sig, seed, "offline", str(run.path))
-
-    def write(self, rows: list[Row]) -> None:
-        for row in rows:
-            if row["seed"] in self.runs:
-                self.runs[row["seed"]].send([row])
-
-    def close(self, results: list[Row]) -> None:
-        rows = {row["seed"]: row for row in results}
-        for seed, run in self.runs.items():
-            run.finish(rows.get(seed))
 
 
 def _console_sink(trials: list[Trial], start: int, shares: list[list[Trial]]) -> ConsoleSink:
@@ -95,10 +36,22 @@ def _console_sink(trials: list[Trial], start: int, shares: list[list[Trial]]) ->
 Sink = ConsoleSink | TensorBoardSink | WandbSink
 
 
-class Log:
-    """The log of a block of trials; rows are in the order of the trials, None for a seed that has failed."""
+Rows = Sequence[Row | None]
+"""In the order of the trials, None for a seed that has failed."""
 
-    def __init__(self, trials: list[Trial], start: int, writes: bool, shares: list[list[Trial]] | None = None) -> None:
+
+class Log:
+    """The log of a block of trials; ``draw`` makes a PNG of the warps that a row has the parameters of."""
+
+    def __init__(
+        self,
+        trials: list[Trial],
+        start: int,
+        writes: bool,
+        shares: list[list[Trial]] | None = None,
+        draw: Callable[[Row], bytes] | None = None,
+    ) -> None:
+        self.draw = draw
         self.groups = group_by_run(trials) if writes else []
         self.sinks: list[tuple[str, Sink, RunDir | None]] = []
         if writes and is_main_process():
@@ -116,7 +69,7 @@ class Log:
         except Exception as error:  # whatever a sink dies of, the run lives
             warn(f"{name} is off: {type(error).__name__}: {error}")
 
-    def _by_run(self, rows: Sequence[Row | None]) -> list[tuple[RunDir, list[Row]]]:
+    def _by_run(self, rows: Rows) -> list[tuple[RunDir, list[Row]]]:
         """Return the rows of each run directory, without those of failed seeds."""
         left = iter(rows)
         return [(g[0].run, [row for _, row in zip(g, left, strict=False) if row]) for g in self.groups]
@@ -131,14 +84,34 @@ class Log:
                 warn(f"{name} is off: {type(error).__name__}: {error}")
                 self.sinks.remove(entry)
 
-    def write(self, rows: Sequence[Row | None], sinks: bool = True) -> None:
-        """Append rows to the metrics.jsonl of their runs, and pass them to the sinks."""
+    def _draw(self, snapshots: Rows) -> None:
+        """Draw the warps at an evaluation, for those who show them."""
+        for run, rows in self._by_run(snapshots):
+            config = next(group[0].config for group in self.groups if group[0].run is run)
+            if not self.draw or not config.log.pictures:
+                continue
+            if not any(sinks_run is run and sink.shows_pictures for _, sink, sinks_run in self.sinks):
+                continue
+            try:
+                for row in rows:
+                    if is_shown(config, row["step"]) and row["seed"] in shown_seeds(config, run):
+                        save_warps(run, row, self.draw(row))
+            except Exception as error:  # a picture is not worth a run
+                warn(f"no pictures of the warps: {type(error).__name__}: {error}")
+                self.draw = None
+
+    def write(self, rows: Rows, unsent: Rows = ()) -> None:
+        """Append rows to the metrics.jsonl of their runs, and pass all but the unsent ones to the sinks.
+
+        Transforms that come unsent with evaluations are drawn, and the pictures shown with these.
+        """
         parts = self._by_run(rows)
-        for run, part in parts:
+        if any(part for _, part in parts):
+            self._draw([row if row and row["kind"] == "warp" else None for row in unsent])
+        for run, part in [*parts, *self._by_run(unsent)]:
             if part:
                 run.add_metrics(part)
-        if sinks:
-            self._call(lambda sink, part: sink.write(part) if part else None, parts)
+        self._call(lambda sink, part: sink.write(part) if part else None, parts)
 
     def advance(self, step: int, epoch: float, images: int, peek: Callable[[], tuple[float, float] | None]) -> None:
         """Show on the terminal that a step was made."""
@@ -146,7 +119,7 @@ class Log:
             if isinstance(sink, ConsoleSink):
                 sink.advance(step, epoch, images, peek)
 
-    def close(self, results: Sequence[Row]) -> None:
+    def close(self, results: Rows) -> None:
         """Close every sink with the results of its seeds, as far as there are any."""
         self._call(lambda sink, part: sink.close(part), self._by_run(results))
         self.sinks = []
@@ -156,3 +129,15 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self.close([])  # whatever ended the block, the terminal gets its cursor back
+
+
+def log_end(config: Config, sig: str, run: RunDir) -> None:
+    """Show what a run directory ends with where its first finished seed is shown; an error costs nothing else."""
+    try:
+        if (end := ending(run)) is not None:
+            if config.log.tensorboard:
+                TensorBoardSink(run, [end.seed], None).show(end, run.rows()[end.seed])
+            WandbSink.show(run, config, sig, end)
+    except Exception as error:  # as above
+        again = f"python -m launch wandb-sync {run.path} sends them to W&B"
+        warn(f"the pictures of the end are not shown: {type(error).__name__}: {error}; {again}")

@@ -42,6 +42,8 @@ class ConsoleSink:
     ``command`` returns lines on the other seeds and processes of the command, from their run directories.
     """
 
+    shows_pictures = False
+
     def __init__(
         self,
         console: Console,

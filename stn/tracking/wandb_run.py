@@ -7,18 +7,22 @@ import hashlib
 import re
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import psutil
 
 from stn.config.schema import Config
-from stn.runs.directory import Row
+from stn.runs.directory import Row, RunDir
+from stn.tracking.pictures import COLUMNS, Ending, can_draw_confusion, confusion_image, warps_of
 
 KINDS = ("train", "eval")
 """Kinds of rows that are sent, in the order in which a step logs them; "warp" and "pose" stay in metrics.jsonl."""
 QUIET = {"silent": True, "console": "off", "init_timeout": 20, "finish_timeout": 60}
 EXIT_S = 60.0
+ARTIFACT_S = 120
+"""Seconds that the server has to take a seed's weights."""
 
 
 def logged_in(wandb: Any) -> bool:
@@ -61,6 +65,8 @@ def run_id(config: Config, sig: str, seed: int) -> str:
 
 def group(config: Config, sig: str) -> str:
     """Return the group of an experiment: W&B draws mean and spread over it, hence it has the seeds alone."""
+    if config.log.wandb_group:
+        return config.log.wandb_group
     task = f"{config.arch.name}-{config.data.label}"
     name = "" if config.log.name == task else f"{_plain(config.log.name)}-"
     return f"{name}{task}-{sig[:6]}"
@@ -68,14 +74,16 @@ def group(config: Config, sig: str) -> str:
 
 def init_arguments(config: Config, sig: str, seed: int) -> dict[str, Any]:
     """Return the arguments of wandb.init that describe a seed."""
-    arch, dataset, name = config.arch.name, config.data.label, config.log.name
+    arch, dataset, name, log = config.arch.name, config.data.label, config.log.name, config.log
     facts = {"arch": arch, "net": config.arch.net, "dataset": dataset, "lr": config.optim.lr, "seed": seed}
     return {
-        "project": config.log.wandb_project,
+        "project": log.wandb_project,
+        "entity": log.wandb_entity,
+        "notes": log.wandb_notes,
         "group": group(config, sig),
         "id": run_id(config, sig, seed),
         "name": f"{arch}-{dataset}-s{seed}",
-        "tags": list(dict.fromkeys([arch, dataset, (name or "?")[:64]])),  # W&B takes no longer ones
+        "tags": list(dict.fromkeys([arch, dataset, (name or "?")[:64], *log.wandb_tags])),  # W&B takes no longer ones
         "config": facts | {"sig": sig, "name": name, "config": config.model_dump(mode="json")},
     }
 
@@ -92,14 +100,35 @@ def values(row: Row) -> Row:
     return numbers | {"global_step": row["step"], "epoch": row["epoch"]}
 
 
+def confusion_position(result: Row | None) -> int:
+    """Return W&B's step of a seed's confusion matrix, which comes after its last row; -1 if it has none."""
+    known = result and result.get("steps") and can_draw_confusion(result)
+    return len(KINDS) * (result["steps"] + 1) if result and known else -1
+
+
+def weights_hash(config: Config, run: RunDir, result: Row) -> str | None:
+    """Return the hash of the weights that are to be an artifact, if there are any."""
+    there = config.log.wandb_artifact and result["status"] == "finished" and run.final(result["seed"]).is_file()
+    return result.get("weights_sha256") if there else None
+
+
+def summary_marks(config: Config, run: RunDir, result: Row, end: Ending | None) -> dict[str, str]:
+    """Return what a seed's summary says once everything has been sent."""
+    sha = weights_hash(config, run, result)
+    digest = end.digest if end and end.seed == result["seed"] else None
+    marks = {"status": result["status"], "weights_artifact": sha, "ending": digest}
+    return {key: mark for key, mark in marks.items() if mark}
+
+
 class SeedRun:
     """An open run. What the server has of it already is not sent again."""
 
     def __init__(
-        self, wandb: Any, config: Config, sig: str, seed: int, mode: str, folder: str, **settings: Any
+        self, wandb: Any, config: Config, sig: str, seed: int, mode: str, run: RunDir, folder: str, **settings: Any
     ) -> None:
+        self.wandb, self.config, self.directory, self.mode = wandb, config, run, mode
         arguments = init_arguments(config, sig, seed)
-        tags = arguments.pop("tags")
+        self.id, tags = arguments["id"], arguments.pop("tags")
         bound_exit()
         arguments |= {"dir": folder, "mode": mode, "resume": "allow", "reinit": "create_new"}
         self.run = wandb.init(**arguments, settings=wandb.Settings(**{**QUIET, **settings}))
@@ -111,17 +140,56 @@ class SeedRun:
         """The first position that the server does not have: W&B's own step, that of the history's last row. The
         summary would not do: it is sent separately and may be ahead of the history or behind."""
 
+    def _log(self, row: Row, at: int) -> None:
+        self.run.log(row, step=at, commit=True)
+        self.next = at + 1
+
     def send(self, rows: list[Row]) -> int:
-        """Send the rows that the server lacks; return their number."""
+        """Send the rows that the server lacks, evaluations with their picture; return their number."""
         new = [row for row in rows if row["kind"] in KINDS and position(row) >= self.next]
         for row in new:
-            self.run.log(values(row), step=position(row), commit=True)
-            self.next = position(row) + 1
+            path = warps_of(self.directory, row)
+            self._log(values(row) | ({"warps": self.wandb.Image(str(path))} if path else {}), position(row))
         return len(new)
 
-    def finish(self, result: Row | None) -> None:
-        """Write a result's values into the summary and close the run."""
-        for key, value in (result or {}).items():
-            if isinstance(value, int | float | str) and key != "row_sha256":  # which is of the row's file alone
-                self.run.summary[key] = value
-        self.run.finish(exit_code=1 if result and result["status"] == "failed" else 0)
+    def finish(self, result: Row | None, end: Ending | None = None, extras: bool = True) -> None:
+        """Write a result's values into the summary, send what comes with it if ``extras``, and close the run."""
+        try:
+            for key, value in (result or {}).items():
+                if isinstance(value, int | float | str) and key != "row_sha256":  # which is of the row's file alone
+                    self.run.summary[key] = value
+            if result and extras:
+                self._send_extras(result, end)
+        finally:
+            self.run.finish(exit_code=1 if result and result["status"] == "failed" else 0)
+
+    def _send_extras(self, result: Row, end: Ending | None) -> None:
+        """Send the confusion matrix, the weights if that is wished, and what the run directory ends with."""
+        at = {"global_step": result.get("steps"), "epoch": result.get("epochs")}
+        after = confusion_position(result)
+        if after >= self.next:
+            image = confusion_image(result["confusion"])
+            caption = "true class from top to bottom, predicted class from left to right"
+            self._log({"confusion": self.wandb.Image(image, caption=caption)} | at, after)
+        marks = summary_marks(self.config, self.directory, result, end)
+        if "weights_artifact" in marks:
+            self._once("weights_artifact", marks, lambda: self._send_weights(result))
+        if end and "ending" in marks:
+            table = self.wandb.Table(columns=list(COLUMNS), data=end.lines, allow_mixed_types=True)
+            pictures = {f"pictures/{name}": self.wandb.Image(str(path)) for name, path in end.pictures.items()}
+            row = pictures | {"seeds": table} | at
+            self._once("ending", marks, lambda: self._log(row, max(self.next, after + 1)))
+
+    def _once(self, key: str, marks: dict[str, str], act: Callable[[], None]) -> None:
+        """Do something that the summary does not say was done, and say so there."""
+        if self.run.summary.get(key) != marks[key]:
+            act()
+            self.run.summary[key] = marks[key]
+
+    def _send_weights(self, result: Row) -> None:
+        facts = {key: result.get(key) for key in ("sig", "seed", "arch", "dataset", "weights_sha256")}
+        artifact = self.wandb.Artifact(f"{self.id}-weights", type="model", metadata=facts)
+        artifact.add_file(str(self.directory.final(result["seed"])), name="final.safetensors")
+        sent = self.run.log_artifact(artifact)
+        if self.mode == "online":
+            sent.wait(timeout=ARTIFACT_S)

@@ -106,7 +106,7 @@ class Tutorial(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         theta = 0.1 * self.loc(x_BCHW.flatten(1)).view(-1, 2, 3) + torch.eye(2, 3)
-        grid = nn.functional.affine_grid(theta, x_BCHW.size(), align_corners=False)
+        grid = nn.functional.affine_grid(theta, list(x_BCHW.shape), align_corners=False)
         return self.body(nn.functional.grid_sample(x_BCHW, grid, align_corners=False).flatten(1))
 
 

@@ -84,7 +84,10 @@ def test_pictures_are_sent_once_and_shown(server: WandbServer, cells: list[Cell]
     assert (panel["viewType"], panel["config"]["mediaKeys"]) == ("Media Browser", ["figures/mnist-pairs"])
     assert (conditions(runs), kept.fields["jobType"]) == ({"run:name": known}, "report")
     sent = kept.rows[-1]["figures/mnist-pairs"]
-    assert (sent["_type"], sent["path"] in server.stored) == ("image-file", True)
+    assert (sent["_type"], sent["path"] in {path.partition("/")[2] for path in server.files.contents}) == (
+        "image-file",
+        True,
+    )
     publish(cells, tmp_path)
     assert len(kept.rows) == 1
     picture(file, 0.7)
@@ -158,3 +161,11 @@ def test_command_line(cells: list[Cell], tmp_path: Path) -> None:
     hidden = [sys.executable, "-c", hide, *map(str, words)]
     done = subprocess.run(hidden, cwd=ROOT, capture_output=True, text=True, env=environment(**env), timeout=240)
     assert (done.returncode, done.stderr) == (2, f"error: {EXTRA}\n")
+
+
+def test_the_report_is_of_the_entity_of_its_runs(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:
+    renamed(cells, "log", wandb_entity="team")
+    publish(cells, tmp_path)
+    assert [view["entityName"] for view in server.views.values()] == ["team"]
+    renamed(cells[:1], "log", wandb_entity="other")
+    assert publish(cells, tmp_path).startswith("no W&B report: the runs are of several W&B entities")

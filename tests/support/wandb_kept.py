@@ -59,6 +59,7 @@ class Kept:
         return self.bucket(name) | more | {"state": self.state, "projectId": "1", "user": {"name": "me"}}
 
     def bucket(self, name: str) -> dict[str, Any]:
+        entity = {"id": "e", "name": self.fields.get("entity") or "me"}
         return {
             "id": name,
             "name": name,
@@ -68,5 +69,5 @@ class Kept:
             "sweepName": None,
             "historyLineCount": len(self.lines),
             "tags": self.fields.get("tags"),
-            "project": {"id": "p", "name": self.fields.get("project"), "entity": {"id": "e", "name": "me"}},
+            "project": {"id": "p", "name": self.fields.get("project"), "entity": entity},
         }

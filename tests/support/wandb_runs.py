@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Log
@@ -10,7 +11,9 @@ from stn.config.yaml_files import dump_yaml
 from stn.runs.directory import Row, RunDir
 from tests.support.paths import ROOT
 from tests.support.trainer import environment
-from tests.support.wandb_server import WandbServer
+
+if TYPE_CHECKING:
+    from tests.support.wandb_server import WandbServer
 
 
 def config(**log_fields) -> Config:
@@ -49,7 +52,7 @@ def record(
     return run
 
 
-def history(server: WandbServer, seed: int) -> list[tuple[int, str]]:
+def history(server: "WandbServer", seed: int) -> list[tuple[int, str]]:
     """Return step and kind of each row that the server has of a seed."""
     rows = server.runs[f"exp-abc-{seed}"].rows
     return [(row["global_step"], "eval" if "test_acc" in row else "train") for row in rows]
@@ -59,7 +62,7 @@ def whole(last: int) -> list[tuple[int, str]]:
     return [(row["step"], row["kind"]) for row in rows_of(0, last) if row["kind"] in ("train", "eval")]
 
 
-def requests(server: WandbServer) -> set[str]:
+def requests(server: "WandbServer") -> set[str]:
     """Return which of these operations were requested since the last call."""
     seen = {operation for operation, _ in server.requests} & {"Runs", "UpsertBucket", "file_stream"}
     server.requests.clear()

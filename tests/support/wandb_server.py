@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ import wandb
 from launch.wandb import client as wandb_client
 from launch.wandb import sync as wandb_sync
 from stn.tracking.log import WandbSink
+from tests.support.wandb_files import Files
 from tests.support.wandb_kept import Kept
 
 
@@ -27,7 +29,7 @@ class _Quiet(ThreadingHTTPServer):
 
 
 class WandbServer:
-    """``runs`` and ``views`` (reports) by id, ``stored`` the files that were put, ``requests`` as (operation, run id).
+    """``runs`` and ``views`` (reports) by id, ``files`` that were put, ``requests`` as (operation, run id).
 
     ``refuse`` may give a request another status than 200. A project is there once it is in ``projects`` or has a run.
     """
@@ -36,13 +38,13 @@ class WandbServer:
         self.runs: dict[str, Kept] = {}
         self.views: dict[str, dict[str, Any]] = {}
         self.projects = {"stn"}
-        self.stored: list[str] = []
         self.requests: list[tuple[str, str]] = []
         self.refuse: Callable[[str, str], int | None] = lambda operation, name: None
         self.after: Callable[[str], int] = lambda name: 200  # the status that answers a request that was stored
         self.lock = threading.Lock()
         self.http = _Quiet(("127.0.0.1", 0), _handler(self))
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.files = Files(self.url)
         self.thread = threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> "WandbServer":
@@ -59,7 +61,7 @@ class WandbServer:
         places = {name: str(folder) for name in ("HOME", "WANDB_DIR", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR")}
         return places | {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": "k" * 40, "NETRC": f"{folder}/none"}
 
-    def answer(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(self, path: str, body: dict[str, Any], content: bytes = b"") -> tuple[int, dict[str, Any]]:
         query, variables = body.get("query", ""), body.get("variables") or {}
         named = re.search(r"(?:query|mutation) (\w+)", query)
         operation = named[1] if named else path.rsplit("/", 1)[-1]
@@ -73,13 +75,13 @@ class WandbServer:
                 self.runs[name].stream(body)
                 return self.after(name), {}
             if path.startswith("/storage/"):
-                self.stored.append(path.removeprefix("/storage/"))
+                self.files.contents[path.removeprefix("/storage/")] = content
                 return 200, {}
             return 200, {"data": self.graphql(operation, name, variables)}
 
     def graphql(self, operation: str, name: str, variables: dict[str, Any]) -> dict[str, Any]:
         if operation == "RunResumeStatus":
-            kept, entity = self.runs.get(name), {"id": "e", "name": "me"}
+            kept, entity = self.runs.get(name), {"id": "e", "name": variables.get("entity") or "me"}
             bucket = kept.resume_status(name) if kept else None
             return {"model": {"id": "p", "name": variables["project"], "entity": entity, "bucket": bucket}}
         if operation == "UpsertBucket":
@@ -96,9 +98,8 @@ class WandbServer:
             return {"project": {"internalId": "1", "runCount": len(nodes), "readOnly": False, "runs": runs}}
         if operation in ("Viewer", "GetDefaultEntity"):
             return {"viewer": {"id": "v", "entity": "me", "username": "me", "flags": "{}", "teams": {"edges": []}}}
-        if operation == "CreateRunFiles":
-            files = [{"name": f, "uploadUrl": f"{self.url}/storage/{f}"} for f in variables["files"]]
-            return {"createRunFiles": {"runID": variables["run"], "uploadHeaders": [], "files": files}}
+        if (answer := self.files.answer(operation, variables)) is not None:
+            return answer
         return self.reports(operation, variables)
 
     def reports(self, operation: str, variables: dict[str, Any]) -> dict[str, Any]:
@@ -125,7 +126,9 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             as_json = "json" in self.headers.get("Content-Type", "")
-            status, answer = server.answer(self.path, json.loads(content) if as_json and content else {})
+            of_storage = self.path.startswith("/storage/")
+            body = json.loads(content) if as_json and content and not of_storage else {}
+            status, answer = server.answer(self.path, body, content)
             text = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
@@ -133,7 +136,16 @@ def _handler(server: WandbServer) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(text)
 
-        do_PUT = do_GET = do_POST
+        def do_GET(self) -> None:
+            kept = server.files.contents.get(unquote(self.path.removeprefix("/storage/")))
+            if kept is None:
+                return self.do_POST()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(kept)))
+            self.end_headers()
+            self.wfile.write(kept)
+
+        do_PUT = do_POST
 
         def log_message(self, format: str, *_: object) -> None:
             pass

@@ -1,13 +1,16 @@
-"""A sweep with jobs in every state."""
+"""A sweep with jobs in every state, and a run directory."""
 
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from launch.sweep.notes import write_note
 from launch.sweep.plan import Plan
 from stn.runs.directory import RunDir
+from stn.tracking.pictures import warps_file
 from tests.support.sweeps import TWO_CELLS, add_result, save_plan
+from tests.support.wandb_runs import record
 
 # ---- where it stands
 
@@ -29,3 +32,14 @@ def plan(tmp_path: Path) -> Plan:
     runs[5].write_status("failed", reason="RuntimeError: boom")
     write_note(plan, plan.jobs[7], {"error": "given up after 4 starts without progress"})
     return plan
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    """Seed 0 has finished and has pictures, seed 1 is at step 100."""
+    run = record(tmp_path, {0: 200, 1: 100}, done=(0,))
+    for step in (100, 200):
+        path = warps_file(run, 0, step)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 4), (step, 0, 0)).save(path)
+    return run

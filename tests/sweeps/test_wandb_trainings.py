@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from tests.support.trainer import command, environment, only_run, train
 from tests.support.wandb_runs import launch
 from tests.support.wandb_server import WandbServer
 
-TINY = ("--limit-train", 1280, "--limit-test", 300, "--log.no-pictures", "--name", "exp", "--seeds", "0,1")
+SMALL = ("--limit-train", 1280, "--limit-test", 300, "--name", "exp", "--seeds", "0,1")
+TINY = (*SMALL, "--log.no-pictures")
 FEW = ("--steps", 60, "--log.every", "5 steps", "--eval.every", "20 steps", "--checkpoint.every", "10 steps")
 
 
@@ -24,10 +26,17 @@ def same_as_the_record(server: WandbServer, runs: Path) -> bool:
     for seed in (0, 1):
         ours = [(r["step"], r["kind"]) for r in run.rows() if r["seed"] == seed and r["kind"] != "warp"]
         kept = server.runs[f"exp-{run.path.parent.name}-{seed}"]
-        theirs = [(r["global_step"], "eval" if "test_acc" in r else "train") for r in kept.rows]
+        rows = [r for r in kept.rows if "confusion" not in r and "seeds" not in r]  # which come at the end
+        theirs = [(r["global_step"], "eval" if "test_acc" in r else "train") for r in rows]
         if theirs != ours or kept.exit_code != 0:
             return False
     return True
+
+
+def shown(server: WandbServer, name: str, key: str) -> list[bytes]:
+    """Return the images that the server has under a key."""
+    paths = [row[key]["path"] for row in server.runs[name].rows if key in row]
+    return [server.files.of_run(name)[path] for path in paths]
 
 
 @pytest.mark.slow
@@ -40,6 +49,31 @@ def test_offline_training_is_uploaded(tmp_path: Path) -> None:
         assert server.runs == {}
         assert launch(tmp_path / "runs", **env).returncode == 0
         assert same_as_the_record(server, tmp_path / "runs")
+
+
+@pytest.mark.slow
+def test_the_offline_run_and_the_uploaded_one_have_the_pictures(tmp_path: Path) -> None:
+    """Also where W&B's own sync sends the client's files."""
+    (tmp_path / "home").mkdir()
+    with WandbServer() as server:
+        env = server.environment(tmp_path / "home")
+        done = train(*SMALL, *FEW, "--log.wandb", "offline", runs=tmp_path / "runs", **env)
+        assert done.returncode == 0, done.stderr
+        run = only_run(tmp_path / "runs")
+        ours = [path.read_bytes() for path in sorted(run.path.glob("pictures/evaluations/seed-1/*.png"))]
+        assert len(ours) == 3
+        (folder,) = run.path.glob("wandb/offline-run-*-1")
+        words = [sys.executable, "-m", "wandb", "sync", str(folder)]
+        subprocess.run(words, env=environment(**env), cwd=tmp_path, check=True, timeout=120, capture_output=True)
+        name = f"exp-{run.path.parent.name}-1"
+        assert shown(server, name, "warps") == ours
+        assert len(shown(server, name, "confusion")) == 1
+        server.runs.clear()
+        assert launch(tmp_path / "runs", **env).returncode == 0
+        assert shown(server, name, "warps") == ours
+        first = name.removesuffix("1") + "0"
+        for picture in ("curves", "confusion", "warp", "object", "region"):
+            assert shown(server, first, f"pictures/{picture}") == [(run.path / f"pictures/{picture}.png").read_bytes()]
 
 
 @pytest.mark.slow

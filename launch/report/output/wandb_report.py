@@ -75,6 +75,10 @@ def _publish(
 ) -> tuple[dict, str]:
     """Return what to remember of the report, and the message to the user."""
     cells = wandb_spec.cells_of(sections)
+    entities = {cell.config.log.wandb_entity for cell in cells}
+    if len(entities) > 1:
+        raise FileNotFoundError("the runs are of several W&B entities, and a report is of one; report on each alone")
+    server.entity = entities.pop() or server.entity
     title = wandb_spec.report_title(cells)
     run = wandb_spec.figure_run(title)
     ids = {project: server.project_id(project) for project in wandb_spec.projects(cells)}

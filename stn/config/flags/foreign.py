@@ -87,6 +87,14 @@ _HINTS = {
     "use --checkpoint.keep-best": "save-best load-best-model-at-end keep-best-checkpoint",
     "use --log.wandb online, offline or disabled": "log-wandb use-wandb report-to logger wandb-mode log-to-wandb",
     "use --log.wandb-project NAME": "project project-name wandb-project-name",
+    "use --log.wandb-entity NAME": "entity team wandb-team",
+    "use --log.wandb-tags A B": "tags tag wandb-tag",
+    "use --log.wandb-notes TEXT": "notes",
+    "use --log.wandb-group NAME": "group wandb-run-group",
+    "use --log.wandb-artifact": "log-model upload-model wandb-log-model",
+    "use --log.wandb or --log.tensorboard; afterwards python -m launch export RUN --to mlflow (trackio, csv)": (
+        "trackers log-with mlflow trackio report-to-mlflow"
+    ),
     "use --log.tensorboard": "use-tensorboard tb",
     "use --train.threads N": "num-threads torch-num-threads cpu-threads",
     "use --limit-train N": "max-train-samples limit-train-batches train-subset max-samples subset num-train",

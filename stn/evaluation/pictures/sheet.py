@@ -1,25 +1,15 @@
 """Lay out rows of small images on a figure."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from stn.evaluation.pictures.subject import Strip
+
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
-
-
-class Strip(NamedTuple):
-    """A row of images in [0, 1], [C, H, W] each."""
-
-    label: str
-    images: Tensor | Sequence[Tensor]
-    titles: Sequence[str] = ()
-    """Over each image."""
-    outlines: Sequence[Tensor] = ()
-    """Closed lines over each image, [B, points, 2] in its pixels."""
 
 
 def sheet(title: str, strips: Sequence[Strip | None]) -> Figure:

@@ -7,19 +7,29 @@ alike; a test compares that with the network's own images. B batch, P parameters
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stn.data.stream import Stream
-from stn.evaluation.pictures.sheet import Strip
 from stn.evaluation.pose import pixels_per_unit
 from stn.models.grids import axes, compose, grid_from, project, sample
 from stn.models.transforms import Linear
 from stn.models.warping import PlainWarping, Warping
 from stn.runs.directory import Row
+
+
+class Strip(NamedTuple):
+    """A row of images in [0, 1], [C, H, W] each."""
+
+    label: str
+    images: Tensor | Sequence[Tensor]
+    titles: Sequence[str] = ()
+    """Over each image."""
+    outlines: Sequence[Tensor] = ()
+    """Closed lines over each image, [B, points, 2] in its pixels."""
 
 
 def image_grids(model: Warping, shape: tuple[int, ...], theta_BP: Tensor) -> list[Tensor]:
@@ -78,7 +88,7 @@ class Subject:
 
     @property
     def x_BCHW(self) -> Tensor:
-        return self.stream.test_images(torch.tensor(self.numbers)).x_BCHW
+        return self.stream.test_images(torch.tensor(self.numbers, device=self.stream.device)).x_BCHW
 
     def theta(self, x_BCHW: Tensor) -> Tensor | None:
         """Return the parameters of all transforms; None where a plain module is all that knows how it warps."""

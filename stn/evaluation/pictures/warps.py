@@ -5,15 +5,14 @@ import math
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from stn.data.stream import Stream
-from stn.evaluation.pictures.sheet import Strip, sheet
-from stn.evaluation.pictures.subject import Subject, as_maps, outline
+from stn.evaluation.pictures.sheet import sheet
+from stn.evaluation.pictures.snapshot import frame
+from stn.evaluation.pictures.subject import Strip, Subject, as_maps, outline
 from stn.evaluation.pose import applied_and_compensated, total_matrix
 from stn.evaluation.pose_statistics import pose_summary, predicted_pose
 from stn.models.grids import affine_grid, sample
@@ -152,20 +151,7 @@ def _plot_pose(axis: Axes, kind: str, applied: Tensor, compensated: Tensor, labe
 
 def film(s: Subject, path: Path) -> Path:
     """Write a GIF of the images during training, a frame for each snapshot."""
-    before = s.stream.as_image(s.x_BCHW)
-    enlargement = -(-84 // before.shape[-1])
-    frames = []
-    for row in s.rows:
-        lines = [F.interpolate(x, before.shape[2:]) for x in (before, *s.warped(s.x_BCHW, s.recorded(row)))]
-        cells = [F.pad(line.clamp(0, 1), (0, 1, 0, 1), value=0.5) for line in lines]
-        table_CHW = torch.cat([torch.cat(list(line), 2) for line in cells], 1)
-        table_CHW = F.interpolate(table_CHW[None] * 255, scale_factor=enlargement)[0].byte()
-        pixels_HW3 = table_CHW.permute(1, 2, 0).expand(-1, -1, 3).contiguous()
-        frame = Image.new("RGB", (pixels_HW3.shape[1], pixels_HW3.shape[0] + 18))
-        frame.paste(Image.fromarray(pixels_HW3.numpy()), (0, 18))
-        # The text differs between frames: two equal frames would become one.
-        ImageDraw.Draw(frame).text((4, 3), f"epoch {row['epoch']:.3g}   step {row['step']}", fill="white")
-        frames.append(frame)
+    frames = [frame(s, row) for row in s.rows]
     buffer = io.BytesIO()
     durations_ms = [300] * (len(frames) - 1) + [2000]
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=durations_ms, loop=0)

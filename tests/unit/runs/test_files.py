@@ -11,6 +11,7 @@ import pytest
 
 from stn.runs import files
 from stn.runs.directory import RunDir
+from stn.tracking.pictures import warps_file
 from stn.training import checkpoints
 from tests.support.records import metric, result
 
@@ -161,6 +162,7 @@ def test_temporary_files_of_killed_processes_do_not_stay(tmp_path: Path) -> None
     run, here = RunDir(tmp_path), socket.gethostname()
     dead, living = f".x.{here}-999999998-1.tmp", f".x.{here}-{os.getppid()}-1.tmp"
     folders = [tmp_path, run.published, run.pictures, run.lease.folder, run.checkpoints / "seed-0"]
+    folders.append(warps_file(run, 0, 10).parent)
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         for name in (dead, living, ".x.elsewhere-1-1.tmp"):

@@ -1,0 +1,57 @@
+"""python -m launch export PATH... --to TRACKER: each seed of run directories as a run in a tracker, or in files."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from launch.export.seeds import SeedRecord, read_seeds
+from stn.config.registry import nearest
+from stn.runs.directory import find_runs
+
+PACKAGES = {"trackio": "trackio", "mlflow": "mlflow", "tensorboard": "tensorboard", "csv": "csv", "parquet": "pyarrow"}
+"""Target -> the package that it needs."""
+OWN_PLACE = ("trackio", "mlflow")
+"""Targets that know where to keep runs if nobody says it."""
+Outcome = tuple[SeedRecord, str]
+"""A seed, and whether it is new, unchanged, completed (got what it lacked) or replaced there."""
+
+
+def need(target: str) -> Any:
+    """Return the package that a target needs; ValueError if it is not installed."""
+    try:
+        return import_module(PACKAGES[target])
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == PACKAGES[target]:
+            raise ValueError(f"--to {target} needs a package: pip install {PACKAGES[target]}") from None
+        raise ValueError(f"--to {target}: {PACKAGES[target]} cannot be imported: {error}") from None
+
+
+def _writer(target: str) -> Callable[[Iterator[SeedRecord], str, str], Iterator[Outcome]]:
+    module = "to_tables" if target in ("csv", "parquet") else f"to_{target}"
+    return getattr(import_module(f"launch.export.{module}"), f"write_{target}")
+
+
+def export(paths: list[str], to: str, out: str, project: str, say: Callable[[str], None]) -> int:
+    """Export the seeds in these paths; return 1 if something was left out."""
+    if to not in PACKAGES:
+        wrong = f"no export to '{to}'; {nearest(to, PACKAGES)}"
+        raise ValueError(wrong if to else f"say where to: --to {', '.join(PACKAGES)}")
+    if not find_runs(paths):
+        raise ValueError(f"no run directory in {', '.join(paths)}")
+    if to not in OWN_PLACE:
+        out = out or str(Path(paths[0]) / "export")
+    problems, outcomes = list[str](), Counter[str]()
+
+    def leave_out(text: str) -> None:
+        problems.append(text)
+        say(text)
+
+    for seed, outcome in _writer(to)(read_seeds(paths, leave_out), out, project):
+        outcomes[outcome] += 1
+        if outcome in ("completed", "replaced"):
+            say(f"seed {seed.seed} of {seed.config.log.name} ({seed.sig}): {outcome}")
+    counted = ", ".join(f"{outcomes[kind]:,} {kind}" for kind in ("new", "completed", "replaced", "unchanged"))
+    say(f"{to}: {counted}" + (f"; in {out}" if out else ""))
+    return 1 if problems else 0

@@ -1,0 +1,114 @@
+"""The sinks that show a run elsewhere: TensorBoard and W&B."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stn.config.schema import Config
+from stn.runs.directory import Row, RunDir
+from stn.tracking.pictures import Ending, can_draw_confusion, confusion_image, image_summary, warps_of
+from stn.tracking.wandb_run import SeedRun, logged_in
+
+
+class TensorBoardSink:
+    """One folder of events per seed, under the run directory."""
+
+    shows_pictures = True
+
+    def __init__(self, run: RunDir, seeds: list[int], start: int | None) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # an extra; imported when asked for
+
+        self.run = run
+        self.writers = {s: SummaryWriter(str(run.path / f"tensorboard/seed-{s}"), purge_step=start) for s in seeds}
+
+    def _add_image(self, seed: int, name: str, image: Path | Any, step: int) -> None:
+        if (file := self.writers[seed].file_writer) is not None:  # not add_image, which compresses pixels anew
+            file.add_summary(image_summary(name, image), step)
+
+    def write(self, rows: list[Row]) -> None:
+        for row in rows:
+            for key, value in row.items():
+                if isinstance(value, float):
+                    self.writers[row["seed"]].add_scalar(f"{row['kind']}/{key}", value, row["step"])
+            if path := warps_of(self.run, row):
+                self._add_image(row["seed"], "warps", path, row["step"])
+
+    def close(self, results: list[Row]) -> None:
+        for row in results:
+            if can_draw_confusion(row):
+                self._add_image(row["seed"], "confusion", confusion_image(row["confusion"]), row["steps"])
+        for writer in self.writers.values():
+            writer.close()
+
+    def show(self, end: Ending, result: Row) -> None:
+        """Show what the run directory ends with, and close."""
+        for name, path in end.pictures.items():
+            self._add_image(end.seed, f"pictures/{name}", path, result["steps"])
+        self.close([])
+
+
+class WandbSink:
+    """One W&B run per seed with a stable id, so that a resumed seed continues its run."""
+
+    unreachable = False
+    """Once the server did not answer, this process stays offline."""
+
+    def __init__(self, run: RunDir, config: Config, sig: str, seeds: list[int], warn: Callable[[str], None]) -> None:
+        import wandb  # takes half a second
+
+        self.runs: dict[int, SeedRun] = {}
+        mode = self.mode(wandb, config)
+        if mode == "disabled":
+            return
+        online = mode == "online" and not WandbSink.unreachable
+        record = run.read_metrics() if online else []
+        for seed in seeds:
+            if online:
+                try:
+                    self.runs[seed] = SeedRun(wandb, config, sig, seed, "online", run, str(run.path))
+                    # What a kill, or a time without network, kept from the server.
+                    self.write([row for row in record if row.get("seed") == seed])
+                    continue
+                except wandb.Error as error:
+                    online, WandbSink.unreachable = False, True
+                    warn(f"W&B is not reachable, logging offline: {str(error).splitlines()[0]}")
+            self.runs[seed] = SeedRun(wandb, config, sig, seed, "offline", run, str(run.path))
+
+    @staticmethod
+    def mode(wandb: Any, config: Config) -> str:
+        """Return online, offline or disabled."""
+        if config.log.wandb != "auto":
+            return config.log.wandb
+        return os.environ.get("WANDB_MODE") or ("online" if logged_in(wandb) else "offline")
+
+    @property
+    def shows_pictures(self) -> bool:
+        return bool(self.runs)
+
+    def write(self, rows: list[Row]) -> None:
+        for row in rows:
+            if row["seed"] in self.runs:
+                self.runs[row["seed"]].send([row])
+
+    def close(self, results: list[Row]) -> None:
+        """Close all runs; after one whose pictures or weights could not be sent, the others with numbers alone."""
+        rows, failure = {row["seed"]: row for row in results}, None
+        for seed, run in self.runs.items():
+            try:
+                run.finish(rows.get(seed), extras=failure is None)
+            except Exception as error:  # each layer of the client has its own classes
+                failure = failure or error
+        if failure:
+            raise failure
+
+    @staticmethod
+    def show(run: RunDir, config: Config, sig: str, end: Ending) -> None:
+        """Show what a run directory ends with; offline not: two files of one run would overwrite each other."""
+        if config.log.wandb == "disabled" or WandbSink.unreachable:
+            return
+        import wandb
+
+        if WandbSink.mode(wandb, config) == "online":
+            seed_run = SeedRun(wandb, config, sig, end.seed, "online", run, str(run.path))
+            seed_run.finish(run.rows()[end.seed], end)
