@@ -28,6 +28,8 @@ for path in (
     ROOT / "tests/chaos/fuzz.py",
 ):
     OTHER_FLAGS |= set(re.findall(r"add_argument\(\s*\"(--[\w-]+)\"", path.read_text()))
+EXAMPLE = "--arch.width"
+"""The option of the architecture that the manual registers."""
 FOREIGN_FLAGS = {
     *(
         "--config_file",
@@ -67,4 +69,4 @@ def test_links_and_files_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_flags_exist(page: Path) -> None:
     named = {flag.rstrip(".") for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", page.read_text())}
-    assert {flag.replace(".no-", ".") for flag in named} <= FLAGS | OTHER_FLAGS | FOREIGN_FLAGS
+    assert {flag.replace(".no-", ".") for flag in named} <= FLAGS | OTHER_FLAGS | FOREIGN_FLAGS | {EXAMPLE}

@@ -1,0 +1,90 @@
+"""A package outside of the repository is trained, evaluated, drawn, exported, swept and reported as ours is."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support.paths import ROOT
+from tests.support.plugin import write_plugin
+from tests.support.sweeps import TINY, launch
+from tests.support.trainer import QUIET, environment, only_run, train
+
+NAMED = ("--plugin", "my_package.things", "--dataset", "my_digits", "--steps", "12", "--limit-test", "60")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> dict[str, str]:
+    return {"PYTHONPATH": str(write_plugin(tmp_path / "elsewhere"))}
+
+
+def stn(*words: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "stn", *map(str, words)]
+    env["PYTHONPATH"] = f"{ROOT}:{env['PYTHONPATH']}"
+    return subprocess.run(line, cwd=cwd, env=environment(**env), capture_output=True, text=True, check=False)
+
+
+def test_a_package_of_ones_own(tmp_path: Path, path: dict[str, str]) -> None:
+    words = (*NAMED, "--arch", "aligned", "--arch.width", "5", "--seeds", "0-3", "--eval.metrics", "reach", "ece")
+    done = train(*words, "--log.wandb", "disabled", runs=tmp_path / "runs", cwd=tmp_path, **path)
+    assert done.returncode == 0, done.stderr
+    assert "slower" not in done.stdout
+    run = only_run(tmp_path / "runs")
+    rows = run.results()
+    assert len(rows) == 4
+    for row in rows.values():
+        assert (row["arch"], row["dataset"], row["fused"]) == ("aligned", "my_digits", 4)
+        assert {"test_reach", "test_ece", "pose_slope", "feature_agreement"} <= row.keys()
+    assert len({row["test_reach"] for row in rows.values()}) == 4
+    assert {path.stem for path in (run.path / "pictures").glob("*.png")} >= {"warp", "object", "region", "pose"}
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert (config["train"]["plugins"], config["arch"]["width"]) == (["my_package.things"], 5)
+    assert json.loads((run.path / "env.json").read_text())["plugins"]["my_package.things"]["file"].endswith("things.py")
+
+    evaluated = stn("evaluate", run.path, cwd=tmp_path, **path)
+    assert evaluated.stdout.count("test_reach") == evaluated.stdout.count("as recorded") == 4, evaluated.stderr
+    assert (tmp_path / "out").exists() is False
+    for words in (("show", run.path, "--out", tmp_path / "out"), ("export", run.path, "--out", tmp_path / "exported")):
+        shown = stn(*words, cwd=tmp_path, **path)
+        assert shown.returncode == 0, shown.stderr
+    assert (tmp_path / "out" / "region.png").exists()
+    assert any((tmp_path / "exported").glob("*.safetensors"))
+    lost = stn("evaluate", run.path, cwd=tmp_path, PYTHONPATH="")
+    assert "no plugin my_package.things: Python finds no such module" in lost.stderr
+    assert "Traceback" not in lost.stderr
+
+
+def test_a_network_that_says_nothing_gets_a_line(tmp_path: Path, path: dict[str, str]) -> None:
+    done = train(*NAMED, "--arch", "silent", *QUIET, runs=tmp_path / "runs", cwd=tmp_path, **path)
+    assert done.stdout.count("note: silent has no method warps") == 1
+    assert "pose_slope" not in only_run(tmp_path / "runs").results()[0]
+
+
+def test_a_sweep_and_its_report_know_a_plugin(tmp_path: Path, path: dict[str, str]) -> None:
+    base = TINY["base"] | {"plugin": ["my_package.things"], "dataset": "my_digits", "steps": 8}  # type: ignore[operator]
+    base |= {"eval": {"every": "8 steps", "metrics": ["reach"]}}
+    grid = {"arch": ["aligned", "silent"]}
+    (tmp_path / "own.yaml").write_text(
+        yaml.safe_dump(TINY | {"name": "own", "base": base, "grid": grid, "seeds": "0-1"})
+    )
+    path["PYTHONPATH"] = f"{ROOT}:{path['PYTHONPATH']}"
+    done = launch("sweep", "own.yaml", cwd=tmp_path, **path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = launch("report", "runs/own", "--out", "page", cwd=tmp_path, **path)
+    assert "2 cells, 4 seeds" in told.stdout, told.stderr
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "aligned" in page
+    assert "reach, last epoch" in page
+
+
+def test_edited_code_of_a_plugin_is_refused(tmp_path: Path, path: dict[str, str]) -> None:
+    words = (*NAMED, "--arch", "aligned", *QUIET)
+    assert train(*words, runs=tmp_path / "runs", cwd=tmp_path, **path).returncode == 0
+    file = tmp_path / "elsewhere" / "my_package" / "things.py"
+    file.write_text(file.read_text().replace('act == "relu"', 'act != "relu"'))
+    again = train(*words, "--seeds", "1", runs=tmp_path / "runs", cwd=tmp_path, **path)
+    assert again.returncode == 2
+    assert "was trained by other code" in again.stderr
