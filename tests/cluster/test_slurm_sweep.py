@@ -12,6 +12,7 @@ import yaml
 
 from tests.support.cluster import ENDED, NAME, Cluster, Job, array, logs, report_of
 from tests.support.machine import processes_with, wait_until
+from tests.support.plugin import write_plugin
 from tests.support.sweeps import TINY, assert_same_weights, launch, weights_of_seeds
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cancel_jobs", "own_arrays")]
@@ -56,6 +57,18 @@ def test_one_command_trains_every_seed_once_and_reports(cluster: Cluster, tmp_pa
     assert "tiny: 8 seeds" in report_of(tmp_path)
     ended = cluster.call("sacct", "-X", "-n", "-o", "State", f"--name={NAME},{NAME}-report", "-j", tasks.id).split()
     assert set(ended) == {"COMPLETED"}
+
+
+def test_jobs_find_a_package_of_ones_own(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cluster.environment, "PYTHONPATH", str(write_plugin(tmp_path / "elsewhere")))
+    base = TINY["base"] | {"plugin": ["my_package.things"], "dataset": "my_digits", "steps": 20}  # type: ignore[operator]
+    base |= {"eval": {"every": "20 steps", "metrics": ["reach"]}}
+    tasks = submit(cluster, tmp_path, base=base, grid={"arch": ["aligned"], "arch.width": [4, 8]}, seeds_per_job=2)
+    tasks.wait(180)
+    assert list(tasks.states().values()) == ["COMPLETED"] * 4, logs(tmp_path)
+    rows = [json.loads(line) for file in tmp_path.rglob("results.jsonl") for line in file.read_text().splitlines()]
+    assert [row["arch"] for row in rows if "test_reach" in row] == ["aligned"] * 8
+    wait_until("the report", lambda: "tiny: 8 seeds" in report_of(tmp_path), 60)
 
 
 @pytest.mark.slow
