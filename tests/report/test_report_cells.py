@@ -85,7 +85,9 @@ def test_settings_that_should_agree_are_named(plan: Plan) -> None:
             run.env.write_text(json.dumps({"commit": "abc", "dirty": bool(i)}))
     cells = load([str(plan.experiment)]).cells
     assert sections.confounders(cells) == ["some runs were started with uncommitted changes"]
-    cells[0].runs[0].env.write_text(json.dumps({"commit": "def", "device": "cuda", "packages": {"torch": "1"}}))
+    cells[0].runs[0].env.write_text(
+        json.dumps({"commit": "def", "device": "cuda", "packages": {"torch": "1"}, "data": {"content": "0f"}})
+    )
     cells = load([str(plan.experiment)]).cells
     train = cells[0].config.train.model_copy(update={"precision": "bf16"})
     batches = cells[0].config.data.model_copy(update={"batch_size": 7})
@@ -99,6 +101,7 @@ def test_settings_that_should_agree_are_named(plan: Plan) -> None:
         "numbers of processes",
         "lengths of training (steps)",
         "batch sizes",
+        "contents of the files (hash)",
     ]
     cells[0].config = cells[0].config.model_copy(update={"data": batches.model_copy(update={"validation": 100})})
     assert "different numbers of validation images are compared: 0, 100" in sections.confounders(cells)

@@ -66,6 +66,7 @@ def confounders(cells: list[Cell]) -> list[str]:
     """Return warnings about differences, other than the architecture, between cells of one data set."""
     environments = [read_json(run.env) for cell in cells for run in cell.runs]
     packages = [env.get("packages") for env in environments]
+    files = [env.get("data") for env in environments]  # of a data set that was read from a file
     rows = [row for cell in cells for row in cell.rows.values()]
     facts: dict[str, list[Any]] = {
         "commits": [str(env.get("commit"))[:12] for env in environments],
@@ -75,6 +76,7 @@ def confounders(cells: list[Cell]) -> list[str]:
         "numbers of processes": [row.get("world_size") for row in rows],
         "lengths of training (steps)": [row.get("steps") for row in rows],
         "batch sizes": [cell.config.data.batch_size for cell in cells],
+        "contents of the files (hash)": [data.get("content") if isinstance(data, dict) else None for data in files],
         "numbers of validation images": [cell.config.data.validation for cell in cells],
     }
     warnings = []
