@@ -188,6 +188,7 @@ def test_scripts_find_the_project_wherever_slurm_has_copied_them(tmp_path: Path,
 
     path = os.environ["PATH"]
     assert found(f"{tools}:{path}", SLURM_SUBMIT_DIR=str(spool)) == f"root={project}"
-    assert found("/usr/bin:/bin", SLURM_SUBMIT_DIR=str(project)) == f"root={project}"
-    assert found("/usr/bin:/bin", STN_ROOT=str(project), SLURM_SUBMIT_DIR=str(spool)) == f"root={project}"
-    assert "no slurm/env.sh" in found("/usr/bin:/bin", SLURM_SUBMIT_DIR=str(spool))
+    (tools / "scontrol").write_text("#!/bin/sh\nexit 1\n")  # in place of one that a Slurm on this machine may have
+    assert found(f"{tools}:{path}", SLURM_SUBMIT_DIR=str(project)) == f"root={project}"
+    assert found(f"{tools}:{path}", STN_ROOT=str(project), SLURM_SUBMIT_DIR=str(spool)) == f"root={project}"
+    assert "no slurm/env.sh" in found(f"{tools}:{path}", SLURM_SUBMIT_DIR=str(spool))
