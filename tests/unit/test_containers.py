@@ -59,7 +59,7 @@ def test_what_is_copied_exists_and_is_all_that_a_wheel_needs(kind: str) -> None:
         assert folders == {name: f"/src/{name}" for name in folders}, "COPY copies what is in a folder"
     else:
         copied = [line.split()[0] for line in sections()["files"]]
-        assert [line.split()[1] for line in sections()["files"]] == [f"/opt/stn/{name}" for name in copied]
+        assert [line.split()[1] for line in sections()["files"]] == [f"/src/{name}" for name in copied]
     assert len(copied) == len(set(copied))
     assert set(copied) == NEEDED | {"requirements.lock"}
     listed = subprocess.run(["git", "ls-files", "--", *copied], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -99,5 +99,5 @@ def test_data_and_runs_are_mounts() -> None:
     text = (FOLDER / "Dockerfile").read_text()
     assert "STN_DATA=/data" in text
     assert "STN_DATA=/data" in " ".join(sections()["environment"])
-    assert "/work/runs" in text
-    assert docker("WORKDIR") == ["/work"], "runs is a folder of the current one"
+    assert "/project/runs" in text
+    assert docker("WORKDIR") == ["/project"], "runs is a folder of the current one"
