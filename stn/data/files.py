@@ -150,7 +150,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
     import numpy as np
 
     try:
-        if path.is_file() and not zipfile.is_zipfile(path):
+        if path.exists() and not (path.is_file() and zipfile.is_zipfile(path)):
             raise ValueError("it is no .npz file, as numpy.savez writes it")
         with np.load(path, allow_pickle=False) as file:
             keys = next((keys for keys in KEYS if set(keys) <= set(file.files)), None)

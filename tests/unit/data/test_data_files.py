@@ -143,7 +143,7 @@ def test_what_is_no_data_set_says_so(tmp_path: Path) -> None:
     whole = save(tmp_path / "cut.npz", **arrays()).removeprefix("npz:")
     Path(whole).write_bytes(Path(whole).read_bytes()[:1000])
     np.save(tmp_path / "one.npy", arrays()["x_train"])
-    for name in ("text.npz", "cut.npz", "one.npy"):
+    for name in ("text.npz", "cut.npz", "one.npy", "/dev/zero", "."):
         with pytest.raises(ValueError, match=r"it is no \.npz file"):
             build_dataset(f"npz:{tmp_path / name}")
     with pytest.raises(ValueError, match=r"cannot read .*nix\.npz: No such file"):
