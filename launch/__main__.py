@@ -48,19 +48,24 @@ def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
     return 1 if synced.problems else 0
 
 
-def report(paths: Paths, /, out: Path | None = None, wandb: bool = False, runs: Runs = "runs") -> int:
-    """Compare architectures on paired seeds: index.html, report.md, rows.csv and figures.
+def report(
+    paths: Paths, /, out: Path | None = None, equal: float | None = None, wandb: bool = False, runs: Runs = "runs"
+) -> int:
+    """Compare architectures on paired seeds, and say which is better: index.html, report.md, rows.csv and figures.
 
     Args:
         paths: Sweeps, or folders of run directories; finished or not.
         out: Folder for the report; default: report/ in the first of the paths.
+        equal: Differences of accuracies up to so many points do not matter: they are reported as equal.
         wandb: Create or update the report on W&B as well (needs wandb-workspaces).
     """
     # Imported here: numpy and matplotlib take a second.
     from launch.report import build
     from launch.report.output import wandb_report
 
-    sections, out = build.compare([_runs_folder(path, runs) for path in paths or [runs]], out)
+    if equal is not None and not 0 < equal < 100:
+        raise ValueError(f"--equal {equal:g}: state a difference between 0 and 100 points, as in --equal 0.1")
+    sections, out = build.compare([_runs_folder(path, runs) for path in paths or [runs]], out, equal)
     if wandb:
         published, message = wandb_report.publish(sections, out)
         say(message)

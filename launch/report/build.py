@@ -14,7 +14,6 @@ import jinja2
 
 from launch.report.analysis.cells import Comparison, load
 from launch.report.analysis.sections import FIGURES, Section, build_sections
-from launch.report.analysis.stats import FEWEST_PAIRS
 from launch.report.output import figures
 from launch.report.output.markdown import render_csv, render_markdown
 from launch.sweep.status import plural
@@ -23,6 +22,8 @@ from stn.tracking.console import say
 
 ASSETS = Path(__file__).parent / "output" / "assets"
 SCRIPTS = ("draw.js", "charts.js", "points.js", "page.js")
+MOST_LINES = 10
+"""Verdicts of a data set on the terminal."""
 MOST_BYTES = 5_000_000
 """Size of the pictures embedded in a page; further ones are linked."""
 
@@ -62,13 +63,12 @@ def render_page(comparison: Comparison, sections: Sequence[Section]) -> str:
         script="".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
         written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         seeds=sum(len(cell.rows) for cell in comparison.cells),
-        fewest_pairs=FEWEST_PAIRS,
     )
 
 
-def write_report(comparison: Comparison, out: Path) -> list[Section]:
+def write_report(comparison: Comparison, out: Path, margin: float | None = None) -> list[Section]:
     """Write a report, replace an older one in the same folder, and return its sections."""
-    sections = build_sections(comparison, out)
+    sections = build_sections(comparison, out, margin)
     for section in sections:
         figures.draw(section, out / "figures")
     current = {Path(name).stem for section in sections for name in section.figures.values()}
@@ -82,10 +82,21 @@ def write_report(comparison: Comparison, out: Path) -> list[Section]:
     return sections
 
 
-def compare(folders: Sequence[str], out: Path | None = None) -> tuple[list[Section], Path]:
+def _say_verdicts(sections: Sequence[Section]) -> None:
+    """Print the verdicts of each data set under its first metric, the first few of many."""
+    for section in sections:
+        verdicts = section.panels[0].verdicts
+        for line in verdicts[:MOST_LINES]:
+            say(f"{section.name}: {line}")
+        if len(verdicts) > MOST_LINES:
+            say(f"{section.name}: {len(verdicts) - MOST_LINES} more in the report")
+
+
+def compare(folders: Sequence[str], out: Path | None = None, margin: float | None = None) -> tuple[list[Section], Path]:
     """Write the report on these folders of run directories; return its sections and its folder."""
     comparison, out = load(folders), out or Path(folders[0]) / "report"
-    sections = write_report(comparison, out)
+    sections = write_report(comparison, out, margin)
     seeds = sum(len(cell.rows) for cell in comparison.cells)
+    _say_verdicts(sections)
     say(f"report    {out / 'index.html'} ({plural(len(comparison.cells), 'cell')}, {plural(seeds, 'seed')})")
     return sections, out

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.report.analysis import sections, tables
+from launch.report.analysis import sections, tables, verdicts
 from launch.report.analysis.cells import load
 from launch.report.analysis.metrics import METRICS
 from launch.report.analysis.stats import compare, summary
@@ -32,10 +32,14 @@ def test_numbers_are_those_of_the_rows(plan: Plan, tmp_path: Path) -> None:
     assert f"| 8 | {100 * (mean.mean + 0.01):.2f} |" in text.partition("best epoch")[2]
     assert "| 1,000 | 10,000 | 3 | - | 0 | 0 |" in text
     pair = compare(first.values("test_acc"), second.values("test_acc"))
-    assert pair.difference is not None
-    assert pair.p == 2 / 64
-    assert f"| stn_slx - cnn | 6 | {100 * pair.difference.mean:+.2f} |" in text
-    assert "| 0.03125 |" in text
+    low, high = pair.interval(0.05)
+    assert (
+        f"| stn_slx - cnn | **better** | 6 | {100 * pair.mean:+.2f} | {100 * low:+.2f} to {100 * high:+.2f} |" in text
+    )
+    assert f"| {pair.p:.4g} | {pair.mean / pair.sd:.2f} | - |" in text
+    assert (
+        f"- stn_slx beats cnn by {100 * pair.mean:.2f} points (95 % {100 * low:.2f} to {100 * high:.2f}, n = 6" in text
+    )
     assert "- stn_slx: seeds 6 are missing" in text
     assert "- stn_slx: seed 5 failed: loss is nan at step 3" in text
 
@@ -64,13 +68,22 @@ def test_top5_accuracy_is_reported_where_rows_have_it(plan: Plan, tmp_path: Path
     assert [row["test_top5_acc"] for row in rows[3:5]] == ["0.993", ""]
 
 
-def test_few_pairs_have_no_p_value(plan: Plan) -> None:
+def test_few_pairs_are_unknown(plan: Plan) -> None:
     cells = load([str(plan.experiment)]).cells
-    cells[1].rows = {seed: row for seed, row in cells[1].rows.items() if seed < 5}
-    pairs = tables.compare_pairs(cells, METRICS[0])
-    assert "no p-value (fewer than 6 shared seeds)" in markdown.render_table(tables.pair_table(pairs, METRICS[0]))
+    cells[1].rows = {seed: row for seed, row in cells[1].rows.items() if seed < 2}
+    pairs = verdicts.compare_pairs(cells, METRICS[0])
+    assert "| stn_slx - cnn | unknown | 2 | +1.05 | - | - | - | - |" in markdown.render_table(
+        tables.pair_table(pairs, METRICS[0])
+    )
     matrix = tables.matrix_table(cells, pairs, METRICS[0])
-    assert [value.mark for row in matrix.rows for value in row[1:]] == ["", "few", "few", ""]
+    assert [value.mark for row in matrix.rows for value in row[1:]] == ["", "unknown", "unknown", ""]
+    assert matrix.rows[1][1].tooltip == "stn_slx - cnn: +1.05 points, fewer than 3 shared seeds, 2 pairs"
+    cells[1].rows = {}
+    pairs = verdicts.compare_pairs(cells, METRICS[0])
+    assert "| stn_slx - cnn | unknown | 0 | - | - | - | - | - |" in markdown.render_table(
+        tables.pair_table(pairs, METRICS[0])
+    )
+    assert tables.matrix_table(cells, pairs, METRICS[0]).rows[0][2].text == "no shared seeds"
 
 
 def test_a_matrix_has_both_signs_and_knows_what_is_better(plan: Plan) -> None:
@@ -80,7 +93,7 @@ def test_a_matrix_has_both_signs_and_knows_what_is_better(plan: Plan) -> None:
         for cell in cells:  # the same numbers, once as an accuracy and once as a loss
             for row in cell.rows.values():
                 row["test_loss"] = row["test_acc"]
-        (_, _, upper), (_, lower, _) = tables.matrix_table(cells, tables.compare_pairs(cells, metric), metric).rows
+        (_, _, upper), (_, lower, _) = tables.matrix_table(cells, verdicts.compare_pairs(cells, metric), metric).rows
         assert (upper.mark, lower.mark) == marks
         assert upper.text[0] + lower.text[0] == "-+"
         assert upper.text[1:] == lower.text[1:]
@@ -90,19 +103,12 @@ def test_differences_that_may_be_chance_are_not_called_better(plan: Plan) -> Non
     cells = load([str(plan.experiment)]).cells
     for seed, row in cells[1].rows.items():
         row["test_acc"] = cells[0].rows[seed]["test_acc"] + 0.01 * (-1) ** seed + 0.001
-    (pair,) = tables.compare_pairs(cells, METRICS[0])
-    assert pair.p is not None
-    assert pair.p > 0.05
+    (pair,) = verdicts.compare_pairs(cells, METRICS[0])
+    assert (pair.verdict.p or 0) > 0.05
     (_, _, upper), (_, lower, _) = tables.matrix_table(cells, [pair], METRICS[0]).rows
-    assert (upper.mark, lower.mark) == ("weak", "weak")
-
-
-def test_too_few_seeds_for_so_many_pairs_are_reported(plan: Plan) -> None:
-    """Six pairs of seeds: no p below 2/64, so that two comparisons are already too many."""
-    cells = load([str(plan.experiment)]).cells
-    assert tables.power_note(tables.compare_pairs(cells, METRICS[0])) == ""
-    three = tables.compare_pairs([*cells, cells[1]], METRICS[0])
-    assert "can fall below 0.094; use at least 7 seeds" in tables.power_note([three[0], three[1], three[0]])
+    (equal,) = verdicts.compare_pairs(cells, METRICS[0], 5.0)
+    assert [row[-1].mark for row in tables.matrix_table(cells, [equal], METRICS[0]).rows] == ["equal", ""]
+    assert (upper.mark, lower.mark) == ("unknown", "unknown")
 
 
 def test_all_seeds_of_a_sweep_that_has_not_begun_are_missing(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_the_matrix_says_which_way() -> None:
         [Entry("slx"), Entry("+1.20", 1.2, "", "better"), Entry("")],
     ]
     table = Table(["row - column", "cnn", "slx"], rows)
-    (axis,) = axes(figures.pairs(Panel(ACCURACY, table, None, table, "")))
+    (axis,) = axes(figures.pairs(Panel(ACCURACY, table, None, table, "", [])))
     assert [(text.get_position(), text.get_text()) for text in axis.texts if text.get_text()] == [
         ((1, 0), "\N{BLACK DOWN-POINTING TRIANGLE} -1.20"),
         ((0, 1), "\N{BLACK UP-POINTING TRIANGLE} +1.20"),

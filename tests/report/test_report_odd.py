@@ -11,6 +11,7 @@ from launch.report import build
 from launch.report.analysis import charts, sections, tables
 from launch.report.analysis.cells import load
 from launch.report.analysis.metrics import METRICS
+from launch.report.analysis.verdicts import compare_pairs
 from launch.report.output import figures, markdown
 from launch.sweep.plan import Plan
 from stn.config.resolve import resolve
@@ -139,7 +140,7 @@ def test_no_direction_is_better_where_neither_is(plan: Plan) -> None:
     for cell in cells:
         for row in cell.rows.values():
             row["pose_determinant"] = row["test_acc"]
-    (_, _, upper), (_, lower, _) = tables.matrix_table(cells, tables.compare_pairs(cells, metric), metric).rows
+    (_, _, upper), (_, lower, _) = tables.matrix_table(cells, compare_pairs(cells, metric), metric).rows
     assert (upper.mark, lower.mark) == ("real", "real")
 
 

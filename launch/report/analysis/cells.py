@@ -189,7 +189,7 @@ def load(paths: Iterable[str]) -> Comparison:
     sweeps = [manifest.parent.parent for folder in folders for manifest in folder.glob("*/sweep/manifest.jsonl")]
     for folder in dict.fromkeys([*folders, *sweeps, *(run.path.parent.parent for run in runs)]):
         reader.read_plan(folder, folders)
-    for run in runs:
+    for run in sorted(runs, key=lambda run: run.path):  # whatever the order of the paths
         reader.read_run(run)
     for key, cell in reader.cells.items():
         refuse_mixture(cell.rows, cell.folder)

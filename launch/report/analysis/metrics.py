@@ -23,6 +23,17 @@ class Metric:
     def format(self, value: float | None, sign: str = "") -> str:
         return "-" if value is None else f"{self.scale * value:{sign}.{self.digits}f}"
 
+    def interval(self, low: float, high: float, sign: str = "") -> str:
+        """Return an interval with as many digits as it takes to see on which side of 0 its ends are."""
+        digits, ends = self.digits, [self.scale * low, self.scale * high]
+        while digits < self.digits + 6 and any(end and not float(f"{end:.{digits}f}") for end in ends):
+            digits += 1
+        return " to ".join(f"{end:{sign}.{digits}f}" for end in ends)
+
+    def difference(self, value: float, sign: str = "") -> str:
+        """Return a difference with its unit."""
+        return self.format(value, sign) + self.difference_unit.removeprefix(" in")
+
     @property
     def difference_unit(self) -> str:
         """The unit of a difference, to be appended to a heading."""

@@ -12,6 +12,7 @@ from launch.report.analysis.charts import Chart
 from launch.report.analysis.metrics import Metric, metrics_of
 from launch.report.analysis.published import replication_table
 from launch.report.analysis.tables import Table
+from launch.report.analysis.verdicts import compare_pairs, rule, sentences
 from stn.config.seed_list import format_seeds
 from stn.runs.files import read_json
 
@@ -40,8 +41,10 @@ class Panel(NamedTuple):
     architectures: Table
     pairs: Table | None
     matrix: Table | None
-    note: str
-    """What the comparison cannot show."""
+    rule: str
+    """How the verdicts on its pairs come about."""
+    verdicts: list[str]
+    """In words."""
 
 
 class Section(NamedTuple):
@@ -98,14 +101,16 @@ def _incomplete(cells: list[Cell], metric: Metric) -> list[str]:
     return lines
 
 
-def _panel(cells: list[Cell], metric: Metric, first: bool, out: Path) -> Panel:
-    pairs = tables.compare_pairs(cells, metric) if first or math.comb(len(cells), 2) <= tables.MOST_PAIRS else []
+def _panel(cells: list[Cell], metric: Metric, first: bool, out: Path, margin: float | None) -> Panel:
+    compared = first or math.comb(len(cells), 2) <= tables.MOST_PAIRS
+    pairs = compare_pairs(cells, metric, margin) if compared else []
     return Panel(
         metric,
         tables.architecture_table(cells, metric, out),
         tables.pair_table(pairs, metric) if pairs else None,
         tables.matrix_table(cells, pairs, metric) if pairs and len(cells) <= tables.MOST_IN_MATRIX else None,
-        tables.power_note(pairs),
+        rule(pairs, metric, margin),
+        sentences(pairs, metric, margin),
     )
 
 
@@ -134,13 +139,16 @@ def _pictures(cells: list[Cell], out: Path) -> dict[str, list[Picture]]:
     return pictures
 
 
-def build_sections(comparison: Comparison, out: Path) -> list[Section]:
-    """Return the sections of a report that is to be written into a folder."""
+def build_sections(comparison: Comparison, out: Path, margin: float | None = None) -> list[Section]:
+    """Return the sections of a report that is to be written into a folder.
+
+    Differences of shares that are within ± margin points count as none.
+    """
     sections = []
     for name, group in itertools.groupby(comparison.cells, key=lambda cell: cell.dataset):
         cells = list(group)
         metrics = metrics_of(cells)
-        panels = [_panel(cells, metric, metric is metrics[0], out) for metric in metrics]
+        panels = [_panel(cells, metric, metric is metrics[0], out, margin) for metric in metrics]
         drawn = [charts.build_chart(cell, metrics) for cell in cells]
         figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX])
         notes = confounders(cells), _incomplete(cells, metrics[0])

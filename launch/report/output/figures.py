@@ -165,7 +165,7 @@ def pairs(panel: Panel) -> Figure:
     side = max(4.0, 0.85 * n + 1.6)
     figure = Figure(figsize=(side, 0.75 * side), layout="constrained")
     axis = figure.subplots()
-    marks = {"better": "▲ ", "worse": "▼ ", "real": "≠ ", "weak": "≈ ", "few": "? "}
+    marks = {"better": "▲ ", "worse": "▼ ", "real": "≠ ", "equal": "= ", "unknown": "? "}
     for i, row in enumerate(rows):
         for j, entry in enumerate(row[1:]):
             shade = {"better": "#bfe0f7", "worse": "#fbd0ac"}.get(entry.mark, "#f1f1f1")

@@ -45,9 +45,9 @@ def _section(section: Section) -> list[str]:
     parts = [f"## {escape(section.name)}", *(f"**Warning:** {escape(text)}." for text in section.warnings)]
     parts += _bullets(section.incomplete)
     for panel in section.panels:
-        parts += [f"### {panel.metric.title}", render_table(panel.architectures)]
+        parts += [f"### {panel.metric.title}", *_bullets(panel.verdicts), render_table(panel.architectures)]
         parts += [render_table(table) for table in (panel.matrix, panel.pairs) if table]
-        parts += [f"**Note:** {escape(panel.note)}."] if panel.note else []
+        parts += [f"{escape(panel.rule)}."] if panel.pairs else []
     if section.published:
         parts += ["### Comparison with published results of the same recipe", render_table(section.published)]
     parts += [f"![{escape(section.name)}: {kind}](figures/{quote(name)})" for kind, name in section.figures.items()]

@@ -61,11 +61,13 @@ def projects(cells: Iterable[Cell]) -> list[str]:
 def _tables(section: Section) -> str:
     """Return the tables of a data set under its first metric, as Markdown."""
     panel, cells = section.panels[0], section.cells
-    parts = [f"{panel.metric.title}, over seeds:", render_table(panel.architectures, links=False)]
+    parts = ["\n".join(f"- {escape(line)}" for line in panel.verdicts)] if panel.verdicts else []
+    parts += [f"{panel.metric.title}, over seeds:", render_table(panel.architectures, links=False)]
     parts += [f"**Warning:** {escape(text)}." for text in section.warnings]
     missing, failed = sum(len(cell.missing) for cell in cells), sum(len(cell.failed) for cell in cells)
     parts += [f"Missing seeds: {missing}; failed seeds: {failed}."] if missing or failed else []
-    parts += ["Pairs of architectures on shared seeds:", render_table(panel.pairs)] if panel.pairs else []
+    pairs = "Pairs of architectures on shared seeds:"
+    parts += [pairs, render_table(panel.pairs), f"{escape(panel.rule)}."] if panel.pairs else []
     return "\n\n".join(parts)
 
 

@@ -51,30 +51,36 @@ def test_numbers_are_those_of_the_rows(small: Path, opened) -> None:
 
 
 def test_pairs_are_those_of_the_rows(small: Path, opened) -> None:
-    """Every assignment of signs, counted one by one; Holm's correction by hand."""
+    """scipy's paired t test; Holm's correction by hand; the words, the table and the matrix say the same."""
     page = opened(small)
     page.select_option("#dataset", "mnist_r")
     tests = {}
     for (a, first), (b, second) in itertools.combinations(sorted(results(small, "mnist_r").items()), 2):
         d = np.array([second[seed] - first[seed] for seed in sorted(first)])
-        flips = [abs(np.mean(d * signs)) for signs in itertools.product([1, -1], repeat=len(d))]
-        tests[f"{b} - {a}"] = d, np.mean(np.array(flips) >= abs(d.mean()) - 1e-12)
-    order = sorted(tests, key=lambda pair: tests[pair][1])
+        tests[f"{b} - {a}"] = d, scipy_stats.ttest_1samp(d, 0)
+    order = sorted(tests, key=lambda pair: tests[pair][1].pvalue)
     corrected, running = {}, 0.0
     for rank, pair in enumerate(order):
-        running = max(running, min(1.0, (len(order) - rank) * tests[pair][1]))
-        corrected[pair] = running
-    for pair, (d, _) in tests.items():
+        running = max(running, min(1.0, (len(order) - rank) * tests[pair][1].pvalue))
+        corrected[pair] = running, len(order) - rank
+    words = page.locator(".verdicts:visible li").all_inner_texts()
+    assert len(words) == len(tests)
+    for pair, (d, test) in tests.items():
+        p, left = corrected[pair]
+        assert p < 0.05, "the levels below are those of rejected pairs"
+        ends, mark = test.confidence_interval(1 - 0.05 / left), "better" if d.mean() > 0 else "worse"
         row = page.locator(f'.comparisons:visible tr[data-about="{pair}"] td').all_inner_texts()
-        assert row[:2] == ["8", f"{d.mean():+.2f}"]
-        assert row[3:5] == [f"{corrected[pair]:.4g}", f"{d.mean() / d.std(ddof=1):.2f}"]
+        assert row[:4] == [mark, "8", f"{d.mean():+.2f}", f"{ends.low:+.2f} to {ends.high:+.2f}"]
+        assert row[4:] == [f"{p:.4g}", f"{d.mean() / d.std(ddof=1):.2f}", "-"]
         b, a = pair.split(" - ")
         heads = page.locator(".matrix:visible thead th").all_inner_texts()
         field = page.locator(f'.matrix:visible tr[data-about="{b}"] td').nth(heads.index(a) - 1)
         assert field.inner_text() == f"{d.mean():+.2f}"
-        assert field.get_attribute("class") == (
-            "weak" if corrected[pair] >= 0.05 else "better" if d.mean() > 0 else "worse"
-        )
+        assert field.get_attribute("class") == mark
+        low, high = sorted(map(abs, ends))
+        winner, loser = (b, a) if d.mean() > 0 else (a, b)
+        sentence = f"{winner} beats {loser} by {abs(d.mean()):.2f} points (95 % {low:.2f} to {high:.2f}, n = 8 pairs, "
+        assert any(text.startswith(sentence) for text in words)
 
 
 def test_tables_sort_and_filter(small: Path, opened) -> None:
