@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from launch.report.analysis.cells import Cell, load
 from launch.report.analysis.metrics import METRICS, Metric
 from launch.report.analysis.sections import build_sections
-from launch.report.analysis.stats import ALPHA
-from launch.report.analysis.verdicts import MOST_SENTENCES, compare_pairs, p_text, sentences
+from launch.report.analysis.stats import ALPHA, PairedTest, seeds_for_equality, seeds_needed
+from launch.report.analysis.verdicts import MOST_SENTENCES, compare_pairs, judge, p_text, sentences
 from launch.sweep.plan import Plan
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config
@@ -139,6 +139,14 @@ def test_verdicts_are_corrected_ordered_and_limited() -> None:
     many = sentences(compare_pairs(cells_of(*([a, b] * 4)), ACCURACY), ACCURACY)
     assert len(many) == MOST_SENTENCES + 1
     assert many[-1] == "13 more in the table of pairs: 1 better, 0 equal, 12 unknown"
+
+
+def test_lacking_seeds_are_corrected_for_the_undecided_pairs() -> None:
+    undecided, clear = PairedTest(10, 0.3, 1.0, 0.4), PairedTest(10, 9.0, 1.0, 1e-9)
+    for tests, alpha in (([undecided], 0.05), ([undecided] * 3, 0.05 / 3), ([clear, *[undecided] * 3], 0.05 / 3)):
+        assert judge(tests)[-1].more == (seeds_needed(0.3, alpha) or 0) - 10
+    (within,) = judge([PairedTest(10, 0.0, 1.0, 0.9)], 0.5)
+    assert within.more == (seeds_for_equality(0.0, 1.0, 0.5) or 0) - 10
 
 
 def test_an_end_that_rounds_to_zero_shows_its_side() -> None:
