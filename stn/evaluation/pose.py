@@ -29,9 +29,9 @@ _KINDS = {"degrees": ("degrees",), "log2_area": ("log2_area",), "shift": ("x", "
 @lru_cache(maxsize=16)
 def _pseudo_inverse(st_size: tuple[int, int], align_corners: bool, finer: int, device: torch.device) -> Tensor:
     """Return the least-squares solver for a grid, [3, H * W] in float64."""
-    x, y = axes(st_size, align_corners, torch.empty(0, device=device, dtype=torch.float64), finer)
+    x, y = axes(st_size, align_corners, torch.empty(0, dtype=torch.float64), finer)
     x, y = x.expand(len(y), -1), y.expand(-1, len(x))
-    return torch.linalg.pinv(torch.stack([x, y, torch.ones_like(x)], -1).flatten(0, 1))
+    return torch.linalg.pinv(torch.stack([x, y, torch.ones_like(x)], -1).flatten(0, 1)).to(device)
 
 
 def linear_part(st: Any, grid_BHW2: Tensor) -> Tensor:

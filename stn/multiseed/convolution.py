@@ -6,22 +6,21 @@ h x w map out, N = h * w, K = C * k * l.
 """
 
 import math
-import statistics
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from stn.multiseed.memory import free_bytes
+from stn.multiseed.products import MOST_WASTE, conv_product, scratch, waste
 
 _COLUMNS_SHARE = 0.05
 """Of the free memory: there are two such matrices in the backward pass."""
 Pair = tuple[int, int]
-Way = Literal["grouped", "channels_last", "loop", "unfold"]
+Way = Literal["grouped", "channels_last", "loop", "unfold", "rows", "whole"]
 
 
 def pair(value: Any) -> Pair:
@@ -48,54 +47,25 @@ def loop(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups:
 
 def unfold(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
     """Multiply matrices of all patches with the filters; the matrices are made anew for the backward pass."""
+    return _product("unfold", x_BDHW, weight, bias, *how, groups=groups)
+
+
+def rows(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
+    """Multiply as many rows as a filter has with matrices in which the filters are bands."""
+    return _product("rows", x_BDHW, weight, bias, *how, groups=groups)
+
+
+def whole(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
+    """Multiply whole maps with such matrices, as a linear layer does."""
+    return _product("whole", x_BDHW, weight, bias, *how, groups=groups)
+
+
+def _product(way: str, x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
     if torch.is_autocast_enabled(x_BDHW.device.type):
         dtype = torch.get_autocast_dtype(x_BDHW.device.type)
         x_BDHW, weight, bias = x_BDHW.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    out_BDhw = _Unfolded.apply(x_BDHW, weight, *how, groups)
+    out_BDhw = conv_product(x_BDHW, weight, *how, groups, way)
     return out_BDhw if bias is None else out_BDhw + bias.view(-1, 1, 1)
-
-
-class _Unfolded(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x_BDHW: Tensor, weight_OCkl: Tensor, stride: Pair, padding: Pair, dilation: Pair, groups: int
-    ) -> Tensor:
-        ctx.save_for_backward(x_BDHW, weight_OCkl)
-        ctx.how, ctx.groups = (stride, padding, dilation), groups
-        kernel = weight_OCkl.shape[2:]
-        columns_BGKN, size = _columns(x_BDHW, kernel, stride, padding, dilation, groups)
-        return (weight_OCkl.view(groups, -1, columns_BGKN.shape[2]) @ columns_BGKN).flatten(1, 2).unflatten(2, size)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_BOhw: Tensor):  # type: ignore[override]
-        (x_BDHW, weight_OCkl), (stride, padding, dilation) = ctx.saved_tensors, ctx.how
-        grad_BGMN = grad_BOhw.flatten(2).unflatten(1, (ctx.groups, -1))
-        grad_x = grad_weight = None
-        if ctx.needs_input_grad[1]:
-            columns_BGKN, _ = _columns(x_BDHW, weight_OCkl.shape[2:], stride, padding, dilation, ctx.groups)
-            grad_weight = (grad_BGMN @ columns_BGKN.mT).sum(0).view_as(weight_OCkl)
-        if ctx.needs_input_grad[0]:
-            weight_GMK = weight_OCkl.flatten(1).view(ctx.groups, -1, weight_OCkl[0].numel())
-            columns_AKN = (weight_GMK.mT @ grad_BGMN).flatten(0, 1)  # A = B * G
-            grad_x = F.fold(columns_AKN, x_BDHW.shape[2:], weight_OCkl.shape[2:], dilation, padding, stride)
-            grad_x = grad_x.view_as(x_BDHW)
-        return grad_x, grad_weight, None, None, None, None
-
-
-def _columns(
-    x_BDHW: Tensor, kernel: torch.Size, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> tuple[Tensor, Pair]:
-    """Return what each output pixel sees, in one copy (im2col takes a launch for each image), and the output's size."""
-    if any(padding):
-        x_BDHW = F.pad(x_BDHW, (padding[1], padding[1], padding[0], padding[0]))
-    x_BDHW = x_BDHW.contiguous()
-    B, D, H, W = x_BDHW.shape
-    spans = [d * (n - 1) + 1 for n, d in zip(kernel, dilation, strict=True)]
-    h, w = ((n - span) // s + 1 for n, span, s in zip((H, W), spans, stride, strict=True))
-    shape = B, groups, D // groups, *kernel, h, w
-    strides = D * H * W, D // groups * H * W, H * W, dilation[0] * W, dilation[1], stride[0] * W, stride[1]
-    return x_BDHW.as_strided(shape, strides).reshape(B, groups, -1, h * w), (h, w)
 
 
 WAYS: dict[str, Callable[..., Tensor]] = {
@@ -103,6 +73,8 @@ WAYS: dict[str, Callable[..., Tensor]] = {
     "channels_last": channels_last,
     "loop": loop,
     "unfold": unfold,
+    "rows": rows,
+    "whole": whole,
 }
 assert tuple(WAYS) == get_args(Way)
 
@@ -134,11 +106,11 @@ class Convolutions:
         key = f"{groups} x {C} to {O // groups} channels, {k}x{l} on {H}x{W}, {str(x.dtype)[6:]}, {use}"
         if key not in self.chosen:
             if torch.cuda.is_current_stream_capturing() or get_proxy_mode() is not None:
-                return "grouped"  # nothing can be timed here
+                return "channels_last"  # nothing can be timed here
             times = {
                 name: _milliseconds(way, arguments, groups, trains)
                 for name, way in WAYS.items()
-                if name != "unfold" or _columns_fit(x, weight)
+                if _worth_trying(name, x, weight)
             }
             torch.cuda.empty_cache()
             self.chosen[key] = min(times, key=times.__getitem__)
@@ -147,28 +119,40 @@ class Convolutions:
         return self.chosen[key]
 
 
-def _columns_fit(x_BDHW: Tensor, weight_OCkl: Tensor) -> bool:
-    """Whether the matrices of patches, which are in no estimate of a block's memory, are small beside what is free."""
-    columns = x_BDHW.numel() * weight_OCkl[0, 0].numel() * x_BDHW.element_size()
-    return columns <= _COLUMNS_SHARE * free_bytes(x_BDHW.device)
+def _worth_trying(name: str, x_BDHW: Tensor, weight_OCkl: Tensor) -> bool:
+    """Whether a way's matrices, which are in no estimate of a block's memory, are small beside what is free."""
+    if name not in ("unfold", "rows", "whole"):
+        return True
+    fits = scratch(x_BDHW, weight_OCkl, name) * x_BDHW.element_size() <= _COLUMNS_SHARE * free_bytes(x_BDHW.device)
+    return fits and waste(x_BDHW, weight_OCkl, name) <= MOST_WASTE
 
 
-def _milliseconds(way: Callable[..., Tensor], arguments: tuple, groups: int, trains: bool, repeats: int = 5) -> float:
-    """Return the median time of a pass on the device; infinite for a way that cannot run."""
+def _milliseconds(way: Callable[..., Tensor], arguments: tuple, groups: int, trains: bool, repeats: int = 10) -> float:
+    """Return the time of a pass on the device, replayed as a graph like a step; infinite for a way that cannot run."""
     x, weight, bias, *how = arguments
     x, weight = x.detach().requires_grad_(trains and x.requires_grad), weight.detach().requires_grad_(trains)
     needs = [tensor for tensor in (x, weight) if tensor.requires_grad]
-    times = []
+
+    def once() -> None:
+        out = way(x, weight, None if bias is None else bias.detach(), *how, groups=groups)
+        if trains:
+            torch.autograd.grad(out, needs, torch.ones_like(out))
+
+    stream, graph = torch.cuda.Stream(x.device), torch.cuda.CUDAGraph()
+    stream.wait_stream(torch.cuda.current_stream())
     try:
-        for _ in range(2 + repeats):
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            out = way(x, weight, None if bias is None else bias.detach(), *how, groups=groups)
-            if trains:
-                torch.autograd.grad(out, needs, torch.ones_like(out))
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end))
+        with torch.cuda.stream(stream):
+            for _ in range(2):  # libraries choose their algorithms
+                once()
     except RuntimeError:  # out of memory, or a shape that a library refuses
         return math.inf
-    return statistics.median(times[2:])
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+        once()
+    start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    graph.replay()
+    start.record()
+    for _ in range(repeats):
+        graph.replay()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / repeats

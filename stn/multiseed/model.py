@@ -149,8 +149,9 @@ class StackedModel(nn.Module):
             return run(self._tensors, x_SBCHW, step, row_B)
         if x_SBCHW.shape not in self.compiled:
             # The compiler cannot see through Stacked, but needs only the operations that it comes to.
-            # Tracing runs the network once: on copies of the buffers.
+            # Tracing runs the network once: on copies of the buffers, and after a pass in which convolutions are timed.
             copies = {name: x if x.requires_grad else x.clone() for name, x in self._tensors.items()}
+            run(copies, x_SBCHW, step, row_B)
             self.compiled[x_SBCHW.shape] = torch.compile(make_fx(run)(copies, x_SBCHW, step, row_B))
         return self.compiled[x_SBCHW.shape](self._tensors, x_SBCHW, step, row_B)
 

@@ -18,7 +18,7 @@ from stn.training.optimizer import SeedOptimiser
 from stn.training.runtime import Runtime
 
 GAIN = 1.05
-"""Images/s must grow by this factor to be worth twice the memory."""
+"""While images/s grow by this factor, twice the seeds are tried."""
 _STEPS = 10
 
 
@@ -28,17 +28,17 @@ def fastest_size(config: Config, most: int, runtime: Runtime, seed_losses: Calla
     while sizes[-1] < most:
         sizes.append(min(2 * sizes[-1], most))
     speeds: dict[int, float] = {}
-    best = 1
     for size in sizes:
+        before = max(speeds.values(), default=0.0)
         try:
             speeds[size] = _images_per_s(config, size, runtime, seed_losses)
         except torch.OutOfMemoryError:
             break
         finally:
             runtime.accelerator.free_memory()
-        if size > 1 and speeds[size] < GAIN * speeds[best]:
+        if speeds[size] < GAIN * before:
             break
-        best = size
+    best = max(speeds, key=speeds.__getitem__, default=1)
     shown = ", ".join(f"{size}: {speed:,.0f}" for size, speed in speeds.items())
     say(f"{best} seeds as one network (images/s by number of seeds: {shown})")
     return best

@@ -54,26 +54,31 @@ def run(way: str, shape: tuple, memory_format: torch.memory_format = torch.conti
     return [out.detach(), *(grad for grad in grads if grad is not None)]
 
 
-def test_every_way_is_the_grouped_one_for_the_shapes_of_all_networks() -> None:
+def test_every_way_is_the_grouped_one_for_the_shapes_of_all_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "free_bytes", lambda device: 10**12)
     cases = shapes()
     assert len(cases) > 15
     for shape in cases:
         expected = run("grouped", shape)
-        for way, memory_format in product(WAYS, (torch.contiguous_format, torch.channels_last)):
+        x, weight = torch.empty(shape[0], device="meta"), torch.empty(shape[1], device="meta")
+        ways = [way for way in WAYS if convolution._worth_trying(way, x, weight) or shape[0][-1] < 12]
+        for way, memory_format in product(ways, (torch.contiguous_format, torch.channels_last)):
             for a, b in zip(run(way, shape, memory_format), expected, strict=True):
                 assert float((a - b).abs().max()) <= 1e-12 * max(1.0, float(b.abs().max())), (way, shape)
 
 
-def test_the_backward_pass_computes_only_what_is_asked_for() -> None:
+@pytest.mark.parametrize("way", ["unfold", "rows", "whole"])
+def test_the_backward_pass_computes_only_what_is_asked_for(way: str) -> None:
     x, weight = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3, requires_grad=True)
-    out = Convolutions("unfold")(x, weight, None, 1, 0, 1, 2)
+    out = Convolutions(way)(x, weight, None, 1, 0, 1, 2)  # type: ignore[arg-type]
     assert out is not None
     out.sum().backward()
     assert weight.grad is not None
     assert x.grad is None
 
 
-def test_the_columns_are_not_kept_for_the_backward_pass() -> None:
+@pytest.mark.parametrize("way", ["unfold", "rows", "whole"])
+def test_the_columns_are_not_kept_for_the_backward_pass(way: str) -> None:
     kept: list[int] = []
 
     def note(tensor: Tensor) -> Tensor:
@@ -82,7 +87,7 @@ def test_the_columns_are_not_kept_for_the_backward_pass() -> None:
 
     x, weight = torch.randn(2, 4, 20, 20, requires_grad=True), torch.randn(4, 2, 5, 5, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        Convolutions("unfold")(x, weight, None, 1, 0, 1, 2)
+        Convolutions(way)(x, weight, None, 1, 0, 1, 2)  # type: ignore[arg-type]
     assert max(kept) == x.numel()
 
 
@@ -94,7 +99,7 @@ def test_one_seed_and_a_cpu_have_no_choice() -> None:
 
 
 def test_the_fastest_is_taken_told_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {"grouped": 3.0, "channels_last": float("inf"), "loop": 2.0, "unfold": 1.0}
+    times = {"grouped": 3.0, "channels_last": float("inf"), "loop": 2.0, "unfold": 1.0, "rows": 1.5, "whole": 4.0}
     timed: list[str] = []
 
     def measure(way: object, *_: object) -> float:
@@ -126,7 +131,7 @@ def test_nothing_is_timed_in_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     choice = Convolutions("auto")
     arguments = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3), None, (1, 1), (0, 0), (1, 1)
-    assert choice._choose(arguments, 2) == "grouped"
+    assert choice._choose(arguments, 2) == "channels_last"
     assert not choice.chosen
 
 
@@ -135,11 +140,19 @@ def test_matrices_that_would_fill_the_memory_are_not_tried(monkeypatch: pytest.M
     monkeypatch.setattr(convolution, "_milliseconds", lambda way, *_: tried.append(way) or 1.0)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(convolution, "free_bytes", lambda device: 10_000)
     arguments = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3), None, (1, 1), (0, 0), (1, 1)
-    assert Convolutions("auto")._choose(arguments, 2) == "grouped"
-    assert WAYS["unfold"] not in tried
-    assert len(tried) == len(WAYS) - 1
+    for free, ways in {1e4: [], 1e5: ["rows"], 1e6: ["unfold", "rows", "whole"]}.items():
+        monkeypatch.setattr(convolution, "free_bytes", lambda device, free=free: free)
+        tried.clear()
+        assert Convolutions("auto")._choose(arguments, 2) == "grouped"
+        assert tried == [WAYS[name] for name in ("grouped", "channels_last", "loop", *ways)]
+
+
+def test_bands_with_mostly_zeros_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "free_bytes", lambda device: 1e12)
+    x, weight = torch.empty(2, 4, 28, 28), torch.empty(4, 2, 9, 9)
+    tried = [name for name in WAYS if convolution._worth_trying(name, x, weight)]
+    assert tried == ["grouped", "channels_last", "loop", "unfold", "rows"]
 
 
 @pytest.mark.parametrize(
