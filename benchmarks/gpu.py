@@ -41,7 +41,7 @@ def run(*words: object, limit_s: float = LIMIT_S) -> Record:
 
 
 def tests(folder: Path) -> Record:
-    done = run("-m", "pytest", "-n0", "-q", "-m", "gpu", "tests")
+    done = run("-m", "pytest", "-n8", "-q", "-m", "gpu", "-p", "no:benchmark", "tests/gpu", "tests/models")
     return done | {"output": done["output"][-60:]}
 
 
