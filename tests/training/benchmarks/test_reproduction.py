@@ -17,7 +17,7 @@ from tests.support.trainer import QUIET, only_run, train
 def test_the_readmes_tables_are_those_of_the_rows() -> None:
     text = (ROOT / "README.md").read_text()
     assert reproduce.readme(text) == text, "run python benchmarks/reproduce.py readme"
-    assert text.count("| yes (") + text.count("| **no** (") == 6
+    assert text.count("| yes (") + text.count("| **no** (") == 11
     for path in reproduce.CONFIGS.glob("*.yaml"):
         assert reproduce.header(path.read_text(), path.stem) == path.read_text(), path.name
 
@@ -54,6 +54,21 @@ def test_a_shorter_schedule_claims_nothing(rows: Path) -> None:
     assert "shorter schedule" in reproduce.line(last)
     path.write_text(path.read_text().splitlines()[0])
     assert "one run says nothing" in reproduce.line(last)
+
+
+def test_a_schedule_in_which_networks_hardly_learn_is_not_shown(rows: Path) -> None:
+    path = rows / "s2_conv.jsonl"
+    path.write_text(path.read_text().replace('"epochs": 30.0', '"epochs": 3.0'))
+    last = next(f for f in published_results() if f.recipe == "s2_conv")
+    line = json.loads(path.read_text().splitlines()[0]) | {"arch": "cnn"}
+    path.write_text(path.read_text() + json.dumps(line | {"test_acc": 0.91}) + "\n")
+    assert "| 0.1 |" in reproduce.line(last)
+    path.write_text(path.read_text().replace('"test_acc": 0.91,', '"test_acc": 0.89,'))
+    assert "| not run |" in reproduce.line(last)
+    text = "# time   whole\n# ours       99 %\n#            and more\nname: s2_conv\n"
+    assert reproduce.header(text, "s2_conv") == (
+        "# time   whole\n# ours       not run for long enough to have learnt\nname: s2_conv\n"
+    )
 
 
 def test_systems_that_share_a_line_are_split_when_one_has_been_run(rows: Path) -> None:
@@ -95,10 +110,10 @@ def test_a_recipes_header_says_what_its_rows_say(rows: Path) -> None:
 
 
 def test_a_header_names_a_network_that_is_not_the_recipes_and_errors_beside_published_errors(rows: Path) -> None:
-    row = {"arch": "cnn", "net": "jaderberg_fcn", "seed": 0, "status": "finished", "test_acc": 0.75, "steps": 1500}
-    facts = {"best_test_acc": 0.76, "date": "2026-11-21", "wall_s": 1.0, "fused": 1, "device": "cpu", "options": None}
+    row = {"arch": "cnn", "net": "jaderberg_fcn", "seed": 0, "status": "finished", "test_acc": 0.95, "steps": 1500}
+    facts = {"best_test_acc": 0.96, "date": "2026-11-21", "wall_s": 1.0, "fused": 1, "device": "cpu", "options": None}
     (rows / "jaderberg_r.jsonl").write_text(json.dumps(row | facts) + "\n")
-    said = "cnn jaderberg_fcn, error: last epoch 25.00 %, best evaluation on the test set 24.00 %; n = 1, 1500 steps"
+    said = "cnn jaderberg_fcn, error: last epoch 5.00 %, best evaluation on the test set 4.00 %; n = 1, 1500 steps"
     assert said in reproduce.header("# title\n# ours       not run\narch: cnn\n", "jaderberg_r")
 
 
