@@ -68,7 +68,7 @@ LEARNT = 0.1
 def _finished(recipe: str) -> list[Row]:
     """Return the finished rows of a recipe, of each network those with the most steps.
 
-    A schedule that was shortened so far that the plain network (or, without one, the mean) has hardly learnt says nothing.
+    A schedule shortened so far that the plain network (or, without one, the mean) has hardly learnt says nothing.
     """
     rows = [row for row in read_rows(ROWS / f"{recipe}.jsonl") if row["status"] == "finished"]
     most: dict[tuple, int] = {}
