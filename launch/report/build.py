@@ -15,7 +15,10 @@ import jinja2
 from launch.report.analysis.cells import Comparison, load
 from launch.report.analysis.sections import FIGURES, Section, build_sections
 from launch.report.output import figures
+from launch.report.output.drawing import save
 from launch.report.output.markdown import render_csv, render_markdown
+from launch.report.output.profile_figure import profile_figure
+from launch.report.overview import NOTHING, PROFILES, Overview, build_overview
 from launch.sweep.status import plural
 from stn.runs.files import write_atomic
 from stn.tracking.console import say
@@ -28,6 +31,10 @@ MOST_BYTES = 5_000_000
 """Size of the pictures embedded in a page; further ones are linked."""
 
 
+def _data_url(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
 def _embed_pictures(sections: Sequence[Section]) -> dict[Path, str]:
     """Return the pictures that are embedded in the page, as data URLs."""
     urls, left = {}, MOST_BYTES
@@ -37,7 +44,7 @@ def _embed_pictures(sections: Sequence[Section]) -> dict[Path, str]:
             content = picture.path.read_bytes()
             if len(content) <= left:
                 left -= len(content)
-                urls[picture.path] = f"data:image/png;base64,{base64.b64encode(content).decode()}"
+                urls[picture.path] = _data_url(content, "png")
     return urls
 
 
@@ -51,12 +58,13 @@ def _data(sections: Sequence[Section]) -> str:
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def render_page(comparison: Comparison, sections: Sequence[Section]) -> str:
+def render_page(comparison: Comparison, sections: Sequence[Section], overview: Overview = NOTHING) -> str:
     loader = jinja2.FileSystemLoader(ASSETS)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     return environment.get_template("page.html").render(
         comparison=comparison,
         sections=sections,
+        overview=overview,
         embedded=_embed_pictures(sections),
         data=_data(sections),
         style=(ASSETS / "page.css").read_text(encoding="utf-8"),
@@ -69,14 +77,20 @@ def render_page(comparison: Comparison, sections: Sequence[Section]) -> str:
 def write_report(comparison: Comparison, out: Path, margin: float | None = None) -> list[Section]:
     """Write a report, replace an older one in the same folder, and return its sections."""
     sections = build_sections(comparison, out, margin)
+    overview = build_overview(sections, margin)
     for section in sections:
         figures.draw(section, out / "figures")
     current = {Path(name).stem for section in sections for name in section.figures.values()}
+    if overview.across and overview.across.profiles:
+        drawn = save(profile_figure(overview.across), out / "figures" / PROFILES)
+        overview = overview._replace(profiles=_data_url(drawn["svg"], "svg+xml"))
+        current.add(Path(PROFILES).stem)
     for path in (out / "figures").glob("*-*.[ps][nv]g"):
         _, _, kind = path.stem.rpartition("-")
-        if kind in FIGURES and path.stem not in current:  # a user may keep other files there
+        if kind in (*FIGURES, "profiles") and path.stem not in current:  # a user may keep other files there
             path.unlink()
-    texts = {"index.html": render_page(comparison, sections), "report.md": render_markdown(comparison, sections)}
+    shown = comparison, sections, overview
+    texts = {"index.html": render_page(*shown), "report.md": render_markdown(*shown)}
     for name, text in (texts | {"rows.csv": render_csv(comparison.cells)}).items():
         write_atomic(out / name, text.encode(errors="replace"))  # damaged rows may hold lone surrogates
     return sections

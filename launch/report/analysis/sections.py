@@ -3,6 +3,7 @@
 import itertools
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,9 @@ from launch.report.analysis.charts import Chart
 from launch.report.analysis.metrics import Metric, metrics_of
 from launch.report.analysis.published import replication_table
 from launch.report.analysis.tables import Table
-from launch.report.analysis.verdicts import compare_pairs, rule, sentences
+from launch.report.analysis.verdicts import Pair, compare_pairs, rule, sentences
+from launch.report.provenance.environments import Environment, environments
+from launch.report.provenance.signature import signature
 from stn.config.seed_list import format_seeds
 from stn.runs.files import read_json
 
@@ -45,6 +48,10 @@ class Panel(NamedTuple):
     """How the verdicts on its pairs come about."""
     verdicts: list[str]
     """In words."""
+    compared: Sequence[Pair] = ()
+    signature: str = ""
+    """What the table of architectures is of, for another person to compare."""
+    pair_signature: str = ""
 
 
 class Section(NamedTuple):
@@ -101,9 +108,12 @@ def _incomplete(cells: list[Cell], metric: Metric) -> list[str]:
     return lines
 
 
-def _panel(cells: list[Cell], metric: Metric, first: bool, out: Path, margin: float | None) -> Panel:
+def _panel(
+    cells: list[Cell], metric: Metric, first: bool, out: Path, margin: float | None, runs: list[Environment]
+) -> Panel:
     compared = first or math.comb(len(cells), 2) <= tables.MOST_PAIRS
     pairs = compare_pairs(cells, metric, margin) if compared else []
+    test = "paired-t,holm" + (f",equal-{margin:g}" if margin is not None and metric.unit == "%" else "")
     return Panel(
         metric,
         tables.architecture_table(cells, metric, out),
@@ -111,6 +121,9 @@ def _panel(cells: list[Cell], metric: Metric, first: bool, out: Path, margin: fl
         tables.matrix_table(cells, pairs, metric) if pairs and len(cells) <= tables.MOST_IN_MATRIX else None,
         rule(pairs, metric, margin),
         sentences(pairs, metric, margin),
+        pairs,
+        signature(cells, metric, runs, "t-interval"),
+        signature(cells, metric, runs, test, [pair.test.n for pair in pairs]) if pairs else "",
     )
 
 
@@ -148,7 +161,8 @@ def build_sections(comparison: Comparison, out: Path, margin: float | None = Non
     for name, group in itertools.groupby(comparison.cells, key=lambda cell: cell.dataset):
         cells = list(group)
         metrics = metrics_of(cells)
-        panels = [_panel(cells, metric, metric is metrics[0], out, margin) for metric in metrics]
+        runs = environments(cells)
+        panels = [_panel(cells, metric, metric is metrics[0], out, margin, runs) for metric in metrics]
         drawn = [charts.build_chart(cell, metrics) for cell in cells]
         figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX])
         notes = confounders(cells), _incomplete(cells, metrics[0])

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.stats import summary
-from launch.report.analysis.verdicts import Pair, p_text
+from launch.report.analysis.verdicts import Pair, Verdict, p_text
 
 MOST_PAIRS = 300
 """Pairs of a data set that are compared under every metric; with more, only the first metric is compared."""
@@ -73,13 +73,13 @@ def architecture_table(cells: Sequence[Cell], metric: Metric, out: Path) -> Tabl
     return Table(headings, rows)
 
 
-def _mark(pair: Pair, sign: float, metric: Metric) -> str:
-    """Return the verdict on the second against the first (sign 1), or on the first against the second (sign -1)."""
-    if pair.verdict.outcome != "better":
-        return pair.verdict.outcome
+def mark_of(verdict: Verdict, difference: float, metric: Metric) -> str:
+    """Return the mark of a verdict for whichever of two architectures is above the other by this difference."""
+    if verdict.outcome != "better":
+        return verdict.outcome
     if metric.higher_is_better is None:
         return "real"
-    return "better" if (sign * pair.test.mean > 0) == metric.higher_is_better else "worse"
+    return "better" if (difference > 0) == metric.higher_is_better else "worse"
 
 
 def pair_table(pairs: Sequence[Pair], metric: Metric) -> Table:
@@ -88,7 +88,11 @@ def pair_table(pairs: Sequence[Pair], metric: Metric) -> Table:
     headings += ["p (t test, Holm)", "d_z", "more seeds to tell"]
     rows = []
     for pair in pairs:
-        label, test, mark = f"{pair.second.label} - {pair.first.label}", pair.test, _mark(pair, 1.0, metric)
+        label, test, mark = (
+            f"{pair.second.label} - {pair.first.label}",
+            pair.test,
+            mark_of(pair.verdict, pair.test.mean, metric),
+        )
         verdict = Entry("different" if mark == "real" else mark, mark, mark=mark, tooltip=pair.why)
         row = [Entry(label, label), verdict, Entry.number(test.n), _value(metric, test.mean if test.n else None, "+")]
         row += [_interval(metric, *(pair.verdict.interval or (None, None)), "+")]
@@ -102,7 +106,7 @@ def pair_table(pairs: Sequence[Pair], metric: Metric) -> Table:
 
 def _matrix_entry(pair: Pair, sign: float, metric: Metric) -> Entry:
     """Return the difference second - first (sign 1) or first - second (sign -1)."""
-    test, mark = pair.test, _mark(pair, sign, metric)
+    test, mark = pair.test, mark_of(pair.verdict, sign * pair.test.mean, metric)
     if not test.n:
         return Entry("no shared seeds", mark=mark)
     mean = sign * test.mean

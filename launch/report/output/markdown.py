@@ -6,9 +6,11 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
+from launch.report.across.overview import Across
 from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.sections import Section
 from launch.report.analysis.tables import Entry, Table
+from launch.report.overview import NOTHING, PROFILES, Overview
 from stn.runs.directory import Row
 
 FIELDS: list[str] = ["dataset", "arch", "setting", "sig", "seed", "status", "reason", "test_acc", "best_test_acc"]
@@ -41,12 +43,18 @@ def _bullets(lines: list[str]) -> list[str]:
     return ["\n".join(f"- {escape(line)}" for line in lines)] if lines else []
 
 
+def signed(table: Table | None, signature: str) -> list[str]:
+    """Return a table and the line that says what it is of; nothing for no table."""
+    return [render_table(table), f"`{signature}`"] if table else []
+
+
 def _section(section: Section) -> list[str]:
-    parts = [f"## {escape(section.name)}", *(f"**Warning:** {escape(text)}." for text in section.warnings)]
-    parts += _bullets(section.incomplete)
-    for panel in section.panels:
-        parts += [f"### {panel.metric.title}", *_bullets(panel.verdicts), render_table(panel.architectures)]
-        parts += [render_table(table) for table in (panel.matrix, panel.pairs) if table]
+    parts = [f"## {escape(section.name)}"]
+    warnings = [f"**Warning:** {escape(text)}." for text in section.warnings] + _bullets(section.incomplete)
+    for i, panel in enumerate(section.panels):
+        parts += [f"### {panel.metric.title}", *_bullets(panel.verdicts), *([] if i else warnings)]
+        parts += signed(panel.architectures, panel.signature)
+        parts += signed(panel.matrix, panel.pair_signature) + signed(panel.pairs, panel.pair_signature)
         parts += [f"{escape(panel.rule)}."] if panel.pairs else []
     if section.published:
         parts += ["### Comparison with published results of the same recipe", render_table(section.published)]
@@ -56,11 +64,20 @@ def _section(section: Section) -> list[str]:
     return parts
 
 
-def render_markdown(comparison: Comparison, sections: Sequence[Section]) -> str:
+def _across(across: Across) -> list[str]:
+    parts = ["## Across data sets", f"{across.metric.title}, on {escape(', '.join(across.datasets))}."]
+    parts += signed(across.matrix, across.signature) + signed(across.pair_table, across.signature)
+    parts.append(f"{escape(across.rule)}.")
+    parts += signed(across.profile_table, across.signature)
+    return [*parts, *([f"![Performance profiles](figures/{PROFILES})"] if across.profiles else [])]
+
+
+def render_markdown(comparison: Comparison, sections: Sequence[Section], overview: Overview = NOTHING) -> str:
     """Return the whole report; its images are files in figures/ beside it and pictures of the runs."""
     parts = [f"# Comparison: {escape(comparison.name)}"]
     parts += [] if sections else ["No run directories were found."]
     parts += _bullets(comparison.notes)
+    parts += _across(overview.across) if overview.across else []
     parts += [part for section in sections for part in _section(section)]
     return "\n\n".join(parts) + "\n"
 

@@ -1,0 +1,23 @@
+"""What a report says on top, over all of its data sets."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from launch.report.across.overview import Across, build_across
+from launch.report.analysis.sections import Section
+
+PROFILES = "across-profiles.png"
+
+
+class Overview(NamedTuple):
+    across: Across | None = None
+    """None if no two architectures share two data sets."""
+    profiles: str = ""
+    """The performance profiles as a data URL."""
+
+
+NOTHING = Overview()
+
+
+def build_overview(sections: Sequence[Section], margin: float | None = None) -> Overview:
+    return Overview(build_across(sections, margin))

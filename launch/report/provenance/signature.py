@@ -1,0 +1,59 @@
+"""The line under a table that says what it is of, so that another person's table can be compared with it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+
+from launch.report.analysis.cells import Cell
+from launch.report.analysis.metrics import Metric
+from launch.report.provenance.environments import Environment, joined
+
+MOST_NAMES = 12
+"""Networks by name; of more, their number."""
+
+
+def rows_digest(cells: Sequence[Cell], metric: Metric) -> str:
+    """Return the hash of a metric's values: of the sorted lines [data set, sig, seed, value], as JSON."""
+    lines = [
+        json.dumps([cell.dataset, cell.sig, seed, value])
+        for cell in cells
+        for seed, value in cell.values(metric.key).items()
+    ]
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]
+
+
+def _plain(value: str) -> str:
+    """Return a value on one line, without what would end a field or be markup in one of a report's formats."""
+    return " ".join(re.sub(r"[|<>`]", "_", value).split())
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    return f"{low}" if low == high else f"{low}-{high}"
+
+
+def signature(
+    cells: Sequence[Cell], metric: Metric, runs: Sequence[Environment], test: str, pairs: Sequence[int] | None = None
+) -> str:
+    """Return key:value fields with | between.
+
+    ``runs`` are those of the cells; ``pairs`` are the seeds of each pair, of a table of pairs.
+    """
+    labels = list(dict.fromkeys(cell.label for cell in cells))
+    steps = [row.get("steps", cell.config.train.steps) for cell in cells for row in cell.rows.values()]
+    fields = {
+        "data": joined([cell.dataset for cell in cells]),
+        "metric": metric.key,
+        "networks": ",".join(labels) if len(labels) <= MOST_NAMES else str(len(labels)),
+        "n": _span([len(cell.values(metric.key)) for cell in cells] if pairs is None else pairs),
+        **({} if pairs is None else {"pairs": str(len(pairs))}),
+        "steps": joined(steps),
+        "precision": joined([cell.config.train.precision for cell in cells]),
+        "test": test,
+        "stn-harness": joined([env.version("stn-harness") for env in runs]),
+        "torch": joined([env.version("torch") for env in runs]),
+        "commit": joined([env.commit + "+changes" * env.dirty for env in runs]),
+        "rows": rows_digest(cells, metric),
+    }
+    return "|".join(f"{key}:{_plain(value)}" for key, value in fields.items())
