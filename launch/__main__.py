@@ -17,9 +17,15 @@ from launch.sweep.commands import Runs, retry, run_task, start_sweep, status
 from launch.sweep.plan import find_plan
 from launch.wandb import sync
 from stn.config.command_line import fail
+from stn.config.registry import nearest
 from stn.tracking.console import say
 
 Paths = tyro.conf.Positional[tuple[str, ...]]
+WORSE = 3
+"""Exit code of a report against an earlier one, if anything got worse."""
+FORMATS = ("latex",)
+"""What a report can be written as, beside page, Markdown and CSV."""
+Format = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(FORMATS)}}}")]
 To = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(PACKAGES)}}}")]
 
 
@@ -49,7 +55,14 @@ def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
 
 
 def report(
-    paths: Paths, /, out: Path | None = None, equal: float | None = None, wandb: bool = False, runs: Runs = "runs"
+    paths: Paths,
+    /,
+    out: Path | None = None,
+    equal: float | None = None,
+    format: Format = "",
+    against: Path | None = None,
+    wandb: bool = False,
+    runs: Runs = "runs",
 ) -> int:
     """Compare architectures on paired seeds, and say which is better: index.html, report.md, rows.csv and figures.
 
@@ -57,6 +70,9 @@ def report(
         paths: Sweeps, or folders of run directories; finished or not.
         out: Folder for the report; default: report/ in the first of the paths.
         equal: Differences of accuracies up to so many points do not matter: they are reported as equal.
+        format: Write another format as well; latex: tables.tex (needs booktabs), and the figures as PDF.
+        against: Earlier report, its rows.csv, or earlier run directories, to compare with; exit code 3 if anything is
+            worse.
         wandb: Create or update the report on W&B as well (needs wandb-workspaces).
     """
     # Imported here: numpy and matplotlib take a second.
@@ -65,12 +81,16 @@ def report(
 
     if equal is not None and not 0 < equal < 100:
         raise ValueError(f"--equal {equal:g}: state a difference between 0 and 100 points, as in --equal 0.1")
-    sections, out = build.compare([_runs_folder(path, runs) for path in paths or [runs]], out, equal)
+    if format not in ("", *FORMATS):
+        raise ValueError(f"no format '{format}'; {nearest(format, FORMATS)}")
+    folders = [_runs_folder(path, runs) for path in paths or [runs]]
+    written = build.compare(folders, out, equal, format == "latex", against)
+    worse = WORSE if written.overview.against and written.overview.against.worse else 0
     if wandb:
-        published, message = wandb_report.publish(sections, out)
+        published, message = wandb_report.publish(written.sections, written.out)
         say(message)
-        return 0 if published else 1
-    return 0
+        return worse if published else worse or 1
+    return worse
 
 
 def export(paths: Paths, /, to: To = "", out: str = "", project: str = "", runs: Runs = "runs") -> int:

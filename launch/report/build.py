@@ -1,21 +1,26 @@
-"""Writes the folder of a report: index.html, report.md, rows.csv and figures/.
+"""Writes the folder of a report: index.html, report.md, rows.csv, figures/ and, on request, tables.tex.
 
 The page is self-contained: its tables are rendered here, its charts by its own script (output/assets/).
 """
 
 import base64
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 
 from launch.report.analysis.cells import Comparison, load
 from launch.report.analysis.sections import FIGURES, Section, build_sections
+from launch.report.earlier.compare import Against, compare_with
+from launch.report.earlier.read import EarlierCell, read_earlier
 from launch.report.output import figures
-from launch.report.output.drawing import save
+from launch.report.output.drawing import KINDS, save
+from launch.report.output.latex import FILE, render_latex
 from launch.report.output.markdown import render_csv, render_markdown
 from launch.report.output.profile_figure import profile_figure
 from launch.report.overview import NOTHING, PROFILES, Overview, build_overview
@@ -74,26 +79,74 @@ def render_page(comparison: Comparison, sections: Sequence[Section], overview: O
     )
 
 
-def write_report(comparison: Comparison, out: Path, margin: float | None = None) -> list[Section]:
-    """Write a report, replace an older one in the same folder, and return its sections."""
-    sections = build_sections(comparison, out, margin)
-    overview = build_overview(sections, margin)
+class Earlier(NamedTuple):
+    """What a report is compared with."""
+
+    source: Path
+    cells: list[EarlierCell]
+
+
+class Written(NamedTuple):
+    """A report that was written."""
+
+    sections: list[Section]
+    overview: Overview
+    out: Path
+
+
+def _draw(sections: Sequence[Section], overview: Overview, folder: Path, kinds: Sequence[str]) -> Overview:
+    """Write the figures, delete those of an older report, and return the overview with its picture."""
     for section in sections:
-        figures.draw(section, out / "figures")
+        figures.draw(section, folder, kinds)
     current = {Path(name).stem for section in sections for name in section.figures.values()}
     if overview.across and overview.across.profiles:
-        drawn = save(profile_figure(overview.across), out / "figures" / PROFILES)
+        drawn = save(profile_figure(overview.across), folder / PROFILES, kinds)
         overview = overview._replace(profiles=_data_url(drawn["svg"], "svg+xml"))
         current.add(Path(PROFILES).stem)
-    for path in (out / "figures").glob("*-*.[ps][nv]g"):
+    for path in [*folder.glob("*-*.[ps][nv]g"), *folder.glob("*-*.pdf")]:
         _, _, kind = path.stem.rpartition("-")
         if kind in (*FIGURES, "profiles") and path.stem not in current:  # a user may keep other files there
             path.unlink()
+    return overview
+
+
+def write_report(
+    comparison: Comparison,
+    out: Path,
+    margin: float | None = None,
+    latex: bool = False,
+    earlier: Earlier | None = None,
+) -> Written:
+    """Write a report, and replace an older one in the same folder.
+
+    Tables for LaTeX and PDF figures are written if they are asked for, or are there already.
+    """
+    latex = latex or (out / FILE).is_file()
+    sections = build_sections(comparison, out, margin)
+    overview = build_overview(sections, margin)
+    if earlier:
+        overview = overview._replace(against=compare_with(earlier.cells, earlier.source, sections, margin))
+    overview = _draw(sections, overview, out / "figures", (*KINDS, "pdf") if latex else KINDS)
     shown = comparison, sections, overview
     texts = {"index.html": render_page(*shown), "report.md": render_markdown(*shown)}
-    for name, text in (texts | {"rows.csv": render_csv(comparison.cells)}).items():
+    texts |= {"rows.csv": render_csv(comparison.cells)}
+    texts |= {FILE: render_latex(sections, overview)} if latex else {}
+    for name, text in texts.items():
         write_atomic(out / name, text.encode(errors="replace"))  # damaged rows may hold lone surrogates
-    return sections
+    return Written(sections, overview, out)
+
+
+def _say_changes(against: Against) -> None:
+    """Print what changed, the first few of many, and whether anything got worse."""
+    for line in against.lines[:MOST_LINES]:
+        say(f"against {against.source}: {line}")
+    if len(against.lines) > MOST_LINES:
+        say(f"against {against.source}: {len(against.lines) - MOST_LINES} more in the report")
+    for note in against.notes:
+        say(f"against {against.source}: {note}")
+    counts = Counter(change.mark for change in against.changes)
+    counted = ", ".join(f"{count} {mark}" for mark, count in sorted(counts.items()))
+    say(f"{'WORSE' if against.worse else 'no worse'}  {'; '.join(against.worse) or counted}")
 
 
 def _say_verdicts(sections: Sequence[Section]) -> None:
@@ -106,11 +159,22 @@ def _say_verdicts(sections: Sequence[Section]) -> None:
             say(f"{section.name}: {len(verdicts) - MOST_LINES} more in the report")
 
 
-def compare(folders: Sequence[str], out: Path | None = None, margin: float | None = None) -> tuple[list[Section], Path]:
-    """Write the report on these folders of run directories; return its sections and its folder."""
+def compare(
+    folders: Sequence[str],
+    out: Path | None = None,
+    margin: float | None = None,
+    latex: bool = False,
+    against: Path | None = None,
+) -> Written:
+    """Write the report on these folders of run directories, compared with an earlier one if it is named."""
+    earlier = Earlier(against, read_earlier(against)) if against else None  # first: it may be the one replaced
     comparison, out = load(folders), out or Path(folders[0]) / "report"
-    sections = write_report(comparison, out, margin)
+    written = write_report(comparison, out, margin, latex, earlier)
     seeds = sum(len(cell.rows) for cell in comparison.cells)
-    _say_verdicts(sections)
+    _say_verdicts(written.sections)
     say(f"report    {out / 'index.html'} ({plural(len(comparison.cells), 'cell')}, {plural(seeds, 'seed')})")
-    return sections, out
+    if latex:
+        say(f"LaTeX     {out / FILE}, and PDFs in {out / 'figures'}")
+    if written.overview.against:
+        _say_changes(written.overview.against)
+    return written

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from launch.report.across.overview import Across, build_across
 from launch.report.analysis.sections import Section
+from launch.report.earlier.compare import Against
 
 PROFILES = "across-profiles.png"
 
@@ -12,6 +13,8 @@ PROFILES = "across-profiles.png"
 class Overview(NamedTuple):
     across: Across | None = None
     """None if no two architectures share two data sets."""
+    against: Against | None = None
+    """What changed since an earlier report; None if none was named."""
     profiles: str = ""
     """The performance profiles as a data URL."""
 

@@ -10,6 +10,7 @@ from launch.report.across.overview import Across
 from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.sections import Section
 from launch.report.analysis.tables import Entry, Table
+from launch.report.earlier.compare import Against
 from launch.report.overview import NOTHING, PROFILES, Overview
 from stn.runs.directory import Row
 
@@ -64,6 +65,12 @@ def _section(section: Section) -> list[str]:
     return parts
 
 
+def _against(against: Against) -> list[str]:
+    parts = ["## Against an earlier report", f"Compared with {escape(against.source)}, on the seeds that both have."]
+    parts += _bullets(against.lines) + _bullets(against.notes)
+    return parts + signed(against.table, against.signature)
+
+
 def _across(across: Across) -> list[str]:
     parts = ["## Across data sets", f"{across.metric.title}, on {escape(', '.join(across.datasets))}."]
     parts += signed(across.matrix, across.signature) + signed(across.pair_table, across.signature)
@@ -77,6 +84,7 @@ def render_markdown(comparison: Comparison, sections: Sequence[Section], overvie
     parts = [f"# Comparison: {escape(comparison.name)}"]
     parts += [] if sections else ["No run directories were found."]
     parts += _bullets(comparison.notes)
+    parts += _against(overview.against) if overview.against else []
     parts += _across(overview.across) if overview.across else []
     parts += [part for section in sections for part in _section(section)]
     return "\n\n".join(parts) + "\n"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.metrics import Metric
@@ -13,14 +13,15 @@ MOST_NAMES = 12
 """Networks by name; of more, their number."""
 
 
-def rows_digest(cells: Sequence[Cell], metric: Metric) -> str:
-    """Return the hash of a metric's values: of the sorted lines [data set, sig, seed, value], as JSON."""
-    lines = [
-        json.dumps([cell.dataset, cell.sig, seed, value])
-        for cell in cells
-        for seed, value in cell.values(metric.key).items()
-    ]
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]
+def digest(values: Iterable[tuple[str, str, int, float]]) -> str:
+    """Return the hash of values: of the sorted lines [data set, sig, seed, value], as JSON."""
+    lines = sorted(json.dumps(value) for value in values)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+def rows_digest(cells: Iterable[Cell], metric: Metric) -> str:
+    """Return the hash of the cells' values of a metric."""
+    return digest((cell.dataset, cell.sig, *item) for cell in cells for item in cell.values(metric.key).items())
 
 
 def _plain(value: str) -> str:

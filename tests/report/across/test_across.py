@@ -13,42 +13,15 @@ from scipy import stats as scipy_stats
 from launch.report.across.overview import build_across
 from launch.report.across.pairs import compare_across, pairs_across
 from launch.report.across.profiles import profiles
-from launch.report.analysis.cells import Cell, Comparison
+from launch.report.analysis.cells import Comparison
 from launch.report.analysis.metrics import METRICS
 from launch.report.analysis.sections import build_sections
 from launch.report.analysis.superiority import share_of, superiority
-from stn.config.resolve import resolve
-from stn.config.schema import Arch, Config, Data
+from tests.support.across import DATASETS, Sweep, cells_of, sweep
 from tests.support.properties import few
 
 ACCURACY = METRICS[0]
-DATASETS = ("mnist", "mnist_p", "mnist_r")
 LOSS = next(metric for metric in METRICS if metric.key == "test_loss")
-
-Sweep = dict[str, dict[str, dict[int, float]]]
-"""Accuracies by architecture, data set and seed."""
-
-
-def sweep(archs: int = 3, seeds: int = 10, datasets: tuple[str, ...] = DATASETS) -> Sweep:
-    rng = np.random.default_rng(archs)
-    common = rng.normal(0, 0.004, seeds)
-    return {
-        name: {
-            data: {s: float(0.9 + 0.003 * i + common[s] + rng.normal(0, 0.003)) for s in range(seeds)}
-            for data in datasets
-        }
-        for i, name in enumerate(("cnn", "stn_c0", "stn_slx", "stn_dlx")[:archs])
-    }
-
-
-def cells_of(values: Sweep) -> list[Cell]:
-    cells = []
-    for arch, of_arch in values.items():
-        for data, of_data in of_arch.items():
-            config = resolve(Config(arch=Arch(name=arch), data=Data(name=data)))
-            rows = {seed: {"test_acc": acc, "steps": 9} for seed, acc in of_data.items()}
-            cells.append(Cell(f"{arch}-{data}", config, Path(), rows=rows))
-    return sorted(cells, key=lambda cell: (cell.dataset, cell.arch))
 
 
 def across(values: Sweep, margin: float | None = None) -> Any:

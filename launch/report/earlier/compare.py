@@ -1,0 +1,175 @@
+"""Every cell of a report against the same cell of an earlier one, by the rule of the verdicts.
+
+The p-values are corrected for all cells of the report: whether anything got worse is one question.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from launch.report.analysis.cells import Cell
+from launch.report.analysis.metrics import Metric
+from launch.report.analysis.sections import Section
+from launch.report.analysis.stats import FEWEST_PAIRS, MOST_SEEDS, PairedTest, compare
+from launch.report.analysis.tables import Entry, Table, mark_of
+from launch.report.analysis.verdicts import Verdict, judge, p_text
+from launch.report.earlier.read import EarlierCell
+from launch.report.provenance.environments import environments
+from launch.report.provenance.signature import digest, signature
+from launch.sweep.status import plural
+from stn.config.seed_list import format_seeds
+
+
+class Change(NamedTuple):
+    """A cell now, compared with what it was."""
+
+    cell: Cell
+    before: EarlierCell
+    metric: Metric
+    test: PairedTest
+    verdict: Verdict
+    mark: str
+    """better, worse, real, equal or unknown, or same: every shared seed has the same value."""
+    failing: list[int]
+    """Seeds that had finished and have failed now."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.dataset}, {self.cell.label}"
+
+    @property
+    def is_worse(self) -> bool:
+        return self.mark == "worse" or bool(self.failing)
+
+
+class Against(NamedTuple):
+    """A report against an earlier one."""
+
+    source: str
+    changes: list[Change]
+    lines: list[str]
+    table: Table
+    notes: list[str]
+    signature: str
+
+    @property
+    def worse(self) -> list[str]:
+        return [change.name for change in self.changes if change.is_worse]
+
+
+def _match(cell: Cell, earlier: Sequence[EarlierCell]) -> EarlierCell | None:
+    """Return what a cell was: of the same setting, else of the same signature."""
+    same = [old for old in earlier if (old.dataset, old.arch) == (cell.dataset, cell.arch)]
+    settings = [old for old in same if old.setting == cell.setting]
+    signatures = [old for old in same if old.sig == cell.sig]
+    for candidates in ([old for old in settings if old.sig == cell.sig], settings, signatures):
+        if len(candidates) == 1:
+            return candidates[0]
+    return None
+
+
+def _mark(test: PairedTest, verdict: Verdict, metric: Metric, changed: bool) -> str:
+    return mark_of(verdict, test.mean, metric) if changed or not test.n else "same"
+
+
+def _sentence(change: Change, margin: float | None, corrected: str) -> str:
+    test, verdict, metric = change.test, change.verdict, change.metric
+    failing = f"; seeds {format_seeds(change.failing)} had finished and have failed now" if change.failing else ""
+    if change.mark == "same":
+        return f"{change.name}: the same on all {plural(test.n, 'shared seed')}{failing}"
+    if verdict.interval is None or verdict.p is None:
+        why = (
+            f"fewer than {FEWEST_PAIRS} shared seeds"
+            if test.n < FEWEST_PAIRS
+            else "it changed by the same on every seed"
+        )
+        return f"{change.name}: unknown; {why}{failing}"
+    p = "p < 0.001" if verdict.p < 0.001 else f"p = {p_text(verdict.p, 2)}"
+    facts = f"95 % {metric.interval(*verdict.interval, '+')}, n = {plural(test.n, 'pair')}, {p}{corrected}"
+    by = metric.difference(test.mean, "+")
+    said = {"equal": f"equal within {margin:g} points" if margin else "", "real": "different"}.get(
+        change.mark, change.mark
+    )
+    more = ""
+    if change.mark == "unknown":
+        seeds = f"about {plural(verdict.more, 'more seed')}" if verdict.more else f"more than {MOST_SEEDS:,} seeds"
+        more = f"; {seeds} would tell"
+    return f"{change.name}: {said} ({by}, {facts}){more}{failing}"
+
+
+def _table(changes: Sequence[Change]) -> Table:
+    headings = [
+        "architecture",
+        "data set",
+        "now - before",
+        "pairs",
+        "before",
+        "now",
+        "difference",
+        "95 % interval (Holm)",
+    ]
+    headings += ["p (t test, Holm)", "configuration"]
+    rows = []
+    for change in changes:
+        metric, test, interval, p = change.metric, change.test, change.verdict.interval, change.verdict.p
+        shared = sorted(change.before.numbers.get(metric.key, {}).keys() & change.cell.values(metric.key).keys())
+        old = [change.before.numbers[metric.key][seed] for seed in shared]
+        mean = sum(old) / len(old) if old else None
+        row = [Entry(change.cell.label, change.cell.label), Entry(change.cell.dataset, change.cell.dataset)]
+        row += [Entry("different" if change.mark == "real" else change.mark, change.mark, mark=change.mark)]
+        row += [Entry.number(test.n), Entry(metric.format(mean), mean)]
+        now = None if mean is None else mean + test.mean
+        row += [Entry(metric.format(now), now), Entry(metric.format(test.mean, "+") if test.n else "-", test.mean)]
+        row += [Entry(metric.interval(*interval, "+"), interval[0]) if interval else Entry("-")]
+        row += [Entry("-" if p is None else p_text(p, 4), p)]
+        same = change.before.sig == change.cell.sig
+        rows.append([*row, Entry("the same" if same else "another" if change.before.sig else "not recorded")])
+    return Table(headings, rows)
+
+
+def _notes(sections: Sequence[Section], earlier: Sequence[EarlierCell], changes: Sequence[Change]) -> list[str]:
+    """Return what has no counterpart, and what the earlier rows lack."""
+    used, cells = {id(change.before) for change in changes}, {id(change.cell) for change in changes}
+    gone = [f"{old.label} on {old.dataset}" for old in earlier if id(old) not in used]
+    new = [f"{cell.label} on {cell.dataset}" for section in sections for cell in section.cells if id(cell) not in cells]
+    lacking = [change.name for change in changes if not change.before.numbers.get(change.metric.key)]
+    notes = [f"only in the earlier report: {', '.join(gone)}"] if gone else []
+    notes += [f"not in the earlier report: {', '.join(new)}"] if new else []
+    return notes + ([f"the earlier report has no values for {', '.join(lacking)}"] if lacking else [])
+
+
+def compare_with(
+    earlier: Sequence[EarlierCell], source: Path, sections: Sequence[Section], margin: float | None = None
+) -> Against:
+    """Compare a report's cells with earlier ones; ValueError if they have none in common. The margin is in points."""
+    found = []
+    for section in sections:
+        metric = section.panels[0].metric
+        found += [(cell, old, metric) for cell in section.cells if (old := _match(cell, earlier))]
+    if not found:
+        here = [f"{cell.label} on {section.name}" for section in sections for cell in section.cells]
+        there = [f"{old.label} on {old.dataset}" for old in earlier]
+        raise ValueError(
+            f"--against {source}: nothing in common; it has {', '.join(there[:5])}, this report {', '.join(here[:5])}"
+        )
+    tests, changed, scales = [], [], []
+    for cell, old, metric in found:
+        before, now = old.numbers.get(metric.key, {}), cell.values(metric.key)
+        tests.append(compare(before, now))
+        changed.append(any(before[seed] != now[seed] for seed in before.keys() & now.keys()))
+        scales.append(margin / metric.scale if margin is not None and metric.unit == "%" else None)
+    verdicts = judge(tests, scales[0] if len(set(scales)) == 1 else None)
+    changes = []
+    for (cell, old, metric), test, verdict, moved in zip(found, tests, verdicts, changed, strict=True):
+        failing = sorted(seed for seed in cell.failed if old.seeds.get(seed) == "finished")
+        changes.append(Change(cell, old, metric, test, verdict, _mark(test, verdict, metric, moved), failing))
+    ordered = sorted(changes, key=lambda change: (not change.is_worse, change.mark == "same"))
+    corrected = " after Holm" if sum(test.p is not None for test in tests) > 1 else ""
+    cells = [change.cell for change in changes]
+    sign = signature(cells, found[0][2], environments(cells), "paired-t,holm", [test.n for test in tests])
+    old_values = [
+        (old.dataset, old.sig, *item) for _, old, metric in found for item in old.numbers.get(metric.key, {}).items()
+    ]
+    lines = [_sentence(change, margin, corrected) for change in ordered]
+    notes = _notes(sections, earlier, changes)
+    return Against(str(source), changes, lines, _table(ordered), notes, f"{sign}|against:{digest(old_values)}")

@@ -1,0 +1,130 @@
+"""Tables for LaTeX: well formed whatever the names are, and their numbers are those of the rows."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from launch.report import build
+from launch.report.analysis.cells import load
+from launch.report.analysis.sections import build_sections
+from launch.report.output.latex import escape, render_latex
+from launch.report.overview import build_overview
+from launch.sweep.plan import Plan
+from tests.support.across import cells_of, sweep
+from tests.support.paths import ROOT
+from tests.support.properties import few
+from tests.support.sweeps import launch
+
+COMMANDS = {
+    *("begin", "end", "centering", "caption", "label", "toprule", "midrule", "bottomrule", "par", "smallskip"),
+    *("parbox", "linewidth", "raggedright", "ttfamily", "tiny", "allowbreak", "pm", "mathbf", "textbf", "textit"),
+    *("textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar", "symbol", "times"),
+}
+
+
+def check_syntax(text: str) -> None:
+    """Assert what TeX would stop at: groups, math, environments, columns, unknown commands, special characters."""
+    text = re.sub(r"(?m)^%.*$", "", text)
+    stack, math, word = [], False, re.compile(r"\\([A-Za-z]+)|\\(.)|(.)", re.DOTALL)
+    for command, escaped, char in word.findall(text):
+        assert not command or command in COMMANDS, command
+        assert not escaped or escaped in "{}$&#_%\\", escaped
+        if char == "{":
+            stack.append(char)
+        elif char == "}":
+            assert stack.pop() == "{"
+        elif char == "$":
+            math = not math
+        assert char not in "#%~" or not char, char
+        assert char not in "_^" or math or not char, char
+    assert (stack, math) == ([], False)
+    open_: list[str] = []
+    for kind, name in re.findall(r"\\(begin|end)\{(\w+)\}", text):
+        assert kind == "begin" or open_.pop() == name
+        open_ += [name] if kind == "begin" else []
+    assert not open_
+    for columns, body in re.findall(r"\\begin\{tabular\}\{(l?r*)\}(.*?)\\end\{tabular\}", text, re.DOTALL):
+        for line in re.findall(r"(?m)^(.*) \\\\$", body):
+            assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1, line
+    labels = re.findall(r"\\label\{(.*?)\}", text)
+    assert len(labels) == len(set(labels)) == text.count(r"\begin{table}")
+
+
+def test_numbers_and_marks_are_those_of_the_rows(tmp_path: Path) -> None:
+    values = sweep(3)
+    values["stn_c0"]["mnist"] = {s: v + 1e-5 * (s % 3) for s, v in values["stn_slx"]["mnist"].items()}
+    sections = build_sections(build.Comparison("x", cells_of(values), []), tmp_path)
+    text = render_latex(sections, build_overview(sections))
+    check_syntax(text)
+    table = text.partition(r"\label{tab:mnist-test-acc}")[2].partition(r"\end{table}")[0]
+    best = max(values, key=lambda arch: np.mean(list(values[arch]["mnist"].values())))
+    assert best == "stn_c0"
+    for arch, mark in (("cnn", ""), ("stn_c0", ""), ("stn_slx", "")):
+        x = 100 * np.array(list(values[arch]["mnist"].values()))
+        mean = rf"\mathbf{{{x.mean():.2f}}}" if arch == best else f"{x.mean():.2f}"
+        assert rf"{escape(arch)} & ${mean} \pm {x.std(ddof=1):.2f}{mark}$ & 10 \\" in table
+    d = np.array([values["stn_slx"]["mnist_r"][s] - values["cnn"]["mnist_r"][s] for s in range(10)])
+    pairs = text.partition(r"\label{tab:mnist-r-test-acc-pairs}")[2].partition(r"\end{table}")[0]
+    assert rf"stn\_slx - cnn & \textbf{{better}} & 10 & {100 * d.mean():+.2f}" in pairs
+    assert text.count(r"\ttfamily\tiny data:") == text.count(r"\begin{table}"), "a signature under every table"
+
+
+def test_what_may_be_as_good_as_the_best_is_marked(plan: Plan, tmp_path: Path) -> None:
+    comparison = load([str(plan.experiment)])
+    first, second = comparison.cells
+    for seed, row in second.rows.items():
+        row["test_acc"] = first.rows[seed]["test_acc"] - 0.0002 - 0.0001 * (-1) ** seed
+    first.rows = {seed: first.rows[seed] for seed in second.rows}
+    for margin, mark, why in ((0.5, "^{=}", "equal to the best"), (None, "", "")):
+        text = render_latex(build_sections(comparison, tmp_path, margin))
+        assert (f"{mark}$ & 6" in text, why in text) == (True, True)
+        assert ("$^{" in text) == bool(mark)
+    for seed, row in second.rows.items():
+        row["test_acc"] = first.rows[seed]["test_acc"] - 0.0001 - 0.001 * (-1) ** seed
+    text = render_latex(build_sections(comparison, tmp_path))
+    assert "^{?}$ & 6" in text
+    assert "$^{?}$: not told apart from the best." in text
+
+
+@few(200)
+@given(st.text())
+def test_any_name_is_text(name: str) -> None:
+    check_syntax(escape(name))
+
+
+def test_hostile_names_and_empty_cells_make_a_table(plan: Plan, tmp_path: Path) -> None:
+    comparison = load([str(plan.experiment)])
+    comparison.cells[0].setting = r"\input{/etc/passwd} $ & % # _ ^ ~ { } < > | ` "
+    comparison.cells[1].rows = {}
+    text = render_latex(build_sections(comparison, tmp_path))
+    check_syntax(text)
+    assert r"stn\_slx & -- & 0 \\" in text
+    check_syntax(render_latex([]))
+
+
+def test_it_is_written_on_request_and_kept_current(plan: Plan) -> None:
+    out = plan.experiment / "report"
+    done = launch("report", plan.experiment, "--format", "latex", cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"LaTeX     {out / 'tables.tex'}" in done.stdout
+    check_syntax((out / "tables.tex").read_text())
+    pdfs = sorted((out / "figures").glob("*.pdf"))
+    assert [path.stem for path in pdfs] == sorted(path.stem for path in (out / "figures").glob("*.png"))
+    assert all(path.read_bytes().startswith(b"%PDF") and b"/Type3" not in path.read_bytes() for path in pdfs)
+    before = (out / "tables.tex").read_text()
+    comparison = load([str(plan.experiment)])
+    comparison.cells[0].rows[0]["test_acc"] = 0.1
+    build.write_report(comparison, out)
+    assert (out / "tables.tex").read_text() != before, "no table of other numbers stays beside a new report"
+
+
+@pytest.mark.parametrize(("word", "hint"), [("latx", "did you mean 'latex'?"), ("pdf2", "known: latex")])
+def test_an_unknown_format_is_refused(word: str, hint: str, plan: Plan) -> None:
+    done = launch("report", plan.experiment, "--format", word, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: no format '{word}'; {hint}\n"
+    assert not (plan.experiment / "report").exists()
