@@ -79,34 +79,6 @@ def test_the_same_experiment_in_several_folders_is_told_apart(plan: Plan, tmp_pa
     assert sorted(labels) == sorted(f"cnn ({folder / cells[0].sig})" for folder in places)
 
 
-def test_settings_that_should_agree_are_named(plan: Plan) -> None:
-    for i, cell in enumerate(load([str(plan.experiment)]).cells):
-        for run in cell.runs:
-            run.env.write_text(json.dumps({"commit": "abc", "dirty": bool(i)}))
-    cells = load([str(plan.experiment)]).cells
-    assert sections.confounders(cells) == ["some runs were started with uncommitted changes"]
-    cells[0].runs[0].env.write_text(
-        json.dumps({"commit": "def", "device": "cuda", "packages": {"torch": "1"}, "data": {"content": "0f"}})
-    )
-    cells = load([str(plan.experiment)]).cells
-    train = cells[0].config.train.model_copy(update={"precision": "bf16"})
-    batches = cells[0].config.data.model_copy(update={"batch_size": 7})
-    cells[0].config = cells[0].config.model_copy(update={"train": train, "data": batches})
-    cells[0].rows[0] |= {"world_size": 2, "steps": 7}
-    assert [text.split(" are")[0].removeprefix("different ") for text in sections.confounders(cells)[:-1]] == [
-        "commits",
-        "devices",
-        "versions of torch",
-        "precisions",
-        "numbers of processes",
-        "lengths of training (steps)",
-        "batch sizes",
-        "contents of the files (hash)",
-    ]
-    cells[0].config = cells[0].config.model_copy(update={"data": batches.model_copy(update={"validation": 100})})
-    assert "different numbers of validation images are compared: 0, 100" in sections.confounders(cells)
-
-
 def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     out, comparison = plan.experiment / "report", load([str(plan.experiment)])
     out.mkdir()

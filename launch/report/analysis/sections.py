@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from launch.report.analysis import charts, tables
 from launch.report.analysis.cells import Cell, Comparison
@@ -14,10 +14,11 @@ from launch.report.analysis.metrics import Metric, metrics_of
 from launch.report.analysis.published import replication_table
 from launch.report.analysis.tables import Table
 from launch.report.analysis.verdicts import Pair, compare_pairs, rule, sentences
+from launch.report.provenance.cases import Case
 from launch.report.provenance.environments import Environment, environments
+from launch.report.provenance.find import find_cases
 from launch.report.provenance.signature import signature
 from stn.config.seed_list import format_seeds
-from stn.runs.files import read_json
 
 PICTURES: dict[str, str] = {
     "warp": "The same test images before and after the transformer, at several stages of training",
@@ -64,39 +65,12 @@ class Section(NamedTuple):
     charts: list[Chart]
     figures: dict[str, str]
     """File names in figures/, by their kind in FIGURES; only of those that have something to show."""
-    warnings: list[str]
+    warnings: list[Case]
     incomplete: list[str]
     """Seeds without a result, each with the reason."""
     published: Table | None
     pictures: dict[str, list[Picture]]
     """By caption."""
-
-
-def confounders(cells: list[Cell]) -> list[str]:
-    """Return warnings about differences, other than the architecture, between cells of one data set."""
-    environments = [read_json(run.env) for cell in cells for run in cell.runs]
-    packages = [env.get("packages") for env in environments]
-    files = [env.get("data") for env in environments]  # of a data set that was read from a file
-    rows = [row for cell in cells for row in cell.rows.values()]
-    facts: dict[str, list[Any]] = {
-        "commits": [str(env.get("commit"))[:12] for env in environments],
-        "devices": [env.get("device_name") or env.get("device") for env in environments],
-        "versions of torch": [names.get("torch") if isinstance(names, dict) else None for names in packages],
-        "precisions": [cell.config.train.precision for cell in cells],
-        "numbers of processes": [row.get("world_size") for row in rows],
-        "lengths of training (steps)": [row.get("steps") for row in rows],
-        "batch sizes": [cell.config.data.batch_size for cell in cells],
-        "contents of the files (hash)": [data.get("content") if isinstance(data, dict) else None for data in files],
-        "numbers of validation images": [cell.config.data.validation for cell in cells],
-    }
-    warnings = []
-    for name, values in facts.items():
-        distinct = sorted(set(map(str, values)))
-        if len(distinct) > 1:
-            warnings.append(f"different {name} are compared: {', '.join(distinct)}")
-    if any(env.get("dirty") for env in environments):
-        warnings.append("some runs were started with uncommitted changes")
-    return warnings
 
 
 def _incomplete(cells: list[Cell], metric: Metric) -> list[str]:
@@ -165,7 +139,7 @@ def build_sections(comparison: Comparison, out: Path, margin: float | None = Non
         panels = [_panel(cells, metric, metric is metrics[0], out, margin, runs) for metric in metrics]
         drawn = [charts.build_chart(cell, metrics) for cell in cells]
         figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX])
-        notes = confounders(cells), _incomplete(cells, metrics[0])
+        notes = find_cases(cells, metrics[0], runs), _incomplete(cells, metrics[0])
         beside = replication_table(cells), _pictures(cells, out)
         sections.append(Section(name, cells, panels, drawn, figures, *notes, *beside))
     return sections

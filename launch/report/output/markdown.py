@@ -84,6 +84,8 @@ def render_markdown(comparison: Comparison, sections: Sequence[Section], overvie
     parts = [f"# Comparison: {escape(comparison.name)}"]
     parts += [] if sections else ["No run directories were found."]
     parts += _bullets(comparison.notes)
+    if overview.differences:
+        parts += ["## What differs between the configurations", render_table(overview.differences)]
     parts += _against(overview.against) if overview.against else []
     parts += _across(overview.across) if overview.across else []
     parts += [part for section in sections for part in _section(section)]

@@ -1,0 +1,106 @@
+"""Finds the cases that limit the comparison of a data set's cells."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+
+from launch.report.analysis.cells import Cell
+from launch.report.analysis.metrics import Metric
+from launch.report.analysis.stats import FEWEST_PAIRS
+from launch.report.provenance import cases, seed_cases
+from launch.report.provenance.cases import Case, Groups
+from launch.report.provenance.environments import Environment
+from stn.runs.same_code import difference
+
+MOST_PAIRS = 5
+"""Pairs with too few shared seeds that are named."""
+DEVICE = "the last digits differ between devices: for a close call train all on one"
+TORCH = "train all in one environment"
+PRECISION = "a difference may be the precision's: train all with one --precision"
+PROCESSES = "batches may have been divided otherwise: use one number of processes, or --parallel seeds"
+LENGTH = "say so beside the result, or train all for one length with --retrain and --steps"
+BATCH = "say so beside the result, or train all with one batch size"
+CONTENT = "the data set's files have changed: train all on the same"
+VALIDATION = "they trained on different numbers of images: train all with one --data.validation"
+
+
+def _groups(pairs: Iterable[tuple[object, str]]) -> Groups:
+    """Return labels by value, each once, both sorted."""
+    groups: dict[str, set[str]] = {}
+    for value, label in pairs:
+        groups.setdefault(str(value), set()).add(label)
+    return {value: sorted(groups[value]) for value in sorted(groups)}
+
+
+def _seeds(cells: Sequence[Cell], metric: Metric) -> list[Case]:
+    """Return cells without an interval, and pairs without a test."""
+    values = [tuple(cell.values(metric.key)) for cell in cells]
+    found: list[Case] = [
+        seed_cases.NoInterval(c, seeds) for c, seeds in zip(cells, values, strict=True) if len(seeds) == 1
+    ]
+    pairs: list[Case] = []
+    for (a, of_a), (b, of_b) in itertools.combinations(zip(cells, values, strict=True), 2):
+        shared = tuple(seed for seed in of_a if seed in of_b)
+        if len(shared) < FEWEST_PAIRS and min(len(of_a), len(of_b)) > 1:
+            lone_a, lone_b = (tuple(s for s in seeds if s not in shared) for seeds in (of_a, of_b))
+            pairs.append(seed_cases.FewSeeds(a, b, lone_a, lone_b, shared))
+    return found + pairs[:MOST_PAIRS]
+
+
+def _code(cells: Sequence[Cell], runs: Sequence[Environment]) -> list[Case]:
+    """Return what differs in the code that trained these cells."""
+    found: list[Case] = []
+    commits = _groups((env.commit, env.cell.label) for env in runs)
+    if len(commits) > 1:
+        everywhere = all(len(labels) == len(cells) for labels in commits.values())
+        known = all(isinstance(row.get("fingerprint"), dict) for cell in cells for row in cell.rows.values())
+        found.append(cases.OtherCommits(commits, everywhere and known))
+    for a, b in itertools.combinations(cells, 2):
+        if a.sig == b.sig and a.rows and b.rows:
+            first, second = (next(iter(cell.rows.values())).get("fingerprint") for cell in (a, b))
+            if why := difference(first, second):
+                found.append(cases.OtherFingerprints(a, b, why))
+    if dirty := sorted({env.cell.label for env in runs if env.dirty}):
+        found.append(cases.UncommittedChanges(tuple(dirty)))
+    return found
+
+
+def _repeated(cell: Cell) -> list[Case]:
+    """Return seeds that have rows in two run directories."""
+    found: list[Case] = []
+    for first, second in itertools.combinations(cell.runs, 2):
+        if first.seeds is not None and second.seeds is not None and not first.seeds & second.seeds:
+            continue
+        a, b = first.rows(), second.rows()
+        if seeds := tuple(sorted(a.keys() & b.keys())):
+            agree = all(
+                a[s].get(key) == b[s].get(key) for s in seeds for key in ("test_acc", "val_acc", "weights_sha256")
+            )
+            found.append(seed_cases.RepeatedSeeds(cell, seeds, first.path.name, second.path.name, agree))
+    return found
+
+
+def find_cases(cells: Sequence[Cell], metric: Metric, runs: Sequence[Environment]) -> list[Case]:
+    """Return what limits the comparison of these cells; ``runs`` are theirs."""
+    found = _seeds(cells, metric) + _code(cells, runs) + [case for cell in cells for case in _repeated(cell)]
+    of_cells: list[tuple[str, str, Callable[[Cell], Iterable[object]]]] = [
+        ("precisions", PRECISION, lambda cell: [cell.config.train.precision]),
+        ("numbers of processes", PROCESSES, lambda cell: {row.get("world_size") for row in cell.rows.values()}),
+        ("lengths of training (steps)", LENGTH, lambda cell: {row.get("steps") for row in cell.rows.values()}),
+        ("batch sizes", BATCH, lambda cell: [cell.config.data.batch_size]),
+        ("numbers of validation images", VALIDATION, lambda cell: [cell.config.data.validation]),
+    ]
+    of_runs: list[tuple[str, str, Callable[[Environment], object]]] = [
+        ("devices", DEVICE, lambda env: env.device),
+        ("versions of torch", TORCH, lambda env: env.version("torch")),
+        ("contents of the files (hash)", CONTENT, lambda env: env.content),
+    ]
+    facts = [(name, then, _groups((get(env), env.cell.label) for env in runs)) for name, then, get in of_runs]
+    facts += [
+        (name, then, _groups((v, cell.label) for cell in cells for v in get(cell))) for name, then, get in of_cells
+    ]
+    found += [cases.Differs(name, groups, then) for name, then, groups in facts if len(groups) > 1]
+    sizes = [(median(fused), cell.label) for cell in cells if (fused := cell.values("fused").values())]
+    if len(groups := _groups((f"{size:g}", label) for size, label in sizes)) > 1:
+        found.append(cases.RecutBlocks(groups))
+    return found
