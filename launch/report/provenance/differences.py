@@ -25,13 +25,18 @@ def _text(value: object) -> str:
     return {"None": NONE, "True": "yes", "False": "no"}.get(str(value), str(value))
 
 
-def _named(having: Sequence[Cell], cells: Sequence[Cell]) -> str:
-    """Name these cells among all: by architecture or by data set alone, where that says which they are."""
+def _named(having: Sequence[Cell], cells: Sequence[Cell], most: bool) -> str:
+    """Name these cells among all: by architecture or by data set alone, where that says which they are.
+
+    Those that have the most common value are otherwise "all others".
+    """
     for name in (lambda cell: cell.label, lambda cell: cell.dataset):
         names = {name(cell) for cell in having}
         if sum(name(cell) in names for cell in cells) == len(having):
             break
     else:
+        if most:
+            return "all others"
         names = {f"{cell.label} on {cell.dataset}" for cell in having}
     return ", ".join(sorted(names)) if len(names) <= MOST_NAMES else f"{len(names)} cells"
 
@@ -47,6 +52,6 @@ def differences(cells: Sequence[Cell]) -> Table | None:
                 by_value.setdefault(config[key], []).append(cell)
         if len(by_value) > 1:
             ordered = sorted(by_value.items(), key=lambda item: (-len(item[1]), item[0]))
-            values = "; ".join(f"{value}: {_named(having, cells)}" for value, having in ordered)
-            rows.append([Entry(key, key), Entry(values)])
+            named = [f"{value}: {_named(having, cells, i == 0)}" for i, (value, having) in enumerate(ordered)]
+            rows.append([Entry(key, key), Entry("; ".join(named))])
     return Table(["field", "values"], rows) if rows else None
