@@ -55,6 +55,7 @@ def test_it_is_the_same_in_another_folder_and_differs_with_a_value(plan: Plan, t
     assert line(tmp_path / "elsewhere" / plan.experiment.name) == line(plan.experiment)
     cells = load([str(plan.experiment)]).cells
     before = signature(cells, METRICS[0], [], "t")
+    assert fields(signature(cells[::-1], METRICS[0], [], "t"))["rows"] == fields(before)["rows"]
     cells[0].rows[0]["test_acc"] += 1e-12
     after = signature(cells, METRICS[0], [], "t")
     assert {key for key in fields(before) if fields(before)[key] != fields(after)[key]} == {"rows"}
