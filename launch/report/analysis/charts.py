@@ -76,28 +76,28 @@ def pose(cell: Cell) -> Chart | None:
     """Return predicted against applied pose over all seeds, of the first kind of pose that the data set has."""
     last = [rows[-1] for rows in cell.metrics["pose"].values()]
     kind = next((kind for kind in POSE_UNITS for row in last if kind in row), "")
-    points = [point for row in last for point in _pose_points(row, kind)]
-    if not points:
+    points_N2 = np.concatenate([np.empty((0, 2)), *(_pose_points(row, kind) for row in last)])
+    if not len(points_N2):
         return None
     # Drawn at random: a fixed stride would pick the same images, or x alone, of every seed.
-    chosen = sorted(np.random.default_rng(0).permutation(len(points))[:MOST_POINTS])
-    chart: Chart = {"unit": POSE_UNITS[kind], "points": [points[i] for i in chosen]}
+    chosen = sorted(np.random.default_rng(0).permutation(len(points_N2))[:MOST_POINTS])
+    chart: Chart = {"unit": POSE_UNITS[kind], "points": points_N2[chosen].tolist()}
     for name in ("slope", "intercept"):
         values = cell.values(f"pose_{name}").values()
         chart[name] = _round(fmean(values)) if values else None
     return chart
 
 
-def _pose_points(row: Row, kind: str) -> list[list[float]]:
+def _pose_points(row: Row, kind: str) -> np.ndarray:
     """Return applied and predicted values; x and y of a shift are two points."""
     poses = row.get(kind)
     if not isinstance(poses, dict):
-        return []
+        return np.empty((0, 2))
     applied, predicted = _array(poses.get("applied")), _array(poses.get("predicted"))
     if applied.shape != predicted.shape:
-        return []
-    points_N2 = np.stack([applied.ravel(), predicted.ravel()], axis=1).tolist()
-    return [point for point in points_N2 if is_number(sum(point))]
+        return np.empty((0, 2))
+    points_N2 = np.stack([applied.ravel(), predicted.ravel()], axis=1)
+    return points_N2[np.abs(points_N2.sum(1)) < 1e100]  # as is_number
 
 
 def costs(cell: Cell) -> Chart:
