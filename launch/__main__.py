@@ -87,7 +87,7 @@ def report(
     written = build.compare(folders, out, equal, format == "latex", against)
     worse = WORSE if written.overview.against and written.overview.against.worse else 0
     if wandb:
-        published, message = wandb_report.publish(written.sections, written.out)
+        published, message = wandb_report.publish(written.sections, written.out, written.overview)
         say(message)
         return worse if published else worse or 1
     return worse

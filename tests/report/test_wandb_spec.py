@@ -2,7 +2,11 @@
 
 from pathlib import Path
 
-from launch.report.analysis.cells import Cell
+from launch.report.analysis.cells import Cell, Comparison
+from launch.report.analysis.sections import build_sections
+from launch.report.output.markdown import render_markdown, render_table
+from launch.report.output.wandb_spec import build_spec
+from launch.report.overview import build_overview
 from stn.tracking.wandb_run import init_arguments, values
 from tests.support.wandb_report import blocks, build, cells_of, conditions, grids, publish, spec_on
 from tests.support.wandb_server import WandbServer
@@ -55,3 +59,17 @@ def test_settings_of_one_architecture_are_told_apart(tmp_path: Path) -> None:
     (((runs,), panels),) = grids(build(cells))
     assert runs["grouping"] == [{"section": "config", "name": "arch.value"}, {"section": "run", "name": "group"}]
     assert {panel["config"]["groupBy"] for panel in panels} == {"group"}
+
+
+def test_the_report_has_what_ours_says_on_top(cells: list[Cell], tmp_path: Path) -> None:
+    comparison = Comparison("two", cells, [])
+    sections = build_sections(comparison, tmp_path)
+    overview = build_overview(sections)
+    _, top, first, _ = [block["content"] for block in blocks(build_spec(sections, overview=overview), "markdown-block")]
+    assert overview.across
+    assert top.startswith("## Across data sets")
+    assert top in render_markdown(comparison, sections, overview)
+    panel = sections[0].panels[0]
+    assert panel.matrix
+    assert render_table(panel.matrix) in first
+    assert (first.count(panel.pair_signature), first.count(panel.signature)) == (2, 1)

@@ -148,6 +148,7 @@ def compare_with(
         found += [(cell, old, metric) for cell in section.cells if (old := _match(cell, earlier))]
     if not found:
         here = [f"{cell.label} on {section.name}" for section in sections for cell in section.cells]
+        here = here or ["no cell"]
         there = [f"{old.label} on {old.dataset}" for old in earlier]
         raise ValueError(
             f"--against {source}: nothing in common; it has {', '.join(there[:5])}, this report {', '.join(here[:5])}"

@@ -75,8 +75,16 @@ def _across(across: Across) -> list[str]:
     parts = ["## Across data sets", f"{across.metric.title}, on {escape(', '.join(across.datasets))}."]
     parts += signed(across.matrix, across.signature) + signed(across.pair_table, across.signature)
     parts.append(f"{escape(across.rule)}.")
-    parts += signed(across.profile_table, across.signature)
-    return [*parts, *([f"![Performance profiles](figures/{PROFILES})"] if across.profiles else [])]
+    return parts + signed(across.profile_table, across.signature)
+
+
+def render_overview(overview: Overview) -> list[str]:
+    """Return what the report says on top, without pictures."""
+    parts = []
+    if overview.differences:
+        parts += ["## What differs between the configurations", render_table(overview.differences)]
+    parts += _against(overview.against) if overview.against else []
+    return parts + (_across(overview.across) if overview.across else [])
 
 
 def render_markdown(comparison: Comparison, sections: Sequence[Section], overview: Overview = NOTHING) -> str:
@@ -84,10 +92,8 @@ def render_markdown(comparison: Comparison, sections: Sequence[Section], overvie
     parts = [f"# Comparison: {escape(comparison.name)}"]
     parts += [] if sections else ["No run directories were found."]
     parts += _bullets(comparison.notes)
-    if overview.differences:
-        parts += ["## What differs between the configurations", render_table(overview.differences)]
-    parts += _against(overview.against) if overview.against else []
-    parts += _across(overview.across) if overview.across else []
+    parts += render_overview(overview)
+    parts += [f"![Performance profiles](figures/{PROFILES})"] if overview.across and overview.across.profiles else []
     parts += [part for section in sections for part in _section(section)]
     return "\n\n".join(parts) + "\n"
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from launch.report.analysis.sections import Section
 from launch.report.output import wandb_spec
+from launch.report.overview import NOTHING, PROFILES, Overview
 from launch.wandb.client import UPLOAD, Server, scratch
 from stn.runs.files import read_json, write_atomic
 from stn.tracking.wandb_run import QUIET, run_id
@@ -71,7 +72,11 @@ class ReportServer(Server):
 
 
 def _publish(
-    server: ReportServer, sections: list[Section], figures: dict[str, Path], memory: dict[str, Any]
+    server: ReportServer,
+    sections: list[Section],
+    figures: dict[str, Path],
+    memory: dict[str, Any],
+    overview: Overview,
 ) -> tuple[dict, str]:
     """Return what to remember of the report, and the message to the user."""
     cells = wandb_spec.cells_of(sections)
@@ -90,13 +95,14 @@ def _publish(
     uploaded = {known for project in ids for known in server.runs(project, list(first_runs))}
     absent = [f"{cell.label} ({cell.dataset})" for known, cell in first_runs.items() if known not in uploaded]
     old = server.find(home, memory.get("id"), title)
-    saved = server.save(old, home, title, wandb_spec.build_spec(sections, figures, home, str(server.entity), ids))
+    spec = wandb_spec.build_spec(sections, figures, home, str(server.entity), ids, overview)
+    saved = server.save(old, home, title, spec)
     lines = [f"W&B report {'updated' if old else 'created'}: {saved['url']}"]
     lines += [f"W&B lacks the runs of {', '.join(absent)}; upload: {SYNC}"] if absent else []
     return saved | {"pictures": stamp}, "\n".join(lines)
 
 
-def publish(sections: list[Section], out: Path) -> tuple[bool, str]:
+def publish(sections: list[Section], out: Path, overview: Overview = NOTHING) -> tuple[bool, str]:
     """Create or update the W&B report, or write its spec if W&B cannot be reached.
 
     Return whether it was published, and a message to the user.
@@ -105,15 +111,16 @@ def publish(sections: list[Section], out: Path) -> tuple[bool, str]:
         return False, "no W&B report: no run directories were found"
     wandb_spec.load_library()
     paths = [out / "figures" / name for section in sections for name in section.figures.values()]
+    paths += [out / "figures" / PROFILES] if overview.across and overview.across.profiles else []
     figures = {f"figures/{path.stem}": path for path in paths if path.is_file()}
     os.environ.setdefault("WANDB_SILENT", "true")
     try:
         if (mode := os.environ.get("WANDB_MODE")) in ("offline", "disabled"):
             raise ConnectionError(f"WANDB_MODE is {mode}")
         with scratch() as folder:
-            saved, message = _publish(ReportServer(folder), sections, figures, read_json(out / MEMORY))
+            saved, message = _publish(ReportServer(folder), sections, figures, read_json(out / MEMORY), overview)
     except OSError as error:
-        cells, spec = wandb_spec.cells_of(sections), wandb_spec.build_spec(sections, figures)
+        cells, spec = wandb_spec.cells_of(sections), wandb_spec.build_spec(sections, figures, overview=overview)
         kept = {"title": wandb_spec.report_title(cells), "project": wandb_spec.projects(cells)[0], "spec": spec}
         write_atomic(out / SPEC, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
         return False, f"no W&B report: {error}; its content is in {out / SPEC}, rerun this command to publish it"

@@ -8,7 +8,8 @@ from typing import Any
 
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.sections import Section
-from launch.report.output.markdown import escape, render_table
+from launch.report.output.markdown import escape, render_overview, render_table, signed
+from launch.report.overview import NOTHING, Overview
 from stn.tracking.wandb_run import group
 
 MOST_CHARACTERS = 128
@@ -63,11 +64,13 @@ def _tables(section: Section) -> str:
     panel, cells = section.panels[0], section.cells
     parts = ["\n".join(f"- {escape(line)}" for line in panel.verdicts)] if panel.verdicts else []
     parts += [f"{panel.metric.title}, over seeds:", render_table(panel.architectures, links=False)]
+    parts += [f"`{panel.signature}`"]
     parts += [f"**Warning:** {escape(text)}." for text in section.warnings]
     missing, failed = sum(len(cell.missing) for cell in cells), sum(len(cell.failed) for cell in cells)
     parts += [f"Missing seeds: {missing}; failed seeds: {failed}."] if missing or failed else []
     pairs = "Pairs of architectures on shared seeds:"
-    parts += [pairs, render_table(panel.pairs), f"{escape(panel.rule)}."] if panel.pairs else []
+    parts += [pairs, *signed(panel.matrix, panel.pair_signature)] if panel.matrix else [pairs] * bool(panel.pairs)
+    parts += [*signed(panel.pairs, panel.pair_signature), f"{escape(panel.rule)}."] if panel.pairs else []
     return "\n\n".join(parts)
 
 
@@ -116,6 +119,7 @@ def build_spec(
     home: str = "",
     entity: str = "",
     project_ids: Mapping[str, Any] | None = None,
+    overview: Overview = NOTHING,
 ) -> dict[str, Any]:
     """Return the spec of a report in project ``home``; figures are keys of the run ``figure_run``.
 
@@ -127,6 +131,8 @@ def build_spec(
     cells = cells_of(sections)
     title, home = report_title(cells), home or projects(cells)[0]
     blocks, run_sets = [wr.MarkdownBlock(ABOUT)], []
+    if top := render_overview(overview):
+        blocks.append(wr.MarkdownBlock("\n\n".join(top)))
     for section in sections:
         section_sets = _run_sets(section)
         blocks += [wr.H1(section.name), wr.MarkdownBlock(_tables(section)), _grid(wr, section.cells, len(section_sets))]
