@@ -62,6 +62,11 @@ def test_other_fingerprints_of_one_configuration(clean: Plan, tmp_path: Path) ->
     for row in cells[0].rows.values():
         row["fingerprint"]["loss"] = [2.4]
     assert found(cells) == []
+    cells = cells_of(clean)
+    for cell in cells:
+        for row in cell.rows.values():
+            row["fingerprint"] = {"shapes": cell.arch, "loss": [2.3]}
+    assert found(cells) == [], "two architectures compute different things"
 
 
 def test_recut_blocks(clean: Plan) -> None:
