@@ -23,9 +23,15 @@ from stn.config.yaml_files import RECIPES, dump_yaml, load_yaml
 from stn.data import sources
 from stn.evaluation.foreign_weights import fit, load_plain
 from stn.runs.directory import RunDir
-from tests.chaos.readers import Parse, checkpoint, plan, run_file, uploaded, with_wrong_headers
+from tests.chaos.readers import Parse, checkpoint, earlier, plan, run_file, uploaded, with_wrong_headers
 from tests.support.networks import seeded_network
 from tests.support.sweeps import TWO_CELLS
+
+EARLIER = b"""dataset,arch,setting,sig,seed,status,reason,test_acc
+mnist,cnn,,0f,0,finished,,0.98
+mnist,cnn,,0f,1,failed,"loss is nan, at step 3",
+mnist,stn_slx,"lr=0.1",1e,0,finished,,0.99
+"""
 
 
 class Parser(NamedTuple):
@@ -142,6 +148,7 @@ def parsers(folder: Path, finished: Path) -> dict[str, Parser]:
         "plan": Parser([unread.read_bytes()], plan(unread), "yaml"),
         **read,
         "lease": Parser([held, claim.read_bytes()], run_file(claim, base), "json"),
+        "earlier report": Parser([EARLIER], earlier(folder / "rows.csv")),
         "uploads": Parser([sent], uploaded(run("uploads")), "json"),
         "checkpoint": Parser([final, *with_wrong_headers(final)], checkpoint(run("saved"))),
         "foreign safetensors": Parser([save(state)], _foreign(folder / "theirs.safetensors")),

@@ -8,6 +8,7 @@ import yaml
 from safetensors.torch import load, save
 
 from launch.report.analysis import cells, charts, metrics
+from launch.report.earlier.read import read_rows_csv
 from launch.sweep.plan import Job, Plan, Sweep, load_plan
 from launch.sweep.status import cell_table, job_statuses, last_metrics
 from launch.wandb.client import RunRecord
@@ -68,6 +69,16 @@ def checkpoint(run: RunDir) -> Parse:
             path.write_bytes(content)
         run.status.write_text('{"state": "stopped"}')
         return checkpoints.load_newest([(run, 0)]), checkpoints.load_final(run, {"seed": 0})
+
+    return read
+
+
+def earlier(file: Path) -> Parse:
+    """The rows.csv of an earlier report."""
+
+    def read(content: bytes) -> object:
+        file.write_bytes(content)
+        return [cell.numbers for cell in read_rows_csv(file)]
 
     return read
 

@@ -13,6 +13,7 @@ from tests.support.trainer import only_run, train
 INPUTS = 100
 NAMES = (
     *("configuration", "seed list", "duration", "command line", "sweep", "manifest", "plan", "lease", "uploads"),
+    "earlier report",
     *(f"reader of {name}" for name in ("results.jsonl", "metrics.jsonl", "status.json", "env.json", ".rows/0")),
     *("checkpoint", "foreign safetensors", "foreign pickle", "packed images", "CIFAR-10"),
 )

@@ -13,7 +13,7 @@ from launch.report.analysis.sections import Section
 from launch.report.analysis.stats import FEWEST_PAIRS, MOST_SEEDS, PairedTest, compare
 from launch.report.analysis.tables import Entry, Table, mark_of
 from launch.report.analysis.verdicts import Verdict, judge, p_text
-from launch.report.earlier.read import EarlierCell
+from launch.report.earlier.read import EarlierCell, shown
 from launch.report.provenance.environments import environments
 from launch.report.provenance.signature import digest, signature
 from launch.sweep.status import plural
@@ -130,7 +130,7 @@ def _table(changes: Sequence[Change]) -> Table:
 def _notes(sections: Sequence[Section], earlier: Sequence[EarlierCell], changes: Sequence[Change]) -> list[str]:
     """Return what has no counterpart, and what the earlier rows lack."""
     used, cells = {id(change.before) for change in changes}, {id(change.cell) for change in changes}
-    gone = [f"{old.label} on {old.dataset}" for old in earlier if id(old) not in used]
+    gone = [shown(old.name) for old in earlier if id(old) not in used]
     new = [f"{cell.label} on {cell.dataset}" for section in sections for cell in section.cells if id(cell) not in cells]
     lacking = [change.name for change in changes if not change.before.numbers.get(change.metric.key)]
     notes = [f"only in the earlier report: {', '.join(gone)}"] if gone else []
@@ -149,7 +149,7 @@ def compare_with(
     if not found:
         here = [f"{cell.label} on {section.name}" for section in sections for cell in section.cells]
         here = here or ["no cell"]
-        there = [f"{old.label} on {old.dataset}" for old in earlier]
+        there = [shown(old.name) for old in earlier]
         raise ValueError(
             f"--against {source}: nothing in common; it has {', '.join(there[:5])}, this report {', '.join(here[:5])}"
         )

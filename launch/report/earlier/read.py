@@ -13,6 +13,11 @@ STATES = ("finished", "failed", "missing")
 WHAT = "give the folder of an earlier report, its rows.csv, or a folder of run directories"
 
 
+def shown(text: str) -> str:
+    """Return a name from a file as a message may hold it: short, and printable."""
+    return text[:60] if text[:60].isprintable() else ascii(text[:60])
+
+
 @dataclass
 class EarlierCell:
     """The seeds of one architecture, data set and setting, as they were."""
@@ -29,6 +34,10 @@ class EarlierCell:
     @property
     def label(self) -> str:
         return f"{self.arch} {self.setting}".strip()
+
+    @property
+    def name(self) -> str:
+        return f"{self.label} on {self.dataset}"
 
     @classmethod
     def of(cls, cell: Cell) -> "EarlierCell":
@@ -55,18 +64,18 @@ def _add(cells: dict[tuple[str, ...], EarlierCell], row: dict[str, str]) -> None
     if None in row or None in row.values():
         raise ValueError("has another number of fields than the first line")
     if not (row["seed"].isascii() and row["seed"].isdigit() and len(row["seed"]) < 11):
-        raise ValueError(f"seed '{row['seed'][:40]}' is not a number")
+        raise ValueError(f"seed '{shown(row['seed'])}' is not a number")
     if row["status"] not in STATES:
-        raise ValueError(f"status '{row['status'][:40]}' is none of {', '.join(STATES)}")
+        raise ValueError(f"status '{shown(row['status'])}' is none of {', '.join(STATES)}")
     names = (row["dataset"], row["arch"], row.get("setting", ""), row.get("sig", ""))
     cell, seed = cells.setdefault(names, EarlierCell(*names)), int(row["seed"])
     if seed in cell.seeds:
-        raise ValueError(f"seed {seed} of {cell.label} on {cell.dataset} is there twice")
+        raise ValueError(f"seed {seed} of {shown(cell.name)} is there twice")
     cell.seeds[seed] = row["status"]
     if row["status"] == "finished":
         for key, text in row.items():
             if key.endswith(("_acc", "_loss", "_f1")) and text and _number(text) is None:
-                raise ValueError(f"{key} '{text[:40]}' is not a number")
+                raise ValueError(f"{shown(key)} '{shown(text)}' is not a number")
             if (value := _number(text)) is not None and key not in (*NEEDED, "setting", "sig"):
                 cell.numbers.setdefault(key, {})[seed] = value
 
