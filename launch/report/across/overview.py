@@ -27,7 +27,7 @@ class Across(NamedTuple):
     signature: str
 
 
-def _rule(metric: Metric, datasets: Sequence[str], left_out: Sequence[str]) -> str:
+def _rule(metric: Metric, left_out: Sequence[str], margin: float | None) -> str:
     better = "differs" if metric.higher_is_better is None else "wins"
     text = (
         "Each pair stands by itself: nothing here is corrected for, or changes with, the other architectures. "
@@ -35,6 +35,7 @@ def _rule(metric: Metric, datasets: Sequence[str], left_out: Sequence[str]) -> s
         f"an architecture {better} on a data set if p < 0.05 in the t test there, and ties otherwise; "
         "P is the share of seeds on which it is better, ties counting half, with its 95 % interval"
     )
+    text += "" if margin is None else f". A difference that is certain to be within ± {margin:g} points is a tie"
     return f"{text}. Left out, because judged by another metric: {', '.join(left_out)}" if left_out else text
 
 
@@ -57,7 +58,7 @@ def build_across(sections: Sequence[Section], margin: float | None = None) -> Ac
         pairs,
         tables.matrix(list(scores), pairs, metric) if len(scores) <= MOST_IN_MATRIX else None,
         tables.pair_table(pairs, metric),
-        _rule(metric, names, others),
+        _rule(metric, others, margin if metric.unit == "%" else None),
         found,
         profile_table(found, metric) if found else None,
         signature(cells, metric, environments(cells), test, [pair.test.n for pair in pairs]),

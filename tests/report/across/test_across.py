@@ -95,6 +95,7 @@ def test_a_margin_makes_ties_and_equal() -> None:
     values["stn_c0"] = {d: {s: v + 1e-4 + 1e-6 * (s % 3) for s, v in of.items()} for d, of in values["cnn"].items()}
     (pair,) = across(values).pairs
     assert (pair.wins, pair.ties, pair.verdict.outcome) == (3, 0, "better")
+    assert "within ± 0.1 points is a tie" in across(values, 0.1).rule
     (pair,) = across(values, 0.1).pairs
     assert (pair.wins, pair.ties, pair.verdict.outcome) == (0, 3, "equal")
 
