@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from launch.report.analysis import charts, tables
 from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.charts import Chart
+from launch.report.analysis.images import blocks
 from launch.report.analysis.metrics import Metric, metrics_of
 from launch.report.analysis.published import replication_table
 from launch.report.analysis.tables import Table
@@ -63,6 +64,8 @@ class Section(NamedTuple):
     published: Table | None
     pictures: dict[str, list[Picture]]
     """By caption."""
+    images: blocks.Images = blocks.NONE
+    """What is said image by image."""
 
 
 def confounders(cells: list[Cell]) -> list[str]:
@@ -153,5 +156,6 @@ def build_sections(comparison: Comparison, out: Path, margin: float | None = Non
         figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX])
         notes = confounders(cells), _incomplete(cells, metrics[0])
         beside = replication_table(cells), _pictures(cells, out)
-        sections.append(Section(name, cells, panels, drawn, figures, *notes, *beside))
+        images = blocks.compare_by_image(cells, compare_pairs(cells, metrics[0], margin), metrics[0])
+        sections.append(Section(name, cells, panels, drawn, figures, *notes, *beside, images))
     return sections

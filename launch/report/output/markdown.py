@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from launch.report.analysis.cells import Cell, Comparison
+from launch.report.analysis.images.blocks import Block
 from launch.report.analysis.sections import Section
 from launch.report.analysis.tables import Entry, Table
 from stn.runs.directory import Row
@@ -41,6 +42,15 @@ def _bullets(lines: list[str]) -> list[str]:
     return ["\n".join(f"- {escape(line)}" for line in lines)] if lines else []
 
 
+def _block(block: Block) -> list[str]:
+    parts = [f"### {block.title}", *_bullets(block.lines)]
+    return [
+        *parts,
+        *([render_table(block.table)] if block.table else []),
+        *([f"{block.about}."] if block.about else []),
+    ]
+
+
 def _section(section: Section) -> list[str]:
     parts = [f"## {escape(section.name)}", *(f"**Warning:** {escape(text)}." for text in section.warnings)]
     parts += _bullets(section.incomplete)
@@ -50,6 +60,8 @@ def _section(section: Section) -> list[str]:
         parts += [f"{escape(panel.rule)}."] if panel.pairs else []
     if section.published:
         parts += ["### Comparison with published results of the same recipe", render_table(section.published)]
+    parts += _bullets(section.images.notes)
+    parts += [part for block in section.images.blocks for part in _block(block)]
     parts += [f"![{escape(section.name)}: {kind}](figures/{quote(name)})" for kind, name in section.figures.items()]
     for caption, pictures in section.pictures.items():
         parts += [f"### {caption}", *(f"{escape(p.label)}\n\n![{escape(p.label)}]({quote(p.link)})" for p in pictures)]
