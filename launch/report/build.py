@@ -1,4 +1,4 @@
-"""Writes the folder of a report: index.html, report.md, rows.csv and figures/.
+"""Writes the folder of a report: index.html, report.md, rows.csv, mcnemar.csv and figures/.
 
 The page is self-contained: its tables are rendered here, its charts by its own script (output/assets/).
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 import jinja2
 
 from launch.report.analysis.cells import Comparison, load
+from launch.report.analysis.images import pairs
 from launch.report.analysis.sections import FIGURES, Section, build_sections
 from launch.report.output import figures
 from launch.report.output.markdown import render_csv, render_markdown
@@ -77,7 +78,12 @@ def write_report(comparison: Comparison, out: Path, margin: float | None = None)
         if kind in FIGURES and path.stem not in current:  # a user may keep other files there
             path.unlink()
     texts = {"index.html": render_page(comparison, sections), "report.md": render_markdown(comparison, sections)}
-    for name, text in (texts | {"rows.csv": render_csv(comparison.cells)}).items():
+    texts["rows.csv"] = render_csv(comparison.cells)
+    if by_image := [(section.name, pair) for section in sections for pair in section.images.pairs]:
+        texts["mcnemar.csv"] = pairs.render_csv(by_image)
+    else:
+        (out / "mcnemar.csv").unlink(missing_ok=True)  # of an earlier report
+    for name, text in texts.items():
         write_atomic(out / name, text.encode(errors="replace"))  # damaged rows may hold lone surrogates
     return sections
 

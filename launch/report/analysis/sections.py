@@ -24,7 +24,7 @@ PICTURES: dict[str, str] = {
     "region": "The sampled region on the input image",
 }
 """Captions of the pictures of a run that a report shows."""
-FIGURES = ("pairs", "seeds", "curves", "cost", "confusion", "pose")
+FIGURES = ("pairs", "seeds", "curves", "cost", "confusion", "applied", "pose", "hardest")
 
 
 class Picture(NamedTuple):
@@ -117,7 +117,7 @@ def _panel(cells: list[Cell], metric: Metric, first: bool, out: Path, margin: fl
     )
 
 
-def _figures(dataset: str, panel: Panel, drawn: list[Chart]) -> dict[str, str]:
+def _figures(dataset: str, panel: Panel, drawn: list[Chart], images: blocks.Images) -> dict[str, str]:
     measured = [chart for chart in drawn if chart["values"][panel.metric.key]["seeds"]]
     shown = {
         "pairs": panel.matrix is not None,
@@ -125,7 +125,9 @@ def _figures(dataset: str, panel: Panel, drawn: list[Chart]) -> dict[str, str]:
         "curves": any(chart["curve"] for chart in drawn),
         "cost": any(chart["costs"]["params"] or chart["costs"]["seconds"] for chart in measured),
         "confusion": any(chart["confusion"] for chart in drawn),
+        "applied": any(chart["applied"] for chart in drawn),
         "pose": any(chart["pose"] for chart in drawn),
+        "hardest": bool(images.hardest),
     }
     stem = re.sub(r"[^A-Za-z0-9_.]", "_", dataset)
     return {kind: f"{stem}-{kind}.png" for kind in FIGURES if shown[kind]}
@@ -152,10 +154,10 @@ def build_sections(comparison: Comparison, out: Path, margin: float | None = Non
         cells = list(group)
         metrics = metrics_of(cells)
         panels = [_panel(cells, metric, metric is metrics[0], out, margin) for metric in metrics]
-        drawn = [charts.build_chart(cell, metrics) for cell in cells]
-        figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX])
         notes = confounders(cells), _incomplete(cells, metrics[0])
         beside = replication_table(cells), _pictures(cells, out)
-        images = blocks.compare_by_image(cells, compare_pairs(cells, metrics[0], margin), metrics[0])
+        images = blocks.compare_by_image(cells, compare_pairs(cells, metrics[0], margin), metrics[0], margin)
+        drawn = [charts.build_chart(cell, metrics) | {"applied": images.poses.get(cell.label)} for cell in cells]
+        figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX], images)
         sections.append(Section(name, cells, panels, drawn, figures, *notes, *beside, images))
     return sections

@@ -43,12 +43,7 @@ def _bullets(lines: list[str]) -> list[str]:
 
 
 def _block(block: Block) -> list[str]:
-    parts = [f"### {block.title}", *_bullets(block.lines)]
-    return [
-        *parts,
-        *([render_table(block.table)] if block.table else []),
-        *([f"{block.about}."] if block.about else []),
-    ]
+    return [f"### {block.title}", *_bullets(block.lines), render_table(block.table), escape(f"{block.about}.")]
 
 
 def _section(section: Section) -> list[str]:

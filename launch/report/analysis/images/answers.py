@@ -33,7 +33,7 @@ class CellAnswers:
 
 
 @dataclass
-class TestSet:
+class AnsweredSet:
     """A test set, and the architectures that answered to it."""
 
     label_N: np.ndarray
@@ -83,7 +83,7 @@ def _same_images(a: KnownImages, b: KnownImages) -> bool:
     return same and np.allclose(a.pose_NP, b.pose_NP, atol=POSE_TOLERANCE)
 
 
-def read_test_set(cells: Sequence[Cell]) -> tuple[TestSet | None, list[str]]:
+def read_test_set(cells: Sequence[Cell]) -> tuple[AnsweredSet | None, list[str]]:
     """Return the answers of one data set's architectures, and notes; no answers where no run has kept any.
 
     If they were not all tested on the same images, those of the largest number of seeds are compared.
@@ -97,7 +97,7 @@ def read_test_set(cells: Sequence[Cell]) -> tuple[TestSet | None, list[str]]:
     known = [images for cell in cells for run in cell.runs if (images := _known(reader, run, cell, labels))]
     if not known:
         return None, [*reader.notes, "images are not compared: no run says what its test images are"]
-    test = TestSet(known[0].label_N, [images for images in known if _same_images(known[0], images)])
+    test = AnsweredSet(known[0].label_N, [images for images in known if _same_images(known[0], images)])
     for cell in cells:
         if lacking := sorted(cell.rows.keys() - kept[id(cell)]):
             reader.notes.append(f"{cell.label}: seeds {format_seeds(lacking)} kept no answers to single images")
@@ -114,7 +114,7 @@ def _known(reader: _Reader, run: RunDir, cell: Cell, labels: str) -> KnownImages
     return images if images is not None and hash_of_labels(images.label_N) == labels else None
 
 
-def _read_cell(reader: _Reader, cell: Cell, seeds: list[int], labels: str, test: TestSet) -> CellAnswers | None:
+def _read_cell(reader: _Reader, cell: Cell, seeds: list[int], labels: str, test: AnsweredSet) -> CellAnswers | None:
     read: dict[int, Answers] = {}
     others = []
     for seed in seeds:

@@ -1,5 +1,7 @@
 """Two architectures image by image: McNemar's test on every shared seed, flips, and an interval over test images."""
 
+import csv
+import io
 import itertools
 import math
 from collections.abc import Sequence
@@ -8,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from launch.report.analysis.images.answers import CellAnswers, TestSet
+from launch.report.analysis.images.answers import AnsweredSet, CellAnswers
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.stats import ALPHA, PairedTest, holm
 from launch.report.analysis.tables import Entry, Table
@@ -83,7 +85,7 @@ def over_images(d_N: np.ndarray, originals: int) -> PairedTest:
     return PairedTest(G, mean, error * math.sqrt(G), float(2 * special.stdtr(G - 1, -abs(mean) / error)))
 
 
-def compare_images(test: TestSet) -> list[ImagePair]:
+def compare_images(test: AnsweredSet) -> list[ImagePair]:
     """Compare every two architectures on the seeds that both have."""
     pairs = []
     for first, second in itertools.combinations(test.cells, 2):
@@ -97,7 +99,7 @@ def compare_images(test: TestSet) -> list[ImagePair]:
         counts = np.stack([both, only_a, only_b, a_SN.shape[1] - both - only_a - only_b, differ], 1).tolist()
         corrected = [p for p, _ in holm(p_S.tolist())]
         tested = zip(shared, counts, p_S.tolist(), corrected, strict=True)
-        seeds = [SeedPair(seed, *row, p, after) for seed, row, p, after in tested]
+        seeds = [SeedPair._make([seed, *row, p, after]) for seed, row, p, after in tested]
         d_N = (b_SN.sum(0, dtype=np.int64) - a_SN.sum(0, dtype=np.int64)) / len(shared)
         pairs.append(ImagePair(first, second, seeds, over_images(d_N, test.known[0].originals)))
     return pairs
@@ -118,7 +120,7 @@ def flips(pair: ImagePair) -> float:
 
 def image_table(pairs: Sequence[ImagePair], verdicts: Sequence[Pair], metric: Metric) -> Table:
     """Return a row for every two architectures: McNemar, flips, and the intervals over seeds and over images."""
-    headings = ["second - first", "seeds", "images only the first knows", "images only the second knows"]
+    headings = ["second - first", "seeds", "images: only the first is right", "images: only the second is right"]
     headings += ["seeds: first better (McNemar)", "seeds: second better (McNemar)", "answers that differ %"]
     headings += ["between seeds of the first %", "between seeds of the second %", "difference in points"]
     headings += ["95 % over seeds (Holm)", "95 % over images (Holm)"]
@@ -147,3 +149,12 @@ def sentences(pairs: Sequence[ImagePair], most: int) -> list[str]:
         seeds = [f"two seeds of {label} {100 * share:.2f} %" for label, share in known if share is not None]
         lines.append(f"{text} on a shared seed" + "".join(f", {part}" for part in seeds))
     return lines
+
+
+def render_csv(named: Sequence[tuple[str, ImagePair]]) -> str:
+    """Return a line for every shared seed of every two architectures: the counts of McNemar's test and its p-values."""
+    writer = csv.writer(file := io.StringIO())
+    writer.writerow(["dataset", "first", "second", *SeedPair._fields])
+    for dataset, pair in named:
+        writer.writerows([dataset, pair.first.cell.label, pair.second.cell.label, *seed] for seed in pair.seeds)
+    return file.getvalue()
