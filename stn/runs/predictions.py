@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from stn.runs.results import Results
 
 FOLDER = "predictions"
+MOST_CLASSES = 2**20
+"""A table by class of more would fill the memory of whoever reads a damaged file."""
 
 
 class Answers(NamedTuple):
@@ -130,8 +132,13 @@ def hardest(right_N: "np.ndarray", margin_N: "np.ndarray") -> "np.ndarray":
 
 
 def faults(folder: Path, rows: dict[int, Row], whole: bool = True) -> list[str]:
-    """Return a message for each seed whose file is missing or damaged; without ``whole`` only its size is compared."""
+    """Return a message for each file that is missing or damaged; without ``whole`` only the sizes of answers count."""
     found = []
+    if whole and any(row.get("predictions") for row in rows.values()):
+        try:
+            read_images(folder)
+        except ValueError as error:
+            found.append(str(error))
     for row in rows.values():
         if facts := row.get("predictions"):
             path = folder / facts["file"]
@@ -177,8 +184,10 @@ def read_images(folder: Path) -> KnownImages:
         label_N, pose_NP, number_M, pixels_MCHW = (tensors[key] for key in ("label", "pose", "number", "pixels"))
         names, originals = tuple(map(str, header["pose"])), int(header["originals"])
         as_described = pose_NP.shape == (len(label_N), len(names)) and len(number_M) == len(pixels_MCHW)
-        if not as_described or label_N.dtype.kind != "u" or pixels_MCHW.ndim != 4 or originals < 1:
-            raise ValueError("its tensors do not fit each other")
+        as_described &= label_N.ndim == number_M.ndim == 1 and pixels_MCHW.ndim == 4 and originals >= 1
+        classes = label_N.dtype.kind == "u" and label_N.size > 0 and int(label_N.max()) < MOST_CLASSES
+        if not (as_described and classes and pixels_MCHW.dtype == "u1" and number_M.dtype.kind == "i"):
+            raise ValueError("its tensors do not fit each other, or are of other types")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     return KnownImages(label_N, pose_NP, names, originals, number_M, pixels_MCHW)

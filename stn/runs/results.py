@@ -151,7 +151,7 @@ class Results:
                 files[seed].unlink(missing_ok=True)
         self._write_results(self._all_rows)
         for fault in faults(self.path, self.rows()):
-            tell(f"{fault}; reports leave its seed out where they compare images")
+            tell(f"{fault}; reports leave it out where they compare images")
 
     def forget(self, seeds: set[int]) -> None:
         """Delete the rows of these seeds from this block."""

@@ -14,7 +14,7 @@ INPUTS = 100
 NAMES = (
     *("configuration", "seed list", "duration", "command line", "sweep", "manifest", "plan", "lease", "uploads"),
     *(f"reader of {name}" for name in ("results.jsonl", "metrics.jsonl", "status.json", "env.json", ".rows/0")),
-    *("checkpoint", "foreign safetensors", "foreign pickle", "packed images", "CIFAR-10"),
+    *("answers", "test images", "checkpoint", "foreign safetensors", "foreign pickle", "packed images", "CIFAR-10"),
 )
 
 

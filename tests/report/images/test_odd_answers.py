@@ -63,6 +63,7 @@ def test_a_damaged_file_costs_its_seed_and_is_named(two: Path, damage: str) -> N
     run = RunDir(path.parents[1])
     assert not run.is_whole()
     run.heal(told.append)
+    assert [text for text in told if text.endswith("; reports leave it out where they compare images")]
     assert any(str(path) in text for text in told)
 
 
@@ -83,6 +84,7 @@ def test_labels_of_another_run_do(two: Path, damage: str) -> None:
     (note,) = section.images.notes
     assert str(path) in note
     assert seeds(section) == [0, 1, 2, 3]
+    assert not RunDir(path.parents[1]).is_whole()
 
 
 def test_without_any_labels_nothing_is_compared_by_image(two: Path) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -26,8 +27,23 @@ class CellAnswers:
     margin_N: np.ndarray
     """Mean over seeds."""
 
+    @cached_property
+    def flips(self) -> float | None:
+        """The share of images that two seeds answer differently, mean over pairs of seeds; None of one seed."""
+        S, N = self.predicted_SN.shape
+        if S < 2:
+            return None
+        # Of S seeds n_k say k: of all pairs of seeds, n_k (n_k - 1) / 2 agree on that.
+        agreeing = 0
+        for k in np.unique(self.predicted_SN):
+            n_N = (self.predicted_SN == k).sum(0, dtype=np.int64)
+            agreeing += int((n_N * (n_N - 1)).sum())
+        return 1 - agreeing / (S * (S - 1) * N)
+
     def of(self, seeds: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return the answers of these seeds, and whether they are right."""
+        if list(seeds) == self.seeds:  # without a copy
+            return self.predicted_SN, self.right_SN
         index = [self.seeds.index(seed) for seed in seeds]
         return self.predicted_SN[index], self.right_SN[index]
 
@@ -123,7 +139,7 @@ def _read_cell(reader: _Reader, cell: Cell, seeds: list[int], labels: str, test:
         elif found := reader.answers(cell, seed):
             run, answers = found
             images = reader.images(run)
-            if images is not None and not _same_images(images, test.known[0]):
+            if images is not None and not any(images is known for known in test.known):
                 others.append(seed)
             elif len(answers.predicted_N) == len(test.label_N):
                 read[seed] = answers

@@ -59,19 +59,6 @@ def mcnemar(only_first: np.ndarray, only_second: np.ndarray) -> np.ndarray:
     return np.minimum(1.0, 2 * special.bdtr(fewer.astype(float), n, 0.5))
 
 
-def flips_between_seeds(answers: CellAnswers) -> float | None:
-    """Return the share of images that two seeds of one architecture answer differently, mean over pairs of seeds."""
-    S, N = answers.predicted_SN.shape
-    if S < 2:
-        return None
-    # Of S seeds n_k say k: of all pairs of seeds, n_k (n_k - 1) / 2 agree on that.
-    agreeing = 0
-    for k in np.unique(answers.predicted_SN):
-        n_N = (answers.predicted_SN == k).sum(0, dtype=np.int64)
-        agreeing += int((n_N * (n_N - 1)).sum())
-    return 1 - agreeing / (S * (S - 1) * N)
-
-
 def over_images(d_N: np.ndarray, originals: int) -> PairedTest:
     """Test the mean of a difference over images; perturbations of one image count as one, since they are alike."""
     original_N = np.arange(len(d_N)) % originals
@@ -125,7 +112,6 @@ def image_table(pairs: Sequence[ImagePair], verdicts: Sequence[Pair], metric: Me
     headings += ["between seeds of the first %", "between seeds of the second %", "difference in points"]
     headings += ["95 % over seeds (Holm)", "95 % over images (Holm)"]
     over_seeds = {(id(pair.first), id(pair.second)): pair.verdict for pair in verdicts}
-    between = {id(answers): flips_between_seeds(answers) for pair in pairs for answers in (pair.first, pair.second)}
     rows = []
     for pair, images in zip(pairs, judge([pair.over_images for pair in pairs]), strict=True):
         n, seeds = len(pair.seeds), over_seeds.get((id(pair.first.cell), id(pair.second.cell)), Verdict("unknown"))
@@ -133,7 +119,7 @@ def image_table(pairs: Sequence[ImagePair], verdicts: Sequence[Pair], metric: Me
         row += [Entry.number(sum(seed.only_first for seed in pair.seeds) / n, ",.1f")]
         row += [Entry.number(sum(seed.only_second for seed in pair.seeds) / n, ",.1f")]
         row += [Entry(f"{count} of {n}", count) for count in pair.wins()]
-        row += [_percent(flips(pair)), _percent(between[id(pair.first)]), _percent(between[id(pair.second)])]
+        row += [_percent(share) for share in (flips(pair), pair.first.flips, pair.second.flips)]
         row += [Entry(metric.format(pair.over_images.mean, "+"), pair.over_images.mean)]
         rows.append([*row, _ends(seeds.interval, metric), _ends(images.interval, metric)])
     return Table(headings, rows)
@@ -145,7 +131,7 @@ def sentences(pairs: Sequence[ImagePair], most: int) -> list[str]:
     for pair in sorted(pairs, key=flips, reverse=True)[:most]:
         first, second = pair.first, pair.second
         text = f"{first.cell.label} and {second.cell.label} answer {100 * flips(pair):.2f} % of the images differently"
-        known = [(answers.cell.label, flips_between_seeds(answers)) for answers in (first, second)]
+        known = [(answers.cell.label, answers.flips) for answers in (first, second)]
         seeds = [f"two seeds of {label} {100 * share:.2f} %" for label, share in known if share is not None]
         lines.append(f"{text} on a shared seed" + "".join(f", {part}" for part in seeds))
     return lines
