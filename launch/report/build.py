@@ -25,6 +25,8 @@ ASSETS = Path(__file__).parent / "output" / "assets"
 SCRIPTS = ("draw.js", "charts.js", "points.js", "page.js")
 MOST_LINES = 10
 """Verdicts of a data set on the terminal."""
+MOST_BY_IMAGE = 3
+"""Lines of a data set on the terminal on how often two architectures answer differently."""
 MOST_BYTES = 5_000_000
 """Size of the pictures embedded in a page; further ones are linked."""
 
@@ -89,13 +91,20 @@ def write_report(comparison: Comparison, out: Path, margin: float | None = None)
 
 
 def _say_verdicts(sections: Sequence[Section]) -> None:
-    """Print the verdicts of each data set under its first metric, the first few of many."""
+    """Print the verdicts of each data set under its first metric, the first few of many, and what images say."""
     for section in sections:
         verdicts = section.panels[0].verdicts
         for line in verdicts[:MOST_LINES]:
             say(f"{section.name}: {line}")
         if len(verdicts) > MOST_LINES:
             say(f"{section.name}: {len(verdicts) - MOST_LINES} more in the report")
+        by_image = [line for block in section.images.blocks for line in block.lines]
+        for line in by_image[:MOST_BY_IMAGE]:
+            say(f"{section.name}: {line}")
+        if section.images.notes:
+            say(
+                f"{section.name}: {section.images.notes[0]}" + " (more in the report)" * (len(section.images.notes) > 1)
+            )
 
 
 def compare(folders: Sequence[str], out: Path | None = None, margin: float | None = None) -> tuple[list[Section], Path]:

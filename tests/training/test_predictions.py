@@ -9,6 +9,7 @@ import pytest
 import stn
 from stn.runs.directory import RunDir
 from stn.runs.predictions import Answers, KnownImages, read_answers, read_images
+from tests.support.answers import known_images, write_run
 from tests.support.trainer import QUICK, SMALL, TWO_THREADS, Run, only_run, train, train_with
 
 ROTATED = ("--dataset", "mnist_r", "--steps", 12, "--eval.every", "4 steps", *QUICK, *SMALL)
@@ -107,3 +108,15 @@ def test_damage_is_told_when_the_command_is_repeated(tmp_path: Path) -> None:
     assert run.results() == rows
     assert not RunDir(run.path).is_whole()
     assert json.loads((run.path / "status.json").read_text())["state"] == "finished"
+
+
+def test_answers_are_read_in_python(tmp_path: Path) -> None:
+    images = known_images(50)
+    written = write_run(tmp_path, "cnn", range(2), images, 0.2)
+    run = stn.load(tmp_path)
+    assert (run.answers(1).predicted_N == written[1].predicted_N).all()
+    assert (run.known_images().label_N == images.label_N).all()
+    for row in run.rows:
+        del row["predictions"]
+    with pytest.raises(ValueError, match="kept no answers of seed 0"):
+        run.answers()
