@@ -107,6 +107,16 @@ def test_another_test_set_is_left_out(tmp_path: Path, other) -> None:
     assert [pair.label for pair in section.images.pairs] == ["stn_c0 - cnn"]
 
 
+def test_another_test_set_is_known_by_the_hash_of_its_labels(tmp_path: Path) -> None:
+    """Where its run no longer says what its images were."""
+    write_run(tmp_path, "cnn", range(4), IMAGES, 0.2)
+    write_run(tmp_path, "stn_c0", range(3), known_images(300, seed=1), 0.2)
+    (tmp_path / "sig-stn_c0-mnist_r" / "0-2" / "predictions" / "images.safetensors").unlink()
+    (section,), _ = build.compare([str(tmp_path)])
+    assert "stn_c0: seeds 0-2 were tested on other images than the rest" in section.images.notes[-1]
+    assert not section.images.pairs
+
+
 def test_other_poses_are_another_test_set(two: Path) -> None:
     """The labels are the same: a perturbation was changed between the runs."""
     run = RunDir(two / "sig-stn_c0-mnist_r" / "0-3")
