@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from launch.report import build
+from launch.report.analysis.images import blocks
 from launch.report.analysis.sections import Section
 from stn.commands.library.tables import results
 from stn.runs.directory import RunDir
@@ -179,3 +180,11 @@ def test_a_row_that_names_no_file_of_its_own_is_damaged(two: Path, facts: object
     run.results.write_text(json.dumps(row) + "\n")
     (run.published / "0").write_text(json.dumps(row) + "\n")
     assert 0 not in run.rows()
+
+
+def test_of_many_architectures_the_first_are_compared(two: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(two, "stn_slx", range(4), IMAGES, 0.2)
+    monkeypatch.setattr(blocks, "MOST_IN_MATRIX", 2)
+    (section,), _ = build.compare([str(two)])
+    assert section.images.notes == ["the first 2 of 3 architectures are compared image by image"]
+    assert [pair.label for pair in section.images.pairs] == ["stn_c0 - cnn"]

@@ -8,9 +8,9 @@ from launch.report.analysis.images import classes, hardest, pairs, poses
 from launch.report.analysis.images.answers import AnsweredSet, read_test_set
 from launch.report.analysis.images.hardest import Shown
 from launch.report.analysis.images.pairs import ImagePair
-from launch.report.analysis.metrics import METRICS, Metric
+from launch.report.analysis.metrics import Metric
 from launch.report.analysis.tables import MOST_IN_MATRIX, Table
-from launch.report.analysis.verdicts import MOST_SENTENCES, Pair
+from launch.report.analysis.verdicts import MOST_SENTENCES, Pair, compare_pairs
 
 ABOUT_PAIRS = (
     "McNemar's exact test asks, seed by seed, whether two trained networks differ on images like these (p < 0.05 after "
@@ -58,17 +58,18 @@ class Images(NamedTuple):
 NONE = Images([], [], [], {}, [])
 
 
-def compare_by_image(
-    cells: Sequence[Cell], verdicts: Sequence[Pair], metric: Metric = METRICS[0], margin: float | None = None
-) -> Images:
+def compare_by_image(cells: Sequence[Cell], metric: Metric, margin: float | None = None) -> Images:
     """Compare the architectures of one data set image by image, where their runs have kept answers."""
     test, notes = read_test_set(cells)
     if test is None or not test.cells:
         return NONE._replace(notes=notes)
-    test.cells = test.cells[:MOST_IN_MATRIX]
+    if len(test.cells) > MOST_IN_MATRIX:
+        notes.append(f"the first {MOST_IN_MATRIX} of {len(test.cells)} architectures are compared image by image")
+        test.cells = test.cells[:MOST_IN_MATRIX]
     compared = pairs.compare_images(test)
     binned, numbers = poses.binned_poses(test), hardest.hardest_images(test)
     lines = {answers.cell.label: poses.error_lines(answers, binned) for answers in test.cells} if binned else {}
+    verdicts = compare_pairs(cells, metric, margin) if compared else []
     blocks = [*_pairs(compared, verdicts, metric), *_classes(test, compared, metric, margin)]
     if numbers:
         table = hardest.hardest_table(test, numbers)
