@@ -23,21 +23,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stn.commands.check import check
-from stn.commands.finish import leave, record_failure, summarise, wrap_up
+from stn.commands.finish import leave, record_failure, summarise, wrap_up, write_results
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
 from stn.config.resolve import resolve_all
 from stn.config.schema import Config
 from stn.data.stream import Batch, Stream
-from stn.evaluation.accuracy import evaluate
+from stn.evaluation.accuracy import evaluate_images
 from stn.evaluation.pictures.snapshot import snapshot_png
+from stn.evaluation.predictions import save_predictions
 from stn.evaluation.transformer_metrics import final_transformer_metrics, transform_snapshots
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel, with_penalty
 from stn.runs.trials import Trial, build_trials, group_by_run
 from stn.tracking.console import warn
 from stn.tracking.log import Log
-from stn.training import checkpoints, profiler
+from stn.training import profiler
 from stn.training.blocks import lock_unfinished, plan_blocks, try_network
 from stn.training.checkpointer import Checkpointer
 from stn.training.cuda_graph import GraphedStep
@@ -104,7 +105,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
 
     # ---- resume
     checkpointer = Checkpointer(trials, runtime, model, optimiser, metrics)
-    step = checkpointer.load()
+    step, answers = checkpointer.load(), None
 
     # ---- the loop
     model.train()
@@ -127,7 +128,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
                 metrics.tick(training=True)
                 rows = []
                 if due(config.eval.every, step, steps):
-                    rows = metrics.eval_rows(step, epoch, evaluate(model, stream, config.eval, runtime))
+                    scores, answers = evaluate_images(model, stream, config.eval, runtime)
+                    rows = metrics.eval_rows(step, epoch, scores)
                     if config.checkpoint.keep_best:
                         checkpointer.save_best()
                 log.write(rows, transform_snapshots(model, stream, step, metrics.failed))
@@ -141,20 +143,12 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
         else:
             final = final_transformer_metrics(model, stream, step, config.eval, runtime, metrics.failed)
             log.write([], final[1])
+            predictions = save_predictions(trials, answers, stream, runtime, metrics.failed)
             metrics.tick(training=False)
             facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
             facts |= {"mode": runtime.mode, "world_size": runtime.processes}
-            results = []
-            for s, trial in enumerate(trials):
-                weights = model.weights(s)
-                row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
-                results.append(row | metrics.result(s) | final[0][s])
-                if runtime.writes:
-                    checkpoints.save_weights(trial.run, trial.seed, "final", weights, row)
-            for group in group_by_run(trials) if runtime.writes else []:
-                group[0].run.sync_metrics()  # a seed with a result row is never trained again
-                group[0].run.add_results([row for row in results if row["sig"] == group[0].sig])
-            log.close(results)
+            fields = [metrics.result(s) | final[0][s] | predictions[s] for s in range(len(trials))]
+            log.close(write_results(trials, model, facts, fields, runtime.writes))
     runtime.accelerator.free_memory()
 
 

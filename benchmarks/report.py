@@ -1,6 +1,7 @@
 """Measure a report over generated run directories: build time, memory, size, and time to open.
 
-    python benchmarks/report.py [--archs 6] [--datasets 3] [--seeds 100] [--repeat 3] [--keep FOLDER] [--json FILE]
+    python benchmarks/report.py [--archs 6] [--datasets 3] [--seeds 100] [--images 10000] [--repeat 3] [--keep FOLDER]
+        [--json FILE]
 
 Prints the median of --repeat runs of `python -m launch report`, its largest memory, the page's size, and the median
 time until Chromium has loaded it (if there is one; STN_CHROMIUM names it).
@@ -17,9 +18,11 @@ from pathlib import Path
 import numpy as np
 from measure import CORES, Parser, console, launched, machine, positive, save
 
+from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Log
 from stn.config.yaml_files import dump_yaml
+from stn.runs import predictions
 from stn.runs.directory import RunDir
 
 ARCHS = ["cnn", "stn_c0", "stn_cx", "stn_dlx", "stn_slx", "stn_c0_coord"]
@@ -58,9 +61,29 @@ def _seed(rng: np.random.Generator, seed: int, quality: float) -> tuple[dict, li
     return row, rows
 
 
-def generate(folder: Path, archs: int, datasets: int, seeds: int) -> None:
-    """Write run directories like those of a sweep; architectures beyond the known ones differ in learning rate."""
+def _images(rng: np.random.Generator, dataset: str, count: int) -> predictions.KnownImages:
+    """Return what a run would know of so many test images: labels, poses, and the pixels of some."""
+    names = build_dataset(dataset).pose
+    pose_NP, pixels = rng.uniform(-1, 1, (count, len(names))), rng.integers(0, 256, (12, 1, 28, 28)).astype("u1")
+    label_N = rng.integers(0, 10, count)
+    return predictions.KnownImages(label_N, pose_NP.astype("f4"), names, count, np.arange(12), pixels)
+
+
+def _answers(rng: np.random.Generator, known: predictions.KnownImages, accuracy: float) -> predictions.Answers:
+    """Return the answers of a seed with this accuracy; its errors are anywhere, but the first images are hard."""
+    wrong_N = rng.random(len(known.label_N)) > accuracy
+    wrong_N[:12] = True
+    predicted_N = (known.label_N + wrong_N * rng.integers(1, 10, len(wrong_N))) % 10
+    return predictions.Answers(predicted_N, np.where(wrong_N, -1, 1) * rng.random(len(wrong_N)))
+
+
+def generate(folder: Path, archs: int, datasets: int, seeds: int, images: int = 0) -> None:
+    """Write run directories like those of a sweep; architectures beyond the known ones differ in learning rate.
+
+    With ``images``, seeds have answers to so many test images.
+    """
     rng = np.random.default_rng(0)
+    known = {name: _images(np.random.default_rng(1), name, images) for name in DATASETS if images}
     for a in range(archs):
         for d in range(datasets):
             arch, data = Arch(name=ARCHS[a % len(ARCHS)]), Data(name=DATASETS[d % len(DATASETS)])
@@ -73,6 +96,11 @@ def generate(folder: Path, archs: int, datasets: int, seeds: int) -> None:
                 seed_rows = [
                     _seed(rng, seed, 0.9 + 0.06 * a / archs) for seed in range(first, min(first + BLOCK, seeds))
                 ]
+                for row, _ in seed_rows if images else []:
+                    answers = _answers(rng, known[data.name], row["test_acc"])
+                    row |= predictions.write_answers(run, row["seed"], answers, known[data.name].label_N)
+                if images:
+                    predictions.write_images(run, known[data.name])
                 run.config.write_text(dump_yaml(config))
                 run.env.write_text(json.dumps({"commit": "generated", "packages": {"torch": "2"}, "device": "cpu"}))
                 run.results.write_text("".join(json.dumps(row) + "\n" for row, _ in seed_rows))
@@ -97,7 +125,7 @@ def opening(page: Path, repeat: int) -> float | None:
 
 def main() -> None:
     parser = Parser(__doc__)
-    for name, number in (("archs", 6), ("datasets", 3), ("seeds", 100)):
+    for name, number in (("archs", 6), ("datasets", 3), ("seeds", 100), ("images", 10_000)):
         parser.add_argument(f"--{name}", type=positive, default=number)
     parser.add_argument("--keep", type=Path, help="generate the run directories in this folder and keep them")
     parser.add_argument("--repeat", type=positive, default=3)
@@ -105,7 +133,7 @@ def main() -> None:
     record = machine(None)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.keep or Path(temporary) / "generated"
-        generate(folder, arguments.archs, arguments.datasets, arguments.seeds)
+        generate(folder, arguments.archs, arguments.datasets, arguments.seeds, arguments.images)
         figures = launched(arguments.repeat, "report", str(folder.resolve()))
         page = (folder / "report" / "index.html").resolve()
         size, open_s = page.stat().st_size / 1e6, opening(page, arguments.repeat)

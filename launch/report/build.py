@@ -1,4 +1,4 @@
-"""Writes the folder of a report: index.html, report.md, rows.csv, figures/ and, on request, tables.tex.
+"""Writes the folder of a report: index.html, report.md, rows.csv, mcnemar.csv, figures/ and, on request, tables.tex.
 
 The page is self-contained: its tables are rendered here, its charts by its own script (output/assets/).
 """
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jinja2
 
 from launch.report.analysis.cells import Comparison, load
+from launch.report.analysis.images import pairs
 from launch.report.analysis.sections import FIGURES, Section, build_sections
 from launch.report.earlier.compare import Against, compare_with
 from launch.report.earlier.read import EarlierCell, read_earlier
@@ -32,6 +33,8 @@ ASSETS = Path(__file__).parent / "output" / "assets"
 SCRIPTS = ("draw.js", "charts.js", "points.js", "page.js")
 MOST_LINES = 10
 """Verdicts of a data set on the terminal."""
+MOST_BY_IMAGE = 3
+"""Lines of a data set on the terminal on how often two architectures answer differently."""
 MOST_BYTES = 5_000_000
 """Size of the pictures embedded in a page; further ones are linked."""
 
@@ -133,6 +136,10 @@ def write_report(
     texts = {"index.html": render_page(*shown), "report.md": render_markdown(*shown)}
     texts |= {"rows.csv": render_csv(comparison.cells)}
     texts |= {FILE: render_latex(sections, overview)} if latex else {}
+    if by_image := [(section.name, pair) for section in sections for pair in section.images.pairs]:
+        texts["mcnemar.csv"] = pairs.render_csv(by_image)
+    else:
+        (out / "mcnemar.csv").unlink(missing_ok=True)  # of an earlier report
     for name, text in texts.items():
         write_atomic(out / name, text.encode(errors="replace"))  # damaged rows may hold lone surrogates
     return Written(sections, overview, out)
@@ -152,13 +159,20 @@ def _say_changes(against: Against) -> None:
 
 
 def _say_verdicts(sections: Sequence[Section]) -> None:
-    """Print the verdicts of each data set under its first metric, the first few of many."""
+    """Print the verdicts of each data set under its first metric, the first few of many, and what images say."""
     for section in sections:
         verdicts = section.panels[0].verdicts
         for line in verdicts[:MOST_LINES]:
             say(f"{section.name}: {line}")
         if len(verdicts) > MOST_LINES:
             say(f"{section.name}: {len(verdicts) - MOST_LINES} more in the report")
+        by_image = [line for block in section.images.blocks for line in block.lines]
+        for line in by_image[:MOST_BY_IMAGE]:
+            say(f"{section.name}: {line}")
+        if section.images.notes:
+            say(
+                f"{section.name}: {section.images.notes[0]}" + " (more in the report)" * (len(section.images.notes) > 1)
+            )
 
 
 def compare(

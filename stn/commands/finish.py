@@ -11,12 +11,31 @@ from rich.table import Table
 from stn.config.command_line import fail, is_main_process
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds
+from stn.multiseed.model import StackedModel
 from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial, build_trials, count_finished, group_by_run
 from stn.tracking.console import console, say
 from stn.tracking.log import log_end
 from stn.training import checkpoints
 from stn.training.runtime import Runtime
+
+
+def write_results(trials: list[Trial], model: StackedModel, facts: Row, fields: list[Row], writes: bool) -> list[Row]:
+    """Write the final weights, then publish the result rows of a block; return these.
+
+    ``facts`` are fields of all seeds, ``fields`` those of each.
+    """
+    results = []
+    for s, trial in enumerate(trials):
+        weights = model.weights(s)
+        row = trial.identity() | facts | {"weights_sha256": checkpoints.digest(weights)}
+        results.append(row | fields[s])
+        if writes:
+            checkpoints.save_weights(trial.run, trial.seed, "final", weights, row)
+    for group in group_by_run(trials) if writes else []:
+        group[0].run.sync_metrics()  # a seed with a result row is never trained again
+        group[0].run.add_results([row for row in results if row["sig"] == group[0].sig])
+    return results
 
 
 def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:

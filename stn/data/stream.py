@@ -64,7 +64,9 @@ class Stream:
         N = min(data.limit_train or held_out, held_out)
         self.x, self.y = train_x[:N], train_y[:N]
         self._test_x, self._test_y = (train_x[held_out:], train_y[held_out:]) if data.validation else (test_x, test_y)
-        total = len(self._test_x) * dataset.replicas
+        self.test_originals = len(self._test_x)
+        """Test images before the perturbation."""
+        total = self.test_originals * dataset.replicas
         self.test_count = min(data.limit_test or total, total)
         self.steps_per_epoch = -(-N // data.batch_size)
         self._seed_S1 = torch.tensor(seeds, device=device).unsqueeze(1)

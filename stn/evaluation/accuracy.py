@@ -12,6 +12,7 @@ from torch import Tensor
 from stn.config.schema import Eval
 from stn.data.stream import Stream
 from stn.evaluation.metrics import everywhere, own_scores
+from stn.evaluation.predictions import Answers
 from stn.models.transformer import SpatialTransformer
 from stn.multiseed.convolution import Convolutions
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, Made, free_bytes
@@ -54,6 +55,13 @@ def images_at_once(model: StackedModel, stream: Stream, batch_size: int) -> int:
 
 def evaluate(model: StackedModel, stream: Stream, options: Eval, runtime: Runtime) -> list[dict[str, Any]]:
     """Return the scores of each seed over the whole test set, which is divided over the ranks."""
+    return evaluate_images(model, stream, options, runtime)[0]
+
+
+def evaluate_images(
+    model: StackedModel, stream: Stream, options: Eval, runtime: Runtime
+) -> tuple[list[dict[str, Any]], Answers]:
+    """Return the scores of each seed over the whole test set, and the answers to this rank's part of it."""
     S, K = len(model.seeds), stream.dataset.classes
     confusion_SKK = torch.zeros(S, K, K, dtype=torch.int64, device=stream.device)
     losses_SN = [torch.zeros(S, 0, dtype=torch.float64, device=stream.device)]
@@ -63,6 +71,7 @@ def evaluate(model: StackedModel, stream: Stream, options: Eval, runtime: Runtim
     images = images_at_once(model, stream, options.batch_size)
     logits = [torch.zeros(S, 0, K, device=stream.device)]  # kept only for metrics that need all of them
     labels = [torch.zeros(1, 0, dtype=torch.int64, device=stream.device)]
+    batches: list[Answers] = []
     with torch.no_grad(), runtime.accelerator.autocast():
         for batch in stream.test_batches(images, runtime.rank, runtime.world):
             logits_SBK = model.predict(batch.x_BCHW)
@@ -72,6 +81,7 @@ def evaluate(model: StackedModel, stream: Stream, options: Eval, runtime: Runtim
             losses_SN.append(F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none"))
             top5_SB5 = logits_SBK.topk(min(5, K)).indices
             top5_S += top5_SB5.eq(y_SB.unsqueeze(2)).sum((1, 2))
+            batches.append(Answers.of(logits_SBK, batch.y_B, batch.pose_BP))
             if options.metrics:
                 logits.append(logits_SBK.float())
                 labels.append(batch.y_B[None])
@@ -84,11 +94,12 @@ def evaluate(model: StackedModel, stream: Stream, options: Eval, runtime: Runtim
         scores(confusion_KK.cpu(), float(loss / confusion_KK.sum()), int(top5), stream.data.split)
         for confusion_KK, loss, top5 in zip(confusion_SKK, loss_S, top5_S, strict=True)
     ]
+    answers = Answers.joined(batches, S, stream.device, len(stream.dataset.pose))
     if not options.metrics:
-        return found
+        return found, answers
     logits_SNK, y_1N = (everywhere(torch.cat(parts, 1), stream.test_count, runtime) for parts in (logits, labels))
     own = own_scores(options.metrics, logits_SNK, y_1N[0], stream.data.split)
-    return [score | more for score, more in zip(found, own, strict=True)]
+    return [score | more for score, more in zip(found, own, strict=True)], answers
 
 
 @contextmanager

@@ -7,6 +7,7 @@
         results.jsonl    a row per finished or failed seed
         status.json      running, stopped, finished or failed
         checkpoints/     seed-<n>/step-<n>.safetensors while it runs, seed-<n>/final.safetensors
+        predictions/     seed-<n>.safetensors: the answer to every test image, and images.safetensors
         pictures/        PNGs, drawn at the end
         stop             create it, and the run saves and exits
 

@@ -31,6 +31,16 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
 
 
+class Predictions(Record):
+    """What a result row says of its file in predictions/."""
+
+    file: Annotated[str, Field(pattern=r"^predictions/seed-\d{1,10}\.safetensors$")]
+    bytes: Count
+    sha256: Sha256
+    labels_sha256: Sha256
+    """Of the labels of the test images, in their order."""
+
+
 class Result(Record):
     """A line of results.jsonl, and .rows/<seed>."""
 
@@ -54,6 +64,8 @@ class Result(Record):
     per_class_acc: list[float] | None = None
     weights_sha256: Sha256 | None = None
     fingerprint: dict[str, Any] | None = None
+    predictions: Predictions | None = None
+    """Older rows, and those of failed seeds, have none."""
     row_sha256: Sha256 | None = None
     """Older rows have none."""
 

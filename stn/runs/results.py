@@ -17,6 +17,7 @@ from typing import Self
 from stn.config.seed_list import parse_seeds
 from stn.runs.files import parse_rows, publish, read_json, read_rows, read_text, write_atomic
 from stn.runs.lease import Lease
+from stn.runs.predictions import faults
 from stn.runs.records import Result, Row, hash_of, valid
 
 
@@ -129,10 +130,11 @@ class Results:
         return self._of_this_block(read_rows(self.results)) | self._published_rows(self._published_files())
 
     def is_whole(self) -> bool:
-        """Whether results.jsonl and .rows are undamaged, and one says what the other does."""
+        """Whether results.jsonl, .rows and predictions are undamaged, and rows say the same in both places."""
         files, rows = self._published_files(), self._all_rows()
         text = lines([row for _, row in sorted(rows.items())])
-        return self._published_rows(files).keys() == files.keys() and text == read_text(self.results)
+        same = self._published_rows(files).keys() == files.keys() and text == read_text(self.results)
+        return same and not faults(self.path, rows)
 
     def heal(self, tell: Callable[[str], None]) -> None:
         """Publish what a kill has left pending, and repair results.jsonl and .rows from each other."""
@@ -148,6 +150,8 @@ class Results:
             else:
                 files[seed].unlink(missing_ok=True)
         self._write_results(self._all_rows)
+        for fault in faults(self.path, self.rows()):
+            tell(f"{fault}; reports leave it out where they compare images")
 
     def forget(self, seeds: set[int]) -> None:
         """Delete the rows of these seeds from this block."""

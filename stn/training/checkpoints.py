@@ -172,7 +172,7 @@ def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
 
 def drop_temporary_files(run: RunDir, has_lease: bool = True) -> None:
     """Delete the temporary files of killed processes; without the lease only those known to be nobody's."""
-    for folder in (".", ".rows", ".claim", "pictures", "pictures/evaluations/*", "checkpoints/*"):
+    for folder in (".", ".rows", ".claim", "pictures", "pictures/evaluations/*", "predictions", "checkpoints/*"):
         everyone = has_lease and folder != ".claim"  # where those write who wait for the lease
         for path in run.path.glob(f"{folder}/.*.tmp"):
             if everyone or _writer_is_gone(path):

@@ -13,6 +13,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
+from stn.runs import predictions
 from stn.runs.directory import RunDir
 from stn.training.checkpoints import digest, load_final
 from tests.chaos.copies import short_lease
@@ -84,6 +85,7 @@ def _flipped(content: bytes, rng: random.Random) -> bytes:
 def _of_other_seed(file: str) -> str:
     """Return where the other seed's file of this kind would be; of a file of no seed, itself."""
     other = {"seed-0": "seed-1", "seed-1": "seed-0", "0": "1", "1": "0"}
+    other |= {f"{a}.safetensors": f"{b}.safetensors" for a, b in other.items()}
     return str(Path(*(other.get(part, part) for part in Path(file).parts)))
 
 
@@ -140,22 +142,26 @@ def inject(setting: Setting, case: tuple[str, str, str]) -> Injected:
         runs.with_name(f"{runs.name}.log").unlink()
         code = end_of(start(runs, before=short_lease))
     if base == "finished":
-        found += _unexplained(case, run, before, _lost_or_altered(setting, run, file, before))
+        found += _unexplained(case, run, before, log, _lost_or_altered(setting, run, file, before, log))
         found += ["a traceback"] * ("Traceback" in log) + [f"exit code {code}"] * (code != 0)
     else:
-        found += _unexplained(case, run, before, faults_after(runs, setting.expected, code, pid))
+        found += _unexplained(case, run, before, log, faults_after(runs, setting.expected, code, pid))
     return judged(runs, found)
 
 
-def _unexplained(case: tuple[str, str, str], run: Path, before: dict[Path, bytes], faults: list[str]) -> list[str]:
+def _unexplained(
+    case: tuple[str, str, str], run: Path, before: dict[Path, bytes], log: str, faults: list[str]
+) -> list[str]:
     """Return the faults without those that nobody can notice or mend.
 
-    Metrics that were lost stay lost. A row whose hash has lost its name passes for an older one. Weights have a hash of
-    their own, which damage does not fit and whole weights of another network do.
+    Metrics and answers that were lost stay lost. A row whose hash has lost its name passes for an older one. Weights
+    have a hash of their own, which damage does not fit and whole weights of another network do.
     """
     _, file, damage = case
     excused: tuple[str, ...] = ()
-    if file == "metrics.jsonl":
+    if file.startswith("predictions/") and Path(file).name in log:
+        excused = ("predictions/",)
+    elif file == "metrics.jsonl":
         excused = ("rows of metrics", "metrics differ")
     elif damage == "flipped" and not all(b'"row_sha256"' in line for line in before[run / file].splitlines()):
         excused = ("rows differ", "weights are not")
@@ -177,7 +183,7 @@ def _damaged_weights(run: Path) -> list[str]:
     return told
 
 
-def _lost_or_altered(setting: Setting, run: Path, file: str, before: dict[Path, bytes]) -> list[str]:
+def _lost_or_altered(setting: Setting, run: Path, file: str, before: dict[Path, bytes], log: str) -> list[str]:
     """Return what a rerun has done to a finished run beside the damaged file."""
     found = []
     for path, content in before.items():
@@ -187,4 +193,5 @@ def _lost_or_altered(setting: Setting, run: Path, file: str, before: dict[Path, 
     rows = [{k: v for k, v in row.items() if k not in CLOCK} for _, row in sorted(RunDir(run).rows().items())]
     if rows != setting.expected.results:
         found.append("rows differ, and nobody says so")
+    found += [told for told in predictions.faults(run, RunDir(run).rows()) if Path(file).name not in log]
     return found + [told for told in _damaged_weights(run) if file not in told]

@@ -7,6 +7,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from stn.runs.directory import RunDir
+from stn.runs.predictions import faults
 from stn.training.checkpoints import digest
 
 CLOCK = ("wall_s", "images_per_s", "row_sha256")
@@ -55,6 +57,8 @@ class Outcome:
     leaks: list[str] = field(default_factory=list)
     """Files that hold a secret."""
     log: str = ""
+    answers: list[str] = field(default_factory=list)
+    """What is wrong with the files in predictions/."""
 
     @classmethod
     def read(cls, runs: Path) -> "Outcome":
@@ -71,7 +75,7 @@ class Outcome:
         weights = {int(path.parent.name[5:]): _digest(path) for path in run.rglob("final.safetensors")}
         return cls(
             rows("results.jsonl"), rows("metrics.jsonl"), [f for f in files if not f.startswith(".claim")],
-            weights, leaks(run), read_log(runs),
+            weights, leaks(run), read_log(runs), faults(run, RunDir(run).rows()),
         )  # fmt: skip
 
     def of(self, seed: int) -> "Outcome":
@@ -81,30 +85,31 @@ class Outcome:
 
     def faults(self, expected: "Outcome") -> list[str]:
         """Return in what this differs from an undisturbed run."""
-        faults = []
+        found = []
         seeds = [row.get("seed") for row in self.results]
         if lost := {row["seed"] for row in expected.results} - set(seeds):
-            faults.append(f"rows lost: {sorted(lost)}")
+            found.append(f"rows lost: {sorted(lost)}")
         if len(set(seeds)) < len(seeds):
-            faults.append("rows doubled")
+            found.append("rows doubled")
         if self.results != expected.results:
-            faults.append("rows differ")
+            found.append("rows differ")
         said = {row["seed"]: row["weights_sha256"] for row in self.results if {"seed", "weights_sha256"} <= row.keys()}
         if wrong := sorted(seed for seed, sha256 in said.items() if self.weights.get(seed) != sha256):
-            faults.append(f"weights are not those of the rows: {wrong}")
+            found.append(f"weights are not those of the rows: {wrong}")
+        found += self.answers
         if len(self.metrics) != len(expected.metrics):
-            faults.append(f"{len(self.metrics)} rows of metrics instead of {len(expected.metrics)}")
+            found.append(f"{len(self.metrics)} rows of metrics instead of {len(expected.metrics)}")
         elif self.metrics != expected.metrics:
-            faults.append("metrics differ")
+            found.append("metrics differ")
         if extra := set(self.files) - set(expected.files):
-            faults.append(f"left over: {', '.join(sorted(extra))}")
+            found.append(f"left over: {', '.join(sorted(extra))}")
         if missing := set(expected.files) - set(self.files):
-            faults.append(f"missing: {', '.join(sorted(missing))}")
+            found.append(f"missing: {', '.join(sorted(missing))}")
         if self.leaks:
-            faults.append(f"a secret in {', '.join(self.leaks)}")
+            found.append(f"a secret in {', '.join(self.leaks)}")
         if "Traceback" in self.log:
-            faults.append("a traceback")
-        return faults
+            found.append("a traceback")
+        return found
 
 
 def read_log(runs: Path) -> str:

@@ -23,7 +23,17 @@ from stn.config.yaml_files import RECIPES, dump_yaml, load_yaml
 from stn.data import sources
 from stn.evaluation.foreign_weights import fit, load_plain
 from stn.runs.directory import RunDir
-from tests.chaos.readers import Parse, checkpoint, earlier, plan, run_file, uploaded, with_wrong_headers
+from tests.chaos.readers import (
+    Parse,
+    answers,
+    checkpoint,
+    earlier,
+    images_of_tests,
+    plan,
+    run_file,
+    uploaded,
+    with_wrong_headers,
+)
 from tests.support.networks import seeded_network
 from tests.support.sweeps import TWO_CELLS
 
@@ -138,6 +148,7 @@ def parsers(folder: Path, finished: Path) -> dict[str, Parser]:
     held = claim.read_bytes().replace(b"true", b"false")
     unread = Path(shutil.copytree(planned, folder / "plan" / "sweep")) / "sweep.yaml"
     final = (finished / "checkpoints/seed-0/final.safetensors").read_bytes()
+    said, shown = ((finished / "predictions" / f"{name}.safetensors").read_bytes() for name in ("seed-0", "images"))
     return {
         "configuration": Parser(recipes, _recipe(folder / "recipe.yaml"), "yaml"),
         "seed list": Parser(lists, lambda text: format_seeds(parse_seeds(text.decode(errors="replace")))),
@@ -151,6 +162,8 @@ def parsers(folder: Path, finished: Path) -> dict[str, Parser]:
         "earlier report": Parser([EARLIER], earlier(folder / "rows.csv")),
         "uploads": Parser([sent], uploaded(run("uploads")), "json"),
         "checkpoint": Parser([final, *with_wrong_headers(final)], checkpoint(run("saved"))),
+        "answers": Parser([said], answers(run("answers"))),
+        "test images": Parser([shown], images_of_tests(run("tested"))),
         "foreign safetensors": Parser([save(state)], _foreign(folder / "theirs.safetensors")),
         "foreign pickle": Parser([weights.getvalue()], _foreign(folder / "theirs.pt")),
         "packed images": Parser([plain], _packed(folder / "images.xz", bytes(3000))),

@@ -1,5 +1,6 @@
 """The readers of run directories and plans, each as a function of one file's content."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import yaml
 from safetensors.torch import load, save
 
-from launch.report.analysis import cells, charts, metrics
+from launch.report.analysis import cells, charts, metrics, sections
 from launch.report.earlier.read import read_rows_csv
 from launch.sweep.plan import Job, Plan, Sweep, load_plan
 from launch.sweep.status import cell_table, job_statuses, last_metrics
@@ -79,6 +80,33 @@ def earlier(file: Path) -> Parse:
     def read(content: bytes) -> object:
         file.write_bytes(content)
         return [cell.numbers for cell in read_rows_csv(file)]
+
+    return read
+
+
+def _report(run: RunDir) -> object:
+    return sections.build_sections(cells.load([str(run.path.parents[1])]), run.path / "report")[0].images
+
+
+def answers(run: RunDir) -> Parse:
+    """Return a reader of a seed's answers whose row has the hash of whatever they are."""
+    row = run.rows()[0]
+
+    def read(content: bytes) -> object:
+        (run.path / row["predictions"]["file"]).write_bytes(content)
+        facts = row["predictions"] | {"sha256": hashlib.sha256(content).hexdigest()}
+        changed = {key: value for key, value in row.items() if key != "row_sha256"} | {"predictions": facts}
+        (run.published / "0").write_text(json.dumps(changed) + "\n")
+        run.results.write_text(json.dumps(changed) + "\n")
+        return _report(run)
+
+    return read
+
+
+def images_of_tests(run: RunDir) -> Parse:
+    def read(content: bytes) -> object:
+        (run.path / "predictions" / "images.safetensors").write_bytes(content)
+        return _report(run)
 
     return read
 

@@ -15,7 +15,7 @@ NAMES = (
     *("configuration", "seed list", "duration", "command line", "sweep", "manifest", "plan", "lease", "uploads"),
     "earlier report",
     *(f"reader of {name}" for name in ("results.jsonl", "metrics.jsonl", "status.json", "env.json", ".rows/0")),
-    *("checkpoint", "foreign safetensors", "foreign pickle", "packed images", "CIFAR-10"),
+    *("answers", "test images", "checkpoint", "foreign safetensors", "foreign pickle", "packed images", "CIFAR-10"),
 )
 
 

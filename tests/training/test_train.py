@@ -66,7 +66,12 @@ def test_a_run_directory_has_all_documented_files(trained: Path) -> None:
     drawn = {p.stem for p in (run.path / "pictures").iterdir()}
     assert drawn == {"curves", "confusion", "warp", "object", "region"}
     assert all(p.read_bytes()[:4] == b"\x89PNG" for p in (run.path / "pictures").iterdir())
-    assert [p.name for p in run.path.rglob("*.safetensors")] == ["final.safetensors"]
+    kept = sorted(str(p.relative_to(run.path)) for p in run.path.rglob("*.safetensors"))
+    assert kept == [
+        "checkpoints/seed-0/final.safetensors",
+        "predictions/images.safetensors",
+        "predictions/seed-0.safetensors",
+    ]
     evaluations = [r for r in run.rows() if r["kind"] == "eval"]
     assert [r["epoch"] for r in evaluations] == [1, 2]
     assert evaluations[-1]["test_acc"] == row["test_acc"]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from launch.report.analysis import charts, tables
 from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.charts import Chart
+from launch.report.analysis.images import blocks
 from launch.report.analysis.metrics import Metric, metrics_of
 from launch.report.analysis.published import replication_table
 from launch.report.analysis.tables import Table
@@ -27,7 +28,7 @@ PICTURES: dict[str, str] = {
     "region": "The sampled region on the input image",
 }
 """Captions of the pictures of a run that a report shows."""
-FIGURES = ("pairs", "seeds", "curves", "cost", "confusion", "pose")
+FIGURES = ("pairs", "seeds", "curves", "cost", "confusion", "applied", "pose", "hardest")
 
 
 class Picture(NamedTuple):
@@ -71,6 +72,8 @@ class Section(NamedTuple):
     published: Table | None
     pictures: dict[str, list[Picture]]
     """By caption."""
+    images: blocks.Images = blocks.NONE
+    """What is said image by image."""
 
 
 def _incomplete(cells: list[Cell], metric: Metric) -> list[str]:
@@ -101,7 +104,7 @@ def _panel(
     )
 
 
-def _figures(dataset: str, panel: Panel, drawn: list[Chart]) -> dict[str, str]:
+def _figures(dataset: str, panel: Panel, drawn: list[Chart], images: blocks.Images) -> dict[str, str]:
     measured = [chart for chart in drawn if chart["values"][panel.metric.key]["seeds"]]
     shown = {
         "pairs": panel.matrix is not None,
@@ -109,7 +112,9 @@ def _figures(dataset: str, panel: Panel, drawn: list[Chart]) -> dict[str, str]:
         "curves": any(chart["curve"] for chart in drawn),
         "cost": any(chart["costs"]["params"] or chart["costs"]["seconds"] for chart in measured),
         "confusion": any(chart["confusion"] for chart in drawn),
+        "applied": any(chart["applied"] for chart in drawn),
         "pose": any(chart["pose"] for chart in drawn),
+        "hardest": bool(images.hardest),
     }
     stem = re.sub(r"[^A-Za-z0-9_.]", "_", dataset)
     return {kind: f"{stem}-{kind}.png" for kind in FIGURES if shown[kind]}
@@ -137,9 +142,10 @@ def build_sections(comparison: Comparison, out: Path, margin: float | None = Non
         metrics = metrics_of(cells)
         runs = environments(cells)
         panels = [_panel(cells, metric, metric is metrics[0], out, margin, runs) for metric in metrics]
-        drawn = [charts.build_chart(cell, metrics) for cell in cells]
-        figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX])
         notes = find_cases(cells, metrics[0], runs), _incomplete(cells, metrics[0])
         beside = replication_table(cells), _pictures(cells, out)
-        sections.append(Section(name, cells, panels, drawn, figures, *notes, *beside))
+        images = blocks.compare_by_image(cells, metrics[0], margin)
+        drawn = [charts.build_chart(cell, metrics) | {"applied": images.poses.get(cell.label)} for cell in cells]
+        figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX], images)
+        sections.append(Section(name, cells, panels, drawn, figures, *notes, *beside, images))
     return sections

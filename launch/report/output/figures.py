@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -14,21 +13,10 @@ from launch.report.analysis.metrics import Metric
 from launch.report.analysis.sections import Panel, Section
 from launch.report.analysis.tables import MOST_IN_MATRIX
 from launch.report.output.drawing import KINDS, save
+from launch.report.output.image_figures import drawings as image_drawings
+from launch.report.output.lines import error_lines, short, style
 
-COLOURS = ("#0072b2", "#d55e00", "#007a59", "#a8457f", "#9a6a00", "#5a5a5a", "#7a3e9d", "#2b7fae")
-"""After Okabe and Ito. Markers and dashes distinguish architectures as well."""
-MARKS, DASHES = "os^Dv", ("-", "--", ":", "-.")
 MOST_TILES = 12
-
-
-def style_of(i: int) -> tuple[str, str, str]:
-    return COLOURS[i % 8], MARKS[i % 5], DASHES[i // 8 % 4]
-
-
-def label_of(label: str, limit: int = 32) -> str:
-    """Return a label without its middle, because settings differ at the end; a dollar sign would start a formula."""
-    half = limit // 2
-    return (label if len(label) <= limit else f"{label[: limit - half - 1]}…{label[-half:]}").replace("$", r"\$")
 
 
 def _whisker(axis: Axes, x: float, values: Chart, metric: Metric, colour: str) -> None:
@@ -50,14 +38,14 @@ def seeds(charts: list[Chart], metric: Metric) -> Figure:
     figure = Figure(figsize=(max(5.0, 1.3 * len(measured) + 1.5), 4.2), layout="constrained")
     axis = figure.subplots()
     for position, (i, _, values) in enumerate(measured):
-        colour, mark, _ = style_of(i)
+        colour, mark, _ = style(i)
         ys = [metric.scale * y for y in values["seeds"].values()]
         # Multiples of the golden ratio spread neighbouring seeds evenly.
         xs = [position - 0.12 + 0.4 * ((0.618034 * j) % 1 - 0.5) for j in range(len(ys))]
         axis.plot(xs, ys, mark, color=colour, ms=4.5, alpha=0.55, mew=0)
         _whisker(axis, position + 0.25, values, metric, colour)
     turned = {"rotation": 25, "ha": "right", "rotation_mode": "anchor"} if len(measured) > 4 else {}
-    axis.set_xticks(range(len(measured)), [label_of(chart["label"], 18) for _, chart, _ in measured], **turned)
+    axis.set_xticks(range(len(measured)), [short(chart["label"], 18) for _, chart, _ in measured], **turned)
     axis.set(ylabel=metric.axis)
     return figure
 
@@ -65,24 +53,7 @@ def seeds(charts: list[Chart], metric: Metric) -> Figure:
 def curves(charts: list[Chart]) -> Figure:
     """Draw error against epoch."""
     figure = Figure(figsize=(9.5, 4.5), layout="constrained")
-    axis = figure.subplots()
-    errors: list[float] = []
-    for i, chart in enumerate(charts):
-        if not (curve := chart["curve"]):
-            continue
-        (colour, mark, dash), epochs = style_of(i), curve["x"]
-        points = [[*zip(epochs, ys, strict=True)] for ys in curve["seeds"].values()]
-        lines = [[(x, 100 * y) for x, y in line if y is not None] for line in points]
-        errors += [y for line in lines for _, y in line]
-        axis.add_collection(LineCollection(lines, colors=colour, lw=0.5, alpha=0.25))
-        mean, low, high = (100 * np.array(curve[key], dtype=float) for key in ("mean", "low", "high"))  # None is nan
-        axis.fill_between(epochs, low, high, color=colour, alpha=0.16, lw=0)
-        axis.plot(epochs, mean, dash, color=colour, marker=mark, ms=4, lw=1.8, label=label_of(chart["label"]))
-    least, most = min(errors), max(errors)
-    axis.set(xlabel="epoch", ylabel="error (%)", yscale="log" if least > 0 else "linear")
-    axis.set_ylim(*((least / 1.1, most * 1.1) if least > 0 else (0, most * 1.05 or 1)))  # intervals may end beyond
-    axis.yaxis.set(major_formatter="{x:g}", minor_formatter="{x:g}")
-    axis.grid(alpha=0.3, which="both")
+    error_lines(figure.subplots(), [(chart["label"], chart["curve"]) for chart in charts], "epoch")
     figure.legend(fontsize=8, loc="outside right upper")
     return figure
 
@@ -97,10 +68,10 @@ def cost(charts: list[Chart], metric: Metric) -> Figure:
     for axis, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
         for i, chart, values in measured:
             if x := chart["costs"][kind]:
-                colour, mark, _ = style_of(i)
+                colour, mark, _ = style(i)
                 _whisker(axis, x, values, metric, colour)
                 y = metric.scale * values["mean"][0]
-                (handles[label_of(chart["label"])],) = axis.plot([x], [y], mark, color=colour)
+                (handles[short(chart["label"])],) = axis.plot([x], [y], mark, color=colour)
         axis.set(xlabel=names[kind], ylabel=metric.axis)
         axis.grid(alpha=0.3)
     figure.legend(handles.values(), handles.keys(), fontsize=8, loc="outside right upper")
@@ -118,7 +89,7 @@ def _tiles(charts: list[Chart], kind: str) -> tuple[Figure, list[tuple[Axes, Cha
     tiles = []
     for position, (i, chart) in enumerate(shown, start=1):
         axis = figure.add_subplot(lines, columns, position)
-        axis.set_title(label_of(chart["label"], 26), fontsize=9)
+        axis.set_title(short(chart["label"], 26), fontsize=9)
         tiles.append((axis, chart[kind], i))
     return figure, tiles
 
@@ -144,7 +115,7 @@ def pose(charts: list[Chart]) -> Figure:
     figure, tiles = _tiles(charts, "pose")
     limit = 1.05 * max(abs(y) for _, chart, _ in tiles for _, y in chart["points"]) or 1.0
     for axis, chart, i in tiles:
-        colour, mark, _ = style_of(i)
+        colour, mark, _ = style(i)
         axis.plot(*zip(*chart["points"], strict=True), mark, color=colour, ms=3, alpha=0.4, mew=0)
         axis.axline((0, 0), slope=1, color="0.6", ls="--", lw=1)
         slope, intercept, unit = chart["slope"], chart["intercept"], chart["unit"]
@@ -168,7 +139,7 @@ def pairs(panel: Panel) -> Figure:
             shade = {"better": "#bfe0f7", "worse": "#fbd0ac"}.get(entry.mark, "#f1f1f1")
             axis.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=shade, edgecolor="w", lw=2))
             axis.text(j, i, marks.get(entry.mark, "") + entry.text, ha="center", va="center", fontsize=8)
-    labels = [label_of(row[0].text, 18) for row in rows]
+    labels = [short(row[0].text, 18) for row in rows]
     axis.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
     axis.set_xticks(range(n), labels, rotation=30, ha="right", fontsize=8)
     axis.set_yticks(range(n), labels, fontsize=8)
@@ -181,6 +152,6 @@ def draw(section: Section, folder: Path, kinds: Sequence[str] = KINDS) -> None:
     charts, panel = section.charts[:MOST_IN_MATRIX], section.panels[0]
     drawings = {"pairs": lambda: pairs(panel), "curves": lambda: curves(charts), "pose": lambda: pose(charts)}
     drawings |= {"seeds": lambda: seeds(charts, panel.metric), "cost": lambda: cost(charts, panel.metric)}
-    drawings |= {"confusion": lambda: confusion(charts)}
+    drawings |= {"confusion": lambda: confusion(charts)} | image_drawings(section, charts)
     for kind, name in section.figures.items():
         save(drawings[kind](), folder / name, kinds)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from launch.report.across.overview import Across
 from launch.report.analysis.cells import Cell, Comparison
+from launch.report.analysis.images.blocks import Block
 from launch.report.analysis.sections import Section
 from launch.report.analysis.tables import Entry, Table
 from launch.report.earlier.compare import Against
@@ -49,6 +50,10 @@ def signed(table: Table | None, signature: str) -> list[str]:
     return [render_table(table), f"`{signature}`"] if table else []
 
 
+def _block(block: Block) -> list[str]:
+    return [f"### {block.title}", *_bullets(block.lines), render_table(block.table), escape(f"{block.about}.")]
+
+
 def _section(section: Section) -> list[str]:
     parts = [f"## {escape(section.name)}"]
     warnings = [f"**Warning:** {escape(text)}." for text in section.warnings] + _bullets(section.incomplete)
@@ -59,6 +64,8 @@ def _section(section: Section) -> list[str]:
         parts += [f"{escape(panel.rule)}."] if panel.pairs else []
     if section.published:
         parts += ["### Comparison with published results of the same recipe", render_table(section.published)]
+    parts += _bullets(section.images.notes)
+    parts += [part for block in section.images.blocks for part in _block(block)]
     parts += [f"![{escape(section.name)}: {kind}](figures/{quote(name)})" for kind, name in section.figures.items()]
     for caption, pictures in section.pictures.items():
         parts += [f"### {caption}", *(f"{escape(p.label)}\n\n![{escape(p.label)}]({quote(p.link)})" for p in pictures)]

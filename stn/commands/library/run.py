@@ -13,6 +13,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Config
 from stn.config.yaml_files import load_yaml, overlay
 from stn.runs.directory import Row, RunDir
+from stn.runs.predictions import Answers, KnownImages, read_answers, read_images
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,6 +79,21 @@ class Run:
                 return row
         which = "finished seed" if seed is None else f"finished seed {seed}; finished: {self.seeds}"
         raise ValueError(f"{self.path} has no {which}")
+
+    def answers(self, seed: int | None = None) -> Answers:
+        """Return what a seed's network says of each test image, as arrays; by default the first seed's.
+
+        ``predicted_N`` are classes, ``margin_N`` the probability of the true class less the largest other. ValueError
+        for a run that kept none, or whose file is missing or damaged.
+        """
+        row = self.row(seed)
+        if not row.get("predictions"):
+            raise ValueError(f"{self.path} kept no answers of seed {row['seed']}: it was trained by an older version")
+        return read_answers(self.path, row)
+
+    def known_images(self) -> KnownImages:
+        """Return the labels and applied poses of the test images, and the pixels of those that are hardest."""
+        return read_images(self.path)
 
     def model(self, seed: int | None = None) -> "nn.Module":
         """Return a seed's network with its final weights, on the CPU, for evaluation; by default the first seed's.

@@ -8,8 +8,10 @@ from typing import Any, Literal, overload
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import Row, RunDir, find_runs
 from stn.runs.files import parse_rows, read_text
+from stn.runs.predictions import faults
 from stn.runs.records import Metric, valid
 from stn.runs.same_code import refuse_mixture
+from stn.tracking.console import warn
 
 
 def run_dirs(paths: tuple[str | Path, ...]) -> list[RunDir]:
@@ -60,6 +62,9 @@ def results(*paths: str | Path, frame: bool | None = None) -> Any:
         frame: True: a pandas DataFrame; False: a list of dicts; None: a DataFrame where pandas is installed.
     """
     found = _rows_by_run(paths)
+    for run, rows, _ in found:
+        for fault in faults(run.path, rows, whole=False):
+            warn(f"{fault}; its row is read without it")
     return _table([row | {"path": str(run.path)} for run, rows, _ in found for row in rows.values()], frame)
 
 

@@ -93,7 +93,9 @@ def test_a_run_killed_before_its_result_has_its_points_once(tmp_path) -> None:
     assert " is off" not in done.stdout + done.stderr  # no sink has heard of it
     run = only_run(tmp_path)
     before, results = poses(run), run.results()
-    assert not any(isinstance(row[key], dict) for row in results.values() for key in row.keys() - {"fingerprint"})
+    assert not any(
+        isinstance(row[key], dict) for row in results.values() for key in row.keys() - {"fingerprint", "predictions"}
+    )
     assert [(row["seed"], row["step"], row["epoch"]) for row in before] == [(0, 20, 4.0), (1, 20, 4.0)]
     assert before[0]["degrees"] != before[1]["degrees"]
     for row in before:

@@ -1,5 +1,77 @@
 // Each chart draws cells, { cell, i }, and returns { points: [x, y, tooltip], svg }, or null without data.
 
+// Error against x: every seed, and mean with its interval.
+function lines(canvas, cells, line, name) {
+  const drawable = cells.filter(({ cell }) => line(cell));
+  if (!drawable.length) return null;
+  const ys = drawable
+    .flatMap(({ cell }) => Object.values(line(cell).seeds).flat())
+    .map((v) => (v === null ? null : 100 * v));
+  const logY = spread(ys.filter(Number.isFinite))[0] > 0;
+  const f = frame(
+    canvas,
+    drawable.flatMap(({ cell }) => line(cell).x),
+    ys,
+    [name, logY ? "error (%, log)" : "error (%)"],
+    { logY },
+  );
+  const path = (xs, values) =>
+    xs
+      .map((x, j) => (values[j] === null ? "" : `${f.x(x).toFixed(1)},${f.y(100 * values[j]).toFixed(1)}`))
+      .filter(Boolean)
+      .join(" ");
+  const points = [];
+  for (const { cell, i } of drawable) {
+    const c = line(cell),
+      thin = {
+        fill: "none",
+        stroke: colour(i),
+        "stroke-width": 0.7,
+        "stroke-opacity": Math.max(0.12, 0.6 - Object.keys(c.seeds).length / 120),
+      };
+    for (const [seed, values] of Object.entries(c.seeds)) {
+      node("polyline", { points: path(c.x, values), ...thin }, f.svg);
+      values.forEach(
+        (v, j) =>
+          v !== null &&
+          points.push([
+            f.x(c.x[j]),
+            f.y(100 * v),
+            `${cell.label}, seed ${seed}, ${name} ${number(c.x[j])}: ${percent(v)} error`,
+          ]),
+      );
+    }
+    const band = c.x.map((_, j) => j).filter((j) => c.low[j] !== null);
+    const edge = [...band.map((j) => [j, c.high[j]]), ...band.reverse().map((j) => [j, c.low[j]])];
+    node(
+      "polygon",
+      {
+        points: edge.map(([j, v]) => `${f.x(c.x[j]).toFixed(1)},${f.y(100 * v).toFixed(1)}`).join(" "),
+        fill: colour(i),
+        "fill-opacity": 0.16,
+        ...f.inside,
+      },
+      f.svg,
+    );
+  }
+  for (const { cell, i } of drawable) {
+    node(
+      "polyline",
+      {
+        points: path(line(cell).x, line(cell).mean),
+        fill: "none",
+        stroke: colour(i),
+        "stroke-width": 2.4,
+        "stroke-dasharray": dash(i),
+      },
+      f.svg,
+    );
+    const { x: xs, mean } = line(cell);
+    xs.forEach((x, j) => mark(i, f.x(x), f.y(100 * mean[j]), xs.length > 25 ? 1.5 : 3, { fill: colour(i) }, f.svg));
+  }
+  return { points, svg: f.svg };
+}
+
 const CHARTS = {
   seeds(canvas, cells, metric) {
     const drawable = cells.filter(({ cell }) => cell.values[metric.key].mean[0] !== null);
@@ -37,77 +109,9 @@ const CHARTS = {
     return { points, svg: f.svg };
   },
 
-  curves(canvas, cells) {
-    const drawable = cells.filter(({ cell }) => cell.curve);
-    if (!drawable.length) return null;
-    const ys = drawable
-      .flatMap(({ cell }) => Object.values(cell.curve.seeds).flat())
-      .map((v) => (v === null ? null : 100 * v));
-    const logY = spread(ys.filter(Number.isFinite))[0] > 0;
-    const f = frame(
-      canvas,
-      drawable.flatMap(({ cell }) => cell.curve.x),
-      ys,
-      ["epoch", logY ? "error (%, log)" : "error (%)"],
-      { logY },
-    );
-    const path = (xs, values) =>
-      xs
-        .map((x, j) => (values[j] === null ? "" : `${f.x(x).toFixed(1)},${f.y(100 * values[j]).toFixed(1)}`))
-        .filter(Boolean)
-        .join(" ");
-    const points = [];
-    for (const { cell, i } of drawable) {
-      const c = cell.curve,
-        thin = {
-          fill: "none",
-          stroke: colour(i),
-          "stroke-width": 0.7,
-          "stroke-opacity": Math.max(0.12, 0.6 - Object.keys(c.seeds).length / 120),
-        };
-      for (const [seed, values] of Object.entries(c.seeds)) {
-        node("polyline", { points: path(c.x, values), ...thin }, f.svg);
-        values.forEach(
-          (v, j) =>
-            v !== null &&
-            points.push([
-              f.x(c.x[j]),
-              f.y(100 * v),
-              `${cell.label}, seed ${seed}, epoch ${number(c.x[j])}: ${percent(v)} error`,
-            ]),
-        );
-      }
-      const band = c.x.map((_, j) => j).filter((j) => c.low[j] !== null);
-      const edge = [...band.map((j) => [j, c.high[j]]), ...band.reverse().map((j) => [j, c.low[j]])];
-      node(
-        "polygon",
-        {
-          points: edge.map(([j, v]) => `${f.x(c.x[j]).toFixed(1)},${f.y(100 * v).toFixed(1)}`).join(" "),
-          fill: colour(i),
-          "fill-opacity": 0.16,
-          ...f.inside,
-        },
-        f.svg,
-      );
-    }
-    for (const { cell, i } of drawable) {
-      node(
-        "polyline",
-        {
-          points: path(cell.curve.x, cell.curve.mean),
-          fill: "none",
-          stroke: colour(i),
-          "stroke-width": 2.4,
-          "stroke-dasharray": dash(i),
-        },
-        f.svg,
-      );
-      cell.curve.x.forEach((x, j) =>
-        mark(i, f.x(x), f.y(100 * cell.curve.mean[j]), cell.curve.x.length > 25 ? 1.5 : 3, { fill: colour(i) }, f.svg),
-      );
-    }
-    return { points, svg: f.svg };
-  },
+  curves: (canvas, cells) => lines(canvas, cells, (cell) => cell.curve, "epoch"),
+
+  applied: (canvas, cells, metric, chosen) => lines(canvas, cells, (cell) => cell.applied?.[chosen], chosen),
 
   cost(canvas, cells, metric, chosen) {
     const drawable = cells.filter(({ cell }) => cell.costs[chosen] && cell.values[metric.key].mean[0] !== null);

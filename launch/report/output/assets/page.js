@@ -54,6 +54,10 @@ function drawChart(figure) {
   figure.hidden = false;
   let chosen;
   if (kind === "cost") chosen = choose(figure, COSTS);
+  if (kind === "applied") {
+    const poses = data.cells.flatMap((cell) => Object.keys(cell.applied ?? {}));
+    chosen = choose(figure, Object.fromEntries(poses.map((pose) => [pose, pose])));
+  }
   if (kind === "confusion" || kind === "pose") {
     const drawable = cells.filter(({ cell }) => cell[kind]);
     chosen = drawable.length
@@ -63,7 +67,7 @@ function drawChart(figure) {
   const drawn = CHARTS[kind](canvas, cells, selected, chosen);
   figure.hidden = !drawn;
   if (!drawn) return;
-  if (["seeds", "curves", "cost"].includes(kind)) canvas.after(legend(cells));
+  if (["seeds", "curves", "cost", "applied"].includes(kind)) canvas.after(legend(cells));
   track(canvas, drawn);
 }
 
