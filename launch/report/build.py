@@ -99,13 +99,13 @@ class Written(NamedTuple):
     out: Path
 
 
-def _draw(sections: Sequence[Section], overview: Overview, folder: Path, kinds: Sequence[str]) -> Overview:
-    """Write the figures, delete those of an older report, and return the overview with its picture."""
+def _draw(sections: Sequence[Section], overview: Overview, folder: Path, *more: str) -> Overview:
+    """Write the figures, also in more formats, delete those of an older report, and return the overview with its picture."""
     for section in sections:
-        figures.draw(section, folder, kinds)
+        figures.draw(section, folder, *more)
     current = {Path(name).stem for section in sections for name in section.figures.values()}
     if overview.across and overview.across.profiles:
-        drawn = save(profile_figure(overview.across), folder / PROFILES, kinds)
+        drawn = save(profile_figure(overview.across), folder / PROFILES, (*KINDS, *more))
         overview = overview._replace(profiles=_data_url(drawn["svg"], "svg+xml"))
         current.add(Path(PROFILES).stem)
     for path in [*folder.glob("*-*.[ps][nv]g"), *folder.glob("*-*.pdf")]:
@@ -131,7 +131,7 @@ def write_report(
     overview = build_overview(sections, margin)
     if earlier:
         overview = overview._replace(against=compare_with(earlier.cells, earlier.source, sections, margin))
-    overview = _draw(sections, overview, out / "figures", (*KINDS, "pdf") if latex else KINDS)
+    overview = _draw(sections, overview, out / "figures", *(["pdf"] if latex else []))
     shown = comparison, sections, overview
     texts = {"index.html": render_page(*shown), "report.md": render_markdown(*shown)}
     texts |= {"rows.csv": render_csv(comparison.cells)}

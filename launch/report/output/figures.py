@@ -1,6 +1,5 @@
 """Draws the charts of a report with matplotlib."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -147,11 +146,11 @@ def pairs(panel: Panel) -> Figure:
     return figure
 
 
-def draw(section: Section, folder: Path, kinds: Sequence[str] = KINDS) -> None:
-    """Write the figures of a section, under the metric that its data set is judged by."""
+def draw(section: Section, folder: Path, *more: str) -> None:
+    """Write the figures of a section, under the metric that its data set is judged by; also in more formats."""
     charts, panel = section.charts[:MOST_IN_MATRIX], section.panels[0]
     drawings = {"pairs": lambda: pairs(panel), "curves": lambda: curves(charts), "pose": lambda: pose(charts)}
     drawings |= {"seeds": lambda: seeds(charts, panel.metric), "cost": lambda: cost(charts, panel.metric)}
     drawings |= {"confusion": lambda: confusion(charts)} | image_drawings(section, charts)
     for kind, name in section.figures.items():
-        save(drawings[kind](), folder / name, kinds)
+        save(drawings[kind](), folder / name, (*KINDS, *more))
