@@ -100,7 +100,7 @@ class Written(NamedTuple):
 
 
 def _draw(sections: Sequence[Section], overview: Overview, folder: Path, *more: str) -> Overview:
-    """Write the figures, also in more formats, delete those of an older report, and return the overview with its picture."""
+    """Write the figures, also in more formats, delete older ones, and return the overview with its picture."""
     for section in sections:
         figures.draw(section, folder, *more)
     current = {Path(name).stem for section in sections for name in section.figures.values()}
