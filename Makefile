@@ -2,13 +2,14 @@
 # make test     the first tier of tests, a worker per core (ARGS=tests/unit/test_rng.py one file, ARGS=-n0 without workers)
 # make test-all all tests
 # make gpu      what to find out where there is a GPU, part by part (ARGS="--parts tests,step"; without .venv: python3)
+# make claims   the claims of README and manual: how old they are, and whether the code behind them has changed
 # make docs     the manual, into build/docs (needs no network)
 # make lock     pin the dependencies anew
 SHELL := /bin/sh
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: train test test-all gpu lint docs lock
+.PHONY: train test test-all gpu claims lint docs lock
 train: .venv/ready
 	@$(BIN)/python -m launch train $(or $(ARGS),--arch stn_slx)
 
@@ -20,6 +21,9 @@ test-all: .venv/ready
 
 gpu:
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py $(ARGS)
+
+claims: .venv/ready
+	@$(BIN)/python benchmarks/claims.py list
 
 lint: .venv/ready
 	$(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/pyright

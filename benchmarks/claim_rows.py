@@ -1,0 +1,52 @@
+"""The rows of a claim: copied from run directories, without what is only of the machine that trained them."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import yaml
+
+from stn.runs.directory import RunDir
+from stn.runs.files import read_rows, write_atomic
+
+
+def digest(folder: Path) -> str:
+    """Return the hash of a claim's rows: of every file below runs/, or of its record."""
+    files = sorted(path for path in [*folder.glob("runs/**/*"), folder / "record.json"] if path.is_file())
+    lines = [f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def _without_place(run: RunDir) -> dict[str, bytes]:
+    """Return the files of a run directory without paths, names of machines and steps of the log."""
+    env = {k: v for k, v in json.loads(run.env.read_text()).items() if k not in ("host", "folder", "slurm")}
+    words = env["command"]
+    env["command"] = [
+        "train.py",
+        *(w for w, before in zip(words[1:], words, strict=False) if "--runs" not in (w, before)),
+    ]
+    config = yaml.safe_load(run.config.read_text())
+    config["log"]["runs"], config["data"]["root"] = "runs", None
+    evaluations = [row for row in read_rows(run.metrics) if row["kind"] == "eval"]
+    status = {key: value for key, value in run.read_status().items() if key not in ("host", "pid")}
+    texts = json.dumps(env, indent=1), yaml.safe_dump(config, sort_keys=False), json.dumps(status)
+    rows = ["".join(json.dumps(row) + "\n" for row in part) for part in (run.rows().values(), evaluations)]
+    return {
+        "env.json": texts[0].encode(), "config.yaml": texts[1].encode(), "status.json": texts[2].encode(),
+        "results.jsonl": rows[0].encode(), "metrics.jsonl": rows[1].encode(),
+    }  # fmt: skip
+
+
+def collect(folder: Path, paths: list[str]) -> None:
+    """Copy run directories that have finished, and record the hash."""
+    for path in paths:
+        run = RunDir(path)
+        if (state := run.read_status().get("state", "unfinished")) != "finished":
+            raise ValueError(f"{path} is {state}")
+        target = folder / "runs" / Path(*run.path.resolve().parts[-3:])
+        target.mkdir(parents=True, exist_ok=True)
+        for name, content in _without_place(run).items():
+            write_atomic(target / name, content)
+    file = folder / "claim.yaml"
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("rows:")]
+    file.write_text("\n".join([*lines, f"rows: {digest(folder)}"]) + "\n")

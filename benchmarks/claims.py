@@ -1,0 +1,204 @@
+"""The claims that README and manual make, each a folder with the rows from which it follows.
+
+    python benchmarks/claims.py list                      # make claims: how old, and whether their code has changed
+    python benchmarks/claims.py collect FOLDER RUNS...    # copy the rows of finished run directories; write the claim
+    python benchmarks/claims.py write [FOLDER...]         # README.md and figure anew
+    python benchmarks/claims.py check [FOLDER...]         # exit 1 where something does not follow from the rows
+
+benchmarks/claims/<date>-<name>/ holds claim.yaml, written by hand; runs/ (configurations, environments, result rows and
+evaluations, without paths and names of machines) or record.json, of a benchmark; README.md and figure.png, which are
+written from these. In claim.yaml `holds` lists what must follow: `a > b` (a beats b), `a = b`, `a ? b` (unknown),
+`a ~ published`; `numbers` names quotients of a record's entries; `quoted` lists sentences of README and manual with
+{names} of means in per cent (architectures) or of these numbers. `rows` is the hash of runs/ or record.json.
+"""
+
+import argparse
+import io
+import json
+import subprocess
+import sys
+from datetime import date
+from functools import reduce
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import yaml
+from matplotlib.figure import Figure
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from claim_rows import collect, digest
+
+from launch.report.analysis.cells import load
+from launch.report.analysis.published import replications
+from launch.report.analysis.sections import Section, build_sections
+from launch.report.analysis.verdicts import compare_pairs
+from launch.report.output.figures import seeds as draw_seeds
+from launch.report.output.markdown import render_table
+from stn.config.source import SOURCE as ROOT
+from stn.runs.files import write_atomic
+
+CLAIMS = ROOT / "benchmarks" / "claims"
+Claim = dict[str, Any]
+
+
+def _followed(section: Section) -> set[str]:
+    """Return everything that follows from the rows of a data set, in the words of `holds`."""
+    found = set()
+    for pair in compare_pairs(section.cells, section.panels[0].metric):
+        first, second, mean = pair.first.label, pair.second.label, pair.test.mean or 0.0
+        if pair.verdict.outcome == "better":
+            found.add(f"{second} > {first}" if mean > 0 else f"{first} > {second}")
+        else:
+            sign = {"equal": "=", "unknown": "?"}[pair.verdict.outcome]
+            found |= {f"{first} {sign} {second}", f"{second} {sign} {first}"}
+    return found | {f"{cell.label} ~ published" for cell in section.cells if any(r.agrees for r in replications(cell))}
+
+
+def numbers(claim: Claim, folder: Path) -> dict[str, float]:
+    """Return the figures that a claim's quotations may name: means in per cent, or quotients of a record's entries."""
+    if not (folder / "record.json").is_file():
+        cells = load([str(folder / "runs")]).cells
+        return {cell.label: 100 * fmean(cell.values("test_acc").values()) for cell in cells}
+    record = json.loads((folder / "record.json").read_text())
+
+    def entry(path: str) -> float:
+        return float(reduce(lambda value, key: value[key], path.strip().split(" > "), record))
+
+    values = {name: [entry(path) for path in text.split(" / ")] for name, text in claim["numbers"].items()}
+    return {name: value[0] / value[1] if len(value) > 1 else value[0] for name, value in values.items()}
+
+
+def faults(folder: Path, claim: Claim) -> list[str]:
+    """Return what in a claim, and in the pages that quote it, does not follow from its rows."""
+    found = [] if claim.get("rows") == digest(folder) else ["its rows are not those that were collected"]
+    if (folder / "runs").is_dir():
+        follows = set().union(*map(_followed, build_sections(load([str(folder / "runs")]), folder)))
+        found += [f"'{text}' does not hold" for text in claim.get("holds", []) if text not in follows]
+    known = numbers(claim, folder)
+    for page, texts in claim.get("quoted", {}).items():
+        content = " ".join((ROOT / page).read_text().split())
+        found += [f"{page} does not say: {said}" for text in texts if (said := text.format(**known)) not in content]
+    return found
+
+
+def write(folder: Path, claim: Claim) -> dict[str, bytes]:
+    """Return README.md, and the figure of every seed."""
+    parts = [f"# {claim['claim']}", "Written from the rows in this folder by `python benchmarks/claims.py write`."]
+    facts = {"date": folder.name[:10], "hardware": claim["hardware"], "command": f"`{claim['command']}`"}
+    facts |= {"rows": f"`{digest(folder)}`"}
+    files: dict[str, bytes] = {}
+    if (folder / "runs").is_dir():
+        for section in build_sections(load([str(folder / "runs")]), folder):
+            panel = section.panels[0]
+            facts |= {"test": panel.rule, "n": ", ".join(f"{c.label} {len(c.rows)}" for c in section.cells)}
+            parts += [f"## {section.name}", "\n".join(f"- {line}" for line in panel.verdicts)]
+            parts += [render_table(panel.architectures, links=False), f"`{panel.signature}`"]
+            parts += [render_table(section.published, links=False)] if section.published else []
+            figure = draw_seeds(section.charts, panel.metric)
+            files["figure.png"] = _png(figure, digest(folder))
+        parts.append("![Every seed, mean and interval](figure.png)")
+    else:
+        facts["n"] = str(claim["n"])
+        parts.append(
+            "\n".join(
+                f"- {name}: {value:,.{0 if value >= 100 else 2}f}" for name, value in numbers(claim, folder).items()
+            )
+        )
+    table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
+    text = "\n\n".join([*parts[:2], table, *parts[2:]]) + "\n"
+    return {"README.md": text.encode()} | files
+
+
+def _png(figure: Figure, rows: str) -> bytes:
+    """Return a figure that says of which rows it is."""
+    figure.savefig(buffer := io.BytesIO(), format="png", dpi=130, metadata={"Description": rows, "Software": None})
+    return buffer.getvalue()
+
+
+def _damaged(folder: Path, claim: Claim) -> list[str]:
+    """Return which of its files are not what is written from its rows; a figure is known by the hash that it names."""
+    found = []
+    for name, content in write(folder, claim).items():
+        file = folder / name
+        if not file.is_file():
+            found.append(f"{name} is missing")
+        elif name.endswith(".md"):
+            found += [f"{name} was edited"] * (file.read_bytes() != content)
+        else:
+            with Image.open(file) as picture:
+                found += [f"{name} is of other rows"] * (picture.info.get("Description") != digest(folder))
+    return found
+
+
+def check(folder: Path, claim: Claim) -> int:
+    """Print what does not follow from a claim's rows, and return the exit code."""
+    found = faults(folder, claim) + _damaged(folder, claim)
+    for text in found:
+        print(f"{folder.name}: {text}")
+    return int(bool(found))
+
+
+def _changed(folder: Path, claim: Claim) -> str:
+    """Return how many files of the code behind a claim differ from the commits that its runs were made at."""
+    commits = {json.loads(path.read_text())["commit"] for path in folder.glob("runs/*/*/*/env.json")}
+    files: set[str] = set()
+    for commit in commits or {claim["commit"]}:
+        words = ["git", "diff", "--name-only", commit, "HEAD", "--", *claim["code"]]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"{commit[:7]} is not in this clone"
+        files |= set(done.stdout.split())
+    return f"{len(files)} files of its code have changed" if files else "its code has not changed"
+
+
+def show(folder: Path, claim: Claim) -> None:
+    age = (date.today() - date.fromisoformat(folder.name[:10])).days
+    print(f"{folder.name}: {claim['claim']}\n    {age} days old; {_changed(folder, claim)}")
+
+
+def read(folder: Path) -> Claim:
+    try:
+        claim = yaml.safe_load((folder / "claim.yaml").read_text())
+        needed = {"claim", "hardware", "command", "code"}
+        if lacking := needed - (claim.keys() if isinstance(claim, dict) else set()):
+            raise ValueError(f"lacks {', '.join(sorted(lacking))}")
+        date.fromisoformat(folder.name[:10])
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{folder / 'claim.yaml'}: {error}") from None
+    return claim
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    collecting = commands.add_parser("collect")
+    collecting.add_argument("folders", nargs=1, type=Path, metavar="FOLDER")
+    collecting.add_argument("runs", nargs="*")
+    for name in ("list", "write", "check"):
+        commands.add_parser(name).add_argument("folders", nargs="*", type=Path, metavar="FOLDER")
+    arguments = parser.parse_args()
+    code = 0
+    try:
+        for folder in arguments.folders or sorted(path.parent for path in CLAIMS.glob("*/claim.yaml")):
+            claim = read(folder)
+            if arguments.command == "collect":
+                collect(folder, arguments.runs)
+                claim = read(folder)
+            if arguments.command in ("collect", "write"):
+                for name, content in write(folder, claim).items():
+                    write_atomic(folder / name, content)
+            if arguments.command == "list":
+                show(folder, claim)
+            else:
+                code |= check(folder, claim)
+    except (OSError, ValueError, KeyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Claims: each follows from the rows in its folder, and one that was edited by hand does not pass."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import claims
+import pytest
+from matplotlib.figure import Figure
+
+from stn.runs.directory import RunDir
+from tests.support.trainer import QUIET, only_run, train
+
+R, H100 = "2026-11-26-finnveden-r", "2026-11-26-h100"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["claims.py", *map(str, words)])
+    return claims.main()
+
+
+@pytest.fixture
+def copies(tmp_path: Path) -> Path:
+    for name in (R, H100):
+        shutil.copytree(claims.CLAIMS / name, tmp_path / name)
+    return tmp_path
+
+
+def test_every_claim_follows_from_its_rows(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "check") == 0, capsys.readouterr().out
+
+
+def _row(folder: Path) -> None:
+    file = next(folder.glob("runs/*/*/*/results.jsonl"))
+    row, *others = file.read_text().splitlines()
+    changed = json.loads(row) | {"test_acc": 0.999}
+    file.write_text("\n".join([json.dumps(changed), *others]) + "\n")
+
+
+def _record(folder: Path) -> None:
+    file = folder / "record.json"
+    file.write_text(file.read_text().replace("705674", "805674", 1))
+
+
+def _replace(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def edit(folder: Path) -> None:
+        text = (folder / name).read_text()
+        assert old in text
+        (folder / name).write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+def _other_figure(folder: Path) -> None:
+    (folder / "figure.png").write_bytes(claims._png(Figure(), "0123456789abcdef"))
+
+
+@pytest.mark.parametrize(
+    ("name", "edit", "said"),
+    [
+        (R, _row, "its rows are not those that were collected"),
+        (R, _row, "README.md was edited"),
+        (R, _row, "figure.png is of other rows"),
+        (R, _other_figure, "figure.png is of other rows"),
+        (R, lambda folder: (folder / "figure.png").unlink(), "figure.png is missing"),
+        (R, _replace("README.md", "0.66 points", "0.76 points"), "README.md was edited"),
+        (R, _replace("claim.yaml", "stn_cx ? cnn", "stn_cx > cnn"), "'stn_cx > cnn' does not hold"),
+        (H100, _record, "its rows are not those that were collected"),
+        (H100, _record, "README.md does not say: [73 times the plain loop]"),
+        (H100, _replace("claim.yaml", "times the plain loop", "times a plain loop"), "README.md does not say"),
+    ],
+)
+def test_what_was_edited_by_hand_is_found(
+    name: str,
+    edit: Callable[[Path], None],
+    said: str,
+    copies: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    edit(copies / name)
+    assert run(monkeypatch, "check", copies / name) == 1
+    assert f"{name}: {said}" in capsys.readouterr().out
+
+
+def test_a_row_cannot_be_smuggled_in_with_its_hash(
+    copies: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever signs an edited row again changes what the claim says of itself, and what follows."""
+    _row(copies / R)
+    before = (copies / R / "README.md").read_text()
+    assert run(monkeypatch, "collect", copies / R) == 1
+    assert "does not hold" in capsys.readouterr().out
+    assert (copies / R / "README.md").read_text() != before
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("2026-11-26-x", "claim: [", "claim.yaml"),
+        ("2026-11-26-x", "- a list", "lacks claim, code, command, hardware"),
+        ("2026-11-26-x", "claim: much", "lacks code, command, hardware"),
+        ("yesterday-x", "{claim: a, code: [], command: b, hardware: c}", "Invalid isoformat"),
+    ],
+)
+def test_a_claim_that_cannot_be_read_is_one_line(
+    name: str, text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "claim.yaml").write_text(text)
+    assert run(monkeypatch, "check", tmp_path / name) == 2
+    assert said in capsys.readouterr().err
+    assert run(monkeypatch, "check", tmp_path / "absent") == 2
+
+
+def test_rows_are_copied_without_the_place_where_they_were_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--seeds", "0-1", "--epochs", 1, "--limit-train", 640, "--limit-test", 100, *QUIET)
+    assert train(*words, runs=tmp_path / "runs").returncode == 0
+    trained, folder = RunDir(only_run(tmp_path / "runs").path), tmp_path / "2026-11-26-small"
+    folder.mkdir()
+    claim = "{claim: Small, hardware: a CPU, command: python train.py, code: [train.py], holds: [], commit: HEAD}"
+    (folder / "claim.yaml").write_text(claim.replace("{", "").replace("}", "").replace(", ", "\n"))
+    assert run(monkeypatch, "collect", folder, trained.path) == 0, capsys.readouterr().out
+    copied = RunDir(only_run(folder / "runs").path)
+    assert copied.rows() == trained.rows()
+    assert str(tmp_path) not in "".join(path.read_text() for path in copied.path.iterdir())
+    assert json.loads(copied.env.read_text())["commit"] == json.loads(trained.env.read_text())["commit"]
+    assert run(monkeypatch, "list", folder) == 0
+    assert "its code" in capsys.readouterr().out
+    status = trained.read_status()
+    (trained.path / "status.json").write_text(json.dumps(status | {"state": "running"}))
+    assert run(monkeypatch, "collect", folder, trained.path) == 2
+    assert "is running" in capsys.readouterr().err
