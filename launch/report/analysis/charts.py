@@ -1,7 +1,7 @@
 """The numbers behind the charts of a report, as JSON: the page and the figures draw the same ones."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import fmean, median
 from typing import Any
 
@@ -23,8 +23,17 @@ def _round(value: float | None, digits: int = 6) -> float | None:
     return None if value is None else float(f"{value:.{digits}g}")
 
 
+def over_seeds(columns: Iterable[Sequence[float]]) -> Chart:
+    """Return mean with interval, and median with range, of the seeds' values in each column."""
+    columns = list(columns)
+    summaries = [summary(values) for values in columns]
+    lines: Chart = {key: [_round(getattr(s, key)) for s in summaries] for key in ("mean", "low", "high")}
+    lines |= {"median": [_round(median(values)) for values in columns]}
+    return lines | {"least": [_round(min(c)) for c in columns], "most": [_round(max(c)) for c in columns]}
+
+
 def curve(cell: Cell) -> Chart | None:
-    """Return error against epoch: every seed, mean and interval over seeds."""
+    """Return error against epoch: every seed, and what they are together."""
     key = f"{cell.config.data.split}_acc"
     errors: dict[int, dict[float, float]] = {}
     for seed, rows in sorted(cell.metrics["eval"].items()):
@@ -35,14 +44,9 @@ def curve(cell: Cell) -> Chart | None:
         return None
     stride = math.ceil(len(epochs) / MOST_EVALUATIONS)
     epochs = epochs[::-1][::stride][::-1]
-    summaries = [summary([points[epoch] for points in errors.values() if epoch in points]) for epoch in epochs]
-    return {
-        "x": [_round(epoch) for epoch in epochs],
-        "seeds": {str(seed): [_round(points.get(epoch), 5) for epoch in epochs] for seed, points in errors.items()},
-        "mean": [_round(s.mean) for s in summaries],
-        "low": [_round(s.low) for s in summaries],
-        "high": [_round(s.high) for s in summaries],
-    }
+    seeds = {str(seed): [_round(points.get(epoch), 5) for epoch in epochs] for seed, points in errors.items()}
+    together = over_seeds([points[epoch] for points in errors.values() if epoch in points] for epoch in epochs)
+    return {"x": [_round(epoch) for epoch in epochs], "seeds": seeds} | together
 
 
 def _array(value: object) -> np.ndarray:
@@ -109,13 +113,16 @@ def costs(cell: Cell) -> Chart:
 
 
 def metric_values(cell: Cell, metric: Metric) -> Chart:
-    """Return a metric of every seed, with mean and interval; accuracies as errors."""
+    """Return a metric of every seed, with mean and interval, median and range; accuracies as errors."""
     values = cell.values(metric.key)
     if metric.is_accuracy:
         values = {seed: 1 - value for seed, value in values.items()}
-    s = summary(values.values()) if values else None
-    mean = [_round(value) for value in (s.mean, s.low, s.high)] if s else [None] * 3
-    return {"seeds": {str(seed): _round(value) for seed, value in values.items()}, "mean": mean}
+    together = over_seeds([list(values.values())]) if values else None
+    mean, middle = (
+        [together[key][0] for key in keys] if together else [None] * 3
+        for keys in (("mean", "low", "high"), ("median", "least", "most"))
+    )
+    return {"seeds": {str(seed): _round(value) for seed, value in values.items()}, "mean": mean, "median": middle}
 
 
 def build_chart(cell: Cell, metrics: Sequence[Metric]) -> Chart:

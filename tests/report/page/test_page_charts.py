@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from statistics import fmean, median
 
 import pytest
 from report import CHROMIUM
@@ -56,6 +57,27 @@ def test_charts_can_be_used_from_the_keyboard(kind: str, small: Path, opened) ->
     assert page.locator("#tip").inner_text() == tooltips[0]
     page.keyboard.press("Escape")
     assert page.locator("#tip").is_hidden()
+
+
+def test_charts_show_means_or_medians(small: Path, opened) -> None:
+    page, cells = opened(small), load([str(small.parent.parent)]).cells
+    page.select_option("#dataset", "mnist_r")
+    for chosen, centre in (("median", median), ("mean", fmean)):
+        page.select_option("#summary", chosen)
+        page.locator('[data-chart="cost"]:visible .canvas').focus()
+        page.keyboard.press("Home")
+        match = re.match(r"(\w+): (\d+\.\d\d) %", page.locator("#tip").inner_text())
+        assert match
+        (cell,) = (cell for cell in cells if (cell.arch, cell.dataset) == (match[1], "mnist_r"))
+        errors = [100 * (1 - accuracy) for accuracy in cell.values("test_acc").values()]
+        assert match[2] == f"{centre(errors):.2f}"
+        bars = page.locator('[data-chart="seeds"]:visible .canvas > svg > line[stroke-width="2.5"]')
+        points = page.locator('[data-chart="seeds"]:visible .canvas > svg > circle[fill-opacity="0.55"]').evaluate_all(
+            "all => all.map(c => +c.getAttribute('cy'))"
+        )
+        ends = [float(bars.first.get_attribute(name)) for name in ("y1", "y2")]
+        reaches = [min(points), max(points)] == pytest.approx(sorted(ends), abs=0.2)
+        assert reaches == (chosen == "median")
 
 
 def test_links_lead_to_run_directories(small: Path, opened) -> None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from launch.report.analysis.charts import over_seeds
 from launch.report.analysis.images.answers import AnsweredSet, CellAnswers
 from launch.report.analysis.images.classes import shares
-from launch.report.analysis.stats import summary
 
 Line = dict[str, Any]
 MOST_BINS, FEWEST_IMAGES = 12, 25
@@ -37,18 +37,14 @@ def bins_of(values_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def error_lines(answers: CellAnswers, binned: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Line]:
-    """Return error against each applied pose as the charts draw it: every seed, mean and interval over seeds."""
+    """Return error against each applied pose as the charts draw it: every seed, and what they are together."""
     lines = {}
     for name, (bin_N, x_B) in binned.items():
         errors_SB = 1 - shares(answers.right_SN, bin_N, len(x_B))
-        summaries = [summary(column) for column in errors_SB.T]
         line: Line = {"x": [float(f"{x:.5g}") for x in x_B]}
         rounded = [[round(error, 5) for error in errors] for errors in errors_SB.tolist()]
         line["seeds"] = dict(zip(map(str, answers.seeds), rounded, strict=True))
-        for key in ("mean", "low", "high"):
-            values = [getattr(s, key) for s in summaries]
-            line[key] = [None if value is None else round(value, 6) for value in values]
-        lines[name] = line
+        lines[name] = line | over_seeds(errors_SB.T.tolist())
     return lines
 
 

@@ -1,6 +1,11 @@
 // Each chart draws cells, { cell, i }, and returns { points: [x, y, tooltip], svg }, or null without data.
 
-// Error against x: every seed, and mean with its interval.
+// What seeds are together: mean and interval, or median and range.
+const centre = (values) => values[summary.value];
+const centreLines = (c) =>
+  summary.value === "mean" ? [c.mean, c.low, c.high] : [c.median, c.least, c.most];
+
+// Error against x: every seed, and what they are together.
 function lines(canvas, cells, line, name) {
   const drawable = cells.filter(({ cell }) => line(cell));
   if (!drawable.length) return null;
@@ -41,8 +46,9 @@ function lines(canvas, cells, line, name) {
           ]),
       );
     }
-    const band = c.x.map((_, j) => j).filter((j) => c.low[j] !== null);
-    const edge = [...band.map((j) => [j, c.high[j]]), ...band.reverse().map((j) => [j, c.low[j]])];
+    const [, low, high] = centreLines(c);
+    const band = c.x.map((_, j) => j).filter((j) => low[j] !== null);
+    const edge = [...band.map((j) => [j, high[j]]), ...band.reverse().map((j) => [j, low[j]])];
     node(
       "polygon",
       {
@@ -58,7 +64,7 @@ function lines(canvas, cells, line, name) {
     node(
       "polyline",
       {
-        points: path(line(cell).x, line(cell).mean),
+        points: path(line(cell).x, centreLines(line(cell))[0]),
         fill: "none",
         stroke: colour(i),
         "stroke-width": 2.4,
@@ -66,8 +72,9 @@ function lines(canvas, cells, line, name) {
       },
       f.svg,
     );
-    const { x: xs, mean } = line(cell);
-    xs.forEach((x, j) => mark(i, f.x(x), f.y(100 * mean[j]), xs.length > 25 ? 1.5 : 3, { fill: colour(i) }, f.svg));
+    const { x: xs } = line(cell),
+      [middle] = centreLines(line(cell));
+    xs.forEach((x, j) => mark(i, f.x(x), f.y(100 * middle[j]), xs.length > 25 ? 1.5 : 3, { fill: colour(i) }, f.svg));
   }
   return { points, svg: f.svg };
 }
@@ -79,7 +86,7 @@ const CHARTS = {
     const k = metric.scale,
       all = drawable.flatMap(({ cell }) => [
         ...Object.values(cell.values[metric.key].seeds),
-        ...cell.values[metric.key].mean,
+        ...centre(cell.values[metric.key]),
       ]);
     const f = frame(
       canvas,
@@ -92,14 +99,14 @@ const CHARTS = {
       points = [];
     const y = (v) => f.y(k * v);
     drawable.forEach(({ cell, i }, position) => {
-      const { seeds, mean } = cell.values[metric.key],
+      const { seeds } = cell.values[metric.key],
         middle = PAD.left + step * (position + 0.5);
       Object.entries(seeds).forEach(([seed, v], j) => {
         const x = middle + Math.min(26, step / 3) * (((j * 0.618034) % 1) - 0.5) * 1.6 - Math.min(12, step / 5);
         mark(i, x, y(v), 3.4, { fill: colour(i), "fill-opacity": 0.55 }, f.svg);
         points.push([x, y(v), `${cell.label}, seed ${seed}: ${formatted(metric, v)}`]);
       });
-      whisker(f.svg, middle + Math.min(30, step / 3), y, mean, i);
+      whisker(f.svg, middle + Math.min(30, step / 3), y, centre(cell.values[metric.key]), i);
       const room = Math.max(4, Math.floor(step / 7));
       const half = room >> 1; // settings differ at the end
       const name =
@@ -121,15 +128,15 @@ const CHARTS = {
     const f = frame(
       canvas,
       drawable.map(({ cell }) => cell.costs[chosen]),
-      drawable.flatMap(({ cell }) => cell.values[metric.key].mean).map((v) => (v === null ? null : k * v)),
+      drawable.flatMap(({ cell }) => centre(cell.values[metric.key])).map((v) => (v === null ? null : k * v)),
       [name, metric.axis],
     );
     const points = drawable.map(({ cell, i }) => {
       const x = f.x(cell.costs[chosen]),
-        mean = cell.values[metric.key].mean;
-      whisker(f.svg, x, (v) => f.y(k * v), mean, i);
-      mark(i, x, f.y(k * mean[0]), 5, { fill: colour(i) }, f.svg);
-      return [x, f.y(k * mean[0]), `${cell.label}: ${formatted(metric, mean[0])}, ${number(cell.costs[chosen])} ${name}`];
+        ends = centre(cell.values[metric.key]);
+      whisker(f.svg, x, (v) => f.y(k * v), ends, i);
+      mark(i, x, f.y(k * ends[0]), 5, { fill: colour(i) }, f.svg);
+      return [x, f.y(k * ends[0]), `${cell.label}: ${formatted(metric, ends[0])}, ${number(cell.costs[chosen])} ${name}`];
     });
     return { points, svg: f.svg };
   },

@@ -2,7 +2,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const $ = (selector, within = document) => [...within.querySelectorAll(selector)];
-const [dataset, metric, filter] = ["dataset", "metric", "filter"].map((id) => document.getElementById(id));
+const [dataset, metric, summary, filter] = ["dataset", "metric", "summary", "filter"].map((id) => document.getElementById(id));
 const COSTS = { params: "parameters", seconds: "seconds per seed", images_per_s: "images/s" };
 
 const matches = (text) => text.toLowerCase().includes(filter.value.trim().toLowerCase());
@@ -122,7 +122,7 @@ dark.onchange = () => theme(dark.matches ? "dark" : "light");
 document.getElementById("theme").onclick = () =>
   theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
 dataset.onchange = chooseDataset;
-metric.onchange = show;
+metric.onchange = summary.onchange = show;
 filter.oninput = show;
 $("thead button").forEach((button) => (button.onclick = () => sortBy(button)));
 let width = innerWidth;
