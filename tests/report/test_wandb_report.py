@@ -22,7 +22,7 @@ from tests.support.wandb_kept import Kept
 from tests.support.wandb_report import blocks, conditions, grids, publish, renamed, spec_on
 from tests.support.wandb_server import WandbServer
 
-EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'"
+EXTRA = "--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13,<0.5'"
 
 
 def test_publishing_again_updates_the_same_report(server: WandbServer, cells: list[Cell], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def load_library() -> Any:
             from wandb_workspaces.expr import filters_tree_to_v2  # noqa: F401 (older versions write other filters)
             from wandb_workspaces.reports import v2
     except ImportError:
-        raise ValueError("--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13'") from None
+        raise ValueError("--wandb needs one more package: pip install 'wandb-workspaces>=0.4.13,<0.5'") from None
     return v2
 
 
