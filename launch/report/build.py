@@ -19,7 +19,7 @@ from launch.report.analysis.images import pairs
 from launch.report.analysis.sections import FIGURES, Section, build_sections
 from launch.report.earlier.compare import Against, compare_with
 from launch.report.earlier.read import EarlierCell, read_earlier
-from launch.report.output import figures
+from launch.report.output import apart
 from launch.report.output.drawing import KINDS, save
 from launch.report.output.latex import FILE, render_latex
 from launch.report.output.markdown import render_csv, render_markdown
@@ -101,8 +101,7 @@ class Written(NamedTuple):
 
 def _draw(sections: Sequence[Section], overview: Overview, folder: Path, *more: str) -> Overview:
     """Write the figures, also in more formats, delete older ones, and return the overview with its picture."""
-    for section in sections:
-        figures.draw(section, folder, *more)
+    apart.draw(sections, folder, *more)
     current = {Path(name).stem for section in sections for name in section.figures.values()}
     if overview.across and overview.across.profiles:
         drawn = save(profile_figure(overview.across), folder / PROFILES, (*KINDS, *more))

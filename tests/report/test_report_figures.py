@@ -1,14 +1,19 @@
 """The figures of a report: what is drawn, against the numbers that they were given."""
 
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from launch.report.analysis.cells import load
 from launch.report.analysis.metrics import METRICS
-from launch.report.analysis.sections import Panel
+from launch.report.analysis.sections import Panel, build_sections
 from launch.report.analysis.tables import Entry, Table
-from launch.report.output import figures
+from launch.report.output import apart, figures
+from launch.sweep.plan import Plan
 
 ACCURACY = METRICS[0]
 
@@ -115,3 +120,30 @@ def test_the_matrix_says_which_way() -> None:
     ]
     assert axis.get_title() == "Test accuracy, last epoch: row - column in points"
     assert [text.get_text() for text in axis.get_yticklabels()] == ["cnn", "slx"]
+
+
+def test_several_processes_draw_what_one_draws(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sections = build_sections(load([str(plan.experiment)]), tmp_path)
+    started: list[list[str]] = []
+
+    class Noted(subprocess.Popen):
+        def __init__(self, words: list[str], *arguments: Any, **named: Any) -> None:
+            started.append(words)
+            super().__init__(words, *arguments, **named)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    monkeypatch.setattr(apart, "cores", lambda: 3)
+    drawn = {}
+    for each, workers in ((apart.EACH, 0), (1, 3)):
+        monkeypatch.setattr(apart, "EACH", each)
+        apart.draw(sections, tmp_path / str(each), "pdf")
+        drawn[each] = {path.name: path.read_bytes() for path in (tmp_path / str(each)).iterdir()}
+        assert len(started) == workers
+    assert drawn[1] == drawn[6]
+    assert len(drawn[1]) == 3 * sum(len(section.figures) for section in sections) > 6
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"figures could not be drawn: .*file"):
+        apart.draw(sections, tmp_path / "file")
+    monkeypatch.setattr(apart, "sys", SimpleNamespace(executable="false"))
+    with pytest.raises(OSError, match="exit code 1"):
+        apart.draw(sections, tmp_path / "file")
