@@ -155,14 +155,14 @@ def test_the_tables_need_no_scripts(small: Path, opened) -> None:
 
 @pytest.mark.slow
 def test_a_large_report_is_a_small_page(tmp_path: Path, opened, monkeypatch: pytest.MonkeyPatch) -> None:
-    """100 cells, 1,000 seeds: under 10 MB; benchmarks/report.py measures how long it takes to open.
+    """100 cells, 1,000 seeds: under 6 MB; benchmarks/report.py measures how long it takes to open.
 
     Without figures/, which the page does not need and which take most of the time."""
     generate(tmp_path / "large", archs=20, datasets=5, seeds=10)
-    monkeypatch.setattr(build.figures, "draw", lambda section, folder: None)
+    monkeypatch.setattr(build.apart, "draw", lambda sections, folder: None)
     build.write_report(load([str(tmp_path / "large")]), tmp_path)
     large = tmp_path / "index.html"
-    assert large.stat().st_size < 10e6
+    assert large.stat().st_size < 6e6
     page = opened(large)
     page.wait_for_selector('[data-chart="pose"]:visible svg')
     assert len(column(page, 1)) == 20
