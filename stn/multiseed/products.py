@@ -112,9 +112,15 @@ class _Shape:
     def _fold_rows(self, grad_GBVCYW: Tensor) -> Tensor:
         if self.V == 1:
             return grad_GBVCYW.squeeze(2).transpose(0, 1).contiguous()
+        k, step = self.kernel[0], self.step[0]
+        if self.stride[0] == 1:  # pixel y gets row i of window y - i * step: one sum over a view, from the last i on
+            padded_GBVCYW = F.pad(grad_GBVCYW, [0] * 6 + [step * (k - 1)] * 2).contiguous()
+            sG, sB, sV, sC, sY, sW = padded_GBVCYW.stride()
+            size, strides = (self.B, self.G, self.C, self.H, self.W, k), (sB, sG, sC, sV, sW, step * sV - sY)
+            return padded_GBVCYW.as_strided(size, strides, (k - 1) * sY).sum(-1)
         grad_BGCHW = grad_GBVCYW.new_zeros(self.B, self.G, self.C, self.H, self.W)
-        for i in range(self.kernel[0]):
-            top, last = i * self.step[0], self.stride[0] * (self.V - 1) + 1
+        for i in range(k):
+            top, last = i * step, self.stride[0] * (self.V - 1) + 1
             grad_BGCHW[:, :, :, top : top + last : self.stride[0]] += grad_GBVCYW[:, :, :, :, i].permute(1, 0, 3, 2, 4)
         return grad_BGCHW
 
