@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cancel_jobs", "own_arr
 def inject(word: str, node: str) -> None:
     words = [os.environ["STN_SLURM"], word, node]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    # A slurmd that has died by itself is what was asked for (once in four runs on a busy machine).
+    # A slurmd that has died by itself is what was asked for (seen on a busy machine).
     assert not done.returncode or (word == "kill-slurmd" and "is not running" in done.stderr), done.stderr
 
 
