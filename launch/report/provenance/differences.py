@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.tables import Entry, Table
 
-AXES = {"arch.name", "data.name", "data.root", "train.seeds"}
+AXES = {"arch.name", "data.name", "data.root", "train.seeds", "train.threads", "train.time_limit"}
 """Named in every table, or without a bearing on the numbers."""
 NONE = "none"
 MOST_NAMES = 8
