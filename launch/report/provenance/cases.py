@@ -1,6 +1,7 @@
 """What to know before a comparison is believed: each case is a type, and its advice depends on what was done."""
 
 import shlex
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from launch.report.analysis.cells import Cell
@@ -25,16 +26,16 @@ def _said(groups: Groups) -> str:
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(ABC):
     """Something that limits what a comparison says."""
 
     @property
-    def what(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def what(self) -> str: ...
 
     @property
-    def advice(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def advice(self) -> str: ...
 
     def __str__(self) -> str:
         return f"{self.what}; {self.advice}"
