@@ -103,7 +103,9 @@ def read_earlier(path: Path) -> list[EarlierCell]:
     if not path.exists():
         raise ValueError(f"--against {path}: no such file or folder; {WHAT}")
     if path.is_file() and path.suffix != ".csv":
-        path = path.parent  # index.html or report.md: the report's rows are beside it
+        if path.name not in ("index.html", "report.md") or not path.with_name(ROWS).is_file():
+            raise ValueError(f"--against {path}: it is no page of a report with {ROWS} beside it; {WHAT}")
+        path = path.with_name(ROWS)
     file = path if path.is_file() else path / ROWS
     if file.is_file():
         cells = read_rows_csv(file)
