@@ -26,6 +26,7 @@ WORSE = 3
 FORMATS = ("latex",)
 """What a report can be written as, beside page, Markdown and CSV."""
 Format = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(FORMATS)}}}")]
+Points = Annotated[str | None, tyro.conf.arg(metavar="POINTS")]
 To = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(PACKAGES)}}}")]
 
 
@@ -54,11 +55,21 @@ def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
     return 1 if synced.problems else 0
 
 
+def _margin(text: str) -> float:
+    try:
+        margin = float(text)
+    except ValueError:
+        margin = 0.0
+    if not 0 < margin < 100:
+        raise ValueError(f"--equal {text}: state a difference between 0 and 100 points, as in --equal 0.1")
+    return margin
+
+
 def report(
     paths: Paths,
     /,
     out: Path | None = None,
-    equal: float | None = None,
+    equal: Points = None,
     format: Format = "",
     against: Path | None = None,
     wandb: bool = False,
@@ -79,12 +90,11 @@ def report(
     from launch.report import build
     from launch.report.output import wandb_report
 
-    if equal is not None and not 0 < equal < 100:
-        raise ValueError(f"--equal {equal:g}: state a difference between 0 and 100 points, as in --equal 0.1")
+    margin = None if equal is None else _margin(equal)
     if format not in ("", *FORMATS):
         raise ValueError(f"no format '{format}'; {nearest(format, FORMATS)}")
     folders = [_runs_folder(path, runs) for path in paths or [runs]]
-    written = build.compare(folders, out, equal, format == "latex", against)
+    written = build.compare(folders, out, margin, format == "latex", against)
     worse = WORSE if written.overview.against and written.overview.against.worse else 0
     if wandb:
         published, message = wandb_report.publish(written.sections, written.out, written.overview)

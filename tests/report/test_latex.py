@@ -1,6 +1,8 @@
 """Tables for LaTeX: well formed whatever the names are, and their numbers are those of the rows."""
 
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +25,14 @@ COMMANDS = {
     *("begin", "end", "centering", "caption", "label", "toprule", "midrule", "bottomrule", "par", "smallskip"),
     *("parbox", "linewidth", "raggedright", "ttfamily", "tiny", "allowbreak", "pm", "mathbf", "textbf", "textit"),
     *("textbackslash", "textasciitilde", "textasciicircum", "textless", "textgreater", "textbar", "symbol", "times"),
+    *("addlinespace", "scriptsize", "footnotesize", "setlength", "tabcolsep", "shortstack"),
 }
 
 
 def check_syntax(text: str) -> None:
     """Assert what TeX would stop at: groups, math, environments, columns, unknown commands, special characters."""
     text = re.sub(r"(?m)^%.*$", "", text)
-    stack, math, word = [], False, re.compile(r"\\([A-Za-z]+)|\\(.)|(.)", re.DOTALL)
+    stack, math, opened, word = [], False, 0, re.compile(r"\\([A-Za-z]+)|\\(.)|(.)", re.DOTALL)
     for command, escaped, char in word.findall(text):
         assert not command or command in COMMANDS, command
         assert not escaped or escaped in "{}$&#_%\\", escaped
@@ -38,7 +41,8 @@ def check_syntax(text: str) -> None:
         elif char == "}":
             assert stack.pop() == "{"
         elif char == "$":
-            math = not math
+            assert not math or len(stack) == opened, "math ends within a group that it began outside of"
+            math, opened = not math, len(stack)
         assert char not in "#%~" or not char, char
         assert char not in "_^" or math or not char, char
     assert (stack, math) == ([], False)
@@ -88,6 +92,25 @@ def test_what_may_be_as_good_as_the_best_is_marked(plan: Plan, tmp_path: Path) -
     text = render_latex(build_sections(comparison, tmp_path))
     assert "^{?}$ & 6" in text
     assert "$^{?}$: not told apart from the best." in text
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex, with booktabs")
+def test_latex_compiles_it_and_a_table_of_pairs_fits_the_page(tmp_path: Path) -> None:
+    sections = build_sections(build.Comparison("x", cells_of(sweep(3)), []), tmp_path)
+    tables = render_latex(sections, build_overview(sections))
+    assert r" \times 10^{-" in tables
+    document = rf"\documentclass{{article}}\usepackage{{booktabs}}\begin{{document}}{tables}\end{{document}}"
+    (tmp_path / "paper.tex").write_text(document)
+    done = subprocess.run(["pdflatex", "-halt-on-error", "paper"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert max(map(float, re.findall(r"Overfull .hbox \(([\d.]+)pt", done.stdout)), default=0.0) < 15
+
+
+def test_powers_of_ten_stay_in_one_formula() -> None:
+    assert escape("9.999e-05") == r"$1.0 \times 10^{-4}$"
+    assert escape("-3.14e+07") == r"-$3.1 \times 10^{7}$"
+    with pytest.raises(AssertionError, match="within a group"):
+        check_syntax(r"$1 \times 10^{$-$19}$")
 
 
 @few(200)

@@ -20,11 +20,16 @@ SPECIAL = {
 MARKS = {"equal": "=", "unknown": "?"}
 
 
+def _power(match: re.Match[str]) -> str:
+    digits, exponent = f"{float(match[0]):.1e}".split("e")
+    return rf"${digits} \times 10^{{{int(exponent)}}}$"
+
+
 def escape(raw: object) -> str:
     """Return any text as LaTeX on one line, with minus signs before numbers and powers of ten."""
     text = "".join(SPECIAL.get(c, c) for c in " ".join(str(raw).split()))
-    text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)e([+-]\d+)", lambda m: rf"${m[1]} \times 10^{{{int(m[2])}}}$", text)
-    return re.sub(r"(?<![\w.-])-(?=\d)", "$-$", text)
+    text = re.sub(r"(?<![\w.])\d+(?:\.\d+)?e[+-]\d+", _power, text)
+    return re.sub(r"(?<![\w.{-])-(?=\d)", "$-$", text)  # not the minus of a power, which is in math mode already
 
 
 def _signature(text: str) -> str:
@@ -32,12 +37,34 @@ def _signature(text: str) -> str:
     return rf"\par\smallskip\parbox{{\linewidth}}{{\raggedright\ttfamily\tiny {breakable}}}"
 
 
+def _heading(raw: str) -> str:
+    """Return a heading, a long one on two lines, so that a table of pairs fits a page's width."""
+    words = raw.split()
+    if len(raw) <= 14 or len(words) < 2:
+        return escape(raw)
+    cuts = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
+    above, below = min(cuts, key=lambda cut: max(map(len, cut)))
+    return rf"\shortstack{{{escape(above)}\\{escape(below)}}}"
+
+
+def _compact(columns: int) -> list[str]:
+    """Return what makes a table of many columns fit the width of a page."""
+    if columns < 4:
+        return []
+    return [r"\scriptsize" if columns > 8 else r"\footnotesize", r"\setlength{\tabcolsep}{2pt}"]
+
+
 def _environment(headings: Sequence[str], rows: Sequence[Sequence[str]], caption: str, label: str, sign: str) -> str:
     """Return a floating table; headings, rows and caption are LaTeX already."""
     body = [" & ".join(row) + r" \\" for row in rows]
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
-    lines += [
+    if any(r"\shortstack" in row for row in body):
+        body = [line for row in body for line in (row, r"\addlinespace")][:-1]
+    lines = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{caption}}}",
         rf"\label{{tab:{re.sub('[^A-Za-z0-9]+', '-', label)}}}",
+        *_compact(len(headings)),
         rf"\begin{{tabular}}{{l{'r' * (len(headings) - 1)}}}",
     ]
     lines += [r"\toprule", " & ".join(headings) + r" \\", r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
@@ -45,14 +72,17 @@ def _environment(headings: Sequence[str], rows: Sequence[Sequence[str]], caption
 
 
 def _entry(entry: Entry) -> str:
-    around = {"better": "textbf", "worse": "textit"}.get(entry.mark)
-    return rf"\{around}{{{escape(entry.text)}}}" if around else escape(entry.text)
+    """Return a value, what has several parts on lines of their own."""
+    around = {"better": r"\textbf{%s}", "worse": r"\textit{%s}"}.get(entry.mark, "%s")
+    parts = [around % escape(part) for part in re.split(r", | (?=\()", entry.text)]
+    lines = r"\\".join(parts)
+    return rf"\shortstack[r]{{{lines}}}" if len(parts) > 1 else lines
 
 
 def _whole(table: Table, caption: str, label: str, sign: str) -> str:
     """Return a table of the report as it is."""
     rows = [[_entry(entry) for entry in row] for row in table.rows]
-    return _environment([escape(text) for text in table.headings], rows, caption, label, sign)
+    return _environment([_heading(text) for text in table.headings], rows, caption, label, sign)
 
 
 def _marks(panel: Panel, means: dict[int, float], best: int) -> dict[int, str]:
