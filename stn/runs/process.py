@@ -12,9 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import stn
 from stn.config.source import INSTALLED, SOURCE
 
-PACKAGES = ("stn-harness", "torch", "torchvision", "accelerate", "numpy", "safetensors", "pydantic", "tyro", "wandb")
+PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "safetensors", "pydantic", "tyro", "wandb")
 
 
 def cores() -> int:
@@ -59,7 +60,7 @@ def environment_json(**more: Any) -> str:
     """Return the contents of env.json."""
     facts = {
         "python": platform.python_version(),
-        "packages": {package: _version(package) for package in PACKAGES},
+        "packages": {"stn-harness": stn.__version__} | {package: _version(package) for package in PACKAGES},
         "platform": platform.platform(),
         "host": socket.gethostname(),
         **commit(),

@@ -66,6 +66,21 @@ def test_a_whole_study_errs_in_at_most_one_of_twenty(truth: list[float]) -> None
     assert false_equal / STUDIES <= 0.05 + SLACK
 
 
+@pytest.mark.parametrize(("n", "effect", "rate"), [(5, 0.5, 0.80), (10, 0.5, 0.91), (5, 0.7, 0.88), (10, 0.3, 0.77)])
+def test_unknown_studies_that_train_as_many_seeds_as_they_said_mostly_decide(
+    n: int, effect: float, rate: float
+) -> None:
+    """The number is from the pilot's own mean and SD, so that it is right on average only."""
+    rng, decided = np.random.default_rng(n), list[bool]()
+    for _ in range(STUDIES):
+        pilot = rng.normal(effect, 1, n)
+        verdict = judge(paired(pilot[None]))[0]
+        if verdict.outcome == "unknown" and verdict.more is not None and verdict.more < 20_000:
+            whole = np.concatenate([pilot, rng.normal(effect, 1, verdict.more)])
+            decided.append(judge(paired(whole[None]))[0].outcome == "better")
+    assert np.mean(decided) == pytest.approx(rate, abs=0.03)
+
+
 def paired(x_PSn: np.ndarray) -> list[PairedTest]:
     return [compare(dict.fromkeys(range(len(d)), 0.0), dict(enumerate(d))) for d in x_PSn]
 

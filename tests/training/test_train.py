@@ -62,6 +62,7 @@ def test_a_run_directory_has_all_documented_files(trained: Path) -> None:
     assert run.status()["state"] == "finished"
     environment_facts = json.loads((run.path / "env.json").read_text())
     assert environment_facts["packages"]["torch"]
+    assert environment_facts["packages"]["stn-harness"] == "0.1.0", "from a clone, too"
     assert set(environment_facts) >= {"device", "commit", "dirty", "command", "threads"}
     drawn = {p.stem for p in (run.path / "pictures").iterdir()}
     assert drawn == {"curves", "confusion", "warp", "object", "region"}
