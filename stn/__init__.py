@@ -7,6 +7,8 @@ they are used: ``import stn`` costs nothing.
 
 from typing import TYPE_CHECKING, Any
 
+from stn.config.source import VERSION as __version__
+
 if TYPE_CHECKING:
     from stn.commands.library.run import Run, load
     from stn.commands.library.tables import metrics, results
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from stn.models.transformer import Warp
 
 __all__ = ["Run", "Warp", "__version__", "load", "metrics", "register", "results"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

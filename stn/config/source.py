@@ -1,7 +1,8 @@
-"""Where the files beside the packages are: train.py, configs/ and slurm/, in a clone or in an installed package."""
+"""The version, and where train.py, configs/ and slurm/ are, in a clone or in an installed package."""
 
 from pathlib import Path
 
+VERSION = "0.1.0"
 INSTALLED = Path(__file__).parents[1] / "files"
 """The folder that setup.py makes of them; a clone has none."""
 SOURCE = INSTALLED if INSTALLED.is_dir() else INSTALLED.parents[1]

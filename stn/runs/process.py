@@ -12,8 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import stn
-from stn.config.source import INSTALLED, SOURCE
+from stn.config.source import INSTALLED, SOURCE, VERSION
 
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "safetensors", "pydantic", "tyro", "wandb")
 
@@ -60,7 +59,7 @@ def environment_json(**more: Any) -> str:
     """Return the contents of env.json."""
     facts = {
         "python": platform.python_version(),
-        "packages": {"stn-harness": stn.__version__} | {package: _version(package) for package in PACKAGES},
+        "packages": {"stn-harness": VERSION} | {package: _version(package) for package in PACKAGES},
         "platform": platform.platform(),
         "host": socket.gethostname(),
         **commit(),

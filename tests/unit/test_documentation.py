@@ -3,10 +3,13 @@
 import dataclasses
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
+import stn
 from launch import __main__ as launch
 from launch.sweep.commands import Submission
 from stn.config.schema import Config
@@ -70,3 +73,9 @@ def test_links_and_files_exist(page: Path) -> None:
 def test_flags_exist(page: Path) -> None:
     named = {flag.rstrip(".") for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", page.read_text())}
     assert {flag.replace(".no-", ".") for flag in named} <= FLAGS | OTHER_FLAGS | FOREIGN_FLAGS | {EXAMPLE}
+
+
+def test_the_version_is_the_same_wherever_it_stands() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert stn.__version__ == project["version"] == cited["version"]
