@@ -13,11 +13,14 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before training begins and Stop listens
 from stn.commands.list import list_names
 from stn.config.command_line import fail, parse
+from stn.runs.cores import Neighbours, spin_less
 
+neighbours = Neighbours()  # from here on, other programs are watched
 commands = parse(sys.argv[1:])  # before torch is imported: --help, --list and bad input answer at once
 if commands[0].list:
     sys.exit(list_names())
 
+spin_less()
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -167,7 +170,7 @@ def main() -> int:
         configs = resolve_all(commands)
         if commands[0].check:
             return check(configs, commands[0], commands[0].check == "full")
-        runtime = Runtime(configs[0], len(build_trials(configs)), configs)
+        runtime = Runtime(configs[0], len(build_trials(configs)), configs, neighbours)
         try_network(configs[0])
     except ValueError as error:
         fail(error)

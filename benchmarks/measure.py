@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that stn i
 
 from stn.config.command_line import fail
 from stn.config.source import SOURCE as ROOT
-from stn.runs.process import commit, cores
+from stn.runs.cores import cores
+from stn.runs.process import commit
 
 CORES = cores()
 DISTURBED = 0.1

@@ -1,4 +1,4 @@
-"""One training on this machine: a process per GPU, or per CPU core, but no more processes than seeds.
+"""One training on this machine: a process per GPU, or per CPU core that is free, but no more processes than seeds.
 
 On two cores two processes with one thread each train 1.15 to 1.38 times as fast as one process with two threads
 (benchmarks/fused.py, 4 seeds).
@@ -14,7 +14,8 @@ from pathlib import Path
 from stn.config.command_line import parse
 from stn.config.seed_list import parse_seeds
 from stn.config.source import SOURCE, TRAIN
-from stn.runs.process import cores
+from stn.runs.cores import free_cores
+from stn.tracking.console import say
 
 DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 """In /dev: NVIDIA's, WSL2's and ROCm's."""
@@ -48,8 +49,9 @@ def command(arguments: list[str]) -> list[str]:
     """Return the command line of `accelerate launch` that trains with these arguments."""
     commands = parse(arguments)
     seeds = sum(len(parse_seeds(command.train.seeds)) for command in commands)
-    wanted = commands[0].train.processes or min(seeds, gpus() or cores())
-    processes = 1 if commands[0].check or commands[0].list else wanted
+    processes = 1 if commands[0].check or commands[0].list else commands[0].train.processes
+    if not processes:
+        processes = 1 if seeds == 1 else min(seeds, gpus() or free_cores(say))
     file = "one" if processes == 1 else "gpus" if gpus() else "cpu2"
     options = ["--config_file", str(SOURCE / "configs" / "accelerate" / f"{file}.yaml")]
     options += ["--num_processes", str(processes)]

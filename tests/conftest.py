@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import tests.support.networks  # noqa: F401  (registers a network)
-from stn.runs.process import cores
+from stn.runs.cores import cores
 from tests.support.machine import EVERY_CORE, bring_loopback_up, processes_with, wait_until
 from tests.support.trainer import fork_server
 

@@ -14,7 +14,7 @@ from launch.sweep.plan import Job, Plan
 from launch.sweep.status import JobStatus, accuracy, job_status, last_metrics, plural
 from launch.train import gpus
 from stn.config.seed_list import parse_seeds
-from stn.runs.process import cores
+from stn.runs.cores import free_cores
 from stn.tracking.console import console, say
 
 
@@ -23,7 +23,7 @@ def build_workers(plan: Plan, max_parallel: int | None) -> list[dict[str, str]]:
     sweep = plan.sweep
     gpus_per_job = min(1, gpus()) if sweep.gpus is None else sweep.gpus
     if not gpus_per_job:
-        return ([{}] * max(1, cores() // sweep.cpus))[:max_parallel]
+        return ([{}] * max(1, free_cores(say) // sweep.cpus))[:max_parallel]
     ids = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus())))).split(",")[: gpus()]
     if len(ids) < gpus_per_job:
         raise ValueError(f"a job of {sweep.name} takes {gpus_per_job} GPUs, this machine has {len(ids)}")

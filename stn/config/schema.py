@@ -128,7 +128,7 @@ class Train(Section):
     processes: Annotated[Few | None, short("processes")] = None
     """Refuse to start in any other number of processes."""
     threads: Few | None = None
-    """CPU threads of a process; None: the cores shared out over the machine's processes."""
+    """CPU threads of a process; None: the cores that other programs leave, shared out over the processes."""
     time_limit: Annotated[float | None, Field(gt=0, le=1_000_000)] = None
     """Minutes after which the run saves, stops and can be continued."""
     plugins: Annotated[tuple[OneLine, ...], short("plugin")] = ()

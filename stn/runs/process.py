@@ -1,4 +1,4 @@
-"""This process: the cores it may use, the parent that it must not outlive, and what env.json records of it."""
+"""This process: the parent that it must not outlive, and what env.json records of it."""
 
 import ctypes
 import json
@@ -15,11 +15,6 @@ from typing import Any
 from stn.config.source import INSTALLED, SOURCE, VERSION
 
 PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "safetensors", "pydantic", "tyro", "wandb")
-
-
-def cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def follow_parent(parent: int) -> None:

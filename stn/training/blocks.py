@@ -18,6 +18,7 @@ from stn.models.warping import check_warps, warping
 from stn.multiseed.equivalence import Equivalence, check_equivalence
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, free_bytes
 from stn.multiseed.model import StackedModel
+from stn.runs.cores import cores
 from stn.runs.directory import RunDir
 from stn.runs.files import read_json
 from stn.runs.process import environment_json
@@ -64,6 +65,8 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
     unfinished: list[Trial] = []
     for group in group_by_run(trials):
         run, seeds = group[0].run, {trial.seed for trial in group}
+        if threads := runtime.from_writer(_threads_so_far(group) if runtime.writes else None):
+            torch.set_num_threads(threads)
         if runtime.writes and (seeds - set(run.finished()) or not run.is_whole()):
             run.lease.take(say)
             checkpoints.drop_temporary_files(run)
@@ -77,6 +80,14 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
         finished = runtime.from_writer(set(run.finished()) if runtime.writes else set())
         unfinished += [trial for trial in group if trial.seed not in finished]
     return unfinished
+
+
+def _threads_so_far(group: list[Trial]) -> int | None:
+    """Return the threads that a run to continue was trained with: they decide the last bits of its numbers."""
+    run, asked = group[0].run, group[0].config.train.threads
+    begun = any(checkpoints.saved_steps(run, trial.seed) for trial in group)
+    threads = read_json(run.env).get("threads") if begun and not asked else None
+    return threads if isinstance(threads, int) and 0 < threads <= cores() else None
 
 
 def _tried_size(run: RunDir) -> int | None:

@@ -20,11 +20,12 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
-from stn.config.flags.launcher import PARENT
+from stn.config.flags.launcher import PARENT, launched
 from stn.config.schema import Config
 from stn.multiseed.convolution import Convolutions
 from stn.multiseed.model import StackedModel
-from stn.runs.process import cores, follow_parent
+from stn.runs.cores import Neighbours, cores
+from stn.runs.process import follow_parent
 from stn.runs.trials import build_trials
 from stn.tracking.console import say
 
@@ -51,8 +52,10 @@ def _keep_freed_memory() -> None:
 class Runtime:
     """This process among the others: its device, its rank, and the collectives of training."""
 
-    def __init__(self, config: Config, trials: int, configs: Sequence[Config] = ()) -> None:
-        if {"ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID"} & os.environ.keys():
+    def __init__(
+        self, config: Config, trials: int, configs: Sequence[Config] = (), neighbours: Neighbours | None = None
+    ) -> None:
+        if launched():
             # Launchers do not forward every signal, and when one is killed its processes would train on unseen.
             follow_parent(PARENT)
         # A process that has trained its own seeds waits for the others at the end.
@@ -77,7 +80,7 @@ class Runtime:
         self.writes = self.rank == 0
         """Whether this process writes the run directory."""
         self.dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-        self._configure_torch(config)
+        self._configure_torch(config, neighbours)
         cannot_time = config.train.conv == "auto" and (config.train.deterministic or self.world > 1)
         self.convolutions = Convolutions("grouped" if cannot_time else config.train.conv, say)
 
@@ -103,11 +106,10 @@ class Runtime:
             raise ValueError(f"--parallel seeds: {trials} seeds cannot keep {self.processes} processes busy")
         return "single" if self.processes == 1 else mode
 
-    def _configure_torch(self, config: Config) -> None:
+    def _configure_torch(self, config: Config, neighbours: Neighbours | None) -> None:
         """Set threads, arithmetic and determinism of this process."""
         settings = config.train
-        local = int(os.environ.get("LOCAL_WORLD_SIZE") or self.processes)
-        torch.set_num_threads(settings.threads or max(1, cores() // local))
+        torch.set_num_threads(settings.threads or self._threads(settings.deterministic, neighbours))
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
         torch.backends.cudnn.benchmark = not settings.deterministic
         if settings.deterministic:
@@ -115,6 +117,18 @@ class Runtime:
             torch.use_deterministic_algorithms(True)
         if self.device.type == "cpu":
             _keep_freed_memory()
+
+    def _threads(self, fixed: bool, neighbours: Neighbours | None) -> int:
+        """Return this process's part of the cores, without those that other programs keep busy."""
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE") or self.processes)
+        most = max(1, cores() // processes)
+        if most == 1 or fixed or neighbours is None or self.device.type != "cpu":
+            return most
+        busy = neighbours.busy_cores()
+        threads = max(1, (cores() - busy) // processes)
+        if threads < most:
+            say(f"{threads} of {most} threads: other programs keep {busy} of {cores()} cores busy")
+        return threads
 
     def prepare(self, model: StackedModel, optimiser: torch.optim.Optimizer) -> tuple:
         """Return the model to call in training (DDP where ranks share seeds) and the optimiser to step."""

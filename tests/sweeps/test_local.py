@@ -164,7 +164,7 @@ def test_a_job_that_fails_by_itself_is_told_and_retried(tmp_path: Path) -> None:
 
 
 def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "cores", lambda: 8)
+    monkeypatch.setattr(local, "free_cores", lambda say: 8)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     one = expand_sweep(tmp_path, TINY | {"cpus": 3}).plan
     assert len(local.build_workers(one, None)) == 2

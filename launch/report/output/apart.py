@@ -13,7 +13,7 @@ from launch.report.analysis.sections import Section
 from launch.report.analysis.tables import MOST_IN_MATRIX
 from launch.report.output import figures
 from stn.config.source import SOURCE
-from stn.runs.process import cores
+from stn.runs.cores import cores
 
 EACH = 6
 """Figures that are worth the start of a process."""

@@ -19,7 +19,14 @@ _UNSUPPORTED = {
 }
 PARENT = os.getppid()
 """The process that started this one, asked before torch is imported: it may die in these seconds."""
+LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
+"""Environment variables of which every process of accelerate launch and torchrun has one."""
 _OFF = ("", "0", "no", "false", "off", "none")
+
+
+def launched() -> bool:
+    """Whether a launcher has started this process."""
+    return any(name in os.environ for name in LAUNCHERS)
 
 
 def launcher_settings(environ: Mapping[str, str]) -> Sections:
