@@ -50,6 +50,9 @@ def test_a_run_that_goes_on_keeps_its_threads(tmp_path: Path, monkeypatch: pytes
     known[0] = known[0]._replace(run=run, seed=0)
     monkeypatch.setattr(blocks, "cores", lambda: 2)
     assert blocks._threads_so_far(known) == 2
+    asked = config().model_copy(update={"train": Train(threads=1)})
+    assert blocks._threads_so_far([known[0]._replace(config=asked)]) is None
+    assert blocks._threads_so_far([known[0]._replace(seed=5)]) is None, "not begun"
     monkeypatch.setattr(blocks, "cores", lambda: 1)
     assert blocks._threads_so_far(known) is None, "a machine with fewer cores"
     monkeypatch.setattr(blocks, "cores", lambda: 2)
