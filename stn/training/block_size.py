@@ -1,7 +1,8 @@
-"""How many seeds a GPU trains fastest as one network: more and more of them on trial, until images/s no longer grow."""
+"""How many seeds train fastest as one network: more and more of them on trial, until images/s no longer grow."""
 
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,18 +21,25 @@ from stn.training.runtime import Runtime
 GAIN = 1.05
 """While images/s grow by this factor, twice the seeds are tried."""
 _STEPS = 10
+_SHORTEST_S, _FEWEST = 0.3, 3
+"""On a CPU, whose steps are long: steps are timed for so long, but at least so many."""
 
 
-def fastest_size(config: Config, most: int, runtime: Runtime, seed_losses: Callable[..., Any]) -> int:
-    """Double the seeds until images/s no longer grow, or ``most`` is reached; say what was found."""
+def doublings(most: int) -> list[int]:
+    """Return 1, 2, 4 and so on, and ``most``."""
     sizes = [1]
     while sizes[-1] < most:
         sizes.append(min(2 * sizes[-1], most))
+    return sizes
+
+
+def fastest_size(config: Config, sizes: Sequence[int], runtime: Runtime, seed_losses: Callable[..., Any]) -> int:
+    """Try these numbers of seeds until images/s no longer grow or memory ends; say what was found."""
     speeds: dict[int, float] = {}
     for size in sizes:
         before = max(speeds.values(), default=0.0)
         try:
-            speeds[size] = _images_per_s(config, size, runtime, seed_losses)
+            speeds[size] = images_per_s(config, size, runtime, seed_losses)
         except torch.OutOfMemoryError:
             break
         finally:
@@ -40,16 +48,20 @@ def fastest_size(config: Config, most: int, runtime: Runtime, seed_losses: Calla
             break
     best = max(speeds, key=speeds.__getitem__, default=1)
     shown = ", ".join(f"{size}: {speed:,.0f}" for size, speed in speeds.items())
-    say(f"{best} seeds as one network (images/s by number of seeds: {shown})")
+    chosen = f"{best} seeds as one network" if best > 1 else "one seed at a time"
+    say(f"{chosen} (images/s by number of seeds: {shown})")
     return best
 
 
-def _images_per_s(config: Config, size: int, runtime: Runtime, seed_losses: Callable[..., Any]) -> float:
+def images_per_s(config: Config, size: int, runtime: Runtime, seed_losses: Callable[..., Any]) -> float:
     """Time the step of ``train_block`` in train.py, without its log."""
+    on_gpu = runtime.device.type == "cuda"
+    first, most = (WARM_UP + 1, _STEPS) if on_gpu else (1, 10 * _STEPS)
     stream = Stream(config.data, build_dataset(config.data.name), list(range(size)), runtime.device, runtime.dtype)
     model = StackedModel(partial(build_network, config), list(range(size)), runtime.device, runtime.dtype)
-    optimiser = SeedOptimiser([config.optim] * size, model, stream.clock, _STEPS + WARM_UP + 1)
-    forward, stepper = runtime.prepare(model, optimiser)
+    model.compiled = {} if config.train.compile and not on_gpu else None
+    optimiser = SeedOptimiser([config.optim] * size, model, stream.clock, first + most)
+    forward, stepper = runtime.prepare(model, optimiser, config.train.precision)
 
     def update() -> None:
         stepper.zero_grad()
@@ -58,14 +70,21 @@ def _images_per_s(config: Config, size: int, runtime: Runtime, seed_losses: Call
 
     model.train()
     step = GraphedStep(update, runtime.device, runtime.can_graph(config), warn)
-    for i in range(WARM_UP + 1):
-        images = stream.seek(i)
+    for i in range(first):
+        step(stream.seek(i))
+    if on_gpu:
+        torch.cuda.synchronize(runtime.device)
+        start, total = time.perf_counter(), 0
+        for i in range(first, first + most):
+            images = stream.seek(i)
+            step(images)
+            total += images
+        torch.cuda.synchronize(runtime.device)
+        return size * total / (time.perf_counter() - start)
+    seconds: list[float] = []
+    while len(seconds) < most and (sum(seconds) < _SHORTEST_S or len(seconds) < _FEWEST):
+        images = stream.seek(first + len(seconds))
+        start = time.perf_counter()
         step(images)
-    torch.cuda.synchronize(runtime.device)
-    start, total = time.perf_counter(), 0
-    for i in range(WARM_UP + 1, WARM_UP + 1 + _STEPS):
-        images = stream.seek(i)
-        step(images)
-        total += images
-    torch.cuda.synchronize(runtime.device)
-    return size * total / (time.perf_counter() - start)
+        seconds.append((time.perf_counter() - start) / images)
+    return size / statistics.median(seconds)

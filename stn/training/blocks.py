@@ -25,13 +25,15 @@ from stn.runs.process import environment_json
 from stn.runs.trials import Trial, blocks, group_by_run
 from stn.tracking.console import say, warn
 from stn.training import checkpoints
-from stn.training.block_size import fastest_size
+from stn.training.block_size import doublings, fastest_size
 from stn.training.runtime import Runtime
 
 FUSED = "seeds_as_one_network"
 """The field of env.json for the number of seeds that a trial has found."""
-MOST = {"cpu": 4, "cuda": 64}
-"""Seeds at which images/s no longer grow (cpu: one thread, benchmarks/fused.py), and where a GPU's trial ends."""
+USUAL, MOST = {"cpu": 4, "cuda": 64}, {"cpu": 32, "cuda": 64}
+"""Seeds as one network where nothing is tried, and where a trial ends."""
+WORTH_A_TRIAL = 1_000_000
+"""Images from which a trial on a CPU, of a few seconds, takes a small part of the time."""
 
 
 def try_network(config: Config) -> nn.Module:
@@ -91,7 +93,7 @@ def _threads_so_far(group: list[Trial]) -> int | None:
 
 
 def _tried_size(run: RunDir) -> int | None:
-    """Return the number of seeds that a trial on a GPU has found before: a run that resumes keeps its blocks."""
+    """Return the number of seeds that a trial has found before: a run that resumes keeps its blocks."""
     size = read_json(run.env).get(FUSED)
     return size if isinstance(size, int) and size > 0 else None
 
@@ -134,11 +136,19 @@ def choose_block_size(trials: list[Trial], runtime: Runtime, seed_losses: Callab
         if fuse > most:
             warn(f"{most} seeds at a time instead of {fuse}: more would need tensors beyond 32-bit indices")
         return min(fuse, most)
-    most = min(MOST[runtime.device.type], most, _fit_in_memory(config, equivalence, runtime))
-    if runtime.device.type == "cpu" or config.train.deterministic or runtime.world > 1:
-        return most
-    run = trials[0].run
-    size = _tried_size(run) or fastest_size(config, min(most, len(trials)), runtime, seed_losses)
+    most = min(most, len(trials), _fit_in_memory(config, equivalence, runtime))
+    kind, usual = runtime.device.type, min(USUAL[runtime.device.type], most)
+    if config.train.deterministic or runtime.world > 1:
+        return usual
+    if not (size := _tried_size(trials[0].run)):
+        assert config.train.steps is not None
+        if kind == "cuda" or len(trials) * config.train.steps * config.data.batch_size >= WORTH_A_TRIAL:
+            sizes = doublings(min(MOST[kind], most))
+        elif equivalence.slow:
+            sizes = [1, usual]
+        else:
+            return usual
+        size = fastest_size(config, sizes, runtime, seed_losses)
     for group in group_by_run(trials):
         env = read_json(group[0].run.env) | {FUSED: size}
         group[0].run.replace(group[0].run.env, json.dumps(env, indent=1) + "\n")

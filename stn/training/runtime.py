@@ -130,8 +130,13 @@ class Runtime:
             say(f"{threads} of {most} threads: other programs keep {busy} of {cores()} cores busy")
         return threads
 
-    def prepare(self, model: StackedModel, optimiser: torch.optim.Optimizer) -> tuple:
-        """Return the model to call in training (DDP where ranks share seeds) and the optimiser to step."""
+    def prepare(self, model: StackedModel, optimiser: torch.optim.Optimizer, precision: str | None = None) -> tuple:
+        """Return the model to call in training (DDP where ranks share seeds) and the optimiser to step.
+
+        A trial of another precision than this process has is of fp32.
+        """
+        if precision == "fp32" and self.accelerator.mixed_precision != "no":
+            return model, optimiser
         # True is the default: passing it skips Accelerate's import of DTensor (1 s).
         model.convolutions = self.convolutions
         model.all_reduce = self.total if self.world > 1 else None

@@ -1,21 +1,26 @@
-"""How many seeds a GPU trains as one network: found by trial, said, and kept by a run that resumes."""
+"""How many seeds train as one network: found by trial, said, and kept by a run that resumes."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
-from stn.config.schema import Arch, Config, Log, Train
+from stn.config.schema import Arch, Config, Data, Log, Train
+from stn.data.stream import Batch
 from stn.runs.trials import Trial, build_trials
 from stn.training import block_size, blocks
-from stn.training.block_size import fastest_size
+from stn.training.block_size import doublings, fastest_size
 from stn.training.runtime import Runtime
 
 
-def trials(folder: Path, seeds: str = "0-39") -> list[Trial]:
-    return build_trials([resolve(Config(arch=Arch(name="cnn"), train=Train(seeds=seeds), log=Log(runs=str(folder))))])
+def trials(folder: Path, seeds: str = "0-39", **settings: Any) -> list[Trial]:
+    train = Train(seeds=seeds, **settings)
+    return build_trials([resolve(Config(arch=Arch(name="cnn"), train=train, log=Log(runs=str(folder))))])
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, speeds: dict[int, float]) -> list[int]:
@@ -27,7 +32,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, speeds: dict[int, float]) -> list[i
             raise torch.OutOfMemoryError("CUDA out of memory")
         return speeds[size]
 
-    monkeypatch.setattr(block_size, "_images_per_s", measure)
+    monkeypatch.setattr(block_size, "images_per_s", measure)
     return tried
 
 
@@ -51,9 +56,10 @@ def test_seeds_double_until_speed_memory_or_the_bound_ends_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     asked = pretend(monkeypatch, speeds)
-    assert fastest_size(Config(), most, Runtime(Config(), 1), lambda *_: None) == best
+    assert fastest_size(Config(), doublings(most), Runtime(Config(), 1), lambda *_: None) == best
     assert asked == tried
-    assert f"{best} seeds as one network (images/s by number of seeds: " in capsys.readouterr().out
+    chosen = f"{best} seeds as one network" if best > 1 else "one seed at a time"
+    assert f"{chosen} (images/s by number of seeds: " in capsys.readouterr().out
 
 
 def test_a_run_that_resumes_keeps_what_the_trial_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +75,52 @@ def test_a_run_that_resumes_keeps_what_the_trial_found(tmp_path: Path, monkeypat
     asked.clear()
     assert blocks.choose_block_size(trials(tmp_path), runtime, lambda *_: None) == 4
     assert not asked
-    monkeypatch.setattr(blocks, "MOST", {"cuda": 3})  # on a smaller device
+    monkeypatch.setattr(blocks, "_fit_in_memory", lambda *_: 3)  # on a smaller device
     assert blocks.choose_block_size(trials(tmp_path), runtime, lambda *_: None) == 3
     some[0].run.env.write_text("damaged")
-    assert blocks.choose_block_size(trials(tmp_path), runtime, lambda *_: None) == 2
+    assert blocks.choose_block_size(some, runtime, lambda *_: None) == 2
+    assert asked == [1, 2, 3]
     some[0].run.lease.release()
+
+
+def long_enough(count: int = 40) -> int:
+    """Return the steps from which so many seeds are worth a trial on a CPU."""
+    return -(-blocks.WORTH_A_TRIAL // (count * Config().data.batch_size))
+
+
+@pytest.mark.parametrize(("short_by", "size", "tried"), [(0, 16, [1, 2, 4, 8, 16]), (1, 4, [])])
+def test_on_a_cpu_a_trial_is_for_long_runs(
+    short_by: int, size: int, tried: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = pretend(monkeypatch, {1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0, 16: 8.1})
+    some = trials(tmp_path, steps=long_enough() - short_by)
+    some[0].run.path.mkdir(parents=True)
+    some[0].run.lease.take(print)
+    assert blocks.choose_block_size(some, Runtime(Config(), 1), lambda *_: None) == size
+    assert asked == tried
+    assert (json.loads(some[0].run.env.read_text()) == {blocks.FUSED: size}) if tried else not some[0].run.env.exists()
+    some[0].run.lease.release()
+
+
+def test_what_must_not_depend_on_time_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = pretend(monkeypatch, {1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0})
+    some = trials(tmp_path, steps=long_enough(), deterministic=True)
+    assert blocks.choose_block_size(some, Runtime(Config(), 1), lambda *_: None) == 4
+    assert not asked
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_trial_times_the_step_that_train_py_runs(size: int) -> None:
+    """The sum of what its losses saw: every step has a batch of every seed, and weights move."""
+    seen: list[tuple[int, ...]] = []
+
+    def losses(config: Config, forward: torch.nn.Module, batch: Batch, clock: Tensor) -> tuple[Tensor, Tensor]:
+        seen.append(tuple(batch.x_SBCHW.shape))
+        out = forward(batch.x_SBCHW, clock, batch.row_B)
+        return out.sum((1, 2)), out.detach().sum((1, 2))
+
+    config = resolve(Config(arch=Arch(name="cnn"), data=Data(name="mnist", batch_size=8), train=Train(steps=5)))
+    build_dataset("mnist").load(config.data.root)
+    assert block_size.images_per_s(config, size, Runtime(config, 1), losses) > 0
+    assert set(seen) == {(size, 8, 1, 28, 28)}
+    assert len(seen) > block_size._FEWEST

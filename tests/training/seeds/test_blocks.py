@@ -74,7 +74,7 @@ def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: P
 
 def test_memory_and_fuse_bound_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(Config(), 1)
-    assert block_size(trials(tmp_path, config()), runtime) == training_blocks.MOST["cpu"]
+    assert block_size(trials(tmp_path, config()), runtime) == training_blocks.USUAL["cpu"] == 4
     assert block_size(trials(tmp_path, config(fuse=7)), runtime) == 7
     assert block_size(trials(tmp_path, config(fuse=1)), runtime) == 1
     assert block_size(trials(tmp_path, config(seeds="3")), runtime) == 1
@@ -111,8 +111,15 @@ def test_no_tensor_of_a_block_goes_beyond_32_bit_indices(
         ("stn_slx", ""),
     ],
 )
-def test_one_note_says_what_is_slow(arch: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    most = block_size(trials(tmp_path, config(arch)), Runtime(Config(), 1))
+def test_one_note_says_what_is_slow(
+    arch: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training_blocks, "fastest_size", lambda config, sizes, *_: max(sizes))
+    some = trials(tmp_path, config(arch))
+    some[0].run.path.mkdir(parents=True)
+    some[0].run.lease.take(print)
+    most = block_size(some, Runtime(Config(), 1))
+    some[0].run.lease.release()
     said = capsys.readouterr().out
     assert said.startswith(text)
     assert len(said.splitlines()) == bool(text)
