@@ -169,7 +169,7 @@ def main() -> int:
     try:
         configs = resolve_all(commands)
         if commands[0].check:
-            return check(configs, commands[0], commands[0].check == "full")
+            return check(configs, commands[0], commands[0].check == "full", seed_losses)
         runtime = Runtime(configs[0], len(build_trials(configs)), configs, neighbours)
         try_network(configs[0])
     except ValueError as error:

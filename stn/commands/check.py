@@ -1,5 +1,8 @@
 """--check: what differs from the defaults, and the network, layer by layer."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from rich.table import Table
 from rich.text import Text
@@ -13,8 +16,10 @@ from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml
 from stn.models.wirings import count
+from stn.runs.trials import build_trials
 from stn.tracking.console import console, say
-from stn.training.blocks import check_network, slow_operations, try_network
+from stn.training.blocks import USUAL, check_network, find_slow_settings, slow_operations, try_network
+from stn.training.runtime import Runtime
 
 
 def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str, int, int]]:
@@ -66,8 +71,27 @@ def differences(config: Config) -> list[tuple[str, str, str]]:
     return rows
 
 
-def check(configs: list[Config], given: Config | None = None, full: bool = False) -> int:
-    """Build the network and print what --check promises; ``given`` is the configuration before it was resolved."""
+def slow_here(configs: list[Config], seed_losses: Callable[..., Any]) -> list[str]:
+    """Return a sentence for each setting that makes training slower on this machine than the default would."""
+    trials, fuse = build_trials(configs), configs[0].train.fuse
+    runtime = Runtime(configs[0], len(trials), configs)
+    size = fuse if isinstance(fuse, int) else min(USUAL[runtime.device.type], len(trials))
+    try:
+        return find_slow_settings(trials, size, runtime, seed_losses, True)
+    except (OSError, ValueError) as error:  # no data, and no network
+        return [f"not known, nothing can be timed: {error}"]
+
+
+def check(
+    configs: list[Config],
+    given: Config | None = None,
+    full: bool = False,
+    seed_losses: Callable[..., Any] | None = None,
+) -> int:
+    """Build the network and print what --check promises; ``given`` is the configuration before it was resolved.
+
+    With the losses of train.py, settings that are slower than the defaults are timed.
+    """
     config, seeds = configs[0], len(configs) * len(parse_seeds(configs[0].train.seeds))
     dataset = build_dataset(config.data.name)
     model = try_network(config)
@@ -91,5 +115,7 @@ def check(configs: list[Config], given: Config | None = None, full: bool = False
         equivalence = check_network(config)
         slow = f"yes; no fused rule, hence slower: {slow_operations(equivalence)}" if equivalence.slow else "yes"
         say(f"fused       {f'no, one seed at a time: {equivalence.fault}' if equivalence.fault else slow}")
+    for text in slow_here(configs, seed_losses) if seed_losses else []:
+        say(f"slower      {text}")
     say(f"\n{dump_yaml(config)}" if full else "all settings: --check full")
     return 0

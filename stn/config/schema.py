@@ -124,7 +124,7 @@ class Train(Section):
     parallel: Annotated[Literal["auto", "data", "seeds"], short("parallel")] = "auto"
     """data: processes share each batch; seeds: each trains its own seeds."""
     fuse: Annotated[Few | Literal["auto"], short("fuse")] = "auto"
-    """Seeds trained as one network in each process, at most; auto: found by trial (env.json), in short runs on a CPU 4."""
+    """Seeds trained as one network in each process, at most; auto: by trial (env.json), 4 in short runs on a CPU."""
     processes: Annotated[Few | None, short("processes")] = None
     """Refuse to start in any other number of processes."""
     threads: Few | None = None

@@ -27,6 +27,7 @@ from stn.tracking.console import say, warn
 from stn.training import checkpoints
 from stn.training.block_size import doublings, fastest_size
 from stn.training.runtime import Runtime
+from stn.training.slow_settings import slow_settings
 
 FUSED = "seeds_as_one_network"
 """The field of env.json for the number of seeds that a trial has found."""
@@ -103,8 +104,25 @@ def plan_blocks(runtime: Runtime, unfinished: list[Trial], seed_losses: Callable
     if not unfinished:
         return []
     size = choose_block_size(unfinished, runtime, seed_losses) if runtime.writes else 0
+    if runtime.writes:
+        for text in find_slow_settings(unfinished, size, runtime, seed_losses, _is_worth_a_trial(unfinished)):
+            warn(text)
     saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in unfinished] if runtime.writes else []
     return blocks(unfinished, *runtime.from_writer((size, saved)))
+
+
+def find_slow_settings(
+    trials: list[Trial], size: int, runtime: Runtime, seed_losses: Callable[..., Any], thorough: bool
+) -> list[str]:
+    """Return a sentence for each setting that makes these trainings slower here than the default would."""
+    usual = min(USUAL[runtime.device.type], len(trials))
+    return slow_settings(trials[0].config, min(size, len(trials)), usual, runtime, seed_losses, thorough)
+
+
+def _is_worth_a_trial(trials: list[Trial]) -> bool:
+    steps = trials[0].config.train.steps
+    assert steps is not None
+    return len(trials) * steps * trials[0].config.data.batch_size >= WORTH_A_TRIAL
 
 
 def check_network(config: Config) -> Equivalence:
@@ -141,8 +159,7 @@ def choose_block_size(trials: list[Trial], runtime: Runtime, seed_losses: Callab
     if config.train.deterministic or runtime.world > 1:
         return usual
     if not (size := _tried_size(trials[0].run)):
-        assert config.train.steps is not None
-        if kind == "cuda" or len(trials) * config.train.steps * config.data.batch_size >= WORTH_A_TRIAL:
+        if kind == "cuda" or _is_worth_a_trial(trials):
             sizes = doublings(min(MOST[kind], most))
         elif equivalence.slow:
             sizes = [1, usual]
