@@ -33,10 +33,11 @@ def free_cores(say: Callable[[str], None]) -> int:
     return max(1, cores() - busy)
 
 
-def spin_less() -> None:
-    """Let threads that wait for each other give up their core sooner; call it before torch is imported."""
+def share_cores() -> "Neighbours":
+    """Watch other programs from now on, and let waiting threads give up their core sooner: before torch is imported."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+    return Neighbours()
 
 
 class Neighbours:
