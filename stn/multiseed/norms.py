@@ -1,4 +1,4 @@
-"""The rule for batch norm; where ranks share a batch, its statistics are of all of it, as one process has them.
+"""Rules for normalisations; where ranks share a batch, batch norm's statistics are of all of it, as in one process.
 
 S seed, B this rank's rows, C channel, H, W.
 """
@@ -68,6 +68,15 @@ def _synchronised(
     return out.to(x.dtype)
 
 
+def side_by_side(x: Tensor) -> Tensor:
+    """[B, S * C, ...] from [S, B, C, ...]."""
+    return channels_of(x) if x.dim() == 5 else x.transpose(0, 1).flatten(1, 2)
+
+
+def flat(x: Tensor | None, S: int) -> Tensor | None:
+    return None if x is None else for_seeds(x, S).flatten(0, 1)
+
+
 @rule("batch_norm", alone=True)
 def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) -> Any:
     """Running statistics are [S, C] in memory and change in place."""
@@ -75,14 +84,12 @@ def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) 
     if not any(isinstance(value, Stacked) for value in values):
         return _normalise(mode, input, *args, **kwargs)
     S = count_seeds(*values)
-    x_SBC = for_seeds(input, S)
-    x = channels_of(x_SBC) if input.dim() == 4 else x_SBC.transpose(0, 1).flatten(1, 2)
 
-    def flat(value: Any) -> Any:
-        return for_seeds(value, S).reshape(-1) if isinstance(value, Tensor) else value
+    def of_all(value: Any) -> Any:
+        return flat(value, S) if isinstance(value, Tensor) else value
 
-    flat_kwargs = {key: flat(value) for key, value in kwargs.items()}
-    return split_seeds(_normalise(mode, x, *map(flat, args), **flat_kwargs), S)
+    named = {key: of_all(value) for key, value in kwargs.items()}
+    return split_seeds(_normalise(mode, side_by_side(for_seeds(input, S)), *map(of_all, args), **named), S)
 
 
 def _normalise(
@@ -103,3 +110,45 @@ def _normalise(
     return _synchronised(
         mode.all_reduce, mode.row_B >= 0, input, running_mean, running_var, weight, bias, momentum, eps
     )
+
+
+@rule("group_norm")
+def _group_norm(mode: Any, func: Any, /, input: Any, num_groups: int, weight=None, bias=None, eps=1e-5) -> Stacked:
+    S = count_seeds(input, weight, bias)
+    x = side_by_side(for_seeds(input, S))
+    return split_seeds(F.group_norm(x, num_groups * S, flat(weight, S), flat(bias, S), eps), S)
+
+
+@rule("instance_norm")
+def _instance_norm(
+    mode: Any,
+    func: Any,
+    /,
+    input: Any,
+    running_mean=None,
+    running_var=None,
+    weight=None,
+    bias=None,
+    *how: Any,
+    **named: Any,
+) -> Any:
+    if running_mean is not None or running_var is not None:
+        return NotImplemented
+    S = count_seeds(input, weight, bias)
+    x = side_by_side(for_seeds(input, S))
+    return split_seeds(F.instance_norm(x, None, None, flat(weight, S), flat(bias, S), *how, **named), S)
+
+
+@rule("layer_norm")
+def _layer_norm(
+    mode: Any, func: Any, /, input: Any, normalized_shape: Any, weight=None, bias=None, eps=1e-5
+) -> Stacked:
+    S, rank = count_seeds(input, weight, bias), input.dim()
+
+    def beside(x: Tensor) -> Tensor:
+        own = for_seeds(x, S)
+        return own.view(S, *[1] * (rank - x.dim()), *x.shape)
+
+    out = F.layer_norm(for_seeds(input, S), normalized_shape, None, None, eps)
+    out = out if weight is None else out * beside(weight)
+    return Stacked(out if bias is None else out + beside(bias))

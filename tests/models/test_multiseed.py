@@ -133,6 +133,7 @@ def modified(y: Tensor, change: Callable[[Tensor], object]) -> Tensor:
 
 
 ONES = torch.ones(6, 4, 5, 5, dtype=torch.float64)
+WORDS = torch.tensor([0, 3, 1, 0, 2, 2])
 KNOWN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "operators": lambda y, w: (2 - y / 3) ** 2 + (-y).abs() * (y > 0) - y.detach() // 2 + (1 / (2 + y * y)),
     "broadcast": lambda y, w: y + w.view(4, 1, 1) + w.sum() * torch.ones(5) + w[0],
@@ -166,16 +167,62 @@ KNOWN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         + y.new_ones(y.shape)
     ),
     "view of what a layer made": lambda y, w: F.conv2d(y, w.expand(3, 3, 4, 4).permute(2, 3, 0, 1)).view(6, -1),
+    "roll": lambda y, w: torch.roll(y, 1, -1) + y.roll((1, 2), dims=(0, -2)),
+    "einsum": lambda y, w: torch.einsum("bchw,c->bhw", y, w) + torch.einsum("b c ..., c -> b ...", [y, w]) + w[0],
+    "einsum of a constant": lambda y, w: torch.einsum("bchw,bcij->bchw", ONES, y),
+    "group norm": lambda y, w: (
+        F.group_norm(y, 2, w) + F.group_norm(y.flatten(2), 4, w, w).mean((1, 2))[:, None, None, None]
+    ),
+    "layer norm": lambda y, w: (
+        F.layer_norm(y, (5, 5))
+        + F.layer_norm(y.transpose(1, 3), (4,), w, w).mT.mean()
+        + F.layer_norm(y, y.shape[1:], y[0])
+    ),
+    "instance norm": lambda y, w: F.instance_norm(y, weight=w, bias=w) + F.instance_norm(y.flatten(2))[..., None, :5],
+    "products": lambda y, w: (
+        y @ y.mT + torch.matmul(y.transpose(1, 3), w.expand(5, 4).T).transpose(1, 3)[:, :1] + ONES @ y + y @ ONES[0, 0]
+    ),
+    "products of weights": lambda y, w: (
+        w.view(1, 4) @ y.flatten(2) + torch.bmm(y[:, 0], y[:, 1])[:, :1].repeat(1, 1, 5)
+    ),
+    "attention": lambda y, w: (
+        F.scaled_dot_product_attention(y, y * w[0], y)
+        + F.scaled_dot_product_attention(y, ONES, y, is_causal=True)
+        + F.scaled_dot_product_attention(y, y, y, attn_mask=ONES[0, 0] * w[1])
+        + F.scaled_dot_product_attention(y, y, y, ONES[:, :1].tril() > 0)
+    ),
+    "convolution in one dimension": lambda y, w: F.conv1d(y[:, 0], w.expand(2, 5, 4), w[:2], padding=1),
+    "convolution in three": lambda y, w: F.conv3d(y[:, None], w.view(1, 1, 4, 1, 1), stride=(1, 2, 1)),
+    "transposed convolution": lambda y, w: (
+        F.conv_transpose2d(y, w.expand(2, 3, 4, 4).permute(3, 0, 1, 2), w[:2], stride=2, padding=1, output_padding=1)
+        + F.conv_transpose2d(y, w.view(4, 1, 1, 1).expand(4, 1, 4, 5), groups=2, padding=(1, 1)).mean()
+    ),
+    "patches": lambda y, w: (
+        F.fold(F.unfold(y, 3, padding=1) * w[0], (5, 5), 3, padding=1) + y.unfold(2, 5, 1)[..., 0, :]
+    ),
+    "embedding": lambda y, w: (
+        F.embedding(WORDS, w.view(4, 1) * y[0, 0, 0]) + F.embedding(y.argmax(-1) % 4, w[:, None]).sum()
+    ),
+    "embedding in a constant": lambda y, w: F.embedding(y.argmax(-1), ONES[0, 0]) * w[0],
+    "fourier": lambda y, w: (
+        torch.fft.irfft2(torch.fft.rfft2(y) * w[0], s=(5, 5))
+        + torch.fft.fft(y, dim=1).abs()
+        + torch.fft.ifft2(torch.fft.fft2(y, dim=(1, 2)), dim=(-3, -2)).abs()
+    ),
     "one dimension less": lambda y, w: y.squeeze() + y.unsqueeze(1).squeeze(1) + y.expand_as(y),
 }
 UNKNOWN: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "keywords": ("softmax add", lambda y, w: torch.softmax(input=y, dim=1) + torch.add(input=y, other=w[0])),
     "filling": ("masked_fill", lambda y, w: y.masked_fill(y > 1, w[0])),
-    "roll": ("roll", lambda y, w: torch.roll(y, 1, -1)),
-    "einsum": ("einsum", lambda y, w: torch.einsum("bchw,c->bhw", y, w)),
-    "group norm": ("group_norm", lambda y, w: F.group_norm(y, 2, w)),
-    "layer norm": ("layer_norm", lambda y, w: F.layer_norm(y, (5, 5))),
-    "three dimensions": ("conv1d", lambda y, w: F.conv1d(y[:, 0], w.expand(2, 5, 4))),
+    "roll of all": ("roll", lambda y, w: torch.roll(y, 1)),
+    "einsum without an arrow": ("einsum", lambda y, w: torch.einsum("bchw,c", y, w)),
+    "instance norm with statistics": (
+        "instance_norm",
+        lambda y, w: F.instance_norm(y, w.detach() * 0, w.detach() * 0 + 1, w, None, False),
+    ),
+    "padded embedding": ("embedding", lambda y, w: F.embedding(WORDS, w.view(4, 1) * y[0, 0, 0], padding_idx=0)),
+    "product with a vector": ("matmul", lambda y, w: y.transpose(1, 3) @ w),
+    "one row": ("conv1d", lambda y, w: y + F.conv1d(y[0, :, 0], w.expand(4, 4)[..., None]).mean()),
     "one image": ("conv2d", lambda y, w: y + F.conv2d(y[0], w.expand(4, 4)[..., None, None])),
     "index by a tensor": ("", lambda y, w: y[:, torch.tensor([0, 2]), :, torch.tensor([1, 1])]),
     "assignment": ("", lambda y, w: modified(y, lambda z: z.__setitem__((slice(None), 0), w[0]))),
