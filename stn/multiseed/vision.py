@@ -53,11 +53,11 @@ def _bmm(mode: Any, func: Any, /, input: Any, mat2: Any) -> Stacked:
 def _einsum(mode: Any, func: Any, /, equation: Any, *operands: Any) -> Any:
     if not isinstance(equation, str) or "->" not in equation:
         return NotImplemented
-    operands = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    tensors = operands[0] if isinstance(operands[0], list | tuple) else operands
     S = next(letter for letter in ascii_letters if letter not in equation)
     inputs, out = equation.replace(" ", "").split("->")
-    terms = [S * isinstance(x, Stacked) + term for term, x in zip(inputs.split(","), operands, strict=True)]
-    return Stacked(torch.einsum(f"{','.join(terms)}->{S}{out}", *map(every_of, operands)))
+    terms = [S * isinstance(x, Stacked) + term for term, x in zip(inputs.split(","), tensors, strict=True)]
+    return Stacked(torch.einsum(f"{','.join(terms)}->{S}{out}", *map(every_of, tensors)))
 
 
 @rule("scaled_dot_product_attention")
