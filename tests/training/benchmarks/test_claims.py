@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import claim_page
 import claims
 import pytest
 from matplotlib.figure import Figure
@@ -54,7 +55,7 @@ def _replace(name: str, old: str, new: str) -> Callable[[Path], None]:
 
 
 def _other_figure(folder: Path) -> None:
-    (folder / "figure.png").write_bytes(claims._png(Figure(), "0123456789abcdef"))
+    (folder / "figure.png").write_bytes(claim_page.png(Figure(), "0123456789abcdef"))
 
 
 @pytest.mark.parametrize(
