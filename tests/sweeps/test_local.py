@@ -175,8 +175,13 @@ def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     assert local.build_workers(expand_sweep(tmp_path, TINY | {"gpus": 0, "cpus": 3}).plan, None) == [{}, {}]
     two = expand_sweep(tmp_path, TINY | {"gpus": 2}).plan
     assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.build_workers(two, None)] == ["2,3", "5,7"]
-    with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5"):
+    with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5; write 'gpus: 5' in its file, or"):
         local.build_workers(expand_sweep(tmp_path, TINY | {"gpus": 6}).plan, None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(
+        ValueError, match="takes 1 GPU, this machine has 0; write 'gpus: 0' in its file to train on CPU"
+    ):
+        local.build_workers(expand_sweep(tmp_path, TINY | {"gpus": 1}).plan, None)
 
 
 def test_progress_is_counted_in_steps_times_seeds(tmp_path: Path) -> None:
