@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import torch
 from scipy.stats import ks_2samp, ttest_rel
-from torch import Tensor, nn
 
 from stn.config.dataset import build_dataset
-from stn.config.registry import register
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Log, Train
 from stn.data.stream import Stream
@@ -34,22 +32,6 @@ from tests.support.trainer import (
     train,
     wait_for_train_rows,
 )
-
-
-@register("arch")
-def branching(make_net, shape, classes) -> nn.Module:
-    """A classifier whose path depends on its values."""
-
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.last = nn.Linear(784, classes)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.last(x.flatten(1))
-            return y if y.mean() > 0 else -y
-
-    return Branching()
 
 
 def test_a_seed_with_a_nan_leaves_the_other_seven_bit_for_bit_the_same() -> None:
