@@ -13,35 +13,28 @@ written from these. In claim.yaml `holds` lists what must follow: `a > b` (a bea
 """
 
 import argparse
-import io
 import json
 import subprocess
 import sys
 from datetime import date
-from functools import reduce
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
 import yaml
-from matplotlib.figure import Figure
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from claim_page import Claim, numbers, write
 from claim_rows import collect, digest
 
 from launch.report.analysis.cells import load
 from launch.report.analysis.published import replications
 from launch.report.analysis.sections import Section, build_sections
 from launch.report.analysis.verdicts import compare_pairs
-from launch.report.output.figures import seeds as draw_seeds
-from launch.report.output.markdown import render_table
 from stn.config.source import SOURCE as ROOT
 from stn.runs.files import write_atomic
 
 CLAIMS = ROOT / "benchmarks" / "claims"
-Claim = dict[str, Any]
 
 
 def _followed(section: Section) -> set[str]:
@@ -57,20 +50,6 @@ def _followed(section: Section) -> set[str]:
     return found | {f"{cell.label} ~ published" for cell in section.cells if any(r.agrees for r in replications(cell))}
 
 
-def numbers(claim: Claim, folder: Path) -> dict[str, float]:
-    """Return the figures that a claim's quotations may name: means in per cent, or quotients of a record's entries."""
-    if not (folder / "record.json").is_file():
-        cells = load([str(folder / "runs")]).cells
-        return {cell.label: 100 * fmean(cell.values("test_acc").values()) for cell in cells}
-    record = json.loads((folder / "record.json").read_text())
-
-    def entry(path: str) -> float:
-        return float(reduce(lambda value, key: value[key], path.strip().split(" > "), record))
-
-    values = {name: [entry(path) for path in text.split(" / ")] for name, text in claim["numbers"].items()}
-    return {name: value[0] / value[1] if len(value) > 1 else value[0] for name, value in values.items()}
-
-
 def faults(folder: Path, claim: Claim) -> list[str]:
     """Return what in a claim, and in the pages that quote it, does not follow from its rows."""
     found = [] if claim.get("rows") == digest(folder) else ["its rows are not those that were collected"]
@@ -82,40 +61,6 @@ def faults(folder: Path, claim: Claim) -> list[str]:
         content = " ".join((ROOT / page).read_text().split())
         found += [f"{page} does not say: {said}" for text in texts if (said := text.format(**known)) not in content]
     return found
-
-
-def write(folder: Path, claim: Claim) -> dict[str, bytes]:
-    """Return README.md, and the figure of every seed."""
-    parts = [f"# {claim['claim']}", "Written from the rows in this folder by `python benchmarks/claims.py write`."]
-    facts = {"date": folder.name[:10], "hardware": claim["hardware"], "command": f"`{claim['command']}`"}
-    facts |= {"rows": f"`{digest(folder)}`"}
-    files: dict[str, bytes] = {}
-    if (folder / "runs").is_dir():
-        for section in build_sections(load([str(folder / "runs")]), folder):
-            panel = section.panels[0]
-            facts |= {"test": panel.rule, "n": ", ".join(f"{c.label} {len(c.rows)}" for c in section.cells)}
-            parts += [f"## {section.name}", "\n".join(f"- {line}" for line in panel.verdicts)]
-            parts += [render_table(panel.architectures, links=False), f"`{panel.signature}`"]
-            parts += [render_table(section.published, links=False)] if section.published else []
-            figure = draw_seeds(section.charts, panel.metric)
-            files["figure.png"] = _png(figure, digest(folder))
-        parts.append("![Every seed, mean and interval](figure.png)")
-    else:
-        facts["n"] = str(claim["n"])
-        parts.append(
-            "\n".join(
-                f"- {name}: {value:,.{0 if value >= 100 else 2}f}" for name, value in numbers(claim, folder).items()
-            )
-        )
-    table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
-    text = "\n\n".join([*parts[:2], table, *parts[2:]]) + "\n"
-    return {"README.md": text.encode()} | files
-
-
-def _png(figure: Figure, rows: str) -> bytes:
-    """Return a figure that says of which rows it is."""
-    figure.savefig(buffer := io.BytesIO(), format="png", dpi=130, metadata={"Description": rows, "Software": None})
-    return buffer.getvalue()
 
 
 def _damaged(folder: Path, claim: Claim) -> list[str]:

@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
-import reproduce
+import reproduction_tables
 
 import stn
 from stn.config import registry, schema
@@ -131,7 +131,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/architectures.md": fill("architectures.md", archs=names("arch"), nets=names("net")),
         "reference/datasets.md": fill("datasets.md", datasets=names("dataset")),
         "reference/recipes.md": recipes(),
-        "results.md": fill("results.md", reproduction=reproduce.table(), poses=reproduce.poses()),
+        "results.md": fill("results.md", reproduction=reproduction_tables.table(), poses=reproduction_tables.poses()),
     }
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))

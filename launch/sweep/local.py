@@ -26,7 +26,11 @@ def build_workers(plan: Plan, max_parallel: int | None) -> list[dict[str, str]]:
         return ([{}] * max(1, free_cores(say) // sweep.cpus))[:max_parallel]
     ids = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus())))).split(",")[: gpus()]
     if len(ids) < gpus_per_job:
-        raise ValueError(f"a job of {sweep.name} takes {gpus_per_job} GPUs, this machine has {len(ids)}")
+        wanted = plural(gpus_per_job, "GPU")
+        raise ValueError(
+            f"a job of {sweep.name} takes {wanted}, this machine has {len(ids)}; write 'gpus: {len(ids)}' in its file"
+            f"{'' if ids else ' to train on CPU cores'}, or submit it with --on slurm"
+        )
     starts = range(0, len(ids) - gpus_per_job + 1, gpus_per_job)
     return [{"CUDA_VISIBLE_DEVICES": ",".join(ids[i : i + gpus_per_job])} for i in starts][:max_parallel]
 

@@ -33,10 +33,15 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _wandb_tag(tag: str) -> str:
-    if not 1 <= len(tag) <= 64 or not tag.isprintable() or tag != tag.strip():
-        raise ValueError("a tag on W&B has 1 to 64 printable characters, without spaces around them")
-    return tag
+def _wandb_name(what: str, most: int) -> AfterValidator:
+    """Return the check of a short text that W&B lists and filters by."""
+
+    def check(name: str) -> str:
+        if not 1 <= len(name) <= most or not name.isprintable() or name != name.strip():
+            raise ValueError(f"{what} on W&B has 1 to {most} printable characters, without spaces around it")
+        return name
+
+    return AfterValidator(check)
 
 
 def _wandb_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
@@ -51,12 +56,6 @@ def _wandb_entity(name: str) -> str:
     return name
 
 
-def _wandb_group(name: str) -> str:
-    if not 1 <= len(name) <= 128 or not name.isprintable() or name != name.strip():
-        raise ValueError("a group on W&B has 1 to 128 printable characters, without spaces around it")
-    return name
-
-
 def _wandb_notes(text: str) -> str:
     if len(text) > 10_000 or not all(char.isprintable() or char in "\n\t" for char in text):
         raise ValueError("notes are at most 10,000 printable characters")
@@ -64,9 +63,9 @@ def _wandb_notes(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_duration)]
-WandbTags = Annotated[tuple[Annotated[str, AfterValidator(_wandb_tag)], ...], AfterValidator(_wandb_tags)]
+WandbTags = Annotated[tuple[Annotated[str, _wandb_name("a tag", 64)], ...], AfterValidator(_wandb_tags)]
 WandbEntity = Annotated[str, AfterValidator(_wandb_entity)]
-WandbGroup = Annotated[str, AfterValidator(_wandb_group)]
+WandbGroup = Annotated[str, _wandb_name("a group", 128)]
 WandbNotes = Annotated[str, AfterValidator(_wandb_notes)]
 Seeds = Annotated[str, AfterValidator(_seeds)]
 FolderName = Annotated[str, AfterValidator(_folder_name)]

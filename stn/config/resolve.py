@@ -33,8 +33,8 @@ def validate(config: Config) -> None:
     optim, data, train = config.optim, config.data, config.train
     if train.epochs is not None and train.steps is not None:
         raise ValueError("give epochs or steps, not both")
-    if optim.name == "adamw" and optim.momentum is not None:
-        raise ValueError("optim.name adamw takes no momentum; it has optim.betas")
+    if optim.name != "sgd" and optim.momentum is not None:
+        raise ValueError(f"optim.name {optim.name} takes no momentum; it has optim.betas")
     if optim.nesterov and (optim.name != "sgd" or optim.momentum == 0):
         raise ValueError("optim.nesterov needs optim.name sgd and a momentum above 0")
     if optim.schedule == "multistep" and not optim.milestones:

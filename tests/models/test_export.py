@@ -22,8 +22,8 @@ from tests.support.trainer import QUIET, environment, only_run, run_script, trai
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
-    command = ("--arch", "stn_cx", "--seeds", "3,5", "--steps", 10, "--limit-train", 640, "--limit-test", 200)
-    done = train(*command, *QUIET, runs=runs)
+    command = ("--arch", "stn_cx", "--seeds", "3,5", "--steps", 4, "--batch-size", 32, "--limit-train", 128)
+    done = train(*command, "--limit-test", 200, *QUIET, runs=runs)
     assert done.returncode == 0, done.stderr
     return only_run(runs).path
 

@@ -106,7 +106,7 @@ def test_theta_decay_is_part_of_the_loss(tmp_path: Path, monkeypatch: pytest.Mon
     away = {}
     for decay in (0.0, 1.0):
         log = Log(runs=str(tmp_path / str(decay)), wandb="disabled", pictures=False)
-        data = Data(limit_train=640, limit_test=50, batch_size=64)
+        data = Data(limit_train=640, limit_test=50, batch_size=16)
         arch = Arch(name="stn_c0", net="tutorial", theta_decay=decay)
         optim = Optim(name="sgd", lr=0.05, momentum=0.0, schedule="constant")
         config = resolve(Config(arch=arch, data=data, optim=optim, log=log, train=Train(seeds="0-1", steps=40)))

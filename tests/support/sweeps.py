@@ -14,7 +14,7 @@ from launch.sweep.plan import Plan
 from stn.runs.directory import RunDir
 from stn.training.checkpoints import digest
 from tests.support.paths import ROOT
-from tests.support.trainer import Run, environment
+from tests.support.trainer import Run, environment, fork_server
 
 TWO_CELLS = {"base": {"limit_train": 256, "epochs": 1}, "grid": {"arch": ["cnn", "stn_slx"]}, "seeds": "0-3"}
 TINY = {
@@ -36,12 +36,15 @@ TINY = {
 
 
 def launch(*words: object, cwd: Path | str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run ``python -m launch`` in a process of its own."""
+    """Run ``python -m launch`` in a process of its own; in the fork server unless the test needs a fresh Python."""
+    line, environ = ["-m", "launch", *map(str, words)], environment(**{"PYTHONPATH": str(ROOT)} | env)
+    if sys.platform == "linux" and not env.keys() - {"PYTHONPATH"}:
+        return fork_server().run(line, environ, cwd=cwd or Path.cwd())
     return subprocess.run(
-        [sys.executable, "-m", "launch", *map(str, words)],
+        [sys.executable, *line],
         capture_output=True,
         text=True,
-        env=environment(**{"PYTHONPATH": str(ROOT)} | env),
+        env=environ,
         cwd=cwd,
         timeout=300,
         check=False,

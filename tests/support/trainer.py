@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from functools import cache
@@ -46,13 +47,25 @@ def fork_server() -> ForkServer:
     return ForkServer(environment())
 
 
+def train_in_ranks(*arguments: object, runs: Path) -> subprocess.CompletedProcess[str]:
+    """Run a training in two processes with torchrun's variables: seconds faster than through a launcher (Linux)."""
+    if sys.platform != "linux":
+        return train(*arguments, launcher="cpu2", runs=runs)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [{"RANK": rank, "LOCAL_RANK": rank, "ACCELERATE_USE_CPU": "true"} | common for rank in "01"]
+    return fork_server().run(command(*arguments, runs=runs)[1:], *(environment(**rank) for rank in ranks))
+
+
 def train(
     *arguments: object, launcher: str | None = None, runs: Path | None = None, cwd: Path | str | None = None, **env: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a training to its end; in the fork server unless the test needs a fresh Python."""
     words = command(*arguments, launcher=launcher, runs=runs)
-    if sys.platform == "linux" and not (launcher or cwd or env):
-        return fork_server().run(words[1:], environment())
+    if sys.platform == "linux" and not (launcher or env.keys() - {"PYTHONPATH"}):
+        return fork_server().run(words[1:], environment(**env), cwd=cwd or ROOT)
     return subprocess.run(
         words,
         capture_output=True,

@@ -11,6 +11,7 @@ from stn.config.seed_list import parse_seeds
 from stn.runs.cores import cores
 from tests.support.paths import ROOT
 from tests.support.trainer import (
+    QUICK,
     SMALL,
     Run,
     environment,
@@ -79,7 +80,7 @@ def test_gpus_are_counted_by_the_drivers_own_tool(
 @pytest.mark.usefixtures("every_core")
 def test_the_launcher_trains_seeds_in_processes(tmp_path: Path) -> None:
     processes = min(2, cores())
-    words = ["--seeds", "0-3", "--steps", "4", "--processes", str(processes), *SMALL, "--runs", str(tmp_path)]
+    words = ["--seeds", "0-3", "--steps", "4", "--processes", str(processes), *QUICK, *SMALL, "--runs", str(tmp_path)]
     line = [sys.executable, "-m", "launch", "train", *words]
     env = environment(ACCELERATE_USE_CPU="true")
     done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)

@@ -169,13 +169,15 @@ def test_workers_have_devices_of_their_own(tmp_path: Path, monkeypatch: pytest.M
     one = expand_sweep(tmp_path, TINY | {"cpus": 3}).plan
     assert len(local.build_workers(one, None)) == 2
     assert len(local.build_workers(one, 1)) == 1
+    with pytest.raises(ValueError, match="machine has 0; write 'gpus: 0' in its file to train on CPU"):
+        local.build_workers(expand_sweep(tmp_path, TINY | {"gpus": 1}).plan, None)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,5,7,9")
     monkeypatch.setattr(os, "environ", os.environ | {"ACCELERATE_USE_CPU": ""})
     assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.build_workers(one, None)] == ["2", "3", "5", "7", "9"]
     assert local.build_workers(expand_sweep(tmp_path, TINY | {"gpus": 0, "cpus": 3}).plan, None) == [{}, {}]
     two = expand_sweep(tmp_path, TINY | {"gpus": 2}).plan
     assert [worker["CUDA_VISIBLE_DEVICES"] for worker in local.build_workers(two, None)] == ["2,3", "5,7"]
-    with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5"):
+    with pytest.raises(ValueError, match="takes 6 GPUs, this machine has 5; write 'gpus: 5' in its file, or"):
         local.build_workers(expand_sweep(tmp_path, TINY | {"gpus": 6}).plan, None)
 
 

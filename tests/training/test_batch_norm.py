@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.trainer import SMALL, only_run, train
+from tests.support.trainer import SMALL, only_run, train, train_in_ranks
 
 WORDS = ("--arch", "stn_c0", "--net", "tutorial_norm", "--precision", "fp64", "--log.every", "1 steps", *SMALL)
 
@@ -21,8 +21,8 @@ WORDS = ("--arch", "stn_c0", "--net", "tutorial_norm", "--precision", "fp64", "-
 )
 def test_two_ranks_normalise_as_one_process(words: tuple, tmp_path: Path) -> None:
     runs = []
-    for name, launcher in (("one", None), ("two", "cpu2")):
-        done = train(*WORDS, *words, launcher=launcher, runs=tmp_path / name)
+    for name, run in (("one", train), ("two", train_in_ranks)):
+        done = run(*WORDS, *words, runs=tmp_path / name)
         assert done.returncode == 0, done.stderr
         runs.append(only_run(tmp_path / name))
     one, two = ([row["loss"] for row in run.rows() if row["kind"] == "train"] for run in runs)

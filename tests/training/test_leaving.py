@@ -15,7 +15,16 @@ from tests.chaos.outcome import Outcome
 from tests.chaos.victim import WORDS
 from tests.support.machine import wait_until
 from tests.support.paths import ROOT
-from tests.support.trainer import SMALL, command, environment, only_run, start_training, train_with, wait_for_train_rows
+from tests.support.trainer import (
+    SMALL,
+    command,
+    environment,
+    only_run,
+    start_training,
+    train,
+    train_with,
+    wait_for_train_rows,
+)
 
 LONG = ("--steps", 5000, "--log.every", "10 steps", "--checkpoint.every", "1000 steps", *SMALL)
 
@@ -89,24 +98,29 @@ setattr(getattr(owner, CLASS) if CLASS else owner, NAME, interrupted)
 """
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    runs = tmp_path_factory.mktemp("undisturbed")
+    assert train(*WORDS, runs=runs).returncode == 0
+    return Outcome.read(runs)
+
+
 @pytest.mark.parametrize(
     ("module", "owner", "name"),
     [("stn.training.checkpointer", "Checkpointer", "save"), ("stn.commands.finish", "", "_close")],
 )
 def test_a_second_ctrl_c_leaves_at_once_with_130_and_the_next_start_resumes(
-    module: str, owner: str, name: str, tmp_path: Path
+    module: str, owner: str, name: str, undisturbed: Outcome, tmp_path: Path
 ) -> None:
-    expected, runs = tmp_path / "undisturbed", tmp_path / "interrupted"
-    assert train_with("", *WORDS, runs=expected).returncode == 0
     patch = INTERRUPT.replace("MODULE", repr(module)).replace("CLASS", repr(owner)).replace("NAME", repr(name))
-    done = train_with(patch, *WORDS, runs=runs)
+    done = train_with(patch, *WORDS, runs=tmp_path)
     assert done.returncode == 130
     assert done.stderr == "error: interrupted; run the same command again to resume from the last checkpoint\n"
-    status = only_run(runs).status()
+    status = only_run(tmp_path).status()
     assert (status["state"], status["reason"]) == ("stopped", "SIGINT twice")
-    assert train_with("", *WORDS, runs=runs).returncode == 0
-    assert Outcome.read(runs).faults(Outcome.read(expected)) == []
-    assert only_run(runs).status()["state"] == "finished"
+    assert train(*WORDS, runs=tmp_path).returncode == 0
+    assert Outcome.read(tmp_path).faults(undisturbed) == []
+    assert only_run(tmp_path).status()["state"] == "finished"
 
 
 @pytest.mark.slow

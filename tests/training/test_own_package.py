@@ -21,8 +21,11 @@ def path(tmp_path: Path) -> dict[str, str]:
     return {"PYTHONPATH": str(write_plugin(tmp_path / "elsewhere"))}
 
 
-def stn(*words: object, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "stn", *map(str, words)]
+def after(*commands: tuple, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run commands of `stn` one after the other in a fresh Python."""
+    lines = [list(map(str, words)) for words in commands]
+    code = f"import sys; from stn.__main__ import main; sys.exit(max(map(main, {lines})))"
+    line = [sys.executable, "-c", code]
     env["PYTHONPATH"] = f"{ROOT}:{env['PYTHONPATH']}"
     return subprocess.run(line, cwd=cwd, env=environment(**env), capture_output=True, text=True, check=False)
 
@@ -44,15 +47,17 @@ def test_a_package_of_ones_own(tmp_path: Path, path: dict[str, str]) -> None:
     assert (config["train"]["plugins"], config["arch"]["width"]) == (["my_package.things"], 5)
     assert json.loads((run.path / "env.json").read_text())["plugins"]["my_package.things"]["file"].endswith("things.py")
 
-    evaluated = stn("evaluate", run.path, cwd=tmp_path, **path)
-    assert evaluated.stdout.count("test_reach") == evaluated.stdout.count("as recorded") == 4, evaluated.stderr
-    assert (tmp_path / "out").exists() is False
-    for words in (("show", run.path, "--out", tmp_path / "out"), ("export", run.path, "--out", tmp_path / "exported")):
-        shown = stn(*words, cwd=tmp_path, **path)
-        assert shown.returncode == 0, shown.stderr
+    done = after(
+        ("evaluate", run.path),
+        ("show", run.path, "--out", tmp_path / "out"),
+        ("export", run.path, "--out", tmp_path / "exported"),
+        cwd=tmp_path, **path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("test_reach") == done.stdout.count("as recorded") == 4, done.stderr
     assert (tmp_path / "out" / "region.png").exists()
     assert any((tmp_path / "exported").glob("*.safetensors"))
-    lost = stn("evaluate", run.path, cwd=tmp_path, PYTHONPATH="")
+    lost = after(("evaluate", run.path), cwd=tmp_path, PYTHONPATH="")
     assert "no plugin my_package.things: Python finds no such module" in lost.stderr
     assert "Traceback" not in lost.stderr
 

@@ -39,7 +39,7 @@ def test_two_ranks_train_as_one_and_count_every_test_image_once(tmp_path: Path) 
 
 
 def test_two_processes_divide_seeds(tmp_path: Path) -> None:
-    words = ("--steps", 10, "--seeds", "0-2", "--precision", "fp64", *SMALL)
+    words = ("--steps", 4, "--seeds", "0-2", "--batch-size", 32, "--precision", "fp64", *SMALL)
     assert train(*words, launcher="cpu2", runs=tmp_path / "two").returncode == 0
     assert train(*words, runs=tmp_path / "one").returncode == 0
     alone = only_run(tmp_path / "one").results()

@@ -8,7 +8,7 @@ import pytest
 
 from stn.config.resolve import resolve, signature
 from stn.config.schema import Config, Train
-from tests.support.trainer import QUIET, Run, only_run, train, train_with
+from tests.support.trainer import QUIET, Run, only_run, train, train_in_ranks, train_with
 
 SHORT = ("--arch", "cnn", "--net", "tutorial", "--batch-size", 32, "--limit-train", 960, "--limit-test", 100,
          "--steps", 25, "--train.threads", 1, *QUIET)  # fmt: skip
@@ -47,7 +47,7 @@ def test_a_profile_is_written_once_per_block_and_changes_no_number(tmp_path: Pat
 
 
 def test_each_rank_of_a_batch_has_its_files(tmp_path: Path) -> None:
-    done = train(*SHORT, "--parallel", "data", "--train.profile", 2, launcher="cpu2", runs=tmp_path)
+    done = train_in_ranks(*SHORT, "--parallel", "data", "--train.profile", 2, runs=tmp_path)
     assert done.returncode == 0, done.stderr
     assert profiles(tmp_path) == [
         f"0/profile/seeds-0-rank-{rank}.{end}" for rank in (0, 1) for end in ("json.gz", "txt")

@@ -21,14 +21,15 @@ ROW = {
 }  # fmt: skip
 
 
+WORDS = ("--arch", "stn_slx", "--epochs", 2, "--batch-size", 32, "--limit-train", 1600, "--limit-test", 300,
+         "--log.wandb", "disabled")  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run with pictures, as the quick start makes it, but small."""
     runs = tmp_path_factory.mktemp("trained")
-    done = train(
-        "--arch", "stn_slx", "--epochs", 2, "--limit-train", 6400, "--limit-test", 1000, "--log.wandb", "disabled",
-        launcher="one", runs=runs,
-    )  # fmt: skip
+    done = train(*WORDS, launcher="one", runs=runs)
     assert done.returncode == 0, done.stderr
     (runs / "out.txt").write_text(done.stdout)
     return runs
@@ -54,10 +55,10 @@ def test_a_run_directory_has_all_documented_files(trained: Path) -> None:
     row = run.results()[0]
     assert set(row) >= ROW
     assert row["status"] == "finished"
-    assert row["test_acc"] > 0.85
+    assert row["test_acc"] > 0.75
     assert row["test_error"] == pytest.approx(1 - row["test_acc"])
     assert row["best_test_acc"] >= row["test_acc"]
-    assert (row["steps"], row["epochs"], row["params"], row["test_count"]) == (100, 2, 53984, 1000)
+    assert (row["steps"], row["epochs"], row["params"], row["test_count"]) == (100, 2, 53984, 300)
     assert run.path.parent.name == row["sig"]
     assert run.status()["state"] == "finished"
     environment_facts = json.loads((run.path / "env.json").read_text())
@@ -86,10 +87,7 @@ def test_a_run_directory_has_all_documented_files(trained: Path) -> None:
 def test_the_same_command_again_does_nothing(trained: Path) -> None:
     run = only_run(trained)
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.path.rglob("*") if p.is_file()}
-    done = train(
-        "--arch", "stn_slx", "--epochs", 2, "--limit-train", 6400, "--limit-test", 1000, "--log.wandb", "disabled",
-        runs=trained,
-    )  # fmt: skip
+    done = train(*WORDS, runs=trained)
     assert done.returncode == 0
     assert "finished before: nothing to do" in done.stdout
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in run.path.rglob("*") if p.is_file()} == before

@@ -93,6 +93,7 @@ def test_a_folder_has_a_dozen_entries(folder: Path) -> None:
     assert len(entries) <= 12, sorted(p.name for p in entries)
 
 
+@pytest.mark.slow
 def test_tests_are_collected_where_w_and_b_is_missing() -> None:
     code = "import sys; sys.modules['wandb'] = None; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
     words = [sys.executable, "-c", code, "-n0", "--collect-only", "-q", "-m", "gpu", "-p", "no:cacheprovider"]

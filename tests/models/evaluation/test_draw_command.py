@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -20,14 +18,15 @@ from stn.runs.directory import RunDir
 from tests.support.networks import config_of
 from tests.support.paths import ROOT
 from tests.support.records import result
-from tests.support.trainer import Run, environment, only_run, train
+from tests.support.trainer import Run, only_run, train
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     runs = tmp_path_factory.mktemp("pictures")
-    words = "--arch stn_c0 --arch.iterations 2 --dataset mnist_r --seeds 0-1 --steps 12 --limit-train 640"
-    words += " --limit-test 200 --eval.every 4_steps --log.wandb disabled --log.gif --train.threads 1 --fuse 1"
+    words = "--arch stn_c0 --arch.iterations 2 --dataset mnist_r --seeds 0-1 --steps 12 --batch-size 32"
+    words += " --limit-train 160 --limit-test 200 --eval.every 4_steps"
+    words += " --log.wandb disabled --log.gif --train.threads 1 --fuse 1"
     done = train(*(word.replace("_steps", " steps") for word in words.split()), runs=runs)
     assert done.returncode == 0, done.stderr
     return only_run(runs)
@@ -47,19 +46,10 @@ def test_a_run_ends_with_its_pictures(run: Run) -> None:
     assert frames(run.path / "pictures" / "warp.gif") == len(rows)
 
 
-def test_the_command_draws_again(run: Run, tmp_path: Path) -> None:
-    line = [sys.executable, "-m", "stn", "show", str(run.path), "--seed", "1", "--gif", "--images", "0,5"]
-    done = subprocess.run(
-        [*line, "--out", str(tmp_path / "new")],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        cwd=ROOT,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    printed = [Path(line) for line in done.stdout.splitlines()]
+def test_the_command_draws_again(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["show", str(run.path), "--seed", "1", "--gif", "--images", "0,5", "--out", str(tmp_path / "new")]
+    assert stn_main(words) == 0
+    printed = [Path(line) for line in capsys.readouterr().out.splitlines()]
     assert {path.name for path in printed} == {path.name for path in (run.path / "pictures").iterdir()}
     assert all(path.is_file() and path.parent == tmp_path / "new" for path in printed)
     with Image.open(tmp_path / "new" / "warp.gif") as film:

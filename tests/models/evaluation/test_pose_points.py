@@ -1,6 +1,8 @@
 """The points behind the pose measures: of which images, and that a run records them once."""
 
 import math
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -71,7 +73,18 @@ def test_few_images_give_few_points_and_nans_give_none() -> None:
     }
 
 
-SHORT = ("--steps", 20, "--limit-train", 640, "--limit-test", 240, "--eval.every", "10 steps", *QUIET)
+SHORT = ("--steps", 20, "--batch-size", 32, "--limit-train", 160, "--limit-test", 240, "--eval.every", "10 steps",
+         *QUIET)  # fmt: skip
+TRANSFORMED = ("--arch", "stn_cx", "--dataset", "mnist_r", "--seeds", "0-1", "--fuse", 1, *SHORT)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    runs = tmp_path_factory.mktemp("poses")
+    done = train(*TRANSFORMED, runs=runs)
+    assert done.returncode == 0, done.stderr
+    assert " is off" not in done.stdout + done.stderr  # no sink has heard of a pose
+    return only_run(runs)
 
 
 def poses(run: Run) -> list[dict]:
@@ -79,18 +92,15 @@ def poses(run: Run) -> list[dict]:
 
 
 @pytest.mark.parametrize(("arch", "dataset"), [("cnn", "mnist_r"), ("stn_c0", "mnist")])
-def test_without_a_transformer_or_a_pose_there_are_no_points(arch: str, dataset: str, tmp_path) -> None:
+def test_without_a_transformer_or_a_pose_there_are_no_points(arch: str, dataset: str, tmp_path: Path) -> None:
     done = train("--arch", arch, "--dataset", dataset, *SHORT, runs=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(only_run(tmp_path).results()) == 1
     assert poses(only_run(tmp_path)) == []
 
 
-def test_a_run_killed_before_its_result_has_its_points_once(tmp_path) -> None:
-    words = ("--arch", "stn_cx", "--dataset", "mnist_r", "--seeds", "0-1", "--fuse", 1, *SHORT)
-    done = train(*words, runs=tmp_path)
-    assert done.returncode == 0
-    assert " is off" not in done.stdout + done.stderr  # no sink has heard of it
+def test_a_run_killed_before_its_result_has_its_points_once(trained: Run, tmp_path: Path) -> None:
+    shutil.copytree(trained.path.parents[2], tmp_path, dirs_exist_ok=True)
     run = only_run(tmp_path)
     before, results = poses(run), run.results()
     assert not any(
@@ -105,7 +115,7 @@ def test_a_run_killed_before_its_result_has_its_points_once(tmp_path) -> None:
     (run.path / ".rows" / "1").unlink()
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "pose", "seed": 1, "degr')
-    assert train(*words, runs=tmp_path).returncode == 0
+    assert train(*TRANSFORMED, runs=tmp_path).returncode == 0
     assert sorted(poses(run), key=lambda row: row["seed"]) == before
     clocks = ("wall_s", "images_per_s", "fused", "row_sha256")
     assert [{k: v for k, v in row.items() if k not in clocks} for row in run.results().values()] == [
@@ -113,33 +123,13 @@ def test_a_run_killed_before_its_result_has_its_points_once(tmp_path) -> None:
     ]
 
 
-def test_rows_have_the_pose_and_the_record_has_the_way(tmp_path) -> None:
-    done = train(
-        "--arch",
-        "stn_cx",
-        "--dataset",
-        "mnist_r",
-        "--seeds",
-        "0-1",
-        "--steps",
-        "20",
-        "--limit-train",
-        "1280",
-        "--limit-test",
-        "200",
-        "--eval.every",
-        "10 steps",
-        *QUIET,
-        runs=tmp_path,
-    )
-    assert done.returncode == 0, done.stderr
-    run = only_run(tmp_path)
-    for row in run.results().values():
+def test_rows_have_the_pose_and_the_record_has_the_way(trained: Run) -> None:
+    for row in trained.results().values():
         for key in ("bypass_acc", "pose_spread", "pose_slope", "pose_intercept", "pose_determinant"):
             assert isinstance(row[key], float), key
         assert 0 < row["feature_agreement"] <= 1
-    warps = [row for row in run.rows() if row["kind"] == "warp"]
-    assert [(row["seed"], row["step"]) for row in warps] == [(s, t) for t in (0, 10, 20) for s in (0, 1)]
+    warps = [row for row in trained.rows() if row["kind"] == "warp"]
+    assert [(row["seed"], row["step"]) for row in warps] == [(s, t) for s in (0, 1) for t in (0, 10, 20)]
     assert len(warps[0]["theta"]) == 12
     assert warps[0]["theta"][0] == [1, 0, 0, 0, 1, 0]
 

@@ -11,7 +11,7 @@ import measure
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.trainer import environment
+from tests.support.trainer import environment, run_script
 
 
 def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -33,11 +33,17 @@ def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
         ("headline.py", ("--seeds", "0", "--processes", "2"), "1 seeds cannot keep 2 processes busy"),
     ],
 )
-def test_bad_input_is_one_line(script: str, words: tuple[str, ...], text: str) -> None:
-    done = run(script, *words)
-    assert done.returncode == 2
-    assert text in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_bad_input_is_one_line(
+    script: str,
+    words: tuple[str, ...],
+    text: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run_script(f"benchmarks/{script}", *words, monkeypatch=monkeypatch) == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert len(said.strip().splitlines()) == 1
 
 
 def test_the_plain_tutorial_network_has_the_tutorials_size_and_work() -> None:

@@ -6,12 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import claim_page
 import claims
 import pytest
 from matplotlib.figure import Figure
 
 from stn.runs.directory import RunDir
-from tests.support.trainer import QUIET, only_run, train
+from tests.support.trainer import QUICK, QUIET, only_run, train
 
 R, H100 = "2026-11-26-finnveden-r", "2026-11-26-h100"
 
@@ -54,7 +55,7 @@ def _replace(name: str, old: str, new: str) -> Callable[[Path], None]:
 
 
 def _other_figure(folder: Path) -> None:
-    (folder / "figure.png").write_bytes(claims._png(Figure(), "0123456789abcdef"))
+    (folder / "figure.png").write_bytes(claim_page.png(Figure(), "0123456789abcdef"))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +119,7 @@ def test_a_claim_that_cannot_be_read_is_one_line(
 def test_rows_are_copied_without_the_place_where_they_were_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ("--seeds", "0-1", "--epochs", 1, "--limit-train", 640, "--limit-test", 100, *QUIET)
+    words = ("--seeds", "0-1", "--epochs", 1, "--limit-train", 640, "--limit-test", 100, *QUICK, *QUIET)
     assert train(*words, runs=tmp_path / "runs").returncode == 0
     trained, folder = RunDir(only_run(tmp_path / "runs").path), tmp_path / "2026-11-26-small"
     folder.mkdir()

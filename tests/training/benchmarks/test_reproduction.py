@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import reproduce
+import reproduction_rows
+import reproduction_tables
 
 from launch.report.analysis.published import published_results
 from stn.config.resolve import resolve
@@ -24,7 +26,7 @@ def test_the_readmes_tables_are_those_of_the_rows() -> None:
 
 @pytest.fixture
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(reproduce, "ROWS", tmp_path)
+    monkeypatch.setattr(reproduction_rows, "ROWS", tmp_path)
     line = {"arch": "stn_c0", "net": "tutorial", "sig": "a", "status": "finished", "steps": 28140, "epochs": 30.0}
     line["precision"] = "fp32"
     accuracies = [0.9911, 0.9907, 0.9895, 0.9906, 0.9902]
@@ -36,24 +38,24 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_interval_of_a_difference_by_hand(rows: Path) -> None:
     """SD 0.0606, t(4) = 2.7764, so half a width is 2.7764 x 0.0606 x sqrt(1/5 + 1/5) = 0.106."""
     last = next(f for f in published_results() if f.system == "manuelrames, convolution, last epoch")
-    assert reproduce.line(last) == (
+    assert reproduction_tables.line(last) == (
         "| manuelrames, convolution, last epoch | accuracy | 98.86 (n = 5) "
         "| 99.04 (0.06) | 5 | whole | +0.18 | **no** (\u00b1 0.11) |"
     )
-    assert "yes" in reproduce.line(last._replace(value="99.0"))
+    assert "yes" in reproduction_tables.line(last._replace(value="99.0"))
     best = last._replace(at="best", value="99.05")
-    assert "| 99.14 (0.06) |" in reproduce.line(best)
-    assert "| 0.96 (0.06) |" in reproduce.line(last._replace(unit="error", value="1.0"))
+    assert "| 99.14 (0.06) |" in reproduction_tables.line(best)
+    assert "| 0.96 (0.06) |" in reproduction_tables.line(last._replace(unit="error", value="1.0"))
 
 
 def test_a_shorter_schedule_claims_nothing(rows: Path) -> None:
     path = rows / "s2_conv.jsonl"
     path.write_text(path.read_text().replace('"epochs": 30.0', '"epochs": 3.0'))
     last = next(f for f in published_results() if f.recipe == "s2_conv")
-    assert "| 0.1 |" in reproduce.line(last)
-    assert "shorter schedule" in reproduce.line(last)
+    assert "| 0.1 |" in reproduction_tables.line(last)
+    assert "shorter schedule" in reproduction_tables.line(last)
     path.write_text(path.read_text().splitlines()[0])
-    assert "one run says nothing" in reproduce.line(last)
+    assert "one run says nothing" in reproduction_tables.line(last)
 
 
 def test_a_schedule_in_which_networks_hardly_learn_is_not_shown(rows: Path) -> None:
@@ -62,9 +64,9 @@ def test_a_schedule_in_which_networks_hardly_learn_is_not_shown(rows: Path) -> N
     last = next(f for f in published_results() if f.recipe == "s2_conv")
     line = json.loads(path.read_text().splitlines()[0]) | {"arch": "cnn"}
     path.write_text(path.read_text() + json.dumps(line | {"test_acc": 0.91}) + "\n")
-    assert "| 0.1 |" in reproduce.line(last)
+    assert "| 0.1 |" in reproduction_tables.line(last)
     path.write_text(path.read_text().replace('"test_acc": 0.91,', '"test_acc": 0.89,'))
-    assert "| not run |" in reproduce.line(last)
+    assert "| not run |" in reproduction_tables.line(last)
     text = "# time   whole\n# ours       99 %\n#            and more\nname: s2_conv\n"
     assert reproduce.header(text, "s2_conv") == (
         "# time   whole\n# ours       not run for long enough to have learnt\nname: s2_conv\n"
@@ -74,7 +76,7 @@ def test_a_schedule_in_which_networks_hardly_learn_is_not_shown(rows: Path) -> N
 def test_systems_that_share_a_line_are_split_when_one_has_been_run(rows: Path) -> None:
     """A network's rows are its own: the fully connected one has none."""
     together = "| Jaderberg et al., TC | error | 13.2 / 3.5 / 2.0 / 1.7 (n = 3) | not run |"
-    assert together in reproduce.table()
+    assert together in reproduction_tables.table()
     line = {
         "arch": "stn_c0",
         "net": "jaderberg_cnn",
@@ -85,12 +87,12 @@ def test_systems_that_share_a_line_are_split_when_one_has_been_run(rows: Path) -
         "epochs": 640.0,
     }
     (rows / "jaderberg_tc.jsonl").write_text(json.dumps(line | {"test_acc": 0.982}) + "\n")
-    text = reproduce.table()
+    text = reproduction_tables.table()
     assert together not in text
     assert "| Jaderberg et al., TC, ST-FCN | error | 2.0 (n = 3) | not run |" in text
     assert "| Jaderberg et al., TC, ST-CNN | error | 1.7 (n = 3) | 1.80 | 1 | whole, bf16 | +0.10 | one run" in text
     (rows / "icstn.jsonl").write_text(json.dumps(line | {"net": "icstn", "test_acc": 0.98, "steps": 500_000}) + "\n")
-    text = reproduce.table()
+    text = reproduction_tables.table()
     assert "| Lin and Lucey, STN | error | 4.944 | not run |" in text
     assert "| Lin and Lucey, IC-STN-4 | error | 1.230 | 2.00 |" in text
 
@@ -122,12 +124,12 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(
 ) -> None:
     text = "name: short\nnet: tutorial\nlimit_train: 640\nlimit_test: 100\nepochs: 2\nseeds: 0-1\n"
     (tmp_path / "short.yaml").write_text(text)
-    monkeypatch.setattr(reproduce, "CONFIGS", tmp_path)
+    monkeypatch.setattr(reproduction_rows, "CONFIGS", tmp_path)
     done = train("--config", tmp_path / "short.yaml", *QUIET, runs=tmp_path / "runs")
     assert done.returncode == 0, done.stderr
     path = only_run(tmp_path / "runs").path
-    out = reproduce.collect(str(path))
-    assert reproduce.collect(str(path)) == out == rows / "short.jsonl"
+    out = reproduction_rows.collect(str(path))
+    assert reproduction_rows.collect(str(path)) == out == rows / "short.jsonl"
     found = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["seed"] for row in found] == [0, 1]
     assert list(found[0]["evaluations"]) == ["1", "2"]
@@ -136,21 +138,23 @@ def test_rows_are_collected_from_run_directories_and_replace_their_own(
     assert "confusion" not in found[0]
     assert len(found[0]["date"]) == 10
     with pytest.raises(ValueError, match="is no run directory with results"):
-        reproduce.collect(str(tmp_path / "nothing"))
+        reproduction_rows.collect(str(tmp_path / "nothing"))
     status = RunDir(path).read_status()
     RunDir(path).write_status("stopped")
     with pytest.raises(ValueError, match="is stopped"):
-        reproduce.collect(str(path))
+        reproduction_rows.collect(str(path))
     RunDir(path).write_status(status["state"])
     (tmp_path / "short.yaml").write_text(f"{text}lr: 0.5\n")
     with pytest.raises(ValueError, match="short does not follow any recipe"):
-        reproduce.collect(str(path))
+        reproduction_rows.collect(str(path))
 
 
 def test_a_run_is_matched_to_its_recipe_whatever_its_name() -> None:
     def recipe(name: str, *laid: dict) -> tuple:
         layers = read_yaml(ROOT / "configs" / f"{name}.yaml"), *(normalise(one, "here") for one in laid)
-        return reproduce._recipe(resolve(build_config(overlay(*layers, {"log": {"name": "some_sweep"}}), "here")))
+        return reproduction_rows.recipe_of(
+            resolve(build_config(overlay(*layers, {"log": {"name": "some_sweep"}}), "here"))
+        )
 
     part = {"fraction": 0.01, "precision": "bf16"}
     assert recipe("finnveden_r", {"arch": "stn_cx"}, part) == ("finnveden_r", None)

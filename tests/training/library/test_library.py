@@ -25,7 +25,7 @@ SIG, OTHER = "0123456789ab", "ba9876543210"
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     runs = tmp_path_factory.mktemp("library")
-    done = train("--dataset", "mnist_r", "--seeds", "3,5", "--steps", "20", *QUICK, *SMALL, runs=runs)
+    done = train("--dataset", "mnist_r", "--seeds", "3,5", "--steps", "6", *QUICK, *SMALL, runs=runs)
     assert done.returncode == 0, done.stderr
     return only_run(runs)
 

@@ -14,7 +14,7 @@ from tests.support.sweeps import TINY, write_sweep
 from tests.support.trainer import environment
 
 NOTEBOOK = ROOT / "examples" / "results.ipynb"
-SMALL = TINY | {"seeds": "0-1", "base": TINY["base"] | {"steps": 40, "eval": {"every": "20 steps"}}}
+SMALL = TINY | {"seeds": "0-1", "base": TINY["base"] | {"steps": 10, "eval": {"every": "5 steps"}}}
 
 
 @pytest.mark.parametrize("jupyter", [False, True], ids=["python", "jupyter"])

@@ -66,6 +66,8 @@ def test_a_run_that_resumes_keeps_what_the_trial_found(tmp_path: Path, monkeypat
     runtime = Runtime(Config(), 1)
     monkeypatch.setattr(runtime, "device", torch.device("cuda"))
     monkeypatch.setattr(blocks, "free_bytes", lambda device: 10**11)
+    checked = blocks.check_network(resolve(Config(arch=Arch(name="cnn"))))
+    monkeypatch.setattr(blocks, "check_network", lambda config: checked)
     asked = pretend(monkeypatch, {1: 1.0, 2: 2.0, 4: 4.0, 8: 4.0})
     some = trials(tmp_path)
     some[0].run.path.mkdir(parents=True)

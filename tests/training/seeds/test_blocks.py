@@ -1,6 +1,7 @@
 """Which seeds train as one network, and how blocks begin and end."""
 
 import socket
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def sorting(make_net, shape, classes) -> nn.Module:
     return Sorting()
 
 
+@pytest.fixture
+def checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare seeds together with seeds alone once per network, in tests of what is made of it."""
+    monkeypatch.setattr(training_blocks, "check_network", cache(training_blocks.check_network))
+
+
 # ---- which seeds train together
 
 
@@ -71,6 +78,7 @@ def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: P
     assert {trial.run.path.name for trial in shares[0]} == {"0-2"}
 
 
+@pytest.mark.usefixtures("checked_once")
 def test_memory_and_fuse_bound_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(Config(), 1)
     assert block_size(trials(tmp_path, config()), runtime) == training_blocks.USUAL["cpu"] == 4
@@ -87,6 +95,7 @@ def test_memory_and_fuse_bound_a_block(tmp_path: Path, monkeypatch: pytest.Monke
         assert block_size(trials(tmp_path, config()), runtime) == seeds
 
 
+@pytest.mark.usefixtures("checked_once")
 def test_no_tensor_of_a_block_goes_beyond_32_bit_indices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,7 +60,7 @@ def test_a_replayed_step_equals_the_step(arch: str, data: str) -> None:
     wish = Optim(name="sgd" if data == "mnist_t" else "adamw", weight_decay=0.1, clip=1.0, schedule="cosine", lr=0.002)
     augment = {"rotate": 5.0, "crop": 1, "flip": True} if data == "mnist" else {}
     net = BATCH_NORM if data == "mnist" else None
-    one = resolve(Config(arch=Arch(name=arch, net=net), data=Data(name=data, batch_size=4, **augment), optim=wish))
+    one = resolve(Config(arch=Arch(name=arch, net=net), data=Data(name=data, batch_size=2, **augment), optim=wish))
     facts = build_dataset(data)
     outcomes = []
     for replayed in (False, True):
@@ -80,7 +80,7 @@ def test_a_replayed_step_equals_the_step(arch: str, data: str) -> None:
             meter.add(stream.clock, loss.detach(), loss.detach(), norm_S)
 
         recording = Recording()
-        for step in range(5):
+        for step in range(4):
             stream.seek(15_000 * (step > 2) + step)  # another epoch of 15,000 steps
             if replayed and step == 1:
                 with recording:

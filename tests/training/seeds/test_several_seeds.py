@@ -38,8 +38,8 @@ def test_a_seed_with_a_nan_leaves_the_other_seven_bit_for_bit_the_same() -> None
     seeds = 8
 
     def weights(poison: bool) -> StackedModel:
-        one, facts = resolve(config("stn_slx")), build_dataset("mnist")
-        stream = Stream(one.data, facts, list(range(seeds)))
+        one = resolve(config("stn_slx").model_copy(update={"data": Data(batch_size=16)}))
+        stream = Stream(one.data, build_dataset("mnist"), list(range(seeds)))
         model = StackedModel(lambda: build_network(one), list(range(seeds)))
         optimiser = optimizer.SeedOptimiser([one.optim] * seeds, model, stream.clock, 3)
         for step in range(3):

@@ -1,0 +1,66 @@
+"""What is written from a claim's rows: the numbers that pages may quote, README.md and the figure."""
+
+import io
+import json
+from functools import reduce
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from claim_rows import digest
+from matplotlib.figure import Figure
+
+from launch.report.analysis.cells import load
+from launch.report.analysis.sections import build_sections
+from launch.report.output.figures import seeds as draw_seeds
+from launch.report.output.markdown import render_table
+
+Claim = dict[str, Any]
+
+
+def numbers(claim: Claim, folder: Path) -> dict[str, float]:
+    """Return the figures that a claim's quotations may name: means in per cent, or quotients of a record's entries."""
+    if not (folder / "record.json").is_file():
+        cells = load([str(folder / "runs")]).cells
+        return {cell.label: 100 * fmean(cell.values("test_acc").values()) for cell in cells}
+    record = json.loads((folder / "record.json").read_text())
+
+    def entry(path: str) -> float:
+        return float(reduce(lambda value, key: value[key], path.strip().split(" > "), record))
+
+    values = {name: [entry(path) for path in text.split(" / ")] for name, text in claim["numbers"].items()}
+    return {name: value[0] / value[1] if len(value) > 1 else value[0] for name, value in values.items()}
+
+
+def write(folder: Path, claim: Claim) -> dict[str, bytes]:
+    """Return README.md, and the figure of every seed."""
+    parts = [f"# {claim['claim']}", "Written from the rows in this folder by `python benchmarks/claims.py write`."]
+    facts = {"date": folder.name[:10], "hardware": claim["hardware"], "command": f"`{claim['command']}`"}
+    facts |= {"rows": f"`{digest(folder)}`"}
+    files: dict[str, bytes] = {}
+    if (folder / "runs").is_dir():
+        for section in build_sections(load([str(folder / "runs")]), folder):
+            panel = section.panels[0]
+            facts |= {"test": panel.rule, "n": ", ".join(f"{c.label} {len(c.rows)}" for c in section.cells)}
+            parts += [f"## {section.name}", "\n".join(f"- {line}" for line in panel.verdicts)]
+            parts += [render_table(panel.architectures, links=False), f"`{panel.signature}`"]
+            parts += [render_table(section.published, links=False)] if section.published else []
+            figure = draw_seeds(section.charts, panel.metric)
+            files["figure.png"] = png(figure, digest(folder))
+        parts.append("![Every seed, mean and interval](figure.png)")
+    else:
+        facts["n"] = str(claim["n"])
+        parts.append(
+            "\n".join(
+                f"- {name}: {value:,.{0 if value >= 100 else 2}f}" for name, value in numbers(claim, folder).items()
+            )
+        )
+    table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
+    text = "\n\n".join([*parts[:2], table, *parts[2:]]) + "\n"
+    return {"README.md": text.encode()} | files
+
+
+def png(figure: Figure, rows: str) -> bytes:
+    """Return a figure that says of which rows it is."""
+    figure.savefig(buffer := io.BytesIO(), format="png", dpi=130, metadata={"Description": rows, "Software": None})
+    return buffer.getvalue()
