@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import torch
 from torch import Tensor, nn
 
 from stn.commands.check import check
