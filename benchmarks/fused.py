@@ -162,9 +162,10 @@ def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     parts = [json.loads(answer) for answer in answers]
     counted = [part["images_per_s"][1 : -1 if form.processes > 1 else None] for part in parts]
     speed, peak = sum(map(statistics.median, counted)), max(part["peak_mb"] for part in parts)
+    cpu_speed = statistics.mean(statistics.median(part["images_per_cpu_s"][1:]) for part in parts)
     others = max(0.0, others_s() - before) / (time.perf_counter() - start)
-    seen = {"images_per_s": speed, "ready_s": round(ready_s, 3), "peak_mb": peak, "others_cores": round(others, 3)}
-    return seen | {"processes": parts}
+    found = {"images_per_s": speed, "images_per_cpu_s": cpu_speed, "peak_mb": peak, "others_cores": round(others, 3)}
+    return found | {"ready_s": round(ready_s, 3), "processes": parts}
 
 
 Measure = Callable[[Form, dict[str, Any]], dict[str, Any]]

@@ -40,8 +40,11 @@ class Meter:
     def __init__(self, job: dict[str, Any], result: Callable[[], list[float]]) -> None:
         self.job, self._result, self._left = job, result, job["steps"]
         self.accuracy: list[float] = []
+        self.cpu_s = 0.0
+        """CPU time of this process up to its result."""
         self.speeds: list[float] = []
-        self._start, self._images = 0.0, 0
+        self.cpu_speeds: list[float] = []
+        self._start, self._cpu, self._images = 0.0, 0.0, 0
 
     def enough(self, images: int, wait: Callable[[], Any] = lambda: None) -> bool:
         """Count a step of so many images and return whether to stop; ``wait`` ends work that still runs."""
@@ -49,26 +52,31 @@ class Meter:
         if self._left > 0:
             self._left -= 1
             if not self._left:
-                self.accuracy = self._result()
+                self.accuracy, self.cpu_s = self._result(), time.process_time()
                 print("ready", file=self.job["answers"], flush=True)
                 sys.stdin.readline()
-                self._start, self._images = time.perf_counter(), 0
+                self._start, self._cpu, self._images = time.perf_counter(), time.process_time(), 0
             return False
         if time.perf_counter() - self._start >= self.job["seconds"]:
             wait()
-            now = time.perf_counter()
+            now, cpu = time.perf_counter(), time.process_time()
             self.speeds.append(self._images / (now - self._start))
-            self._start, self._images = now, 0
+            self.cpu_speeds.append(self._images / (cpu - self._cpu))
+            self._start, self._cpu, self._images = now, cpu, 0
         return len(self.speeds) == self.job["stretches"]
 
 
 def main(job: dict[str, Any], answers: TextIO = sys.stdout) -> dict[str, Any]:
+    if job["threads"] == 1:
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     module = import_module("peer_jax" if job["kind"] == "jax" else "peer_torch")
     start = time.perf_counter()
     meter: Meter = module.train(job | {"answers": answers})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     seconds = time.perf_counter() - start
-    return {"images_per_s": meter.speeds, "accuracy": meter.accuracy, "seconds": seconds, "peak_mb": peak / 1e6}
+    speeds = {"images_per_s": meter.speeds, "images_per_cpu_s": meter.cpu_speeds}
+    result = {"accuracy": meter.accuracy, "result_cpu_s": meter.cpu_s}
+    return speeds | result | {"seconds": seconds, "peak_mb": peak / 1e6}
 
 
 if __name__ == "__main__":

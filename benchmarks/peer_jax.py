@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import optax
 from peer_forms import BATCH, LIMIT_DEGREES, LR, MEAN, STD, Meter, load
 
+START = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""How torch starts weights."""
 SHARED, OWN = "stn_slx", "stn_dlx"
 """Whose localisation net reads the classifier's first stage, and whose reads a copy of it with weights of its own."""
 
@@ -44,10 +46,13 @@ class Stage(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         window = (self.kernel, self.kernel)
         _, H, W, _ = x.shape
-        x = nn.Conv(self.width, window, padding="VALID", name="image")(x)
+        x = nn.Conv(self.width, window, padding="VALID", kernel_init=START, name="image")(x)
         if self.coordinates:
             row_column = jnp.stack(jnp.meshgrid(jnp.linspace(-1, 1, H), jnp.linspace(-1, 1, W), indexing="ij"), -1)
-            x += nn.Conv(self.width, window, padding="VALID", use_bias=False, name="coordinates")(row_column[None])
+            convolve = nn.Conv(
+                self.width, window, (1, 1), "VALID", use_bias=False, kernel_init=START, name="coordinates"
+            )
+            x += convolve(row_column[None])
         B, H, W, C = x.shape
         x = x[:, : H // 2 * 2, : W // 2 * 2]
         return nn.relu(x.reshape(B, H // 2, 2, W // 2, 2, C).max((2, 4)))
@@ -60,12 +65,12 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         self.stages = [Stage(32 if self.arch == "cnn" else 16, 9), Stage(32, 7)]
-        self.out = nn.Dense(10)
+        self.out = nn.Dense(10, kernel_init=START)
         if self.arch == "cnn":
             return
         coord, widths = self.arch == "stn_c0_coord", {"stn_c0": (32, 16, 16), "stn_c0_coord": (32,)}
         self.trunk = [Stage(16, 9)] if self.arch == OWN else [Stage(8, 7, True), Stage(10, 5, True)] if coord else []
-        self.head = [nn.Dense(width) for width in widths.get(self.arch, (16, 16, 16))]
+        self.head = [nn.Dense(width, kernel_init=START) for width in widths.get(self.arch, (16, 16, 16))]
         start = jnp.array([1.0, 0, 0, 0, 1, 0])
         self.theta = nn.Dense(6, kernel_init=nn.initializers.zeros, bias_init=lambda *_: start)
 

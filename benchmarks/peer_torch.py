@@ -6,7 +6,6 @@ cnn alone), and nothing is logged. S seed, B batch, C channel, H, W.
 """
 # pyright: reportMissingImports=false
 
-import os
 from typing import Any
 
 import torch
@@ -178,6 +177,6 @@ def vmap(job: dict[str, Any]) -> Meter:
 
 
 def train(job: dict[str, Any]) -> Meter:
-    torch.set_num_threads(1 if job["processes"] > 1 else len(os.sched_getaffinity(0)))
+    torch.set_num_threads(1 if job["processes"] > 1 else job["threads"])
     torch.manual_seed(0)
     return {"accelerate": accelerate, "lightning": lightning, "timm": timm, "vmap": vmap}[job["kind"]](job)

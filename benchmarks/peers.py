@@ -16,7 +16,8 @@ running loop, without the first one. *To the result*: seconds from the start of 
 test images after --steps steps; of ours it is the whole of `train.py`, with its run directory and pictures, until it
 has exited. A ratio is of two measurements of one round, its row the median over rounds; the range is over rounds, or
 over stretches where there is one round. Two processes have one thread each and are added up. Measurements that other
-processes disturbed are repeated up to twice (not with --quick), and the output says so.
+processes disturbed are repeated up to twice (not with --quick), and the output says so. On a machine that others use
+all the time, compare images per second of CPU time with --threads 1: threads of one process wait for the slowest one.
 
 `pip install '.[peers]'` installs the peers; one that is missing is skipped. Choices in the peers' favour are listed in
 benchmarks/peer_torch.py and peer_jax.py.
@@ -36,7 +37,7 @@ from typing import Any
 
 import fused
 from fused import SIX, Form, Row
-from measure import DISTURBED, ROOT, Parser, console, machine, names_from, others_s, positive, save
+from measure import CORES, DISTURBED, ROOT, Parser, console, machine, names_from, others_s, positive, save
 from peer_rows import PEERS, describe, draw, label
 
 NETWORKS = {**{name: fused.NETWORKS[name] for name in SIX}, "mnist": ("stn_slx", "finnveden_r", "mnist")}
@@ -75,6 +76,11 @@ def reaches_result(form: Form, job: dict[str, Any]) -> bool:
     return not job["quick"] or form.seeds * form.processes == 1
 
 
+def children_s() -> float:
+    """Return the CPU time of all children that have ended."""
+    return sum(os.times()[2:4])
+
+
 def train_py(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     """Run train.py (in two processes: launch) from start to exit; return its seconds and the seeds' accuracies."""
     arch, net, dataset = job["network"]
@@ -83,23 +89,27 @@ def train_py(form: Form, job: dict[str, Any]) -> dict[str, Any]:
         words += ["--arch", arch, "--net", net, "--dataset", dataset, *FLAGS.split(), "--steps", str(job["steps"])]
         words += ["--seeds", f"0-{form.seeds * form.processes - 1}", "--fuse", str(form.seeds)]
         words += ["--limit-test", str(TESTED), "--runs", runs]
-        start, before = time.perf_counter(), others_s()
+        words += ["--train.threads", str(job["threads"])] if form.processes == 1 else []
+        start, before, cpu = time.perf_counter(), others_s(), children_s()
         done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
         seconds = time.perf_counter() - start
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
         rows = [json.loads(line) for file in Path(runs).rglob("results.jsonl") for line in file.open()]
     others = round(max(0.0, others_s() - before) / seconds, 3)
-    return {"ready_s": round(seconds, 3), "accuracy": [row["test_acc"] for row in rows], "others_cores": others}
+    found = {"ready_s": round(seconds, 3), "result_cpu_s": round(children_s() - cpu, 3), "others_cores": others}
+    return found | {"accuracy": [row["test_acc"] for row in rows]}
 
 
 def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     """Measure a form: images/s, and where it is asked for the seconds to the result and the accuracies."""
     with_result = reaches_result(form, job)
     found = fused.measure(form, job | {"steps": job["steps"] if with_result else 3})
+    parts = found["processes"]
     result = {
         "ready_s": found.pop("ready_s"),
-        "accuracy": [a for p in found["processes"] for a in p.get("accuracy", [])],
+        "result_cpu_s": sum(p.get("result_cpu_s", 0.0) for p in parts),
+        "accuracy": [a for p in parts for a in p.get("accuracy", [])],
     }
     if not with_result:
         return found
@@ -117,8 +127,10 @@ def summary(rows: list[Row]) -> dict[str, float | None]:
             found = describe(row, rows)
             name = f"{label(row.form)}, {row.form.processes} process{'es' * (row.form.processes > 1)}"
             values[name] = found["x best peer"]
+            values[f"{name}, per CPU s"] = found["x best per CPU s"]
             if found["x soonest"]:
                 values[f"{name}, to the result"] = found["x soonest"]
+                values[f"{name}, CPU s to the result"] = found["x least CPU s"]
     return values
 
 
@@ -135,6 +147,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one short round of fewer forms: under 10 minutes")
     parser.add_argument("--rounds", type=positive, help="default 3; with --quick 1")
     parser.add_argument("--steps", type=positive, help="steps to the result: default 300; with --quick 100")
+    parser.add_argument("--threads", type=positive, default=CORES, help="of one process; default: a thread per core")
     parser.add_argument("--networks", type=names_from(NETWORKS), help=f"{', '.join(NETWORKS)}; --quick: not mnist")
     parser.add_argument("--peers", type=names_from(PEERS), default=list(PEERS), help=", ".join(PEERS))
     arguments = parser.parse_args()
@@ -150,6 +163,7 @@ def main() -> int:
     job: dict[str, Any] = {"cuda": False, "seconds": 0.3, "stretches": 5, "again": 0, "quick": quick}
     if not quick:
         job |= {"seconds": 1.0, "stretches": 8, "again": 2}
+    job["threads"] = arguments.threads
     job["steps"] = arguments.steps or (100 if quick else 300)
     tables = {name: [Row(form) for form in plan(name, peers, quick)] for name in names}
     console.print(f"{rounds * sum(map(len, tables.values()))} measurements; load before: {record['load_before']}")
@@ -164,7 +178,7 @@ def main() -> int:
                 console.print(f"round {i + 1} of {rounds}: {name} done after {time.perf_counter() - start:.0f} s")
 
     for name, rows in tables.items():
-        draw(f"{name}: {job['steps']} steps to the result", rows)
+        draw(f"{name}: processes, images/s (n = {rounds}), and {job['steps']} steps to the result", rows)
     disturbed = sum(row.most("others_cores") > DISTURBED for rows in tables.values() for row in rows)
     if disturbed:
         console.print(f"Unreliable: other processes used the machine during {disturbed} rows (last column, in cores).")

@@ -1,4 +1,5 @@
 """The networks and batches of the programs that ours is compared with: the same as ours."""
+# pyright: reportMissingImports=false
 
 import fused
 import numpy as np

@@ -79,7 +79,15 @@ def test_every_peer_and_each_of_our_forms_is_planned(network: str, quick: bool) 
 def row(kind: str, speeds: list[float], seconds: list[float], processes: int = 1, seeds: int = 1) -> Row:
     parts = [{"images_per_s": [0.0, 8.0, 12.0]}] * processes
     rounds: list[dict[str, Any]] = [
-        {"images_per_s": v, "ready_s": s, "accuracy": [0.5], "others_cores": 0, "processes": parts}
+        {
+            "images_per_s": v,
+            "images_per_cpu_s": v / 2,
+            "ready_s": s,
+            "result_cpu_s": 2 * s,
+            "accuracy": [0.5],
+            "others_cores": 0,
+            "processes": parts,
+        }
         for v, s in zip(speeds, seconds, strict=True)
     ]
     return Row(Form(kind, processes=processes, seeds=seeds), rounds)
@@ -91,6 +99,8 @@ def test_ratios_are_to_the_best_peer_of_the_same_round_and_number_of_processes()
     found = peer_rows.describe(ours, [slow, fast, twice, ours])
     assert found["x best peer"] == pytest.approx((60 / 20 + 80 / 40) / 2)
     assert found["x soonest"] == pytest.approx((5 / 10 + 6 / 3) / 2)
+    assert found["x best per CPU s"] == found["x best peer"]
+    assert found["x least CPU s"] == found["x soonest"]
     assert (found["n"], found["low"], found["high"], found["result_s"]) == (2, 60.0, 80.0, 6.5)
     one_round = row("fused", [10.0], [1.0], processes=2)
     assert peer_rows.spread(one_round) == (16.0, 24.0)  # of the stretches, both processes together, without the first
@@ -120,11 +130,13 @@ def test_a_peer_learns_and_is_measured(peer: str, root: str) -> None:
     kind, processes = ("accelerate", 2) if peer == "two" else (peer, 1)
     if reason := peers.missing(kind):
         pytest.skip(reason)
-    job = {"cuda": False, "seconds": 0.1, "stretches": 4, "steps": 40, "quick": False, "root": root}
+    job = {"cuda": False, "seconds": 0.1, "stretches": 4, "steps": 40, "quick": False, "root": root, "threads": 1}
     form = Form(kind, processes=processes, seeds=2 if kind in ("vmap", "jax") else 1, script="peer_forms.py")
     found = peers.measure(form, job | {"network": peers.NETWORKS["mnist"]})
     assert found["images_per_s"] > 10
     assert found["ready_s"] > 0
+    assert found["result_cpu_s"] > 0
+    assert found["images_per_cpu_s"] > 10
     assert len(found["accuracy"]) == processes * form.seeds
     assert all(0.12 < accuracy <= 1 for accuracy in found["accuracy"])
 
