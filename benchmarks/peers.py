@@ -134,6 +134,12 @@ def summary(rows: list[Row]) -> dict[str, float | None]:
     return values
 
 
+def show(name: str, rows: list[Row], job: dict[str, Any]) -> None:
+    draw(f"{name}: processes, images/s (n = {len(rows[-1].rounds)}), and {job['steps']} steps to the result", rows)
+    ratios = ", ".join(f"{fused.text(value)} {key}" for key, value in summary(rows).items())
+    console.print(f"{name}, times the best peer: {ratios}")
+
+
 def unpack(folder: str) -> None:
     """Write MNIST as torchvision unpacks it, where the peers read it."""
     raw = Path(folder) / "MNIST" / "raw"
@@ -176,18 +182,15 @@ def main() -> int:
                 here = job | {"root": folder, "network": NETWORKS[name]}
                 fused.measure_round(name, rows, here, measure)
                 console.print(f"round {i + 1} of {rounds}: {name} done after {time.perf_counter() - start:.0f} s")
+                record[name] = [asdict(row) | describe(row, rows) for row in rows]
+                record.setdefault("summary", {})[name] = summary(rows)
+                if i == rounds - 1:
+                    show(name, rows, job)
 
-    for name, rows in tables.items():
-        draw(f"{name}: processes, images/s (n = {rounds}), and {job['steps']} steps to the result", rows)
     disturbed = sum(row.most("others_cores") > DISTURBED for rows in tables.values() for row in rows)
     if disturbed:
         console.print(f"Unreliable: other processes used the machine during {disturbed} rows (last column, in cores).")
     record |= {"rounds": rounds, "skipped": skipped, "wall_s": round(time.perf_counter() - start, 1)} | job
-    record["summary"] = {name: summary(rows) for name, rows in tables.items()}
-    for name, values in record["summary"].items():
-        console.print(f"{name}, times the best peer: " + ", ".join(f"{fused.text(v)} {k}" for k, v in values.items()))
-    for name, rows in tables.items():
-        record[name] = [asdict(row) | describe(row, rows) for row in rows]
     save(arguments.json, record)
     needed = [row for rows in tables.values() for row in rows if row.form.kind not in fused.MAY_FAIL]
     return int(any("error" in r for row in needed for r in row.rounds))
