@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import shlex
 import statistics
@@ -29,7 +30,7 @@ from stn.runs.process import commit, cores
 CORES = cores()
 DISTURBED = 0.1
 """Cores used by other processes above which a measurement counts as disturbed: threads wait for the slowest one."""
-VECTOR = ("avx", "amx", "fma", "asimd", "sve", "sme", "bf16", "i8mm")
+VECTOR = re.compile(r"(avx|amx|asimd|sve)\w*|fma|sme\d?|bf16|i8mm")
 console = Console(width=None if sys.stdout.isatty() else 132, highlight=False, markup=False)
 
 
@@ -81,7 +82,7 @@ def _cpuinfo(*keys: str) -> str:
 
 def vector_instructions(flags: str) -> list[str]:
     """Return those of a CPU's flags that decide how fast a network trains on it."""
-    return [flag for flag in flags.split() if flag.startswith(VECTOR)]
+    return [flag for flag in flags.split() if VECTOR.fullmatch(flag)]
 
 
 def _versions(packages: Iterable[str]) -> dict[str, str]:

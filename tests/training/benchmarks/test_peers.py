@@ -164,4 +164,4 @@ def test_a_record_names_vector_instructions_versions_and_threads() -> None:
     assert {"vector_instructions", "versions", "omp_num_threads", "commit", "cpu"} <= set(record)
     assert {"python", "torch", "numpy"} <= set(record["versions"])
     assert "no_such_package" not in record["versions"]
-    assert measure.vector_instructions("fpu sse2 avx2 avx512f amx_bf16 abm") == ["avx2", "avx512f", "amx_bf16"]
+    assert measure.vector_instructions("fpu sse2 smep avx2 avx512f amx_bf16 abm") == ["avx2", "avx512f", "amx_bf16"]
