@@ -232,7 +232,7 @@ def facts(networks: dict[str, list[str]]) -> dict[str, Any]:
 def prepare(job: dict[str, Any], device: torch.device) -> Step:
     """Return the step of a form, with PyTorch's default settings for plain forms and train.py's for fused ones."""
     kind, precision = job["kind"], job["precision"]
-    torch.set_num_threads(1 if job["processes"] > 1 else CORES)
+    torch.set_num_threads(1 if job["processes"] > 1 else job.get("threads", CORES))
     if kind in ("fused", "product"):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if kind in ("product", "copy"):
@@ -252,9 +252,9 @@ def prepare(job: dict[str, Any], device: torch.device) -> Step:
     return plain(config, device, resident(config, device))
 
 
-def stretch(step: Step, device: torch.device, seconds: float) -> float:
-    """Return images/s over at least this many seconds."""
-    start, images = time.perf_counter(), 0
+def stretch(step: Step, device: torch.device, seconds: float) -> tuple[float, float]:
+    """Return images/s over at least this many seconds, and images per second of CPU time."""
+    start, cpu, images = time.perf_counter(), time.process_time(), 0
     while (elapsed := time.perf_counter() - start) < seconds:
         for _ in range(
             1 if device.type == "cpu" else 50
@@ -262,7 +262,7 @@ def stretch(step: Step, device: torch.device, seconds: float) -> float:
             images += step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-    return images / elapsed
+    return images / elapsed, images / (time.process_time() - cpu)
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
@@ -274,11 +274,13 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     print("ready", flush=True)
     sys.stdin.readline()
     start = time.perf_counter()
-    speeds = [stretch(step, device, job["seconds"]) for _ in range(job["stretches"])]
+    stretches = [stretch(step, device, job["seconds"]) for _ in range(job["stretches"])]
     peak = (
         torch.cuda.max_memory_allocated() if job["cuda"] else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
-    return {"images_per_s": speeds, "seconds": time.perf_counter() - start, "peak_mb": peak / 1e6}
+    speeds, cpu_speeds = map(list, zip(*stretches, strict=True))
+    seconds = time.perf_counter() - start
+    return {"images_per_s": speeds, "images_per_cpu_s": cpu_speeds, "seconds": seconds, "peak_mb": peak / 1e6}
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -56,10 +57,11 @@ class Form:
     workers: int = 0
     precision: str = "fp32"
     graph: bool = False
+    script: str = "forms.py"
 
     def __str__(self) -> str:
         seeds = f" {self.seeds} seed{'s' * (self.seeds > 1)}"
-        more = {"loader": f" {self.workers} workers", "vmap": seeds, "fused": seeds}.get(self.kind, "")
+        more = {"loader": f" {self.workers} workers", "vmap": seeds, "fused": seeds, "jax": seeds}.get(self.kind, "")
         return self.kind + more + f" {self.precision}" * (self.precision != "fp32") + " graph" * self.graph
 
 
@@ -128,7 +130,7 @@ def plan(network: str, quick: bool, given: list[int] | None, cuda: bool) -> list
 
 
 def command(job: dict[str, Any]) -> list[str]:
-    return [sys.executable, str(Path(__file__).with_name("forms.py")), json.dumps(job)]
+    return [sys.executable, str(Path(__file__).with_name(job.get("script", "forms.py"))), json.dumps(job)]
 
 
 def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
@@ -144,6 +146,7 @@ def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
         timer.start()
         try:
             ready = [p.stdout.readline() for p in started if p.stdout]
+            ready_s = time.perf_counter() - start
             for p in started:
                 print("go", file=p.stdin, flush=True) if all(ready) else p.kill()
             answers = [p.stdout.read() for p in started if p.stdout]
@@ -159,11 +162,16 @@ def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     parts = [json.loads(answer) for answer in answers]
     counted = [part["images_per_s"][1 : -1 if form.processes > 1 else None] for part in parts]
     speed, peak = sum(map(statistics.median, counted)), max(part["peak_mb"] for part in parts)
+    cpu_speed = statistics.mean(statistics.median(part["images_per_cpu_s"][1:]) for part in parts)
     others = max(0.0, others_s() - before) / (time.perf_counter() - start)
-    return {"images_per_s": speed, "peak_mb": peak, "others_cores": round(others, 3), "processes": parts}
+    found = {"images_per_s": speed, "images_per_cpu_s": cpu_speed, "peak_mb": peak, "others_cores": round(others, 3)}
+    return found | {"ready_s": round(ready_s, 3), "processes": parts}
 
 
-def measure_round(name: str, rows: list[Row], job: dict[str, Any]) -> None:
+Measure = Callable[[Form, dict[str, Any]], dict[str, Any]]
+
+
+def measure_round(name: str, rows: list[Row], job: dict[str, Any], measure: Measure = measure) -> None:
     """Measure every form once; on a GPU the first round ends with other precisions of the fastest form."""
     for row in rows:
         try:

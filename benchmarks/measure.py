@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import resource
 import shlex
 import statistics
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import date
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +31,7 @@ from stn.runs.process import commit
 CORES = cores()
 DISTURBED = 0.1
 """Cores used by other processes above which a measurement counts as disturbed: threads wait for the slowest one."""
+VECTOR = re.compile(r"(avx|amx|asimd|sve)\w*|fma|sme\d?|bf16|i8mm")
 console = Console(width=None if sys.stdout.isatty() else 132, highlight=False, markup=False)
 
 
@@ -71,23 +74,36 @@ def names_from(known: Iterable[str]) -> Callable[[str], list[str]]:
     return parse
 
 
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def _cpuinfo(*keys: str) -> str:
+    """Return what Linux says of the first processor under one of these keys; they differ between kinds of CPU."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(keys)), "")
 
 
-def machine(gpu: str | None) -> dict[str, Any]:
-    """Return what a record says of the code and the machine. Call it before the measurements."""
+def vector_instructions(flags: str) -> list[str]:
+    """Return those of a CPU's flags that decide how fast a network trains on it."""
+    return [flag for flag in flags.split() if VECTOR.fullmatch(flag)]
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str]:
+    found = {package: version(package) for package in packages if find_spec(package)}
+    return {"python": platform.python_version(), **found}
+
+
+def machine(gpu: str | None, packages: Iterable[str] = ()) -> dict[str, Any]:
+    """Return what a record says of the code, the machine and the packages. Call it before the measurements."""
     return {
         "date": str(date.today()),
         **commit(),
-        "cpu": _cpu(),
+        "cpu": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        "vector_instructions": vector_instructions(_cpuinfo("flags", "Features")),
         "cores": CORES,
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "load_before": round(os.getloadavg()[0], 2),
         "gpu": gpu,
         "torch": version("torch"),
+        "versions": _versions(("torch", "torchvision", "numpy", "accelerate", *packages)),
         "command": shlex.join(["python", *sys.argv]),
     }
 
