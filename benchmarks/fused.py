@@ -24,6 +24,7 @@ in convolutions), fused ones are fp32 unless the row says otherwise.
 
 import json
 import lzma
+import os
 import statistics
 import subprocess
 import sys
@@ -38,6 +39,8 @@ from typing import Any
 
 from measure import CORES, DISTURBED, ROOT, Parser, console, machine, names_from, others_s, positive, save
 from rich.table import Table
+
+from stn.runs.cores import SPINS
 
 SIX = ("cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx")
 NETWORKS = {"tutorial": ("stn_c0", "tutorial", "mnist"), **{arch: (arch, "finnveden_r", "mnist_r") for arch in SIX}}
@@ -136,10 +139,13 @@ def command(job: dict[str, Any]) -> list[str]:
 def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     """Start the processes of a form, release them together and return the sum of their images/s."""
     words, pipe = command(asdict(form) | job), subprocess.PIPE
+    environ = os.environ | ({"GOMP_SPINCOUNT": SPINS} if form.kind == "fused" else {})  # as train.py sets it
     start, before = time.perf_counter(), others_s()
     with tempfile.TemporaryFile("w+") as stderr_file, ExitStack() as pipes:
         started = [
-            pipes.enter_context(subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=stderr_file, text=True))
+            pipes.enter_context(
+                subprocess.Popen(words, stdin=pipe, stdout=pipe, stderr=stderr_file, text=True, env=environ)
+            )
             for _ in range(form.processes)
         ]
         timer = threading.Timer(PATIENCE_S + job["seconds"] * job["stretches"], lambda: [p.kill() for p in started])

@@ -95,7 +95,7 @@ def test_free_cores_are_those_that_others_leave_and_at_least_one(
 
 @pytest.mark.parametrize(
     ("given", "spins"),
-    [({}, cores_module._SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    [({}, cores_module.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
 )
 def test_waiting_threads_spin_less_unless_the_user_decides(
     given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
