@@ -4,14 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from stn.config.dataset import build_dataset
 from stn.data.stream import Stream
 from stn.evaluation import pose
 from stn.evaluation.pictures import draw, warps
-from stn.evaluation.pictures.subject import Subject, image_grids, outline
+from stn.evaluation.pictures.sheet import sheet
+from stn.evaluation.pictures.subject import Strip, Subject, image_grids, outline
 from stn.models.build import build_network
 from stn.models.wirings import Transformed
 from stn.multiseed.model import StackedModel
@@ -107,6 +111,11 @@ def test_every_perturbed_data_set_is_drawn(dataset: str) -> None:
         assert (warps.poses(s) is None) == (dataset == "mnist_h")
 
 
+def words_of(figure: Figure, side: str) -> list[str]:
+    """Return the texts of a sheet: titles are centred over images, labels to the left of a strip."""
+    return [text.get_text() for text in figure.axes[0].texts if text.get_horizontalalignment() == side and text.get_text()]
+
+
 @pytest.mark.parametrize("depth", [(0, 1), 1])
 def test_parallel_transforms_of_feature_maps_are_drawn(depth: tuple[int, ...] | int) -> None:
     s = subject("stn_cx", "mnist", depth=depth, parallel=2)
@@ -114,16 +123,37 @@ def test_parallel_transforms_of_feature_maps_are_drawn(depth: tuple[int, ...] | 
         assert warps.region(s) is not None
 
 
+@pytest.mark.parametrize("shape", [(4, 4), (4, 6), (6, 4)])
+@pytest.mark.parametrize("beyond", [0.0, 1.5, 40.0])
+def test_an_outline_lies_where_its_pixels_do(shape: tuple[int, int], beyond: float) -> None:
+    """Around the whole image, and so far beyond it; what leaves the cell is cut off there."""
+    H, W = shape
+    x, y = (-0.5 - beyond, W - 0.5 + beyond), (-0.5 - beyond, H - 0.5 + beyond)
+    border = torch.tensor([[x[0], y[0]], [x[1], y[0]], [x[1], y[1]], [x[0], y[1]], [x[0], y[0]]])
+    axis = sheet("", [None, Strip("a", torch.zeros(2, 1, H, W), outlines=[border.expand(2, 5, 2)])]).axes[0]
+    for j in range(2):
+        left, right, below, above = axis.images[j].get_extent()
+        line = axis.lines[2 * j]
+        pixel = (right - left) / W
+        assert (below - above) / H == pytest.approx(pixel)
+        xs, ys = (np.asarray(values, float).tolist() for values in line.get_data())
+        assert (min(xs), max(xs)) == pytest.approx((left - beyond * pixel, right + beyond * pixel))
+        assert (min(ys), max(ys)) == pytest.approx((above - beyond * pixel, below + beyond * pixel))
+        frame = axis.patches[j]
+        assert isinstance(frame, Rectangle)
+        assert line.get_clip_box().bounds == pytest.approx(frame.get_window_extent().bounds)  # type: ignore[union-attr]
+        assert frame.get_x() <= left < right <= frame.get_x() + frame.get_width() == pytest.approx(j + 1, abs=0.1)
+
+
 @torch.no_grad()
 def test_an_object_is_one_test_image_under_its_perturbations() -> None:
     s = subject("stn_c0", "mnist_r")
     figure = warps.objects(s)
-    shown = [torch.tensor(axis.images[0].get_array().filled()) for axis in figure.axes[:10]]  # type: ignore[union-attr]
+    shown = [torch.tensor(image.get_array().filled()) for image in figure.axes[0].images[:10]]  # type: ignore[union-attr]
     batch = s.stream.test_images(torch.arange(10) * 10_000)
     order = batch.pose_BP[:, 0].argsort()
     torch.testing.assert_close(torch.stack(shown), s.stream.as_image(batch.x_BCHW[order, 0]).clamp(0, 1))
-    titles = [axis.get_title() for axis in figure.axes[:10]]
-    assert titles == [f"{degrees:.0f}°" for degrees in batch.pose_BP[order, 0].tolist()]
+    assert words_of(figure, "center")[:10] == [f"{degrees:.0f}°" for degrees in batch.pose_BP[order, 0].tolist()]
 
 
 @needs_cifar
@@ -132,7 +162,7 @@ def test_an_object_is_one_test_image_under_its_perturbations() -> None:
 def test_an_object_of_a_single_fixed_perturbation_has_further_ones(dataset: str, monkeypatch) -> None:
     monkeypatch.setenv("STN_DATA", str(CIFAR))
     s = subject("stn_c0", dataset, net="lenet")
-    titles = [axis.get_title() for axis in warps.objects(s).axes[:10]]
+    titles = words_of(warps.objects(s), "center")[:10]
     pose_N = s.stream.test_images(torch.arange(10) * 10_000).pose_BP[:, 0]
     assert titles == [f"{degrees:.0f}°" for degrees in pose_N.sort().values.tolist()]
     assert -30 <= min(pose_N) < max(pose_N) <= 30
@@ -155,7 +185,7 @@ def test_an_object_of_a_single_fixed_perturbation_has_further_ones(dataset: str,
 )
 def test_every_step_has_its_column(arch: str, options: dict, titles: list[str] | None) -> None:
     figure = warps.iterations(subject(arch, "mnist", **options))
-    assert (figure and [axis.get_title() for axis in figure.axes if axis.get_title()]) == titles
+    assert (figure and words_of(figure, "center")) == titles
 
 
 @torch.no_grad()
@@ -163,10 +193,9 @@ def test_rows_are_the_start_the_middle_and_the_end() -> None:
     s = subject("stn_c0", "mnist")
     theta = [[1.0, 0, 0, 0, 1, 0]] * 12
     rows = [{"step": step, "epoch": step / 10, "theta": theta} for step in (0, 10, 48, 60, 100)]
-    labels = [axis.get_ylabel() for axis in warps.warp(replace(s, rows=rows)).axes]
-    assert [label for label in labels if label] == ["input", "epoch 0", "epoch 4.8", "epoch 10"]
+    assert words_of(warps.warp(replace(s, rows=rows)), "right") == ["input", "epoch 0", "epoch 4.8", "epoch 10"]
     # A cx network's last row is its own map, not an image.
-    final = warps.warp(replace(subject("stn_cx", "mnist_r"), rows=rows)).axes[-1].images[0]
+    final = warps.warp(replace(subject("stn_cx", "mnist_r"), rows=rows)).axes[0].images[-1]
     assert final.get_array().shape == (10, 10)  # type: ignore[union-attr]
 
 
