@@ -113,7 +113,9 @@ def test_every_perturbed_data_set_is_drawn(dataset: str) -> None:
 
 def words_of(figure: Figure, side: str) -> list[str]:
     """Return the texts of a sheet: titles are centred over images, labels to the left of a strip."""
-    return [text.get_text() for text in figure.axes[0].texts if text.get_horizontalalignment() == side and text.get_text()]
+    return [
+        text.get_text() for text in figure.axes[0].texts if text.get_horizontalalignment() == side and text.get_text()
+    ]
 
 
 @pytest.mark.parametrize("depth", [(0, 1), 1])
