@@ -14,8 +14,9 @@ from unittest.mock import patch
 
 import forms
 import torch
-from fused import NETWORKS
+import traffic
 from measure import Parser, console, machine, names_from, positive, save
+from measured import NETWORKS
 from rich.table import Table
 
 LAUNCH_US = 1.5
@@ -24,7 +25,7 @@ DEVICES = {"a100": (1.555e12, 19.5e12), "h100": (3.35e12, 66.9e12), "h200": (4.8
 """Bytes/s and float32 FLOP/s without tensor cores, from the data sheets (A100 40 GB, H100 SXM, H200)."""
 
 
-class Counter(forms.Traffic):
+class Counter(traffic.Traffic):
     def __init__(self) -> None:
         super().__init__()
         self.launches = 0
@@ -42,7 +43,7 @@ def count(network: str, seeds: int) -> dict[str, float]:
         step()  # makes constants
         with Counter() as counter:
             step()
-    flop = forms.count(config)["flop"] * seeds * forms.BATCH  # of the ordinary network
+    flop = traffic.count(config)["flop"] * seeds * forms.BATCH  # of the ordinary network
     return {"launches": counter.launches, "bytes": counter.bytes, "flop": flop}
 
 

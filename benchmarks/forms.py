@@ -1,26 +1,15 @@
-"""The forms of training that fused.py compares. fused.py starts one process for each measurement.
+"""The forms of training that fused.py compares, each as a function that trains one step.
 
-The argument is a JSON object that names the form. The process prints when it is ready, waits for a
-line on stdin and answers with one line of JSON. S seed, B batch, C channel, H, W, K class, M = S * B.
+S seed, B batch, C channel, H, W, K class, M = S * B.
 """
 
 import itertools
-import json
-import os
-import resource
-import sys
-import time
-import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measure import CORES
+from measure import ROOT  # noqa: F401  (finds stn, from any working directory)
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
@@ -189,100 +178,3 @@ def copy(device: torch.device) -> Step:
     target = torch.zeros_like(source)
 
     return lambda: 2 * target.copy_(source).nbytes  # each byte is read and written
-
-
-class Traffic(TorchDispatchMode):
-    """Count the bytes of the tensors that each ATen operation reads and writes, without views.
-
-    Each counts once per operation: as if no cache held anything between two operations, and as
-    if within one nothing was read twice.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if not func.is_view and func is not torch.ops.aten._unsafe_view.default:
-            tensors = [x for x in tree_leaves((args, kwargs, out)) if isinstance(x, Tensor)]
-            self.bytes += sum(min(x.nbytes, x.untyped_storage().nbytes()) for x in tensors)
-        return out
-
-
-def count(config: Config) -> dict[str, float]:
-    """Return the work per image in a training step (forward, backward, update) of one seed's ordinary network."""
-    shape = build_dataset(config.data.name).shape
-    batch = torch.rand(BATCH, *shape), torch.randint(10, (BATCH,))
-    step = plain(config, torch.device("cpu"), itertools.repeat(batch))
-    with FlopCounterMode(display=False) as flops:
-        step()
-    with Traffic() as traffic:
-        step()
-    parameters = sum(p.numel() for p in ordinary(config)[0].parameters())
-    return {"parameters": parameters, "flop": flops.get_total_flops() / BATCH, "bytes": traffic.bytes / BATCH}
-
-
-def facts(networks: dict[str, list[str]]) -> dict[str, Any]:
-    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t")
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not on_cpu else None
-    return {"gpu": gpu, "networks": {name: count(configure(*words)) for name, words in networks.items()}}
-
-
-def prepare(job: dict[str, Any], device: torch.device) -> Step:
-    """Return the step of a form, with PyTorch's default settings for plain forms and train.py's for fused ones."""
-    kind, precision = job["kind"], job["precision"]
-    torch.set_num_threads(1 if job["processes"] > 1 else job.get("threads", CORES))
-    if kind in ("fused", "product"):
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    if kind in ("product", "copy"):
-        return product(device, precision == "bf16") if kind == "product" else copy(device)
-    config = configure(*job["network"])
-    if kind == "fused":
-        from stn.training.runtime import _keep_freed_memory  # imports Accelerate
-
-        torch.backends.cudnn.benchmark = True
-        if device.type == "cpu":
-            _keep_freed_memory()
-        return fused(config, device, job["seeds"], precision == "bf16", job["graph"])
-    if kind == "vmap":
-        return vmapped(config, device, job["seeds"])
-    if kind == "loader":
-        return plain(config, device, loader(config, job["root"], job["workers"], device.type == "cuda"))
-    return plain(config, device, resident(config, device))
-
-
-def stretch(step: Step, device: torch.device, seconds: float) -> tuple[float, float]:
-    """Return images/s over at least this many seconds, and images per second of CPU time."""
-    start, cpu, images = time.perf_counter(), time.process_time(), 0
-    while (elapsed := time.perf_counter() - start) < seconds:
-        for _ in range(
-            1 if device.type == "cpu" else 50
-        ):  # the host runs ahead of a GPU: synchronise every 50 steps only
-            images += step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    return images / elapsed, images / (time.process_time() - cpu)
-
-
-def main(job: dict[str, Any]) -> dict[str, Any]:
-    if job["kind"] == "facts":
-        return facts(job["networks"])
-    device = torch.device("cuda" if job["cuda"] else "cpu")
-    step = prepare(job, device)
-    step()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    start = time.perf_counter()
-    stretches = [stretch(step, device, job["seconds"]) for _ in range(job["stretches"])]
-    peak = (
-        torch.cuda.max_memory_allocated() if job["cuda"] else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-    speeds, cpu_speeds = map(list, zip(*stretches, strict=True))
-    seconds = time.perf_counter() - start
-    return {"images_per_s": speeds, "images_per_cpu_s": cpu_speeds, "seconds": seconds, "peak_mb": peak / 1e6}
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # PyTorch warns of more workers than cores, which we measure on purpose
-    print(json.dumps(main(json.loads(sys.argv[1]))), flush=True)

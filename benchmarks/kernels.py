@@ -8,7 +8,7 @@ import sys
 
 import forms
 import torch
-from fused import NETWORKS
+from measured import NETWORKS
 from torch.profiler import ProfilerActivity, profile
 
 STEPS, MOST = 5, 10

@@ -3,9 +3,8 @@
 import statistics
 from typing import Any
 
-import fused
-from fused import Form, Row
 from measure import console
+from measured import Form, Row, text
 from rich.table import Table
 
 PEERS = {
@@ -105,4 +104,4 @@ def draw(title: str, rows: list[Row]) -> None:
 
 
 def number(value: float | None) -> str:
-    return f"{value:,.0f}" if value and value >= 1000 else fused.text(value)
+    return f"{value:,.0f}" if value and value >= 1000 else text(value)

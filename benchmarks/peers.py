@@ -35,12 +35,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import fused
-from fused import SIX, Form, Row
+import measured
 from measure import CORES, DISTURBED, ROOT, Parser, console, machine, names_from, others_s, positive, save
+from measured import SIX, Form, Row
 from peer_rows import PEERS, describe, draw, label
 
-NETWORKS = {**{name: fused.NETWORKS[name] for name in SIX}, "mnist": ("stn_slx", "finnveden_r", "mnist")}
+NETWORKS = {**{name: measured.NETWORKS[name] for name in SIX}, "mnist": ("stn_slx", "finnveden_r", "mnist")}
 QUICK_JAX = ("cnn", "stn_c0", "stn_slx")
 """Networks that JAX trains with --quick: it takes longer than the others to compile."""
 PACKAGES = sorted({package for packages in PEERS.values() for package in packages})
@@ -104,7 +104,7 @@ def train_py(form: Form, job: dict[str, Any]) -> dict[str, Any]:
 def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     """Measure a form: images/s, and where it is asked for the seconds to the result and the accuracies."""
     with_result = reaches_result(form, job)
-    found = fused.measure(form, job | {"steps": job["steps"] if with_result else 3})
+    found = measured.measure(form, job | {"steps": job["steps"] if with_result else 3})
     parts = found["processes"]
     result = {
         "ready_s": found.pop("ready_s"),
@@ -136,7 +136,7 @@ def summary(rows: list[Row]) -> dict[str, float | None]:
 
 def show(name: str, rows: list[Row], job: dict[str, Any]) -> None:
     draw(f"{name}: processes, images/s (n = {len(rows[-1].rounds)}), and {job['steps']} steps to the result", rows)
-    ratios = ", ".join(f"{fused.text(value)} {key}" for key, value in summary(rows).items())
+    ratios = ", ".join(f"{measured.text(value)} {key}" for key, value in summary(rows).items())
     console.print(f"{name}, times the best peer: {ratios}")
 
 
@@ -180,7 +180,7 @@ def main() -> int:
         for i in range(rounds):
             for name, rows in tables.items():
                 here = job | {"root": folder, "network": NETWORKS[name]}
-                fused.measure_round(name, rows, here, measure)
+                measured.measure_round(name, rows, here, measure)
                 console.print(f"round {i + 1} of {rounds}: {name} done after {time.perf_counter() - start:.0f} s")
                 record[name] = [asdict(row) | describe(row, rows) for row in rows]
                 record.setdefault("summary", {})[name] = summary(rows)
@@ -192,7 +192,7 @@ def main() -> int:
         console.print(f"Unreliable: other processes used the machine during {disturbed} rows (last column, in cores).")
     record |= {"rounds": rounds, "skipped": skipped, "wall_s": round(time.perf_counter() - start, 1)} | job
     save(arguments.json, record)
-    needed = [row for rows in tables.values() for row in rows if row.form.kind not in fused.MAY_FAIL]
+    needed = [row for rows in tables.values() for row in rows if row.form.kind not in measured.MAY_FAIL]
     return int(any("error" in r for row in needed for r in row.rounds))
 
 

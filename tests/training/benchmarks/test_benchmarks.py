@@ -8,7 +8,9 @@ from pathlib import Path
 import forms
 import fused
 import measure
+import measured
 import pytest
+import traffic
 
 from tests.support.paths import ROOT
 from tests.support.trainer import environment, run_script
@@ -47,21 +49,21 @@ def test_bad_input_is_one_line(
 
 
 def test_the_plain_tutorial_network_has_the_tutorials_size_and_work() -> None:
-    found = forms.count(forms.configure(*fused.NETWORKS["tutorial"]))
+    found = traffic.count(forms.configure(*measured.NETWORKS["tutorial"]))
     assert found["parameters"] == 27_360
     assert found["flop"] == pytest.approx(4.29e6, rel=0.02)
     assert 3e5 < found["bytes"] < 8e5
 
 
 def test_ratios_are_of_pairs_and_failures_stay_out() -> None:
-    loop = fused.Row(fused.Form("loader"), [{"images_per_s": 10.0}, {"images_per_s": 20.0}, {"error": "x"}])
-    many = fused.Row(
-        fused.Form("fused", seeds=4), [{"images_per_s": 30.0}, {"images_per_s": 80.0}, {"images_per_s": 9}]
+    loop = measured.Row(measured.Form("loader"), [{"images_per_s": 10.0}, {"images_per_s": 20.0}, {"error": "x"}])
+    many = measured.Row(
+        measured.Form("fused", seeds=4), [{"images_per_s": 30.0}, {"images_per_s": 80.0}, {"images_per_s": 9}]
     )
     assert many.over(loop) == pytest.approx((3 + 4) / 2)
     assert many.over(None) is None
-    assert fused.best([loop, many], "fused") is many
-    assert fused.best([loop, many], "fused", processes=2) is None
+    assert measured.best([loop, many], "fused") is many
+    assert measured.best([loop, many], "fused", processes=2) is None
 
 
 @pytest.mark.parametrize("quick", [True, False])
@@ -79,12 +81,12 @@ def test_every_form_that_is_promised_is_planned(quick: bool, cuda: bool) -> None
 @pytest.mark.slow
 def test_two_processes_measure_together(tmp_path: Path) -> None:
     job = {"cuda": False, "seconds": 0.1, "stretches": 4, "again": 0, "root": str(tmp_path)}
-    form = fused.Form("fused", processes=2, seeds=2)
-    found = fused.measure(form, job | {"network": fused.NETWORKS["stn_cx"]})
+    form = measured.Form("fused", processes=2, seeds=2)
+    found = measured.measure(form, job | {"network": measured.NETWORKS["stn_cx"]})
     assert found["images_per_s"] > 100
     assert len(found["processes"]) == 2
     with pytest.raises(RuntimeError, match=r"No such file|not found"):
-        fused.measure(fused.Form("loader"), job | {"network": fused.NETWORKS["tutorial"]})
+        measured.measure(measured.Form("loader"), job | {"network": measured.NETWORKS["tutorial"]})
 
 
 @pytest.mark.slow

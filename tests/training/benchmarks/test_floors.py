@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import floors
-import fused
 import gpu
+import measured
 import pytest
 
 
@@ -37,7 +37,7 @@ def test_a_part_that_hangs_is_ended_and_a_form_that_may_fail_does_not_fail_the_r
     done = gpu.run("-c", "import time; print('begun', flush=True); time.sleep(60)", limit_s=1)
     assert done["rc"] == 124
     assert done["output"] == ["begun"]
-    assert "vmap" in fused.MAY_FAIL
+    assert "vmap" in measured.MAY_FAIL
 
 
 def test_a_part_that_is_there_is_not_run_again_and_a_damaged_one_is(

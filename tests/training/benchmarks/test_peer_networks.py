@@ -1,7 +1,7 @@
 """The networks and batches of the programs that ours is compared with: the same as ours."""
 # pyright: reportMissingImports=false
 
-import fused
+import measured
 import numpy as np
 import peers
 import pytest
@@ -15,7 +15,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@pytest.mark.parametrize("arch", fused.SIX)
+@pytest.mark.parametrize("arch", measured.SIX)
 def test_peers_on_torch_train_the_ordinary_network(arch: str) -> None:
     import peer_torch
     from forms import configure
@@ -83,7 +83,7 @@ def as_flax(state: dict[str, torch.Tensor], arch: str) -> dict:
     return {"params": tree}
 
 
-@pytest.mark.parametrize("arch", fused.SIX)
+@pytest.mark.parametrize("arch", measured.SIX)
 def test_the_network_on_jax_is_the_same(arch: str) -> None:
     pytest.importorskip("flax", reason="flax is not installed: pip install '.[peers]'")
     pytest.importorskip("optax", reason="optax is not installed: pip install '.[peers]'")

@@ -13,7 +13,7 @@ import peer_forms
 import peer_rows
 import peers
 import pytest
-from fused import Form, Row
+from measured import Form, Row
 
 from tests.support.paths import ROOT
 from tests.support.trainer import environment

@@ -1,0 +1,83 @@
+"""One process of a form, which fused.py starts for each measurement.
+
+The argument is a JSON object that names the form. The process prints when it is ready, waits for a line on stdin and
+answers with one line of JSON.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+import warnings
+from typing import Any
+
+import forms
+import torch
+from measure import CORES
+from traffic import count
+
+
+def facts(networks: dict[str, list[str]]) -> dict[str, Any]:
+    on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not on_cpu else None
+    return {"gpu": gpu, "networks": {name: count(forms.configure(*words)) for name, words in networks.items()}}
+
+
+def prepare(job: dict[str, Any], device: torch.device) -> forms.Step:
+    """Return the step of a form, with PyTorch's default settings for plain forms and train.py's for fused ones."""
+    kind, precision = job["kind"], job["precision"]
+    torch.set_num_threads(1 if job["processes"] > 1 else job.get("threads", CORES))
+    if kind in ("fused", "product"):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if kind in ("product", "copy"):
+        return forms.product(device, precision == "bf16") if kind == "product" else forms.copy(device)
+    config = forms.configure(*job["network"])
+    if kind == "fused":
+        from stn.training.runtime import _keep_freed_memory  # imports Accelerate
+
+        torch.backends.cudnn.benchmark = True
+        if device.type == "cpu":
+            _keep_freed_memory()
+        return forms.fused(config, device, job["seeds"], precision == "bf16", job["graph"])
+    if kind == "vmap":
+        return forms.vmapped(config, device, job["seeds"])
+    if kind == "loader":
+        return forms.plain(config, device, forms.loader(config, job["root"], job["workers"], device.type == "cuda"))
+    return forms.plain(config, device, forms.resident(config, device))
+
+
+def stretch(step: forms.Step, device: torch.device, seconds: float) -> tuple[float, float]:
+    """Return images/s over at least this many seconds, and images per second of CPU time."""
+    start, cpu, images = time.perf_counter(), time.process_time(), 0
+    while (elapsed := time.perf_counter() - start) < seconds:
+        for _ in range(
+            1 if device.type == "cpu" else 50
+        ):  # the host runs ahead of a GPU: synchronise every 50 steps only
+            images += step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    return images / elapsed, images / (time.process_time() - cpu)
+
+
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    if job["kind"] == "facts":
+        return facts(job["networks"])
+    device = torch.device("cuda" if job["cuda"] else "cpu")
+    step = prepare(job, device)
+    step()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    start = time.perf_counter()
+    stretches = [stretch(step, device, job["seconds"]) for _ in range(job["stretches"])]
+    peak = (
+        torch.cuda.max_memory_allocated() if job["cuda"] else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    speeds, cpu_speeds = map(list, zip(*stretches, strict=True))
+    seconds = time.perf_counter() - start
+    return {"images_per_s": speeds, "images_per_cpu_s": cpu_speeds, "seconds": seconds, "peak_mb": peak / 1e6}
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # PyTorch warns of more workers than cores, which we measure on purpose
+    print(json.dumps(main(json.loads(sys.argv[1]))), flush=True)
