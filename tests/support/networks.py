@@ -1,7 +1,7 @@
 """Networks for tests."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from stn.config.registry import register
 from stn.config.resolve import resolve
@@ -24,22 +24,6 @@ def batch_norm(wiring: str, classes: int) -> Net:
     coordinates = {} if wiring == "stn_c0_coord" else None
     stages = [first, conv(16, 5, dropout=0.3), classify(classes, 32, dropout=0.5)]
     return Net(stages, [conv(8, 5, coordinates=coordinates), dense(16)])
-
-
-@register("arch")
-def branching(make_net, shape, classes) -> nn.Module:
-    """A classifier whose path depends on its values."""
-
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.last = nn.Linear(784, classes)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.last(x.flatten(1))
-            return y if y.mean() > 0 else -y
-
-    return Branching()
 
 
 def seeded_network(arch: str, dataset: str = "mnist", **options) -> nn.Module:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor, nn
 
+import tests.support.branching  # noqa: F401  (registers an architecture)
 from stn.commands.check import check
 from stn.commands.finish import wrap_up
 from stn.config.registry import register

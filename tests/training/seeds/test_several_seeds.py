@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.stats import ks_2samp, ttest_rel
 
+import tests.support.branching  # noqa: F401  (registers an architecture)
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Log, Train
