@@ -161,5 +161,5 @@ def test_bands_with_mostly_zeros_are_not_tried(monkeypatch: pytest.MonkeyPatch) 
     ids=str,
 )
 def test_deterministic_runs_do_not_choose_by_time(words: dict, wish: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Runtime, "_configure_torch", lambda self, config: None)  # is for the whole process
+    monkeypatch.setattr(Runtime, "_configure_torch", lambda *_: None)  # is for the whole process
     assert Runtime(Config(train=Train(**words)), 1).convolutions.wish == wish
