@@ -50,7 +50,7 @@ from stn.training.fingerprint import stamp
 from stn.training.optimizer import SeedOptimiser, clip_gradients, learning_rate
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
-from stn.training.stop import Stop
+from stn.training.stop import Stop, ignore_signals
 
 
 def seed_losses(config: Config, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,4 +197,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ignore_signals(main()))

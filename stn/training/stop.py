@@ -63,3 +63,10 @@ class Stop:
         elif step % AGREE_EVERY == 0 and self._any_rank(self._local_reason is not None):
             self.reason = self._local_reason or "another rank stopped"
         return self.reason is not None
+
+
+def ignore_signals(code: int) -> int:
+    """Return an exit code; from here on nothing is left to save, and Python would die of a signal on its way out."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    return code
