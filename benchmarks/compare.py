@@ -20,6 +20,8 @@ from rich.table import Table
 
 from stn.config.command_line import fail
 
+OTHERS = ("machine", "vector_instructions")
+"""Lists of a record that are no network's rows."""
 Rows = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -42,7 +44,7 @@ def read(path: Path) -> tuple[dict[str, Any], Rows]:
     """Return a record, and its rows by network and form."""
     try:
         record = json.loads(path.read_text())
-        tables = {name: rows for name, rows in record.items() if isinstance(rows, list) and name != "machine"}
+        tables = {name: rows for name, rows in record.items() if isinstance(rows, list) and name not in OTHERS}
         return record, {(name, _label(row["form"])): row for name, rows in tables.items() for row in rows}
     except OSError as error:
         fail(f"cannot read '{path}': {error.strerror}")

@@ -23,7 +23,15 @@ def row(ratio: float | None, stretches: tuple[float, ...] = (90.0, 100.0, 100.0)
 
 
 def record(*rows: dict[str, Any], cpu: str = "one") -> dict[str, Any]:
-    return {"cpu": cpu, "cores": 2, "gpu": None, "torch": "2", "rounds": 1, "machine": [row(9.0)], "cnn": list(rows)}
+    return {
+        "cpu": cpu,
+        "cores": 2,
+        "gpu": None,
+        "torch": "2",
+        "rounds": 1,
+        "machine": [row(9.0)],
+        "cnn": list(rows),
+    } | {"vector_instructions": ["avx2"]}
 
 
 def run(folder: Path, old: Any, new: Any, *words: str) -> subprocess.CompletedProcess[str]:
