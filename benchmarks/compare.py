@@ -84,10 +84,12 @@ def main() -> int:
     parser.add_argument("old", type=Path, metavar="OLD.json")
     parser.add_argument("new", type=Path, metavar="NEW.json")
     parser.add_argument("--tolerance", type=float, default=0.1, help="changes up to this part are noise (default 0.1)")
+    parser.add_argument("--only", default="", metavar="FORM", help="compare one kind of form, such as fused")
     arguments = parser.parse_args()
     if not 0 <= arguments.tolerance < 1:
         fail(f"--tolerance {arguments.tolerance:g}: state a part of 1, as in --tolerance 0.1")
     (old_record, old), (new_record, new) = read(arguments.old), read(arguments.new)
+    old = {key: row for key, row in old.items() if arguments.only in ("", row["form"]["kind"])}
     found = changes(old, new, arguments.tolerance)
     if not found:
         fail("the records have no ratio in common")

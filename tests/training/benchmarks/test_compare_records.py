@@ -80,6 +80,8 @@ def test_the_command_ends_with_a_code_and_names_what_got_worse(tmp_path: Path) -
     assert "WORSE" in next(line for line in worse.stdout.splitlines() if "1 processes" in line)
     assert "2 ratios in both records, 1 worse" in worse.stdout
     assert run(tmp_path, record(row(3.0)), record(row(2.0)), "--tolerance", "0.5").returncode == 0
+    assert run(tmp_path, record(row(3.0)), record(row(3.0)), "--only", "vmap").returncode == 2
+    assert run(tmp_path, record(row(3.0)), record(row(3.0)), "--only", "fused").returncode == 0
     more = run(tmp_path, record(row(3.0)), record(row(1.0)) | {"cores": 16})
     assert (more.returncode, "not judged" in more.stdout) == (0, True)
 
