@@ -159,6 +159,8 @@ def choose_block_size(trials: list[Trial], runtime: Runtime, seed_losses: Callab
     if config.train.deterministic or runtime.world > 1:
         return usual
     if not (size := _tried_size(trials[0].run)):
+        if kind == "cpu" and any(checkpoints.saved_steps(trial.run, trial.seed) for trial in trials):
+            return usual  # begun before trials were made here: other blocks would round otherwise
         if kind == "cuda" or _is_worth_a_trial(trials):
             sizes = doublings(min(MOST[kind], most))
         elif equivalence.slow:

@@ -104,6 +104,15 @@ def test_on_a_cpu_a_trial_is_for_long_runs(
     some[0].run.lease.release()
 
 
+def test_a_run_that_was_begun_without_a_trial_goes_on_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = pretend(monkeypatch, {1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0})
+    monkeypatch.setattr(blocks.checkpoints, "saved_steps", lambda run, seed: {5})
+    assert blocks.choose_block_size(trials(tmp_path, steps=long_enough()), Runtime(Config(), 1), lambda *_: None) == 4
+    assert not asked
+
+
 def test_what_must_not_depend_on_time_is_not_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = pretend(monkeypatch, {1: 1.0, 2: 2.0, 4: 4.0, 8: 8.0})
     some = trials(tmp_path, steps=long_enough(), deterministic=True)
