@@ -77,8 +77,12 @@ Weights = dict[tuple[str, int], dict[str, Tensor]]
 """Final weights by architecture and seed."""
 
 
-def weights_of_seeds(runs: Path) -> Weights:
-    """Return the final weights of all seeds; each must have one row, which says that these are its weights."""
+def weights_of_seeds(runs: Path, killed_late: bool = False) -> Weights:
+    """Return the final weights of all seeds; each must have one row, which says that these are its weights.
+
+    Nor may a temporary file be left, but where a start was perhaps ``killed_late``, when no later one could tidy up:
+    there the next would delete it.
+    """
     weights: Weights = {}
     for run in [Run(path.parent) for path in runs.glob("*/*/*/results.jsonl")]:
         for seed, row in run.results().items():
@@ -86,7 +90,10 @@ def weights_of_seeds(runs: Path) -> Weights:
             weights[row["arch"], seed] = run.weights(seed)
             assert digest(run.weights(seed)) == row["weights_sha256"]
         assert len(run.rows("results.jsonl")) == len(run.results())
-    assert not list(runs.rglob("*.tmp"))
+    if killed_late:
+        for path in runs.glob("*/*/*/results.jsonl"):
+            drop_temporary_files(RunDir(path.parent), has_lease=False)
+    assert [str(path) for path in runs.rglob("*.tmp")] == [], "temporary files are left"
     return weights
 
 
