@@ -15,7 +15,7 @@ ON_IMAGE = ("stn_c0", "stn_c0_coord")
 """Wirings whose localisation net reads the image."""
 
 
-def _loc_conv(wiring: str) -> Callable[..., Maker]:
+def conv_of_head(wiring: str) -> Callable[..., Maker]:
     """Return ``conv`` for a localisation net, over coordinates too where the wiring is CoordConv's."""
     return partial(conv, coordinates={} if wiring == "stn_c0_coord" else None)
 
@@ -35,7 +35,7 @@ def finnveden_r(wiring: str, classes: int) -> Net:
 @register("net")
 def finnveden_t(wiring: str, classes: int) -> Net:
     """Finnveden et al. for 60x60 images (translated MNIST); the transformer halves the side."""
-    width, loc_conv = 21 if wiring == "cnn" else 16, _loc_conv(wiring)
+    width, loc_conv = 21 if wiring == "cnn" else 16, conv_of_head(wiring)
     head = [conv(20, 5), conv(20, 5, pool=1), dense(20)]
     if wiring in ON_IMAGE:
         head = [loc_conv(20, 5), loc_conv(20, 5), dense(10)]
@@ -45,7 +45,7 @@ def finnveden_t(wiring: str, classes: int) -> Net:
 @register("net")
 def finnveden_s(wiring: str, classes: int) -> Net:
     """Finnveden et al. for 112x112 images (scaled MNIST)."""
-    widths, loc_conv = (23, 21) if wiring == "cnn" else (16, 16), _loc_conv(wiring)
+    widths, loc_conv = (23, 21) if wiring == "cnn" else (16, 16), conv_of_head(wiring)
     halve: list[Maker] = [lambda shape: nn.AvgPool2d(2)] if wiring in ON_IMAGE else []  # bilinear, to half the side
     head = [*halve, loc_conv(16, 5), loc_conv(16, 5), dense(16)]
     return Net([conv(widths[0], 9), conv(widths[1], 7), classify(classes)], head)
@@ -123,7 +123,7 @@ def jaderberg_fcn(wiring: str, classes: int) -> Net:
 @register("net")
 def jaderberg_cnn(wiring: str, classes: int) -> Net:
     """Jaderberg et al., convolutional classifier and localisation net."""
-    loc_conv = _loc_conv(wiring)
+    loc_conv = conv_of_head(wiring)
     convolutions = [loc_conv(20, 5), loc_conv(20, 5)] if wiring in ON_IMAGE else [conv(20, 5)]
     return Net([conv(64, 9), conv(122, 7), classify(classes)], [*convolutions, dense(32)])
 
@@ -137,30 +137,8 @@ def icstn(wiring: str, classes: int) -> Net:
     if wiring == "cnn":
         narrow = [conv(3, 3, pool=1), conv(6, 3), conv(9, 3, pool=1), conv(12, 3, pool=1)]
         return Net([*narrow, classify(classes, 48)])
-    loc_conv = _loc_conv(wiring)
+    loc_conv = conv_of_head(wiring)
     return Net([conv(3, 9, pool=1), classify(classes)], [loc_conv(4, 7, pool=1), loc_conv(8, 7), dense(48)])
-
-
-# ---- our own, for the best accuracy with at most a million parameters
-
-
-def _deep(wiring: str, widths: tuple[int, ...], last: Maker) -> Net:
-    """3x3 convolutions with batch norm in pairs, the second of each pooled."""
-    stages = [conv(width, 3, padding=1, pool=1 + i % 2, norm=True) for i, width in enumerate(widths)]
-    loc_conv = _loc_conv(wiring)
-    return Net([*stages, last], [loc_conv(16, 5), loc_conv(16, 3, padding=1), dense(32)])
-
-
-@register("net")
-def deep_mnist(wiring: str, classes: int) -> Net:
-    """Six 3x3 convolutions with batch norm for 28x28 images."""
-    return _deep(wiring, (32, 32, 64, 64, 128, 128), classify(classes, dropout=0.3))
-
-
-@register("net")
-def deep_cifar(wiring: str, classes: int) -> Net:
-    """Six 3x3 convolutions with batch norm for 32x32 colour images, mean over the last map."""
-    return _deep(wiring, (48, 48, 96, 96, 192, 192), average(classes))
 
 
 # ---- CIFAR-10
@@ -169,7 +147,7 @@ def deep_cifar(wiring: str, classes: int) -> Net:
 @register("net")
 def lenet(wiring: str, classes: int) -> Net:
     """LeNet for 32x32 colour images with a wide localisation net (lavanyanemani96)."""
-    loc_conv = _loc_conv(wiring)
+    loc_conv = conv_of_head(wiring)
     head = [loc_conv(64, 7), loc_conv(128, 5), dense(256)] if wiring in ON_IMAGE else [dense(64)]
     return Net([conv(6, 5), conv(16, 5), classify(classes, 120, 84)], head)
 
@@ -186,7 +164,7 @@ def dilated(wiring: str, classes: int) -> Net:
     ]
     if wiring not in ON_IMAGE:
         return Net(stages, [conv(10, 3, padding=1), conv(10, 3, padding=1), dense(32)])
-    loc_conv = _loc_conv(wiring)
+    loc_conv = conv_of_head(wiring)
     linear = partial(loc_conv, 8, 3, pool=1, slope=1.0)
     return Net(stages, [linear(), linear(), loc_conv(8, 7), loc_conv(10, 5), dense(32)])
 
@@ -196,5 +174,5 @@ def cifar_small(wiring: str, classes: int) -> Net:
     """Five 3x3 convolutions for 32x32 colour images, dropout before the last layer."""
     near = partial(conv, kernel=3, padding=1)
     stages = [near(32, pool=1), near(32), near(64, pool=1), near(64), near(128), classify(classes, dropout=0.3)]
-    near = partial(_loc_conv(wiring), kernel=3, padding=1)
+    near = partial(conv_of_head(wiring), kernel=3, padding=1)
     return Net(stages, [near(16), near(16), dense(32)])
