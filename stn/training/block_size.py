@@ -81,10 +81,11 @@ def images_per_s(config: Config, size: int, runtime: Runtime, seed_losses: Calla
             total += images
         torch.cuda.synchronize(runtime.device)
         return size * total / (time.perf_counter() - start)
-    seconds: list[float] = []
-    while len(seconds) < most and (sum(seconds) < _SHORTEST_S or len(seconds) < _FEWEST):
-        images = stream.seek(first + len(seconds))
+    speeds: list[float] = []
+    begin = time.perf_counter()
+    while len(speeds) < most and (time.perf_counter() - begin < _SHORTEST_S or len(speeds) < _FEWEST):
+        images = stream.seek(first + len(speeds))
         start = time.perf_counter()
         step(images)
-        seconds.append((time.perf_counter() - start) / images)
-    return size / statistics.median(seconds)
+        speeds.append(images / (time.perf_counter() - start))
+    return size * statistics.median(speeds)

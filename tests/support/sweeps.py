@@ -12,7 +12,7 @@ from launch.sweep.expand import Change, expand
 from launch.sweep.expand import write as write_plan
 from launch.sweep.plan import Plan
 from stn.runs.directory import RunDir
-from stn.training.checkpoints import digest
+from stn.training.checkpoints import digest, drop_temporary_files
 from tests.support.paths import ROOT
 from tests.support.trainer import Run, environment, fork_server
 
