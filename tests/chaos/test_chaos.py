@@ -34,6 +34,7 @@ def test_nothing_is_lost_doubled_or_different() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_or_its_machine_may_die_at_any_file_operation() -> None:
     done = campaign("--only", "crashes", "--every", "60")
     assert done.returncode == 0, done.stdout + done.stderr

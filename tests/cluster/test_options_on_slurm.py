@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("cancel_jobs", "own_arr
 COMMENT = 'it\'s; $(touch hit) `id` "x" \\ # é'
 
 
+@pytest.mark.slow
 def test_options_of_the_file_reach_slurm_as_they_are(cluster: Cluster, tmp_path: Path) -> None:
     """They win over SBATCH_*, which win over the sweep's own time. Slurm's parser of scripts reads them as we quote."""
     options = {"partition": "preempt", "gres": "gpu:1", "mem": "3G", "mail-type": "END,FAIL", "mail-user": "a@b.org"}
@@ -38,6 +39,7 @@ def test_options_of_the_file_reach_slurm_as_they_are(cluster: Cluster, tmp_path:
     by_hand.wait(60)
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_early(cluster: Cluster, tmp_path: Path) -> None:
     """Tasks that are queued when the first has failed end without training."""
     base = TINY["base"] | {"dataset": "cifar10", "data": {"root": str(tmp_path / "nothing")}}

@@ -62,6 +62,7 @@ def test_one_command_trains_every_seed_once_and_reports(cluster: Cluster, tmp_pa
     assert set(ended) == {"COMPLETED"}
 
 
+@pytest.mark.slow
 def test_jobs_find_a_package_of_ones_own(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cluster.environment, "PYTHONPATH", str(write_plugin(tmp_path / "elsewhere")))
     base = TINY["base"] | {"plugin": ["my_package.things"], "dataset": "my_digits", "steps": 20}  # type: ignore[operator]

@@ -69,6 +69,7 @@ print(told)
 """
 
 
+@pytest.mark.slow
 def test_after_a_capture_that_failed_plain_calls_are_safe_and_the_cause_is_told(dry: Dry, tmp_path: Path) -> None:
     script = tmp_path / "broken.py"
     script.write_text(BROKEN.replace("BREAKS", "True").replace("SIZE", "8"))
@@ -94,6 +95,7 @@ assert reserved < 2.5, f"{reserved:.1f} GiB reserved: a pool for each batch size
 """
 
 
+@pytest.mark.slow
 def test_graphs_of_all_batch_sizes_share_one_pool_of_memory(dry: Dry, tmp_path: Path) -> None:
     script = tmp_path / "pools.py"
     script.write_text(POOLS)

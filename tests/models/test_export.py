@@ -166,6 +166,7 @@ def test_a_run_in_double_precision_is_exported_in_double(tmp_path: Path) -> None
     assert told.returncode == 0, told.stderr
 
 
+@pytest.mark.slow
 @needs_cifar
 def test_a_run_that_was_moved_finds_its_data_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert CIFAR

@@ -53,6 +53,7 @@ def test_an_onnx_file_computes_the_same_for_any_batch(arch: str, options: dict, 
         torch.testing.assert_close(torch.from_numpy(onnx), wanted, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_torch_export_leaves_a_fresh_network_unchanged() -> None:
     """Tensors that are created while torch.export traces have no values and must not be cached."""
     network = seeded_network("stn_c0_coord").eval()

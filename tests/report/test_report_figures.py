@@ -122,6 +122,7 @@ def test_the_matrix_says_which_way() -> None:
     assert [text.get_text() for text in axis.get_yticklabels()] == ["cnn", "slx"]
 
 
+@pytest.mark.slow
 def test_several_processes_draw_what_one_draws(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sections = build_sections(load([str(plan.experiment)]), tmp_path)
     started: list[list[str]] = []

@@ -105,6 +105,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return Outcome.read(runs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "owner", "name"),
     [("stn.training.checkpointer", "Checkpointer", "save"), ("stn.commands.finish", "", "_close")],

@@ -68,6 +68,7 @@ def test_a_network_that_says_nothing_gets_a_line(tmp_path: Path, path: dict[str,
     assert "pose_slope" not in only_run(tmp_path / "runs").results()[0]
 
 
+@pytest.mark.slow
 def test_a_sweep_and_its_report_know_a_plugin(tmp_path: Path, path: dict[str, str]) -> None:
     base = TINY["base"] | {"plugin": ["my_package.things"], "dataset": "my_digits", "steps": 8}  # type: ignore[operator]
     base |= {"eval": {"every": "8 steps", "metrics": ["reach"]}}

@@ -27,6 +27,7 @@ def weights(runs: Path) -> list[str]:
     return [row["weights_sha256"] for path in sorted(runs.glob("*/*/*")) for row in Run(path).results().values()]
 
 
+@pytest.mark.slow
 def test_a_profile_is_written_once_per_block_and_changes_no_number(tmp_path: Path) -> None:
     words = (*SHORT, "--seeds", "0-2", "--fuse", 2)
     plain = train(*words, runs=tmp_path / "plain")
@@ -46,6 +47,7 @@ def test_a_profile_is_written_once_per_block_and_changes_no_number(tmp_path: Pat
     assert "ms a step; " in line
 
 
+@pytest.mark.slow
 def test_each_rank_of_a_batch_has_its_files(tmp_path: Path) -> None:
     done = train_in_ranks(*SHORT, "--parallel", "data", "--train.profile", 2, runs=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -82,6 +84,7 @@ def test_a_profile_that_was_cut_short_is_made_at_the_next_start_and_only_there(t
     assert table.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_training_that_is_too_short_says_so(tmp_path: Path) -> None:
     done = train(*SHORT, "--steps", 10, "--train.profile", 3, runs=tmp_path)
     assert "warning: no profile: 10 steps are left to train, a profile begins after 10" in done.stdout
@@ -90,6 +93,7 @@ def test_a_training_that_is_too_short_says_so(tmp_path: Path) -> None:
     assert "steps 11 to 12 on" in (only_run(tmp_path / "b").path / "profile" / "seeds-0.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_harms_no_training(tmp_path: Path) -> None:
     patch = "from stn.training import profiler\ndef full(*_): raise OSError(28, 'No space left on device')\n"
     done = train_with(patch + "profiler.write_atomic = full", *SHORT, "--train.profile", 3, runs=tmp_path)

@@ -111,6 +111,7 @@ def test_check_says_it_too(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     assert "slower      not known, nothing can be timed: no usable MNIST" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_fp32_is_timed_without_the_autocast_of_this_process() -> None:
     """In a process for bf16 the network of a trial of fp32 must not run in bf16."""
     seen: list[torch.dtype] = []

@@ -17,6 +17,7 @@ NOTEBOOK = ROOT / "examples" / "results.ipynb"
 SMALL = TINY | {"seeds": "0-1", "base": TINY["base"] | {"steps": 10, "eval": {"every": "5 steps"}}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jupyter", [False, True], ids=["python", "jupyter"])
 def test_the_notebook_runs(jupyter: bool, tmp_path: Path) -> None:
     if jupyter and not (find_spec("nbclient") and find_spec("ipykernel")):
