@@ -30,6 +30,7 @@ def test_all_parsers_are_tried(every_parser: dict[str, Parser]) -> None:
     assert sorted(every_parser) == sorted(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_only_one_short_line_comes_out(name: str, every_parser: dict[str, Parser], tmp_path: Path) -> None:
     parser = every_parser[name]

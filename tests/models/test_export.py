@@ -39,6 +39,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_and_the_card_works(run: Path, tmp_path: Path) -> None:
     done = exported(run, "--out", tmp_path, "--seed", 5, "--onnx")
     assert done.returncode == 0, done.stderr
@@ -100,6 +101,7 @@ def test_an_export_that_computes_something_else_is_refused(
         assert (tmp_path / "card.md").read_text() == "of an earlier export"
 
 
+@pytest.mark.slow
 def test_an_onnx_file_that_computes_something_else_is_refused(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -178,6 +178,7 @@ def test_the_report_has_a_table_where_there_is_something_to_compare(tmp_path: Pa
     assert set(labels) == {"stn_c0"}, "the page's filter is for architectures"
 
 
+@pytest.mark.slow
 def test_a_thousand_seeds_take_no_time(tmp_path: Path) -> None:
     cells = [cell(tmp_path / str(i), changed("s2_conv", optim={"lr": 0.01 + i / 100}), [0.9] * 10) for i in range(100)]
     published._results_by_signature.cache_clear()

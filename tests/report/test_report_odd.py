@@ -58,6 +58,7 @@ DAMAGES: list[Callable[[RunDir], object]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_odd_rows_still_make_a_report(plan: Plan, tmp_path: Path) -> None:
     run = load([str(plan.experiment)]).cells[0].runs[0]
     for seed, row in run.rows().items():

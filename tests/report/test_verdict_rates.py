@@ -31,6 +31,7 @@ def draw(rng: np.random.Generator, kind: str, shape: tuple[int, ...]) -> np.ndar
     return 0.1 * (rng.standard_t(4, shape) / math.sqrt(2) if kind == "long tails" else rng.normal(0, 1, shape))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_search")
 @pytest.mark.parametrize("n", [3, 5, 10, 30, 100])
 @pytest.mark.parametrize("kind", ["normal", "skewed", "long tails"])
@@ -66,6 +67,7 @@ def test_a_whole_study_errs_in_at_most_one_of_twenty(truth: list[float]) -> None
     assert false_equal / STUDIES <= 0.05 + SLACK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "effect", "rate"), [(5, 0.5, 0.80), (10, 0.5, 0.91), (5, 0.7, 0.88), (10, 0.3, 0.77)])
 def test_unknown_studies_that_train_as_many_seeds_as_they_said_mostly_decide(
     n: int, effect: float, rate: float

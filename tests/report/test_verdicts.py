@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,6 +158,7 @@ def test_an_end_that_rounds_to_zero_shows_its_side() -> None:
     assert p_text(0.0312, 2) == "0.031"
 
 
+@pytest.mark.slow
 def test_the_command_states_the_margin(plan: Plan) -> None:
     done = launch("report", plan.experiment, "--equal", "3", "--out", plan.experiment / "out")
     assert done.returncode == 0, done.stderr

@@ -77,6 +77,7 @@ def test_gpus_are_counted_by_the_drivers_own_tool(
     launch_train._count_gpus.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("every_core")
 def test_the_launcher_trains_seeds_in_processes(tmp_path: Path) -> None:
     processes = min(2, cores())

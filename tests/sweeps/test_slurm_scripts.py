@@ -98,6 +98,7 @@ def test_damaged_submissions_are_ignored(tmp_path: Path, monkeypatch: pytest.Mon
     assert asked[0][asked[0].index("--job") + 1] == "7"
 
 
+@pytest.mark.slow
 def test_retry_leaves_alone_what_is_queued(tmp_path: Path) -> None:
     env, path = fake_slurm(tmp_path), write_sweep(tmp_path, TWO_CELLS)
     assert launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "runs", **env).returncode == 0

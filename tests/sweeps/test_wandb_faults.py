@@ -14,6 +14,7 @@ from tests.support.wandb_runs import history, record, requests, whole
 from tests.support.wandb_server import WandbServer
 
 
+@pytest.mark.slow
 def test_interrupted_in_the_middle(server: WandbServer, tmp_path: Path) -> None:
     run, said = record(tmp_path, dict.fromkeys(range(4), 200), done=(0, 1, 2, 3)), []
     server.refuse = lambda operation, name: 500 if operation == "file_stream" and name[-1] in "23" else None

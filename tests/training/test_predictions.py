@@ -87,6 +87,7 @@ def test_two_ranks_put_their_answers_in_order(tmp_path: Path) -> None:
     assert (images.pose_NP == expected.pose_NP).all()
 
 
+@pytest.mark.slow
 def test_a_failed_seed_has_none(tmp_path: Path) -> None:
     done = train("--lr", "1e30", "--seeds", "0", *ROTATED, "--optim.name", "sgd", runs=tmp_path)
     assert done.returncode == 1
@@ -96,6 +97,7 @@ def test_a_failed_seed_has_none(tmp_path: Path) -> None:
     assert not (run.path / "predictions").exists()
 
 
+@pytest.mark.slow
 def test_damage_is_told_when_the_command_is_repeated(tmp_path: Path) -> None:
     words = ("--seeds", "0-1", *ROTATED)
     assert train(*words, runs=tmp_path).returncode == 0

@@ -23,6 +23,7 @@ def by_hand(dataset: str, theta_BP: torch.Tensor) -> torch.Tensor:
     return torch.log2(a * d - b * c) if dataset == "mnist_s" else 29.5 * torch.stack([x, y], 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "kind"), [("mnist_r", "degrees"), ("mnist_t", "shift"), ("mnist_s", "log2_area")])
 def test_points_are_those_of_images_from_all_over_the_test_set(dataset: str, kind: str) -> None:
     torch.manual_seed(0)

@@ -45,6 +45,7 @@ def against(plan: Plan, old: Path, margin: float | None = None) -> Against:
     return compare_with(read_earlier(old), old, sections, margin)
 
 
+@pytest.mark.slow
 def test_nothing_changed_is_the_same(plan: Plan, old: Path) -> None:
     found = against(plan, old)
     assert [c.mark for c in found.changes] == ["same", "same"]
@@ -58,6 +59,7 @@ def test_nothing_changed_is_the_same(plan: Plan, old: Path) -> None:
     assert done.stdout.splitlines()[-1] == "no worse  2 same"
 
 
+@pytest.mark.slow
 def test_what_got_worse_is_said_with_its_numbers(plan: Plan, old: Path) -> None:
     change(plan, "cnn", lambda row: row["test_acc"] - 0.004 - 0.0003 * (row["seed"] % 3))
     before = {

@@ -14,6 +14,7 @@ from launch.report.analysis.cells import load
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium), or STN_CHROMIUM")
 
 
+@pytest.mark.slow
 def test_a_curve_shows_the_point_under_the_pointer(small: Path, opened) -> None:
     page = opened(small)
     chart = page.locator('[data-chart="curves"]:visible .canvas')
@@ -33,6 +34,7 @@ def test_a_curve_shows_the_point_under_the_pointer(small: Path, opened) -> None:
     assert match[4] in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["seeds", "curves", "cost", "confusion", "pose"])
 def test_charts_can_be_used_from_the_keyboard(kind: str, small: Path, opened) -> None:
     page = opened(small)
@@ -59,6 +61,7 @@ def test_charts_can_be_used_from_the_keyboard(kind: str, small: Path, opened) ->
     assert page.locator("#tip").is_hidden()
 
 
+@pytest.mark.slow
 def test_charts_show_means_or_medians(small: Path, opened) -> None:
     page, cells = opened(small), load([str(small.parent.parent)]).cells
     page.select_option("#dataset", "mnist_r")
@@ -80,6 +83,7 @@ def test_charts_show_means_or_medians(small: Path, opened) -> None:
         assert reaches == (chosen == "median")
 
 
+@pytest.mark.slow
 def test_links_lead_to_run_directories(small: Path, opened) -> None:
     page = opened(small)
     link = page.locator(".architectures:visible tbody a").first
@@ -87,6 +91,7 @@ def test_links_lead_to_run_directories(small: Path, opened) -> None:
     assert (where / "0-7" / "results.jsonl").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
 def test_the_page_is_accessible_and_fits_its_width(width: int, scheme: str, small: Path, opened) -> None:
     from axe_playwright_python.sync_playwright import Axe
@@ -100,6 +105,7 @@ def test_the_page_is_accessible_and_fits_its_width(width: int, scheme: str, smal
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != ground
 
 
+@pytest.mark.slow
 def test_wide_intervals_stay_in_the_plot(small: Path, opened, tmp_path: Path) -> None:
     """Two seeds: 12.7 standard errors, far beyond the curves."""
     comparison = load([str(small.parent.parent)])
@@ -114,6 +120,7 @@ def test_wide_intervals_stay_in_the_plot(small: Path, opened, tmp_path: Path) ->
         assert float(str(clip.get_attribute("height"))) < 300
 
 
+@pytest.mark.slow
 def test_plots_of_every_data_set_clip_by_what_is_shown(small: Path, opened) -> None:
     page, names = opened(small), '[data-chart="curves"]:visible svg > polygon[clip-path]'
     datasets = page.locator("#dataset option").count()
@@ -125,6 +132,7 @@ def test_plots_of_every_data_set_clip_by_what_is_shown(small: Path, opened) -> N
         assert all(page.locator(f"svg:visible {name}").count() == page.locator(name).count() == 1 for name in by)
 
 
+@pytest.mark.slow
 def test_printing_is_light_and_the_page_dark_again(small: Path, opened) -> None:
     page = opened(small, color_scheme="dark")
     theme = "document.documentElement.dataset.theme"

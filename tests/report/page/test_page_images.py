@@ -14,6 +14,7 @@ from scipy import stats as scipy_stats
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium (Debian: apt install chromium), or STN_CHROMIUM")
 
 
+@pytest.mark.slow
 def test_comparisons_by_image_are_those_of_the_answers(small: Path, opened) -> None:
     """McNemar's test and the share of images that flip, from the files that the run directories hold."""
     page = opened(small)

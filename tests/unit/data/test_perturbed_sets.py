@@ -71,6 +71,7 @@ def test_test_sets_are_the_same_without_vector_instructions() -> None:
     assert done.stdout.split() == [SHA256[name] for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", with_cifar(SHA256))
 def test_an_image_does_not_depend_on_its_batch_or_the_threads(name: str) -> None:
     s, index = stream(name), torch.arange(9_900, 10_100) % stream(name).test_count
