@@ -1,5 +1,6 @@
 """How many seeds train as one network: found by trial, said, and kept by a run that resumes."""
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,19 @@ def test_a_trial_times_the_step_that_train_py_runs(size: int) -> None:
     assert block_size.images_per_s(config, size, Runtime(config, 1), losses) > 0
     assert set(seen) == {(size, 8, 1, 28, 28)}
     assert len(seen) > block_size._FEWEST
+
+
+def test_steps_of_a_large_network_are_timed_three_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU a trial lasts 0.3 s or three steps, whatever a step takes and however many images it has."""
+    seconds = itertools.count(step=0.2)
+    monkeypatch.setattr(block_size.time, "perf_counter", lambda: next(seconds))
+    steps = 0
+
+    def losses(config: Config, forward: Any, batch: Batch, clock: Tensor) -> tuple[Tensor]:
+        nonlocal steps
+        steps += 1
+        return (forward(batch.x_SBCHW, clock, batch.row_B).square().mean().unsqueeze(0),)
+
+    config = resolve(Config(arch=Arch(name="cnn"), data=Data(batch_size=50)))
+    assert block_size.images_per_s(config, 1, Runtime(config, 1), losses) == pytest.approx(50 / 0.2)
+    assert steps == 1 + 3
