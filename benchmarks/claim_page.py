@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import record_tables
 from claim_rows import digest
 from matplotlib.figure import Figure
 
@@ -18,8 +19,17 @@ from launch.report.output.markdown import render_table
 Claim = dict[str, Any]
 
 
+def table(claim: Claim, folder: Path) -> record_tables.RecordTable:
+    """Return the table that a claim names, of its record; an empty one where it names none."""
+    if not (name := claim.get("table")):
+        return record_tables.RecordTable([], {})
+    return getattr(record_tables, name)(json.loads((folder / "record.json").read_text()))
+
+
 def numbers(claim: Claim, folder: Path) -> dict[str, float]:
     """Return the figures that a claim's quotations may name: means in per cent, or quotients of a record's entries."""
+    if "table" in claim:
+        return table(claim, folder).numbers
     if not (folder / "record.json").is_file():
         cells = load([str(folder / "runs")]).cells
         return {cell.label: 100 * fmean(cell.values("test_acc").values()) for cell in cells}
@@ -50,13 +60,11 @@ def write(folder: Path, claim: Claim) -> dict[str, bytes]:
         parts.append("![Every seed, mean and interval](figure.png)")
     else:
         facts["n"] = str(claim["n"])
-        parts.append(
-            "\n".join(
-                f"- {name}: {value:,.{0 if value >= 100 else 2}f}" for name, value in numbers(claim, folder).items()
-            )
-        )
-    table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
-    text = "\n\n".join([*parts[:2], table, *parts[2:]]) + "\n"
+        parts += ["\n".join(lines)] if (lines := table(claim, folder).lines) else []
+        values = numbers(claim, folder).items()
+        parts.append("\n".join(f"- {name}: {value:,.{0 if value >= 100 else 2}f}" for name, value in values))
+    about = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
+    text = "\n\n".join([*parts[:2], about, *parts[2:]]) + "\n"
     return {"README.md": text.encode()} | files
 
 

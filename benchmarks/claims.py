@@ -8,8 +8,9 @@
 benchmarks/claims/<date>-<name>/ holds claim.yaml, written by hand; runs/ (configurations, environments, result rows and
 evaluations, without paths and names of machines) or record.json, of a benchmark; README.md and figure.png, which are
 written from these. In claim.yaml `holds` lists what must follow: `a > b` (a beats b), `a = b`, `a ? b` (unknown),
-`a ~ published`; `numbers` names quotients of a record's entries; `quoted` lists sentences of README and manual with
-{names} of means in per cent (architectures) or of these numbers. `rows` is the hash of runs/ or record.json.
+`a ~ published`; `numbers` names quotients of a record's entries; `table`, of record_tables.py, is to be found line by
+line in the page `table_in`; `quoted` lists sentences of README and manual with {names} of means in per cent
+(architectures), of these numbers, or of the table's. `rows` is the hash of runs/ or record.json.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from claim_page import Claim, numbers, write
+from claim_page import Claim, numbers, table, write
 from claim_rows import collect, digest
 
 from launch.report.analysis.cells import load
@@ -60,6 +61,9 @@ def faults(folder: Path, claim: Claim) -> list[str]:
     for page, texts in claim.get("quoted", {}).items():
         content = " ".join((ROOT / page).read_text().split())
         found += [f"{page} does not say: {said}" for text in texts if (said := text.format(**known)) not in content]
+    if lines := table(claim, folder).lines:
+        page = (ROOT / claim["table_in"]).read_text().splitlines()
+        found += [f"{claim['table_in']} lacks the line: {line}" for line in lines if line not in page]
     return found
 
 

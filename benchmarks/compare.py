@@ -44,12 +44,16 @@ def read(path: Path) -> tuple[dict[str, Any], Rows]:
     """Return a record, and its rows by network and form."""
     try:
         record = json.loads(path.read_text())
-        tables = {name: rows for name, rows in record.items() if isinstance(rows, list) and name not in OTHERS}
-        return record, {(name, _label(row["form"])): row for name, rows in tables.items() for row in rows}
+        return record, read_rows(record)
     except OSError as error:
         fail(f"cannot read '{path}': {error.strerror}")
     except (ValueError, TypeError, AttributeError, KeyError):
         fail(f"'{path}' is no record of benchmarks/fused.py or peers.py (--json FILE)")
+
+
+def read_rows(record: dict[str, Any]) -> Rows:
+    tables = {name: rows for name, rows in record.items() if isinstance(rows, list) and name not in OTHERS}
+    return {(name, _label(row["form"])): row for name, rows in tables.items() for row in rows}
 
 
 def _label(form: dict[str, Any]) -> str:

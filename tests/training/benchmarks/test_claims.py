@@ -15,6 +15,7 @@ from stn.runs.directory import RunDir
 from tests.support.trainer import QUICK, QUIET, only_run, train
 
 R, H100 = "2026-11-26-finnveden-r", "2026-11-26-h100"
+ZEN, PEERS = "2026-11-20-cpu-epyc", "2026-11-26-peers-xeon"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -24,7 +25,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 
 @pytest.fixture
 def copies(tmp_path: Path) -> Path:
-    for name in (R, H100):
+    for name in (R, H100, ZEN, PEERS):
         shutil.copytree(claims.CLAIMS / name, tmp_path / name)
     return tmp_path
 
@@ -42,7 +43,10 @@ def _row(folder: Path) -> None:
 
 def _record(folder: Path) -> None:
     file = folder / "record.json"
-    file.write_text(file.read_text().replace("705674", "805674", 1))
+    changed = file.read_text()
+    for old, new in {"705674": "805674", "17738.": "27738.", "7854.": "9854."}.items():
+        changed = changed.replace(old, new, 1)
+    file.write_text(changed)
 
 
 def _replace(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -70,6 +74,19 @@ def _other_figure(folder: Path) -> None:
         (R, _replace("claim.yaml", "stn_cx ? cnn", "stn_cx > cnn"), "'stn_cx > cnn' does not hold"),
         (H100, _record, "its rows are not those that were collected"),
         (H100, _record, "README.md does not say: [73 times the plain loop]"),
+        (ZEN, _record, "its rows are not those that were collected"),
+        (
+            ZEN,
+            _record,
+            "docs/pages/performance.md lacks the line: | `cnn`, `mnist_r` | 4,949 | 7,178 | 7,112 | **27,738",
+        ),
+        (ZEN, _record, "README.md does not say: to 5.6 times as fast"),
+        (
+            PEERS,
+            _record,
+            "docs/pages/performance.md lacks the line: | ours, as one network | 1 | 4 | 8,128 (0.78) | 9,85",
+        ),
+        (PEERS, _replace("README.md", "7,854 (1.13)", "7,954 (1.14)"), "README.md was edited"),
         (H100, _replace("claim.yaml", "times the plain loop", "times a plain loop"), "README.md does not say"),
     ],
 )

@@ -1,0 +1,88 @@
+"""The manual's tables of what fused.py and peers.py have recorded, and the figures in them that sentences may quote."""
+
+from typing import Any, NamedTuple
+
+from compare import read_rows
+from measured import NETWORKS, SIX
+from peer_rows import PEERS
+
+
+class RecordTable(NamedTuple):
+    """Lines of Markdown, and numbers by name."""
+
+    lines: list[str]
+    numbers: dict[str, float]
+
+
+TITLES = {"tutorial": "the PyTorch tutorial's, `mnist`", "cnn": "`cnn`, `mnist_r`"}
+OVER_LOOPS = (
+    *("network, data", "best plain loop, 1 process", "the same, 2 processes", "`torch.vmap`, 4 seeds"),
+    *("4 seeds as one, 1 process", "4 seeds as one, 2 processes", "times the loop, both in 1 process", "both in 2"),
+)
+PROGRAMS = {
+    "accelerate 1": "Accelerate's loop",
+    "lightning 1": "Lightning's Trainer",
+    "timm 1": "timm's loop",
+    "vmap 4": "`torch.func`, vmap",
+    "jax 1": "JAX (Flax), jitted",
+    "jax 4": "JAX, vmap",
+    "fused 1": "ours",
+    "fused 4": "ours, as one network",
+}
+"""Titles of the first rows of a program and a number of seeds; those below share them."""
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |".replace("|  |", "| |").replace("|  |", "| |")
+
+
+def _speeds(record: dict[str, Any], network: str) -> dict[tuple[str, int, int], float]:
+    """Return images/s by kind, processes and seeds; of forms that differ in their loader's workers the best."""
+    found: dict[tuple[str, int, int], float] = {}
+    for (name, _), row in read_rows(record).items():
+        form, speeds = row["form"], [r["images_per_s"] for r in row["rounds"] if "error" not in r]
+        key = form["kind"], form.get("processes", 1), form.get("seeds", 1)
+        if name == network and speeds:
+            found[key] = max(found.get(key, 0.0), sorted(speeds)[len(speeds) // 2])
+    return found
+
+
+def over_loops(record: dict[str, Any]) -> RecordTable:
+    """Return the table of a record of fused.py: four seeds as one network over the loop that tutorials teach."""
+    lines, ratios = [_line(list(OVER_LOOPS)), "|---" * len(OVER_LOOPS) + "|"], []
+    for network in (name for name in NETWORKS if name in record):
+        speed = _speeds(record, network)
+        loops, ours = [speed["loader", n, 1] for n in (1, 2)], [speed["fused", n, 4] for n in (1, 2)]
+        ratios.append(ours[0] / loops[0])
+        cells = [f"**{value:,.0f}**" if value == max(ours) else f"{value:,.0f}" for value in ours]
+        cells = [f"{value:,.0f}" for value in (*loops, speed["vmap", 1, 4])] + cells
+        cells += [f"{ratios[-1]:.1f}", f"{ours[1] / loops[1]:.1f}"]
+        lines.append(_line([TITLES.get(network, f"`{network}`"), *cells]))
+    return RecordTable(lines, {"least": min(ratios), "most": max(ratios)})
+
+
+def beside_programs(record: dict[str, Any]) -> RecordTable:
+    """Return the table of a record of peers.py; of ours with the ratio to the best peer in as many processes."""
+    networks = {name: _speeds(record, name) for name in SIX if name in record}
+    lines = [_line(["program", "processes", "seeds at once", *(f"`{name}`" for name in networks)])]
+    lines.append("|---" * (3 + len(networks)) + "|")
+    ratios, before = [], ""
+    forms = dict.fromkeys(key for speed in networks.values() for key in speed)
+    for kind, processes, seeds in sorted(forms, key=lambda key: _place(*key)):
+        cells = []
+        for speed in networks.values():
+            value = speed.get((kind, processes, seeds))
+            cells.append(f"{value:,.0f}" if value else "")
+            if value and kind not in PEERS:
+                ratios.append(value / max(v for (k, p, _), v in speed.items() if k in PEERS and p == processes))
+                cells[-1] += f" ({ratios[-1]:.2f})"
+        title = PROGRAMS.get(f"{kind} {seeds}", before)
+        lines.append(_line(["" if title == before else title, str(processes), str(seeds), *cells]))
+        before = title
+    return RecordTable(lines, {"least": min(ratios), "most": max(ratios)})
+
+
+def _place(kind: str, processes: int, seeds: int) -> tuple[int, bool, int, int]:
+    """Return where a form stands: programs in PROGRAMS' order, one seed apart from several, one process first."""
+    kinds = [title.split()[0] for title in PROGRAMS]
+    return kinds.index(kind), kind in ("jax", "fused") and seeds > 1, processes, seeds
