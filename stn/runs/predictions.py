@@ -11,18 +11,26 @@ is imported where it is needed: most who read run directories need none of this.
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from stn.runs.records import Row
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from stn.runs.results import Results
-
 FOLDER = "predictions"
 MOST_CLASSES = 2**20
 """A table by class of more would fill the memory of whoever reads a damaged file."""
+
+
+class Folder(Protocol):
+    """A run directory, of which this module needs no more."""
+
+    path: Path
+
+    def replace(self, path: Path, content: bytes | str) -> bool:
+        """Replace a file, unless the lease is lost; return whether it was replaced."""
+        ...
 
 
 class Answers(NamedTuple):
@@ -76,7 +84,7 @@ def _load(path: Path, content: bytes) -> tuple[dict[str, "np.ndarray"], dict[str
     return tensors, header
 
 
-def write_answers(run: "Results", seed: int, answers: Answers, label_N: "np.ndarray") -> Row:
+def write_answers(run: Folder, seed: int, answers: Answers, label_N: "np.ndarray") -> Row:
     """Write a seed's file, unless the lease is lost; return the field of its result row."""
     from safetensors.numpy import save
 
@@ -154,7 +162,7 @@ def faults(folder: Path, rows: dict[int, Row], whole: bool = True) -> list[str]:
     return found
 
 
-def write_images(run: "Results", images: KnownImages) -> bool:
+def write_images(run: Folder, images: KnownImages) -> bool:
     """Write images.safetensors, unless the lease is lost; return whether that was done."""
     from safetensors.numpy import save
 
