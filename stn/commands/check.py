@@ -16,6 +16,7 @@ from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml
 from stn.models.wirings import count
+from stn.runs.cores import Neighbours
 from stn.runs.trials import build_trials
 from stn.tracking.console import console, say
 from stn.training.blocks import USUAL, check_network, find_slow_settings, slow_operations, try_network
@@ -74,7 +75,7 @@ def differences(config: Config) -> list[tuple[str, str, str]]:
 def slow_here(configs: list[Config], seed_losses: Callable[..., Any]) -> list[str]:
     """Return a sentence for each setting that makes training slower on this machine than the default would."""
     trials, fuse = build_trials(configs), configs[0].train.fuse
-    runtime = Runtime(configs[0], len(trials), configs)
+    runtime = Runtime(configs[0], len(trials), configs, Neighbours())  # with the threads that a training would take
     size = fuse if isinstance(fuse, int) else min(USUAL[runtime.device.type], len(trials))
     try:
         return find_slow_settings(trials, size, runtime, seed_losses, True)

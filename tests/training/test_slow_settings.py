@@ -10,8 +10,9 @@ from accelerate.state import AcceleratorState
 from stn.commands.check import check
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Train
+from stn.runs.cores import Neighbours
 from stn.runs.trials import build_trials
-from stn.training import blocks, slow_settings
+from stn.training import blocks, runtime, slow_settings
 from stn.training.runtime import Runtime
 
 Timed = tuple[str, bool, int, int]
@@ -109,6 +110,22 @@ def test_check_says_it_too(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     monkeypatch.setattr(slow_settings, "images_per_s", no_data)
     assert check([config], seed_losses=lambda *_: None) == 0
     assert "slower      not known, nothing can be timed: no usable MNIST" in capsys.readouterr().out
+
+
+def test_check_times_with_the_threads_that_a_training_would_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads beside a busy program wait for each other, and every setting seems slow."""
+    threads: list[int] = []
+
+    def measure(*_: object) -> float:
+        threads.append(torch.get_num_threads())
+        return 1.0
+
+    monkeypatch.setattr(slow_settings, "images_per_s", measure)
+    monkeypatch.setattr(runtime, "cores", lambda: 4)
+    monkeypatch.setattr(Neighbours, "busy_cores", lambda _: 3)
+    config = resolve(Config(arch=Arch(name="cnn"), train=Train(precision="bf16")))
+    check([config], seed_losses=lambda *_: None)
+    assert threads == [1, 1]
 
 
 @pytest.mark.slow
