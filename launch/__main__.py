@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
+from functools import partial, wraps
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +18,7 @@ from launch.export.command import export as export_seeds
 from launch.sweep.commands import Runs, retry, run_task, start_sweep, status
 from launch.sweep.plan import find_plan
 from launch.wandb import sync
-from stn.config.command_line import fail
+from stn.config.command_line import fail, one_line_errors
 from stn.config.registry import nearest
 from stn.tracking.console import say
 
@@ -26,6 +28,8 @@ WORSE = 3
 FORMATS = ("latex",)
 """What a report can be written as, beside page, Markdown and CSV."""
 Format = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(FORMATS)}}}")]
+TRAINED = ("check", "list", "evaluate", "show")
+"""Commands of the other package, for a hint."""
 Points = Annotated[str | None, tyro.conf.arg(metavar="POINTS")]
 To = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(PACKAGES)}}}")]
 
@@ -35,6 +39,13 @@ def _runs_folder(path: str, runs: str) -> str:
     if Path(path).is_dir() and not Path(path, "manifest.jsonl").is_file():
         return path
     return str(find_plan(path, runs).experiment)
+
+
+def _folders(paths: tuple[str, ...], runs: str) -> list[str]:
+    """Return the folders of run directories that were named; where none was, that of all."""
+    if not paths and not Path(runs).is_dir():
+        raise ValueError(f"there is no folder {runs}; name a sweep or a run directory, or give --runs DIR")
+    return [_runs_folder(path, runs) for path in paths or [runs]]
 
 
 def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
@@ -93,8 +104,7 @@ def report(
     margin = None if equal is None else _margin(equal)
     if format not in ("", *FORMATS):
         raise ValueError(f"no format '{format}'; {nearest(format, FORMATS)}")
-    folders = [_runs_folder(path, runs) for path in paths or [runs]]
-    written = build.compare(folders, out, margin, format == "latex", against)
+    written = build.compare(_folders(paths, runs), out, margin, format == "latex", against)
     worse = WORSE if written.overview.against and written.overview.against.worse else 0
     if wandb:
         published, message = wandb_report.publish(written.sections, written.out, written.overview)
@@ -113,7 +123,17 @@ def export(paths: Paths, /, to: To = "", out: str = "", project: str = "", runs:
             their own.
         project: Experiment of mlflow, project of trackio; default: the name of each run's experiment.
     """
-    return export_seeds([_runs_folder(path, runs) for path in paths or [runs]], to, out, project, say)
+    return export_seeds(_folders(paths, runs), to, out, project, say)
+
+
+def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+    """Return a command that is not run yet when its arguments have been read."""
+
+    @wraps(command)
+    def read(*arguments: object, **options: object) -> Callable[[], int]:
+        return partial(command, *arguments, **options)
+
+    return read
 
 
 def main() -> int:
@@ -126,7 +146,13 @@ def main() -> int:
     commands |= {"wandb-sync": wandb_sync, "export": export, "task": run_task}
     about = "Sweeps of many seeds. One training: python -m launch train [arguments of train.py]."
     try:
-        return tyro.extras.subcommand_cli_from_dict(commands, prog="python -m launch", description=about, args=words)
+        if words and not words[0].startswith("-") and words[0] not in commands:
+            hint = f"that is python -m stn {words[0]}" if words[0] in TRAINED else nearest(words[0], commands)
+            raise ValueError(f"no command '{words[0]}'; {hint}")
+        read = {name: _later(command) for name, command in commands.items()}
+        with one_line_errors():
+            command = tyro.extras.subcommand_cli_from_dict(read, prog="python -m launch", description=about, args=words)
+        return command()
     except ValueError as error:
         fail(error)
     except OSError as error:

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, TypeAdapter
 
 from launch.sweep.sbatch import SlurmOptions
 from stn.config.fields import Few, FolderName, Positive, Section, Seeds
+from stn.config.registry import closest
 from stn.config.yaml_files import RECIPES, find_recipe, read_mapping
 from stn.runs.directory import block_name
 
@@ -138,7 +139,9 @@ def find_plan(text: str, runs: str) -> Plan:
     try:
         folder = plan_folder(read_sweep(text), runs)
     except ValueError as error:
-        raise ValueError(f"nothing named {text!r:.80} in {runs}, and {error}") from None
+        started = [path.parents[1].name for path in Path(runs).glob("*/sweep/manifest.jsonl")]
+        hint = f"did you mean '{near}'?" if (near := closest(text, started)) else f"and {error}"
+        raise ValueError(f"nothing named {text!r:.80} in {runs}, {hint}") from None
     if not (folder / "manifest.jsonl").is_file():
         raise ValueError(f"sweep {text} has not been started (no {folder}); run: python -m launch sweep {text}")
     return load_plan(folder)

@@ -8,7 +8,8 @@ import os
 import re
 import sys
 import time
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from itertools import pairwise, product, takewhile
 from typing import Annotated, Literal, NoReturn
@@ -84,28 +85,36 @@ def _expand(arguments: list[str]) -> list[list[str]]:
 
 
 def _unboxed(text: str) -> str:
-    """Return what tyro's box says, without its frame, its title and its last line."""
+    """Return what tyro's box says, without its frame, its title, what was tried in vain and its last line."""
     lines = [line for line in (line.strip("│| ") for line in text.splitlines()) if line.strip("─-╭╮╰╯")]
-    return " ".join(takewhile(lambda line: not line.startswith("For full helptext"), lines[1:]))
+    said = " ".join(takewhile(lambda line: not line.startswith("For full helptext"), lines[1:]))
+    return re.sub(r"^Error parsing | (Got errors|Argument helptext):.*", "", said)
 
 
-def _read_flags(arguments: list[str], default: Command) -> Command:
-    """Return the default with the flags over it; ValueError for a value that none of them takes."""
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what tyro says of a command line that it does not take into a ValueError of one line."""
     caught = StringIO()
     try:
         with redirect_stderr(caught):
-            return tyro.cli(
-                Command,
-                args=canonical(arguments),
-                prog="train.py",
-                default=default,
-                config=(tyro.conf.AvoidSubcommands,),
-                console_outputs=is_main_process(),
-            )
+            yield
     except SystemExit as left:
         if left.code:
             raise ValueError(_unboxed(caught.getvalue())) from None
         raise
+
+
+def _read_flags(arguments: list[str], default: Command) -> Command:
+    """Return the default with the flags over it; ValueError for a value that none of them takes."""
+    with one_line_errors():
+        return tyro.cli(
+            Command,
+            args=canonical(arguments),
+            prog="train.py",
+            default=default,
+            config=(tyro.conf.AvoidSubcommands,),
+            console_outputs=is_main_process(),
+        )
 
 
 def _parse_one(arguments: list[str], plugins: list[str]) -> Command:

@@ -45,7 +45,9 @@ def test_status_prints_and_speaks_json(plan: Plan, tmp_path: Path) -> None:
     assert "RuntimeError: boom" in text
     unknown = launch("status", "tow", "--runs", runs)
     assert unknown.returncode == 2
-    assert unknown.stderr.startswith(f"error: nothing named 'tow' in {runs}, and no sweep 'tow'; ")
+    assert unknown.stderr == f"error: nothing named 'tow' in {runs}, did you mean 'two'?\n"
+    elsewhere = launch("status", "tow", "--runs", tmp_path / "none").stderr
+    assert elsewhere.startswith(f"error: nothing named 'tow' in {tmp_path / 'none'}, and no sweep 'tow'; ")
     assert "has not been started" in launch("status", "smoke", "--runs", runs).stderr
 
 

@@ -103,6 +103,27 @@ def test_a_folder_with_a_line_break_is_kept_out_of_scripts(tmp_path: Path) -> No
         slurm.array_script(plan._replace(folder=tmp_path / "a\nrm -rf ~"), tmp_path / "jobs-0.txt", 1, None)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["swep", "smoke"], "no command 'swep'; did you mean 'sweep'?"),
+        (["evaluate", "runs"], "no command 'evaluate'; that is python -m stn evaluate"),
+        (["sweep"], "Missing from python -m launch sweep: STR A file, or a name of configs/sweeps/. (required)"),
+        (["sweep", "smoke", "--jobs", "4"], "Unrecognized options: --jobs, 4"),
+        (
+            ["sweep", "smoke", "--max-parallel", "x"],
+            "--max-parallel: no type matching {None}|INT could be instantiated",
+        ),
+        (["report"], "there is no folder runs; name a sweep or a run directory, or give --runs DIR"),
+        (["export", "--to", "csv"], "there is no folder runs; name a sweep or a run directory, or give --runs DIR"),
+    ],
+)
+def test_a_command_that_is_not_taken_is_one_line(words: list[str], message: str, tmp_path: Path) -> None:
+    done = launch(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert done.stderr.startswith(f"error: {message}")
+
+
 def test_zero_workers_are_refused(tmp_path: Path) -> None:
     done = launch("sweep", write_sweep(tmp_path, TWO_CELLS), "--max-parallel", 0, "--runs", tmp_path / "runs")
     assert (done.returncode, done.stderr) == (2, "error: --max-parallel must be 1 or more, not 0\n")
