@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stn.commands.library.run import ALONE, Run, change
+from stn.config.command_line import fail
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Config
@@ -24,6 +25,13 @@ from stn.training.runtime import Runtime
 
 ROUNDING = 1e-3
 """Share of the images that another device, another kernel or half precision may classify otherwise."""
+
+
+def argument_parser(command: str, about: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a command of ``python -m stn``, whose errors are one line."""
+    parser = argparse.ArgumentParser(prog=f"python -m stn {command}", description=about, allow_abbrev=False)
+    parser.error = lambda message: fail(f"{message}; see python -m stn {command} --help")
+    return parser
 
 
 def open_run(path: str) -> Run:
@@ -99,7 +107,7 @@ def evaluate_weights(path: str, recipe: str, data: dict[str, Any]) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stn evaluate", description="Evaluate trained weights.")
+    parser = argument_parser("evaluate", "Evaluate trained weights.")
     parser.add_argument("run", nargs="?", metavar="RUN", help="a finished run directory, runs/<name>/<sig>/<seeds>")
     parser.add_argument(
         "--weights", metavar="FILE", help="a state dict: safetensors or torch.save's, also in a checkpoint"

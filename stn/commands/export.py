@@ -3,7 +3,6 @@
 python -m stn export RUN [--seed N] [--out DIR] [--onnx]. B batch, C channel, H, W.
 """
 
-import argparse
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from stn.commands.check import mflop
-from stn.commands.evaluate import open_run
+from stn.commands.evaluate import argument_parser, open_run
 from stn.config import registry
 from stn.config.command_line import fail
 from stn.config.dataset import Dataset, build_dataset, find_dataset
@@ -146,7 +145,7 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stn export", description="Write a finished network's files.")
+    parser = argument_parser("export", "Write a finished network's files.")
     parser.add_argument("run", metavar="RUN", help="a finished run directory, runs/<name>/<sig>/<seeds>")
     parser.add_argument("--seed", metavar="N", type=int, help="which seed; default: the first finished one")
     parser.add_argument("--out", metavar="DIR", type=Path, help="where to; default: RUN/export")

@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from stn.commands.evaluate import open_run
-from stn.config.command_line import fail
+from stn.commands.evaluate import argument_parser, open_run
 from stn.config.resolve import resolve
 from stn.config.yaml_files import find_recipe, load_yaml
 from stn.evaluation.foreign_weights import fit, load_plain
@@ -20,8 +19,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m stn show", description=__doc__, allow_abbrev=False)
-    parser.error = lambda message: fail(f"{message}; see python -m stn show --help")
+    parser = argument_parser("show", __doc__)
     parser.add_argument("run", nargs="?", metavar="RUN", help="runs/<name>/<sig>/<seeds>")
     parser.add_argument("--seed", type=int, help="another seed than the first one that finished")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/pictures, or ./pictures")
