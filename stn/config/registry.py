@@ -173,7 +173,8 @@ def find(kind: str, name: str) -> Entry:
     """Return the entry of a name; ValueError with the nearest name if there is none."""
     if name not in entries[kind]:
         hint = nearest(name, entries[kind])
-        own = "; --plugin MODULE brings your own" if hint.startswith("known") else ""
+        mine = "npz:FILE, folder:DIR or --plugin MODULE" if kind == "dataset" else "--plugin MODULE"
+        own = f"; {mine} brings your own" if hint.startswith("known") else ""
         raise ValueError(f"no {KINDS[kind]} {name!r:.80}; {hint}{own}")
     return entries[kind][name]
 

@@ -13,6 +13,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".
 def _part(path: Path, part: str) -> Path:
     names = ("train",) if part == "train" else TEST_NAMES
     found = [path / name for name in names if (path / name).is_dir()]
+    if not path.is_dir():
+        raise ValueError(f"there is no folder {path}")
     if not found:
         raise ValueError(f"{path} has no folder {' or '.join(names[:2])} with a folder for each class in it")
     return found[0]

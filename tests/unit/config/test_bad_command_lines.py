@@ -1,5 +1,6 @@
 """Bad command lines and files: one message, exit code 2, nothing on disk."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -27,6 +28,9 @@ BAD: dict[str, tuple[str, str]] = {
     "--lr nan": ("not a number", "lr: input should be"),
     "--batch-size 0": ("no images", "batch_size: input should be greater than 0 (got 0)"),
     "--batch-size 1.5": ("half an image", "1.5"),
+    "--limit-train 1e3": ("a whole number in another form", "could be instantiated from ['1e3']."),
+    "--dataset mine.npz": ("a file for a data set", "npz:FILE, folder:DIR or --plugin MODULE brings your own"),
+    "--dataset folder:nowhere": ("a folder that is not there", "there is no folder"),
     "--seeds 3-1": ("a range that runs backwards", "the range '3-1' ends before it begins"),
     "--seeds 0,x": ("a seed that is no number", "cannot read 'x'"),
     "--seeds 0,0": ("a seed twice", "names a seed twice"),
@@ -101,6 +105,7 @@ def test_bad_input_is_one_message_exit_2_and_nothing_on_disk(
     assert BAD[typed][1] in flat
     assert flat.count("error: ") == 1
     assert "Traceback" not in captured.err + captured.out
+    assert not re.search("Error parsing|Got errors|Argument helptext", flat)  # tyro's own words
     assert sorted(p.name for p in tmp_path.rglob("*")) == before
 
 
