@@ -56,6 +56,12 @@ def _wandb_entity(name: str) -> str:
     return name
 
 
+def _wandb_project(name: str) -> str:
+    if not 1 <= len(name) <= 128 or not name.isprintable() or set(name) & set("/\\#?%:"):
+        raise ValueError("a project on W&B has 1 to 128 printable characters, and none of / \\ # ? % :")
+    return name
+
+
 def _wandb_notes(text: str) -> str:
     if len(text) > 10_000 or not all(char.isprintable() or char in "\n\t" for char in text):
         raise ValueError("notes are at most 10,000 printable characters")
@@ -65,6 +71,7 @@ def _wandb_notes(text: str) -> str:
 Duration = Annotated[str, AfterValidator(_duration)]
 WandbTags = Annotated[tuple[Annotated[str, _wandb_name("a tag", 64)], ...], AfterValidator(_wandb_tags)]
 WandbEntity = Annotated[str, AfterValidator(_wandb_entity)]
+WandbProject = Annotated[str, AfterValidator(_wandb_project)]
 WandbGroup = Annotated[str, _wandb_name("a group", 128)]
 WandbNotes = Annotated[str, AfterValidator(_wandb_notes)]
 Seeds = Annotated[str, AfterValidator(_seeds)]

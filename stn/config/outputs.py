@@ -34,7 +34,7 @@ class Log(Section):
     """Log grad_norm, the norm of each seed's gradient before clipping: the mean over the steps since the last row."""
     wandb: Literal["auto", "disabled", "offline", "online"] = "auto"
     """Weights & Biases; auto: online when logged in, else offline."""
-    wandb_project: OneLine = "stn"
+    wandb_project: fields.WandbProject = "stn"
     """Project there."""
     wandb_entity: fields.WandbEntity | None = None
     """User or team there; None: the one that you are logged in as."""

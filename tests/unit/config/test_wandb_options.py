@@ -9,6 +9,7 @@ from stn.config.schema import Config
 from stn.config.yaml_files import build_config
 
 GOOD = {
+    "wandb_project": ["stn", "my project_2", "x" * 128],
     "wandb_entity": ["me", "my-team_2", "a.b", "x" * 64],
     "wandb_group": ["mine", "a group: x/y", "x" * 128],
     "wandb_tags": [["a"], ["x" * 64, "two words", "é"], [f"t{i}" for i in range(20)]],
@@ -16,6 +17,7 @@ GOOD = {
     "wandb_artifact": [True],
 }
 BAD = {
+    "wandb_project": ["", "team/stn", "50%", "a\nb", "x" * 129],
     "wandb_entity": ["", "a/b", "a b", "x" * 65],
     "wandb_group": ["", " a", "a\nb", "x" * 129],
     "wandb_tags": [[""], ["x" * 65], [" a"], ["a\tb"], [f"t{i}" for i in range(21)]],
