@@ -137,11 +137,6 @@ class Run:
     def saved_steps(self) -> set[int]:
         return {int(path.stem.removeprefix("step-")) for path in self.path.rglob("step-*.safetensors")}
 
-    def wait_until_it_ends(self) -> dict:
-        """Wait until the status is no longer ``running``, and return it."""
-        wait_until(f"the end of {self.path}", lambda: self.status().get("state") != "running", 60)
-        return self.status()
-
 
 def only_run(runs: Path) -> Run:
     """Return the one run directory below ``runs``."""
