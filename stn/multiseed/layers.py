@@ -1,7 +1,5 @@
 """Rules for the layers that cost time: convolution, linear, pooling, sampling, dropout.
 
-Feature maps are [B, S * C, H, W] in memory (channels last on a CPU), so that a convolution of
-every seed is one grouped convolution, and pooling and batch norm see more channels.
 S seed, B batch, C channel in, O channel out, H, W.
 """
 
@@ -13,33 +11,22 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stn.multiseed.convolution import pair
-from stn.multiseed.rules import rule
+from stn.multiseed.order import WIDE, channels_last, channels_of, side_by_side, split_seeds
+from stn.multiseed.rules import reduce, rule
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
 
-def _channels_last(x: Tensor) -> bool:
-    """1.2 to 1.5 times faster on a CPU, max-pooling 7 to 16 times; on CUDA not measured."""
-    return x.device.type == "cpu" and x.dtype != torch.float64
-
-
-def channels_of(x_SBCHW: Tensor) -> Tensor:
-    """[B, S * C, H, W]: a view of what another layer has made, else one copy."""
-    if _channels_last(x_SBCHW):
-        return x_SBCHW.permute(1, 3, 4, 0, 2).contiguous().flatten(3).permute(0, 3, 1, 2)
-    return x_SBCHW.transpose(0, 1).flatten(1, 2)
-
-
-def split_seeds(x_BDHW: Tensor, S: int) -> Stacked:
-    return Stacked(x_BDHW.unflatten(1, (S, -1)).transpose(0, 1))
-
-
 def _is_thin(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
-    """Whether a convolution of one or two input channels (in each group) on a CPU has faster gradients by ThinConv."""
+    """Whether a convolution of one or two input channels (in each group) on a CPU has faster gradients by ThinConv.
+
+    With as few filters as channels, as in a depthwise one, oneDNN's are faster: 7x7 5 against 44 ms (one core).
+    """
     return (
         x.device.type == "cpu"
         and weight.requires_grad
         and x.dim() == 4
         and weight.shape[1] <= 2
+        and len(weight) >= 4 * groups * weight.shape[1]
         and pair(stride) == pair(dilation) == (1, 1)
         and not isinstance(padding, str)
         and pair(padding)[0] < weight.shape[2] > 1
@@ -93,8 +80,8 @@ def _input_gradient(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, p
     return padded_BDHW[..., pad_l : pad_l + W]
 
 
-def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Tensor:
-    if x.dim() == 4 and _channels_last(x):
+def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1, keep=False) -> Tensor:
+    if x.dim() == 4 and channels_last(x) and not keep:
         x = x.contiguous(memory_format=torch.channels_last)
         weight = weight.to(memory_format=torch.channels_last)  # decides where the input has one channel
     if _is_thin(x, weight, stride, padding, dilation, groups):
@@ -111,37 +98,31 @@ def _conv2d(mode, func, /, input, weight, bias=None, stride=1, padding=0, dilati
     S = count_seeds(input, weight, bias)
     weight_OCkl = for_seeds(weight, S).flatten(0, 1)
     bias_O = None if bias is None else for_seeds(bias, S).flatten()
+    keep = False
     if isinstance(input, Stacked) or groups > 1 or torch.is_grad_enabled():
-        x, groups = channels_of(for_seeds(input, S)), groups * S
+        x_BSCHW = for_seeds(input, S).transpose(0, 1)
+        keep = x_BSCHW.is_contiguous() and weight.shape[1] >= WIDE
+        x, groups = x_BSCHW.flatten(1, 2) if keep else channels_of(for_seeds(input, S)), groups * S
     else:
         x = input  # test images: the filters of all seeds side by side, which rounds differently
     arguments = x, weight_OCkl, bias_O, stride, padding, dilation, groups
     out = mode.convolve(*arguments) if mode is not None else None
-    return split_seeds(_convolve(*arguments) if out is None else out, S)
+    return split_seeds(_convolve(*arguments, keep) if out is None else out, S)
 
 
-@rule("linear")
-def _linear(mode: Any, func: Any, /, input: Any, weight: Any, bias: Any = None) -> Stacked:
-    S = count_seeds(input, weight, bias)
-    x, weight_SOI = for_seeds(input, S), for_seeds(weight, S)
-    bias_SO = None if bias is None else for_seeds(bias, S)
-    if x.dtype == torch.float64:  # with several threads a batched product rounds otherwise than one alone
-        biases = [None] * S if bias_SO is None else bias_SO.unbind()
-        return Stacked(torch.stack(list(map(F.linear, x.unbind(), weight_SOI.unbind(), biases))))
-    x_SMI, weight_SIO = x.reshape(S, -1, x.shape[-1]), weight_SOI.transpose(1, 2)
-    if bias_SO is None:
-        out_SMO = torch.bmm(x_SMI, weight_SIO)
-    else:
-        out_SMO = torch.baddbmm(bias_SO.unsqueeze(1), x_SMI, weight_SIO)
-    return Stacked(out_SMO.view(*x.shape[:-1], weight_SOI.shape[1]))
-
-
-@rule("max_pool2d avg_pool2d adaptive_avg_pool2d adaptive_max_pool2d interpolate upsample pixel_shuffle")
+@rule(
+    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate upsample pixel_shuffle"
+)
 def _each_channel(mode: Any, func: Any, /, input: Stacked, *args: Any, **kwargs: Any) -> Any:
     """Layers that treat each channel by itself."""
-    if input.dim() != 4 or kwargs.get("return_indices"):
+    name, rank = func.__name__, input.dim()
+    fits = rank > 2 if name in ("interpolate", "upsample") else rank == {"1d": 3, "3d": 5}.get(name[-2:], 4)
+    if not fits or kwargs.get("return_indices"):
         return NotImplemented
-    return split_seeds(func(channels_of(input.every), *args, **kwargs), len(input.every))
+    if name == "adaptive_avg_pool2d" and args and args[0] in (1, (1, 1), [1, 1]):
+        return reduce(mode, torch.mean, input, (2, 3), keepdim=True)
+    return split_seeds(func(side_by_side(input.every), *args, **kwargs), len(input.every))
 
 
 def _sample(input: Tensor, grid: Tensor, mode="bilinear", padding_mode="zeros", align_corners=None) -> Tensor:

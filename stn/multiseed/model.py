@@ -15,7 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map_only
 
 from stn.data.rng import Site, derived_seed
-from stn.multiseed import layers, norms, rules, vision  # noqa: F401  (fill the tables)
+from stn.multiseed import layers, linear, norms, rules, vision  # noqa: F401  (fill the tables)
 from stn.multiseed.convolution import Convolutions
 from stn.multiseed.stacked import SeedOps, Stacked, for_seeds
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.multiseed.layers import channels_of, split_seeds
+from stn.multiseed.order import flat, in_order, side_by_side, split_seeds
 from stn.multiseed.rules import rule
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
@@ -68,15 +68,6 @@ def _synchronised(
     return out.to(x.dtype)
 
 
-def side_by_side(x: Tensor) -> Tensor:
-    """[B, S * C, ...] from [S, B, C, ...]."""
-    return channels_of(x) if x.dim() == 5 else x.transpose(0, 1).flatten(1, 2)
-
-
-def flat(x: Tensor | None, S: int) -> Tensor | None:
-    return None if x is None else for_seeds(x, S).flatten(0, 1)
-
-
 @rule("batch_norm", alone=True)
 def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) -> Any:
     """Running statistics are [S, C] in memory and change in place."""
@@ -112,10 +103,28 @@ def _normalise(
     )
 
 
-@rule("group_norm")
-def _group_norm(mode: Any, func: Any, /, input: Any, num_groups: int, weight=None, bias=None, eps=1e-5) -> Stacked:
+FEW_CHANNELS = 8
+
+
+def _pixels_together(x: Tensor, channels: int) -> Tensor:
+    """[B, S * C, ...], on a CPU copied from channels last where few channels are normalised together.
+
+    Torch adds up a few channels at each pixel: forward and backward 6.2 ms with 4 channels a group, 1.6 ms from maps
+    that are not channels last (one core, 64 images of 14x14, 4 seeds of 32 channels). The copy takes 1.4 ms, and what
+    follows goes on with these maps.
+    """
+    if x.device.type == "cpu" and x.dim() == 5 and channels < FEW_CHANNELS:
+        x = in_order(x, 1, 0, 2, 3, 4)
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+@rule("group_norm", alone=True)
+def _group_norm(mode: Any, func: Any, /, input: Any, num_groups: int, weight=None, bias=None, eps=1e-5) -> Any:
+    channels = input.shape[1] // num_groups
+    if not any(isinstance(value, Stacked) for value in (input, weight, bias)):
+        return F.group_norm(_pixels_together(input.unsqueeze(0), channels), num_groups, weight, bias, eps)
     S = count_seeds(input, weight, bias)
-    x = side_by_side(for_seeds(input, S))
+    x = _pixels_together(for_seeds(input, S), channels)
     return split_seeds(F.group_norm(x, num_groups * S, flat(weight, S), flat(bias, S), eps), S)
 
 
@@ -129,26 +138,37 @@ def _instance_norm(
     running_var=None,
     weight=None,
     bias=None,
-    *how: Any,
-    **named: Any,
+    use_input_stats=True,
+    momentum=0.1,
+    eps=1e-5,
 ) -> Any:
     if running_mean is not None or running_var is not None:
         return NotImplemented
     S = count_seeds(input, weight, bias)
-    x = side_by_side(for_seeds(input, S))
-    return split_seeds(F.instance_norm(x, None, None, flat(weight, S), flat(bias, S), *how, **named), S)
+    x = _pixels_together(for_seeds(input, S), 1)
+    if x.device.type == "cpu" and x.dtype == torch.float32 and use_input_stats and x[0, 0].numel() > 1:
+        out = F.group_norm(x, x.shape[1], flat(weight, S), flat(bias, S), eps)  # 3 times faster, rounds differently
+    else:
+        out = F.instance_norm(x, None, None, flat(weight, S), flat(bias, S), use_input_stats, momentum, eps)
+    return split_seeds(out, S)
 
 
 @rule("layer_norm")
-def _layer_norm(
-    mode: Any, func: Any, /, input: Any, normalized_shape: Any, weight=None, bias=None, eps=1e-5
-) -> Stacked:
-    S, rank = count_seeds(input, weight, bias), input.dim()
+def _layer_norm(mode: Any, func: Any, /, input: Any, normalized_shape: Any, weight=None, bias=None, eps=1e-5) -> Any:
+    S = count_seeds(input, weight, bias)
+    x, weights, biases = for_seeds(input, S), *(None if t is None else for_seeds(t, S) for t in (weight, bias))
+    if x.is_cuda or (weights is None and biases is None):
+        return _normalise_layers(x, normalized_shape, weights, biases, eps)
+    parts = [[None] * S if t is None else t.unbind() for t in (x, weights, biases)]
+    return Stacked(torch.stack([F.layer_norm(x, normalized_shape, w, b, eps) for x, w, b in zip(*parts, strict=True)]))
 
-    def beside(x: Tensor) -> Tensor:
-        own = for_seeds(x, S)
-        return own.view(S, *[1] * (rank - x.dim()), *x.shape)
 
-    out = F.layer_norm(for_seeds(input, S), normalized_shape, None, None, eps)
-    out = out if weight is None else out * beside(weight)
-    return Stacked(out if bias is None else out + beside(bias))
+def _normalise_layers(x: Tensor, shape: Any, weights: Tensor | None, biases: Tensor | None, eps: float) -> Stacked:
+    """Normalise all seeds' rows as one batch, then multiply: two passes more, which cost less than launches on CUDA."""
+
+    def beside(own: Tensor) -> Tensor:
+        return own.view(len(x), *[1] * (x.dim() - own.dim()), *own.shape[1:])
+
+    out = F.layer_norm(x, shape, None, None, eps)
+    out = out if weights is None else out * beside(weights)
+    return Stacked(out if biases is None else out + beside(biases))

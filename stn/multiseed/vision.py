@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.multiseed.layers import split_seeds
-from stn.multiseed.norms import flat, side_by_side
+from stn.multiseed.order import flat, in_memory_order, side_by_side, split_seeds
 from stn.multiseed.rules import rule
 from stn.multiseed.stacked import RULES, Stacked, count_seeds, every_of, for_seeds, functions
 
@@ -105,7 +104,11 @@ def _conv_transpose(
         return NotImplemented
     S = count_seeds(input, weight, bias)
     x, how = side_by_side(for_seeds(input, S)), (stride, padding, output_padding, groups * S, dilation)
-    return split_seeds(func(x, flat(weight, S), flat(bias, S), *how), S)
+    biases = flat(bias, S)
+    if biases is None or x.is_cuda:
+        return split_seeds(func(x, flat(weight, S), biases, *how), S)
+    out = func(x, flat(weight, S), None, *how)  # a bias doubles oneDNN's time for the filters' gradient
+    return split_seeds(out.add_(biases.view(-1, *[1] * (x.dim() - 2))), S)
 
 
 def _patches(mode: Any, func: Any, /, input: Stacked, *how: Any, **named: Any) -> Stacked:
@@ -117,6 +120,20 @@ RULES.update({F.unfold: _patches, F.fold: _patches})
 
 
 # ---- the rest
+
+
+@rule("pad")
+def _pad(mode: Any, func: Any, /, input: Stacked, pad: Any, **how: Any) -> Any:
+    x, rank = input.every, input.dim()
+    if how["mode"] != "constant":
+        image = len(pad) != 2 * (rank - 2)  # without a batch
+        return NotImplemented if image else split_seeds(F.pad(side_by_side(x), pad, **how), len(x))
+    by_axis = {rank - i: pad[2 * i : 2 * i + 2] for i in range(len(pad) // 2)}
+
+    def padded(x: Tensor, axes: list[int]) -> Tensor:
+        return F.pad(x, [n for axis in reversed(axes) for n in by_axis.get(axis, (0, 0))], **how)
+
+    return Stacked(in_memory_order(padded, x))
 
 
 @rule("embedding")
@@ -143,8 +160,22 @@ def _embedding(
 def _roll(mode: Any, func: Any, /, x: Stacked, shifts: Any, dims: Any = None) -> Any:
     if dims in (None, (), []):
         return NotImplemented
-    over = [dims] if isinstance(dims, int) else list(dims)
-    return Stacked(x.every.roll(shifts, [d + 1 if d >= 0 else d for d in over]))
+    over = [d + 1 if d >= 0 else d + x.every.dim() for d in ([dims] if isinstance(dims, int) else dims)]
+    return Stacked(in_memory_order(lambda y, axes: y.roll(shifts, [axes.index(d) for d in over]), x.every))
+
+
+@rule("normalize")
+def _normalize(mode: Any, func: Any, /, input: Stacked, p: float = 2.0, dim: int = 1, *how: Any, **named: Any) -> Any:
+    return Stacked(F.normalize(input.every, p, dim + 1 if dim >= 0 else dim, *how, **named))
+
+
+@rule("prelu")
+def _prelu(mode: Any, func: Any, /, input: Any, weight: Any) -> Any:
+    if input.dim() < 3:
+        return NotImplemented
+    S = count_seeds(input, weight)
+    weights = for_seeds(weight, S).expand(S, input.shape[1])
+    return split_seeds(torch.prelu(side_by_side(for_seeds(input, S)), weights.flatten()), S)
 
 
 def _fourier(mode: Any, func: Any, /, input: Stacked, n: Any = None, dim: Any = -1, norm: Any = None) -> Stacked:
