@@ -153,15 +153,17 @@ OPERATIONS: dict[str, Operation] = {
     ),
 }
 
-CACHE = "four seeds' maps of 6 MB leave the cache in which one seed's stay, and there is nothing to compute meanwhile"
-ORDER = "maps of several seeds are channels last, and this needs the pixels of a channel side by side: a copy"
-CALLS = "a call for each seed: weights differ between seeds, and torch's function takes one set of them"
-SLOWER = {
-    **dict.fromkeys(("relu", "gelu", "silu", "scale", "dropout2d", "mean", "amax", "cat", "pad", "roll"), CACHE),
-    **dict.fromkeys(("positions", "embedding", "bmm", "einsum_scores", "attention", "attention_function"), CACHE),
-    **dict.fromkeys(("softmax", "log_softmax", "fft_tokens"), CACHE),
-    **dict.fromkeys(("group_norm", "instance_norm", "layer_norm_maps", "unfold_patches", "tensor_unfold"), ORDER),
-    **dict.fromkeys(("flatten_linear", "grid_sample"), ORDER),
-    "layer_norm": CALLS,
+REASONS = {
+    "cache": "four seeds' maps of 6 MB leave the cache that holds one seed's, and nothing is computed meanwhile",
+    "order": "maps of several seeds are channels last, and this needs the pixels of a channel side by side: a copy",
+    "calls": "a call for each seed: their weights differ, and torch's function takes one set of them",
 }
-"""Why an operation may be under 0.9, by name."""
+SLOWER = {
+    **dict.fromkeys(("relu", "gelu", "silu", "scale", "dropout2d", "mean", "amax", "cat", "pad", "roll"), "cache"),
+    **dict.fromkeys(("positions", "embedding", "bmm", "einsum_scores", "attention", "attention_function"), "cache"),
+    **dict.fromkeys(("softmax", "log_softmax", "fft_tokens"), "cache"),
+    **dict.fromkeys(("group_norm", "instance_norm", "layer_norm_maps", "unfold_patches", "tensor_unfold"), "order"),
+    **dict.fromkeys(("flatten_linear", "grid_sample"), "order"),
+    "layer_norm": "calls",
+}
+"""Why an operation may be under 0.9: a name's reason."""

@@ -4,7 +4,8 @@
 
 Each operation is a small network (operation_list.py) on batches of 64: maps of 32 channels and 14x14 pixels, sequences
 of 49 x 64. Four of its seeds run as StackedModel, as train.py trains them, and four ordinary modules in a loop. Both
-are in this process and take turns; a turn lasts 20 ms or more. The input of the seeds is in memory as convolutions of
+are in this process and take turns; a turn lasts 20 ms or more. With one thread CPU time is measured, which other
+processes disturb less. The input of the seeds is in memory as convolutions of
 several seeds leave it, that of a plain module as torch makes it.
 
 A ratio is the median over pairs of turns: 4 modules' time over the network's, so above 1 seeds gain from being one. The
@@ -64,12 +65,15 @@ def prepare(operation: "Operation", seeds: int = SEEDS) -> tuple[Pass, Pass, set
 
 def measure(together: Pass, alone: Pass, rows: tuple[Row, Row], images: int, pairs: int) -> None:
     """Add a round to both rows for each pair of turns, and let the other begin each time."""
+    import torch
+
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
     def turn(run: Pass, times: int) -> float:
-        start = time.perf_counter()
+        start = clock()
         for _ in range(times):
             run()
-        return (time.perf_counter() - start) / times
+        return (clock() - start) / times
 
     sides = list(zip((together, alone), rows, strict=True))
     for run, _ in sides:
@@ -97,14 +101,14 @@ def middle_half(row: Row, other: Row) -> tuple[float, float]:
     return low, high
 
 
-def draw(title: str, table_rows: list[tuple[Row, Row, list[str]]], reasons: dict[str, str]) -> None:
+def draw(title: str, table_rows: list[tuple[Row, Row, list[str]]], slower: dict[str, str]) -> None:
     table = Table(title=title, title_justify="left")
-    for heading in ("operation", "ms as one", "ms alone", "ratio", "middle half", "n", "no rule", "why it is slower"):
+    for heading in ("operation", "ms as one", "ms alone", "ratio", "middle half", "n", "no rule", "slower for"):
         table.add_column(heading, justify="right" if heading in ("ms as one", "ms alone", "ratio", "n") else "left")
     for row, other, slow in table_rows:
         ratio, (low, high) = row.over(other) or 0.0, middle_half(row, other)
         shown = (f"{statistics.median(r['ms'] for r in each.rounds):.2f}" for each in (row, other))
-        why = reasons.get(row.form.kind, "UNKNOWN") if ratio < LEAST else ""
+        why = slower.get(row.form.kind, "UNKNOWN") if ratio < LEAST else ""
         spread = f"{low:.2f} to {high:.2f}"
         table.add_row(row.form.kind, *shown, text(ratio), spread, str(len(row.rounds)), ", ".join(slow), why)
     console.print(table)
@@ -113,7 +117,7 @@ def draw(title: str, table_rows: list[tuple[Row, Row, list[str]]], reasons: dict
 def main() -> int:
     share_cores()  # before torch is imported
     import torch
-    from operation_list import OPERATIONS, SLOWER
+    from operation_list import OPERATIONS, REASONS, SLOWER
 
     from stn.training.runtime import _keep_freed_memory
 
@@ -123,7 +127,13 @@ def main() -> int:
     parser.add_argument("--threads", type=lambda s: [positive(n) for n in s.split(",")], metavar="1,2")
     arguments = parser.parse_args()
     threads, pairs = arguments.threads or [1, 2][: min(2, CORES)], 5 if arguments.quick else 15
-    record = machine(None) | {"seeds": SEEDS, "batch": 64, "pairs": pairs, "others_cores": {}, "reasons": SLOWER}
+    record = machine(None) | {
+        "seeds": SEEDS,
+        "batch": 64,
+        "pairs": pairs,
+        "others_cores": {},
+        "reasons": SLOWER | REASONS,
+    }
     _keep_freed_memory()  # as train.py does
     unexplained = []
     for count in threads:
@@ -142,6 +152,8 @@ def main() -> int:
         ]
         low = [row.form.kind for row, alone, _ in rows if (row.over(alone) or 0.0) < LEAST]
         unexplained += [f"{only} ({name})" for only in low if only not in SLOWER]
+    for reason, why in REASONS.items():
+        console.print(f"{reason}: {why}")
     save(arguments.json, record)
     if unexplained:
         console.print(f"under {LEAST} without an entry that says why: {', '.join(unexplained)}")
