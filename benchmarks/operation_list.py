@@ -163,7 +163,7 @@ SLOWER = {
     **dict.fromkeys(("positions", "embedding", "bmm", "einsum_scores", "attention", "attention_function"), "cache"),
     **dict.fromkeys(("softmax", "log_softmax", "fft_tokens"), "cache"),
     **dict.fromkeys(("group_norm", "instance_norm", "layer_norm_maps", "unfold_patches", "tensor_unfold"), "order"),
-    **dict.fromkeys(("flatten_linear", "grid_sample"), "order"),
+    **dict.fromkeys(("flatten_linear", "grid_sample", "batch_norm_rows"), "order"),
     "layer_norm": "calls",
 }
 """Why an operation may be under 0.9: a name's reason."""

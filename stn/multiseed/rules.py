@@ -139,7 +139,7 @@ def reduce(mode: Any, func: Any, /, x: Stacked, dim: Any = None, keepdim: bool =
         return NotImplemented
     dims = [_shift(d) % x.every.dim() for d in ([dim] if isinstance(dim, int) else dim)]
     function = getattr(Tensor, func.__name__)
-    out = function(x.every, dims, True, **kwargs)
+    out = in_memory_order(lambda y, axes: function(y, [axes.index(d) for d in dims], True, **kwargs), x.every)
     return Stacked(out if keepdim else out.squeeze(tuple(dims)))
 
 
