@@ -40,7 +40,7 @@ def prepare(operation: "Operation", seeds: int = SEEDS) -> tuple[Pass, Pass, set
     import torch
 
     from stn.multiseed.model import StackedModel
-    from stn.multiseed.order import side_by_side, split_seeds
+    from stn.multiseed.rules.order import side_by_side, split_seeds
 
     x_S = torch.randn(seeds, *operation.shape)
     model = StackedModel(operation.build, list(range(seeds))).train()

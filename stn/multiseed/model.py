@@ -15,8 +15,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map_only
 
 from stn.data.rng import Site, derived_seed
-from stn.multiseed import layers, linear, norms, rules, vision  # noqa: F401  (fill the tables)
 from stn.multiseed.convolution import Convolutions
+from stn.multiseed.rules import basic, layers, linear, norms, vision  # noqa: F401  (fill the tables)
 from stn.multiseed.stacked import SeedOps, Stacked, for_seeds
 
 Function = Callable[[nn.Module, Tensor], Any]

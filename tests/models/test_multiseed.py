@@ -15,8 +15,8 @@ from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.multiseed import stacked
 from stn.multiseed.equivalence import check_equivalence
-from stn.multiseed.layers import ThinConv
 from stn.multiseed.model import StackedModel, with_penalty
+from stn.multiseed.rules.layers import ThinConv
 from stn.multiseed.stacked import SeedOps, Stacked
 from stn.training.optimizer import SeedOptimiser, clip_gradients
 from tests.support.networks import BATCH_NORM

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stn.multiseed.layers import _is_thin
 from stn.multiseed.model import StackedModel
-from stn.multiseed.order import channels_of, in_memory_order, in_order
+from stn.multiseed.rules.layers import _is_thin
+from stn.multiseed.rules.order import channels_of, in_memory_order, in_order
 from stn.multiseed.stacked import Stacked, run
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

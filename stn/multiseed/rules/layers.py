@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from stn.multiseed.convolution import pair
-from stn.multiseed.order import WIDE, channels_last, channels_of, side_by_side, split_seeds
-from stn.multiseed.rules import reduce, rule
+from stn.multiseed.rules.basic import reduce, rule
+from stn.multiseed.rules.order import WIDE, channels_last, channels_of, side_by_side, split_seeds
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.multiseed.order import in_memory_order
+from stn.multiseed.rules.order import in_memory_order
 from stn.multiseed.stacked import ALONE, QUIET, RULES, Stacked, count_seeds, every_of, for_seeds, functions
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stn.multiseed.rules import rule
+from stn.multiseed.rules.basic import rule
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
 

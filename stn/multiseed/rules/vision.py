@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.multiseed.order import flat, in_memory_order, side_by_side, split_seeds
-from stn.multiseed.rules import rule
+from stn.multiseed.rules.basic import rule
+from stn.multiseed.rules.order import flat, in_memory_order, side_by_side, split_seeds
 from stn.multiseed.stacked import RULES, Stacked, count_seeds, every_of, for_seeds, functions
 
 
