@@ -156,6 +156,7 @@ OPERATIONS: dict[str, Operation] = {
 REASONS = {
     "cache": "four seeds' maps of 6 MB leave the cache that holds one seed's, and nothing is computed meanwhile",
     "order": "maps of several seeds are channels last, and this needs the pixels of a channel side by side: a copy",
+    "draws": "masks that depend on seed, step and row alone take 500 short operations: with two threads on busy cores",
     "calls": "a call for each seed: their weights differ, and torch's function takes one set of them",
 }
 SLOWER = {
@@ -163,7 +164,8 @@ SLOWER = {
     **dict.fromkeys(("positions", "embedding", "bmm", "einsum_scores", "attention", "attention_function"), "cache"),
     **dict.fromkeys(("softmax", "log_softmax", "fft_tokens"), "cache"),
     **dict.fromkeys(("group_norm", "instance_norm", "layer_norm_maps", "unfold_patches", "tensor_unfold"), "order"),
-    **dict.fromkeys(("flatten_linear", "grid_sample", "batch_norm_rows"), "order"),
+    **dict.fromkeys(("flatten_linear", "grid_sample", "batch_norm_rows", "block_resnet"), "order"),
     "layer_norm": "calls",
+    "dropout": "draws",
 }
 """Why an operation may be under 0.9: a name's reason."""

@@ -5,8 +5,8 @@
 Each operation is a small network (operation_list.py) on batches of 64: maps of 32 channels and 14x14 pixels, sequences
 of 49 x 64. Four of its seeds run as StackedModel, as train.py trains them, and four ordinary modules in a loop. Both
 are in this process and take turns; a turn lasts 20 ms or more. With one thread CPU time is measured, which other
-processes disturb less. The input of the seeds is in memory as convolutions of
-several seeds leave it, that of a plain module as torch makes it.
+processes disturb less. The input of the seeds is in memory as convolutions of several seeds leave it, that of a plain
+module as torch makes it.
 
 A ratio is the median over pairs of turns: 4 modules' time over the network's, so above 1 seeds gain from being one. The
 range holds the middle half of the pairs. Exit code 1 if an operation is under 0.9 and operation_list.SLOWER does not
@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from measure import CORES, DISTURBED, Parser, console, machine, names_from, others_s, positive, save
@@ -101,16 +100,29 @@ def middle_half(row: Row, other: Row) -> tuple[float, float]:
     return low, high
 
 
+def summary(row: Row, alone: Row) -> dict[str, Any]:
+    """Return what the record keeps of an operation."""
+    ms, ms_alone = (statistics.median(r["ms"] for r in each.rounds) for each in (row, alone))
+    low, high = middle_half(row, alone)
+    return {
+        "x alone": round(row.over(alone) or 0.0, 3),
+        "middle_half": [round(low, 3), round(high, 3)],
+        "ms": ms,
+        "ms_alone": ms_alone,
+        "n": len(row.rounds),
+    }
+
+
 def draw(title: str, table_rows: list[tuple[Row, Row, list[str]]], slower: dict[str, str]) -> None:
     table = Table(title=title, title_justify="left")
     for heading in ("operation", "ms as one", "ms alone", "ratio", "middle half", "n", "no rule", "slower for"):
         table.add_column(heading, justify="right" if heading in ("ms as one", "ms alone", "ratio", "n") else "left")
     for row, other, slow in table_rows:
-        ratio, (low, high) = row.over(other) or 0.0, middle_half(row, other)
-        shown = (f"{statistics.median(r['ms'] for r in each.rounds):.2f}" for each in (row, other))
-        why = slower.get(row.form.kind, "UNKNOWN") if ratio < LEAST else ""
-        spread = f"{low:.2f} to {high:.2f}"
-        table.add_row(row.form.kind, *shown, text(ratio), spread, str(len(row.rounds)), ", ".join(slow), why)
+        found = summary(row, other)
+        why = slower.get(row.form.kind, "UNKNOWN") if found["x alone"] < LEAST else ""
+        spread = "{:.2f} to {:.2f}".format(*found["middle_half"])
+        shown = (f"{found['ms']:.2f}", f"{found['ms_alone']:.2f}", text(found["x alone"]), spread, str(found["n"]))
+        table.add_row(row.form.kind, *shown, ", ".join(slow), why)
     console.print(table)
 
 
@@ -146,10 +158,7 @@ def main() -> int:
         if others > DISTURBED:
             console.print(f"Less reliable: other processes used {others:.1f} cores meanwhile.")
         record["others_cores"][name] = round(others, 3)
-        record[name] = [
-            asdict(row) | {"median": row.median, "x alone": row.over(alone), "alone": alone.rounds, "no_rule": slow}
-            for row, alone, slow in rows
-        ]
+        record[name] = {row.form.kind: summary(row, alone) | {"no_rule": slow} for row, alone, slow in rows}
         low = [row.form.kind for row, alone, _ in rows if (row.over(alone) or 0.0) < LEAST]
         unexplained += [f"{only} ({name})" for only in low if only not in SLOWER]
     for reason, why in REASONS.items():
