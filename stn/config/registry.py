@@ -25,6 +25,10 @@ KINDS = {
 }
 
 
+TAKES = {"arch": 3, "net": 2, "dataset": 0, "reader": 1, "transform": 0, "metric": 2}
+"""Positional arguments of each kind; options are keyword-only."""
+
+
 @dataclass(frozen=True)
 class LazyFunction:
     """A function whose module is imported when it is called."""
@@ -68,6 +72,10 @@ def _add(kind: str, name: str, docstring: str | None, entry: Entry) -> None:
     earlier = entries[kind].get(name)
     if earlier and (earlier.module != entry.module or not isinstance(earlier.function, LazyFunction)):
         raise ValueError(f"{KINDS[kind]} '{name}' is registered twice, by {earlier.module} and {entry.module}")
+    if options := entry.arguments[TAKES[kind] :]:
+        raise ValueError(
+            f"{KINDS[kind]} '{name}': write a * before {', '.join(options)}, since options are keyword-only"
+        )
     if not docstring:
         raise ValueError(f"{KINDS[kind]} '{name}' has no docstring; its first line is shown by --list")
     entries[kind][name] = entry._replace(line=docstring.strip().splitlines()[0])

@@ -40,6 +40,8 @@ WORTH_A_TRIAL = 1_000_000
 def try_network(config: Config) -> nn.Module:
     """Build a network; ValueError for what cannot be trained, before there is a run directory."""
     network, shape = build_network(config), build_dataset(config.data.name).shape
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"{config.arch.name} returns {type(network).__name__}, not an nn.Module; is a return missing?")
     try:
         check_warps(network, shape)
     except ValueError as error:

@@ -68,6 +68,14 @@ def test_a_network_that_says_nothing_gets_a_line(tmp_path: Path, path: dict[str,
     assert "pose_slope" not in only_run(tmp_path / "runs").results()[0]
 
 
+def test_a_function_without_a_return_is_one_line(tmp_path: Path, path: dict[str, str]) -> None:
+    file = tmp_path / "elsewhere" / "my_package" / "things.py"
+    file.write_text(file.read_text().replace("    return Aligned(", "    Aligned("))
+    done = train(*NAMED, "--arch", "aligned", *QUIET, runs=tmp_path / "runs", cwd=tmp_path, **path)
+    message = "error: aligned returns NoneType, not an nn.Module; is a return missing?\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
 @pytest.mark.slow
 def test_a_sweep_and_its_report_know_a_plugin(tmp_path: Path, path: dict[str, str]) -> None:
     base = TINY["base"] | {"plugin": ["my_package.things"], "dataset": "my_digits", "steps": 8}  # type: ignore[operator]

@@ -107,6 +107,10 @@ ENTRY = "import stn\n@stn.register('{}')\ndef {}(make, shape, classes, *, n: int
         (ENTRY.format("arch", "cnn", 1, "Again."), "'cnn' is registered twice, by stn.models.wirings and my_package"),
         (ENTRY.format("arhc", "f", 1, "One."), "nothing registers as 'arhc'; did you mean 'arch'?"),
         (ENTRY.format("arch", "f", 1, ""), "has no docstring"),
+        (
+            ENTRY.format("arch", "f", 1, "One.").replace("*, ", ""),
+            "architecture 'f': write a * before n, since options",
+        ),
     ],
 )
 def test_a_broken_plugin_is_one_line(folder: Path, capsys: pytest.CaptureFixture, text: str, said: str) -> None:
