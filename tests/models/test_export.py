@@ -1,5 +1,6 @@
 """Exported runs compute what was trained: the files, and the card that says so."""
 
+import errno
 import json
 import re
 import shutil
@@ -99,6 +100,15 @@ def test_an_export_that_computes_something_else_is_refused(
         assert "differs from the trained network" in capsys.readouterr().err
         assert names(tmp_path) == {"card.md"}
         assert (tmp_path / "card.md").read_text() == "of an earlier export"
+
+
+def test_a_full_disk_is_named(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{tmp_path}'")):
+        export.export_run(str(run), None, tmp_path, False)
 
 
 @pytest.mark.slow
