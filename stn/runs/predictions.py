@@ -30,7 +30,6 @@ class Folder(Protocol):
 
     def replace(self, path: Path, content: bytes | str) -> bool:
         """Replace a file, unless the lease is lost; return whether it was replaced."""
-        ...
 
 
 class Answers(NamedTuple):
@@ -68,6 +67,16 @@ def hash_of_labels(label_N: "np.ndarray") -> str:
 def as_classes(class_N: "np.ndarray") -> "np.ndarray":
     """Return classes in the smallest type of files."""
     return class_N.astype("u1" if class_N.size == 0 or class_N.max() < 256 else "<u4")
+
+
+def _read(path: Path) -> bytes:
+    """Return the content of a file; ValueError if it is missing or cannot be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ValueError(f"{path} is missing") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _load(path: Path, content: bytes) -> tuple[dict[str, "np.ndarray"], dict[str, Any]]:
@@ -109,12 +118,7 @@ def read_answers(folder: Path, row: Row) -> Answers:
     """Return what the network of a result row says of the test images; ValueError if its file is not as written."""
     facts = row["predictions"]
     path = folder / facts["file"]
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    content = _read(path)
     if _hash(content) != facts["sha256"]:
         raise ValueError(f"{path} is damaged: its contents do not match the hash in its result row")
     return _answers(path, content)
@@ -125,8 +129,8 @@ def all_answers(folder: Path, images: int) -> list[Answers]:
     found = []
     for path in sorted((folder / FOLDER).glob("seed-*.safetensors")):
         try:
-            answers = _answers(path, path.read_bytes())
-        except (ValueError, OSError):
+            answers = _answers(path, _read(path))
+        except ValueError:
             continue
         found += [answers] * (len(answers.predicted_N) == images)
     return found
@@ -180,12 +184,7 @@ def _hash_of_tensors(tensors: dict[str, "np.ndarray"]) -> str:
 def read_images(folder: Path) -> KnownImages:
     """Return what a run says of its test images; ValueError if the file is missing or damaged."""
     path = folder / FOLDER / "images.safetensors"
-    try:
-        tensors, header = _load(path, path.read_bytes())
-    except FileNotFoundError:
-        raise ValueError(f"{path} is missing") from None
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    tensors, header = _load(path, _read(path))
     if header.get("sha256") != _hash_of_tensors(tensors):
         raise ValueError(f"{path} is damaged: its contents do not match its hash")
     try:
