@@ -50,7 +50,7 @@ def build_across(sections: Sequence[Section], margin: float | None = None) -> Ac
     names = [section.name for section in sections if section.panels[0].metric.key == metric.key]
     others = [section.name for section in sections if section.name not in names]
     cells = [cell for section in sections if section.name in names for cell in section.cells]
-    test = "paired-t" + (f",equal-{margin:g}" if margin is not None and metric.unit == "%" else "")
+    test = "paired-t" + (f",equal-{margin:g}" if metric.margin(margin) else "")
     found = profiles(scores, metric)
     return Across(
         metric,

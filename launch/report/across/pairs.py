@@ -100,6 +100,6 @@ def compare_across(labels: tuple[str, str], first: Scores, second: Scores, metri
 
 def pairs_across(scores: Mapping[str, Scores], metric: Metric, margin: float | None = None) -> list[AcrossPair]:
     """Compare every two architectures that share a data set; the margin is in points, and of shares alone."""
-    scaled = margin / metric.scale if margin is not None and metric.unit == "%" else None
+    scaled = metric.margin(margin)
     pairs = [compare_across((a, b), scores[a], scores[b], metric, scaled) for a, b in itertools.combinations(scores, 2)]
     return [pair for pair in pairs if pair.datasets]

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 from launch.report.across.pairs import AcrossPair
 from launch.report.analysis.metrics import Metric
-from launch.report.analysis.tables import Entry, Table, mark_of
-from launch.report.analysis.verdicts import p_text
+from launch.report.analysis.tables import Entry, Table, interval_entry, mark_of, p_entry
+from launch.report.analysis.verdicts import p_in_words
 
 
 def _p(pair: AcrossPair) -> str:
-    p = pair.verdict.p
-    return "no test" if p is None else "p < 0.001" if p < 0.001 else f"p = {p_text(p, 2)}"
+    return "no test" if pair.verdict.p is None else p_in_words(pair.verdict.p)
 
 
 def _matrix_entry(pair: AcrossPair, sign: float, metric: Metric) -> Entry:
@@ -49,11 +48,10 @@ def pair_table(pairs: Sequence[AcrossPair], metric: Metric) -> Table:
     headings += ["p over data sets (Wilcoxon)"] if ranked else []
     rows = []
     for pair in pairs:
-        label, test, interval, p = f"{pair.second} - {pair.first}", pair.test, pair.verdict.interval, pair.verdict.p
+        label, test = f"{pair.second} - {pair.first}", pair.test
         row = [Entry(label, label), Entry.number(len(pair.datasets)), Entry.number(test.n)]
         row.append(Entry(metric.format(test.mean, "+"), test.mean) if test.n else Entry("-"))
-        row.append(Entry(metric.interval(*interval, "+"), interval[0]) if interval else Entry("-"))
-        row.append(Entry("-" if p is None else p_text(p, 4), p))
+        row += [interval_entry(metric, pair.verdict.interval, "+"), p_entry(pair.verdict.p)]
         row += [Entry.number(count) for count in (pair.wins, pair.ties, pair.losses)]
         row.append(Entry(str(pair.share), pair.share.share) if pair.share else Entry("-"))
         row += [Entry.number(pair.wilcoxon, ".4g")] if ranked else []

@@ -34,6 +34,10 @@ class Metric:
         """Return a difference with its unit."""
         return self.format(value, sign) + self.difference_unit.removeprefix(" in")
 
+    def margin(self, points: float | None) -> float | None:
+        """Return a margin in points in the unit of the values; None for what is no share."""
+        return points / self.scale if points is not None and self.unit == "%" else None
+
     @property
     def difference_unit(self) -> str:
         """The unit of a difference, to be appended to a heading."""

@@ -90,7 +90,7 @@ def _panel(
 ) -> Panel:
     compared = first or math.comb(len(cells), 2) <= tables.MOST_PAIRS
     pairs = compare_pairs(cells, metric, margin) if compared else []
-    test = "paired-t,holm" + (f",equal-{margin:g}" if margin is not None and metric.unit == "%" else "")
+    test = "paired-t,holm" + (f",equal-{margin:g}" if metric.margin(margin) else "")
     return Panel(
         metric,
         tables.architecture_table(cells, metric, out),

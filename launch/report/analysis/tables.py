@@ -29,6 +29,10 @@ class Entry(NamedTuple):
     tooltip: str = ""
 
     @classmethod
+    def verdict(cls, mark: str, tooltip: str = "") -> "Entry":
+        return cls("different" if mark == "real" else mark, mark, mark=mark, tooltip=tooltip)
+
+    @classmethod
     def number(cls, value: float | None, spec: str = ",") -> "Entry":
         return cls("-" if value is None else format(value, spec), value)
 
@@ -42,8 +46,13 @@ def _value(metric: Metric, value: float | None, sign: str = "") -> Entry:
     return Entry(metric.format(value, sign), value)
 
 
-def _interval(metric: Metric, low: float | None, high: float | None, sign: str = "") -> Entry:
+def interval_entry(metric: Metric, interval: tuple[float | None, float | None] | None, sign: str = "") -> Entry:
+    low, high = interval or (None, None)
     return Entry("-") if low is None or high is None else Entry(metric.interval(low, high, sign), low)
+
+
+def p_entry(p: float | None) -> Entry:
+    return Entry("-" if p is None else p_text(p, 4), p)
 
 
 def link(cell: Cell, out: Path) -> str:
@@ -63,7 +72,7 @@ def architecture_table(cells: Sequence[Cell], metric: Metric, out: Path) -> Tabl
         if values:
             s = summary(values)
             best, worst = (s.minimum, s.maximum) if metric.higher_is_better is False else (s.maximum, s.minimum)
-            row += [_value(metric, s.mean), _value(metric, s.sd), _interval(metric, s.low, s.high)]
+            row += [_value(metric, s.mean), _value(metric, s.sd), interval_entry(metric, (s.low, s.high))]
             row += [_value(metric, value) for value in (s.median, best, worst)]
         else:
             row += [Entry("-")] * 6
@@ -88,19 +97,11 @@ def pair_table(pairs: Sequence[Pair], metric: Metric) -> Table:
     headings += ["p (t test, Holm)", "d_z", "more seeds to tell"]
     rows = []
     for pair in pairs:
-        label, test, mark = (
-            f"{pair.second.label} - {pair.first.label}",
-            pair.test,
-            mark_of(pair.verdict, pair.test.mean, metric),
-        )
-        verdict = Entry("different" if mark == "real" else mark, mark, mark=mark, tooltip=pair.why)
+        label, test = f"{pair.second.label} - {pair.first.label}", pair.test
+        verdict = Entry.verdict(mark_of(pair.verdict, test.mean, metric), pair.why)
         row = [Entry(label, label), verdict, Entry.number(test.n), _value(metric, test.mean if test.n else None, "+")]
-        row += [_interval(metric, *(pair.verdict.interval or (None, None)), "+")]
-        row += [
-            Entry("-" if pair.verdict.p is None else p_text(pair.verdict.p, 4), pair.verdict.p),
-            Entry.number(test.effect if test.sd else None, ".2f"),
-        ]
-        rows.append([*row, Entry.number(pair.verdict.more)])
+        row += [interval_entry(metric, pair.verdict.interval, "+"), p_entry(pair.verdict.p)]
+        rows.append([*row, Entry.number(test.effect if test.sd else None, ".2f"), Entry.number(pair.verdict.more)])
     return Table(headings, rows)
 
 

@@ -80,7 +80,7 @@ def compare_pairs(cells: Sequence[Cell], metric: Metric, margin: float | None = 
     """Judge every two cells on the seeds that both have; the margin is in points, and of shares alone."""
     values = [cell.values(metric.key) for cell in cells]
     tests = [compare(first, second) for first, second in itertools.combinations(values, 2)]
-    verdicts = judge(tests, margin / metric.scale if margin is not None and metric.unit == "%" else None)
+    verdicts = judge(tests, metric.margin(margin))
     pairs = zip(itertools.combinations(cells, 2), tests, verdicts, strict=True)
     return [Pair(first, second, test, verdict) for (first, second), test, verdict in pairs]
 
@@ -90,6 +90,15 @@ def p_text(p: float, digits: int) -> str:
     while (float(text := f"{p:.{digits}g}") < ALPHA) != (p < ALPHA):
         digits += 1
     return text
+
+
+def p_in_words(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p_text(p, 2)}"
+
+
+def seeds_in_words(verdict: Verdict) -> str:
+    """Return how many more seeds would tell."""
+    return f"about {plural(verdict.more, 'more seed')}" if verdict.more else f"more than {MOST_SEEDS:,} seeds"
 
 
 def rule(pairs: Sequence[Pair], metric: Metric, margin: float | None) -> str:
@@ -108,8 +117,7 @@ def _sentence(pair: Pair, metric: Metric, margin: float | None, corrected: str) 
     test, verdict, both = pair.test, pair.verdict, f"{pair.first.label} and {pair.second.label}"
     if verdict.interval is None or verdict.p is None:
         return f"{both}: unknown; {pair.why}"
-    p = "p < 0.001" if verdict.p < 0.001 else f"p = {p_text(verdict.p, 2)}"
-    numbers = f"n = {test.n} pairs, {p}{corrected}"
+    numbers = f"n = {test.n} pairs, {p_in_words(verdict.p)}{corrected}"
     larger, smaller = (pair.second, pair.first) if test.mean > 0 else (pair.first, pair.second)
     if verdict.outcome == "better":
         better, worse = (smaller, larger) if metric.higher_is_better is False else (larger, smaller)
@@ -120,9 +128,8 @@ def _sentence(pair: Pair, metric: Metric, margin: float | None, corrected: str) 
     interval = f"95 % {metric.interval(*verdict.interval, '+')}"
     if verdict.outcome == "equal":
         return f"{both}: equal within {margin:g} points ({interval}, {numbers})"
-    seeds = f"about {plural(verdict.more, 'more seed')}" if verdict.more else f"more than {MOST_SEEDS:,} seeds"
     difference = f"{pair.second.label} - {pair.first.label} = {metric.difference(test.mean, '+')}"
-    return f"{both}: unknown ({difference}, {interval}, {numbers}); {seeds} would tell"
+    return f"{both}: unknown ({difference}, {interval}, {numbers}); {seeds_in_words(verdict)} would tell"
 
 
 def sentences(pairs: Sequence[Pair], metric: Metric, margin: float | None = None) -> list[str]:

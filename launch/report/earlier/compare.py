@@ -10,9 +10,9 @@ from typing import NamedTuple
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.sections import Section
-from launch.report.analysis.stats import FEWEST_PAIRS, MOST_SEEDS, PairedTest, compare
-from launch.report.analysis.tables import Entry, Table, mark_of
-from launch.report.analysis.verdicts import Verdict, judge, p_text
+from launch.report.analysis.stats import FEWEST_PAIRS, PairedTest, compare
+from launch.report.analysis.tables import Entry, Table, interval_entry, mark_of, p_entry
+from launch.report.analysis.verdicts import Verdict, judge, p_in_words, seeds_in_words
 from launch.report.earlier.read import EarlierCell, shown
 from launch.report.provenance.environments import environments
 from launch.report.provenance.signature import digest, signature
@@ -84,16 +84,13 @@ def _sentence(change: Change, margin: float | None, corrected: str) -> str:
             else "it changed by the same on every seed"
         )
         return f"{change.name}: unknown; {why}{failing}"
-    p = "p < 0.001" if verdict.p < 0.001 else f"p = {p_text(verdict.p, 2)}"
-    facts = f"95 % {metric.interval(*verdict.interval, '+')}, n = {plural(test.n, 'pair')}, {p}{corrected}"
+    n, p = plural(test.n, "pair"), p_in_words(verdict.p)
+    facts = f"95 % {metric.interval(*verdict.interval, '+')}, n = {n}, {p}{corrected}"
     by = metric.difference(test.mean, "+")
     said = {"equal": f"equal within {margin:g} points" if margin else "", "real": "different"}.get(
         change.mark, change.mark
     )
-    more = ""
-    if change.mark == "unknown":
-        seeds = f"about {plural(verdict.more, 'more seed')}" if verdict.more else f"more than {MOST_SEEDS:,} seeds"
-        more = f"; {seeds} would tell"
+    more = f"; {seeds_in_words(verdict)} would tell" if change.mark == "unknown" else ""
     return f"{change.name}: {said} ({by}, {facts}){more}{failing}"
 
 
@@ -111,17 +108,15 @@ def _table(changes: Sequence[Change]) -> Table:
     headings += ["p (t test, Holm)", "configuration"]
     rows = []
     for change in changes:
-        metric, test, interval, p = change.metric, change.test, change.verdict.interval, change.verdict.p
+        metric, test, interval = change.metric, change.test, change.verdict.interval
         shared = sorted(change.before.numbers.get(metric.key, {}).keys() & change.cell.values(metric.key).keys())
         old = [change.before.numbers[metric.key][seed] for seed in shared]
         mean = sum(old) / len(old) if old else None
         row = [Entry(change.cell.label, change.cell.label), Entry(change.cell.dataset, change.cell.dataset)]
-        row += [Entry("different" if change.mark == "real" else change.mark, change.mark, mark=change.mark)]
-        row += [Entry.number(test.n), Entry(metric.format(mean), mean)]
+        row += [Entry.verdict(change.mark), Entry.number(test.n), Entry(metric.format(mean), mean)]
         now = None if mean is None else mean + test.mean
         row += [Entry(metric.format(now), now), Entry(metric.format(test.mean, "+") if test.n else "-", test.mean)]
-        row += [Entry(metric.interval(*interval, "+"), interval[0]) if interval else Entry("-")]
-        row += [Entry("-" if p is None else p_text(p, 4), p)]
+        row += [interval_entry(metric, interval, "+"), p_entry(change.verdict.p)]
         same = change.before.sig == change.cell.sig
         rows.append([*row, Entry("the same" if same else "another" if change.before.sig else "not recorded")])
     return Table(headings, rows)
@@ -158,7 +153,7 @@ def compare_with(
         before, now = old.numbers.get(metric.key, {}), cell.values(metric.key)
         tests.append(compare(before, now))
         changed.append(any(before[seed] != now[seed] for seed in before.keys() & now.keys()))
-        scales.append(margin / metric.scale if margin is not None and metric.unit == "%" else None)
+        scales.append(metric.margin(margin))
     verdicts = judge(tests, scales[0] if len(set(scales)) == 1 else None)
     changes = []
     for (cell, old, metric), test, verdict, moved in zip(found, tests, verdicts, changed, strict=True):

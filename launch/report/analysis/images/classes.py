@@ -8,8 +8,8 @@ from launch.report.analysis.images.answers import AnsweredSet, CellAnswers
 from launch.report.analysis.images.pairs import ImagePair
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.stats import compare, summary
-from launch.report.analysis.tables import Entry, Table
-from launch.report.analysis.verdicts import judge, p_text
+from launch.report.analysis.tables import Entry, Table, interval_entry, p_entry
+from launch.report.analysis.verdicts import judge
 
 MOST_ROWS = 100
 """Rows of a table: the classes that are recognised worst, and the clearest differences."""
@@ -55,14 +55,13 @@ def class_pairs(test: AnsweredSet, pairs: Sequence[ImagePair], metric: Metric, m
         for k in np.unique(test.label_N).tolist():
             tests.append(compare(first[k], second[k]))
             names.append((pair.label, k))
-    verdicts = judge(tests, None if margin is None else margin / metric.scale)
+    verdicts = judge(tests, metric.margin(margin))
     found = sorted(zip(names, tests, verdicts, strict=True), key=lambda row: (row[1].p is None, row[1].p, row[0]))
     rows = []
     for (label, k), result, verdict in found[:MOST_ROWS]:
         mark = "worse" if verdict.outcome == "better" and result.mean < 0 else verdict.outcome
-        ends = Entry("-") if verdict.interval is None else Entry(metric.interval(*verdict.interval, "+"), result.mean)
-        row = [Entry(label, label), Entry(str(k), k), Entry(mark, mark, mark=mark), Entry.number(result.n)]
-        row += [Entry(metric.format(result.mean, "+"), result.mean), ends]
-        rows.append([*row, Entry("-" if verdict.p is None else p_text(verdict.p, 4), verdict.p)])
+        row = [Entry(label, label), Entry(str(k), k), Entry.verdict(mark), Entry.number(result.n)]
+        row += [Entry(metric.format(result.mean, "+"), result.mean), interval_entry(metric, verdict.interval, "+")]
+        rows.append([*row, p_entry(verdict.p)])
     headings = ["second - first", "class", "verdict", "pairs", f"difference{metric.difference_unit}"]
     return Table([*headings, "95 % interval (Holm)", "p (t test, Holm)"], rows)

@@ -13,7 +13,7 @@ from scipy import special
 from launch.report.analysis.images.answers import AnsweredSet, CellAnswers
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.stats import ALPHA, PairedTest, holm
-from launch.report.analysis.tables import Entry, Table
+from launch.report.analysis.tables import Entry, Table, interval_entry
 from launch.report.analysis.verdicts import Pair, Verdict, judge
 
 
@@ -96,10 +96,6 @@ def _percent(share: float | None) -> Entry:
     return Entry("-" if share is None else f"{100 * share:.2f}", share)
 
 
-def _ends(interval: tuple[float, float] | None, metric: Metric) -> Entry:
-    return Entry("-") if interval is None else Entry(metric.interval(*interval, "+"), interval[0])
-
-
 def flips(pair: ImagePair) -> float:
     """Return the share of images that the two answer differently on the same seed, mean over shared seeds."""
     return sum(seed.differ for seed in pair.seeds) / (len(pair.seeds) * pair.first.predicted_SN.shape[1])
@@ -121,7 +117,7 @@ def image_table(pairs: Sequence[ImagePair], verdicts: Sequence[Pair], metric: Me
         row += [Entry(f"{count} of {n}", count) for count in pair.wins()]
         row += [_percent(share) for share in (flips(pair), pair.first.flips, pair.second.flips)]
         row += [Entry(metric.format(pair.over_images.mean, "+"), pair.over_images.mean)]
-        rows.append([*row, _ends(seeds.interval, metric), _ends(images.interval, metric)])
+        rows.append([*row, *(interval_entry(metric, verdict.interval, "+") for verdict in (seeds, images))])
     return Table(headings, rows)
 
 
