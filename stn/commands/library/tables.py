@@ -3,8 +3,9 @@
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
+from stn.config.registry import nearest
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import Row, RunDir, find_runs
 from stn.runs.files import parse_rows, read_text
@@ -80,6 +81,8 @@ def metrics(*paths: str | Path, kind: str | None = None, frame: bool | None = No
         kind: train, eval, warp or pose; None: all.
         frame: As in ``results``.
     """
+    if kind not in (None, *(kinds := get_args(Metric.model_fields["kind"].annotation))):
+        raise ValueError(f"no kind {kind!r:.80} of rows; {nearest(str(kind), kinds)}")
     table: list[Row] = []
     whats: dict[Path, Row] = {}
     for run, rows, others in _rows_by_run(paths):

@@ -131,6 +131,8 @@ def test_metrics_say_what_was_trained(runs: Path) -> None:
     assert len(rows) == 10
     assert rows[0] == {"name": "ours", "sig": SIG, "arch": "cnn", "dataset": "mnist"} | metric(0, 1)
     assert [row["seed"] for row in stn.metrics("ours", kind="eval", frame=False)] == [0, 1, 2, 3, 0]
+    with pytest.raises(ValueError, match="no kind 'evla' of rows; did you mean 'eval'"):
+        stn.metrics("ours", kind="evla")
 
 
 def test_a_seed_of_two_runs_counts_once(runs: Path) -> None:
