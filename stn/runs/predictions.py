@@ -24,12 +24,11 @@ MOST_CLASSES = 2**20
 
 
 class Folder(Protocol):
-    """A run directory, of which this module needs no more."""
+    """A run directory, of which this module needs no more; ``replace`` is as in Results."""
 
     path: Path
 
-    def replace(self, path: Path, content: bytes | str) -> bool:
-        """Replace a file, unless the lease is lost; return whether it was replaced."""
+    def replace(self, path: Path, content: bytes | str) -> bool: ...
 
 
 class Answers(NamedTuple):
