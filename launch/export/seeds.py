@@ -15,7 +15,7 @@ from stn.config.seed_list import format_seeds
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import Row, RunDir, find_runs
 from stn.runs.files import parse_rows, read_text
-from stn.runs.records import Metric, Result, hash_of, valid
+from stn.runs.records import Metric, hash_of, valid
 from stn.runs.same_code import refuse_mixture
 from stn.tracking.pictures import Ending, ending, warps_of
 from stn.tracking.wandb_run import KINDS, group, run_id, values
@@ -113,14 +113,12 @@ def read_seeds(paths: list[str], leave_out: Say) -> Iterator[SeedRecord]:
 
 def _results(run: RunDir, leave_out: Say) -> dict[int, Row]:
     try:
-        lines = read_text(run.results).splitlines()
-        good = {row["seed"] for row in valid(parse_rows(lines), Result)}
-        rows = run.rows()
+        skipped, rows = run.skipped_lines(), run.rows()
     except OSError as error:
         leave_out(f"left out: {error}")
         return {}
-    if len(lines) > len(good):
-        leave_out(f"{run.results}: skipped {len(lines) - len(good)} damaged or repeated lines")
+    for text in skipped:
+        leave_out(text)
     return rows
 
 

@@ -82,6 +82,12 @@ class Results:
         rows = self._of_this_block(read_rows(self.results))
         return rows | self._published_rows({s: path for s, path in self._published_files().items() if s not in rows})
 
+    def skipped_lines(self) -> list[str]:
+        """Return a message if results.jsonl has lines that rows() does not read."""
+        texts = read_text(self.results).splitlines()
+        skipped = len(texts) - len({row["seed"] for row in valid(parse_rows(texts), Result)})
+        return [f"{self.results}: skipped {skipped} damaged or repeated lines"] if skipped else []
+
     def blocks(self) -> list[Self]:
         """Return the run directories of the experiment."""
         return [type(self)(path) for path in sorted(self.path.parent.glob("*")) if path.is_dir()]

@@ -13,7 +13,7 @@ from stn.config.seed_list import format_seeds, parse_seeds
 from stn.config.yaml_files import load_yaml
 from stn.runs.directory import Row, RunDir, find_runs
 from stn.runs.files import parse_rows, read_text
-from stn.runs.records import Metric, Result, valid
+from stn.runs.records import Metric, valid
 from stn.runs.same_code import refuse_mixture
 
 
@@ -165,10 +165,7 @@ class _Reader:
             self.notes.append(f"left out: {error}")
             return
         cell.runs.append(run)
-        lines = read_text(run.results).splitlines()
-        seeds = {row["seed"] for row in valid(parse_rows(lines), Result)}
-        if len(lines) > len(seeds):
-            self.notes.append(f"{run.results}: skipped {len(lines) - len(seeds)} damaged or repeated lines")
+        self.notes += run.skipped_lines()
         rows, known = run.rows(), cell.rows.keys() | cell.failed.keys()
         if repeated := sorted(rows.keys() & known):
             self.notes.append(f"{run.path}: skipped seeds {format_seeds(repeated)}, read from another run directory")
