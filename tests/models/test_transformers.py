@@ -114,7 +114,7 @@ def test_theta_decay_is_part_of_the_loss(tmp_path: Path, monkeypatch: pytest.Mon
         rows = [row for row in only_run(tmp_path / str(decay)).rows() if row["kind"] == "warp" and row["step"] == 40]
         theta = torch.tensor([row["theta"] for row in rows])
         away[decay] = float((theta - torch.tensor([1.0, 0, 0, 0, 1, 0])).norm())
-    assert 0 < away[1.0] < 0.6 * away[0.0]
+    assert 0 < away[1.0] < 0.8 * away[0.0]
 
 
 def test_parallel_transformers_stand_side_by_side() -> None:

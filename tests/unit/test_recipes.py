@@ -75,7 +75,7 @@ def test_every_recipe_trains_20_steps_fused_and_alone(
         config = Config(
             arch=recipe.arch,
             data=recipe.data.model_copy(update=few),
-            optim=recipe.optim,
+            optim=recipe.optim.model_copy(update={} if recipe.optim.warmup == "0 epochs" else {"warmup": "5 steps"}),
             train=recipe.train.model_copy(update=more),
             log=recipe.log.model_copy(update=log),
         )
