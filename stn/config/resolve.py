@@ -114,7 +114,8 @@ def resolve(config: Config) -> Config:
         raise ValueError(f"{arch.name} has no localisation net, so optim.loc_lr_multiplier means nothing")
     warmup = steps_of(sections["optim"].warmup)
     if warmup >= steps and warmup:
-        raise ValueError(f"optim.warmup of {warmup} steps leaves nothing of the {steps} steps of the run")
+        hint = "give a shorter --optim.warmup, or shorten both with --fraction"
+        raise ValueError(f"optim.warmup of {warmup} steps leaves nothing of the {steps} steps of the run; {hint}")
     for duration in ("eval", "checkpoint", "log"):
         if steps_of(sections[duration].every) < 1:
             raise ValueError(f"{duration}.every is less than one step")

@@ -125,7 +125,7 @@ RULES.update({F.unfold: _patches, F.fold: _patches})
 @rule("pad")
 def _pad(mode: Any, func: Any, /, input: Stacked, pad: Any, **how: Any) -> Any:
     x, rank = input.every, input.dim()
-    if how["mode"] != "constant":
+    if how.get("mode", "constant") != "constant":
         image = len(pad) != 2 * (rank - 2)  # without a batch
         return NotImplemented if image else split_seeds(F.pad(side_by_side(x), pad, **how), len(x))
     by_axis = {rank - i: pad[2 * i : 2 * i + 2] for i in range(len(pad) // 2)}

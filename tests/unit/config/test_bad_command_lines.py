@@ -44,7 +44,7 @@ BAD: dict[str, tuple[str, str]] = {
     "--arch cnn --optim.loc-lr-multiplier 0.1": ("a group that is not there", "cnn has no localisation net"),
     "--optim.name adamw --optim.nesterov": ("an impossible combination", "nesterov needs optim.name sgd"),
     "--optim.schedule multistep": ("a schedule without its milestones", "needs optim.milestones"),
-    "--optim.warmup 100epochs": ("a warm-up longer than the run", "leaves nothing of the"),
+    "--optim.warmup 100epochs": ("a warm-up longer than the run", "shorten both with --fraction"),
     "--precision fp16": ("fp16 on a CPU", "fp16 needs a GPU"),
     "--parallel seeds --processes 2": ("another number of processes", "processes asked for: 2, running: 1"),
     "--data.validation 60000": ("nothing left to train on", "leaves nothing of 60000"),
