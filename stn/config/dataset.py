@@ -52,6 +52,10 @@ class Data(Section):
     """Augmentation: random crop after padding each side by this many pixels."""
     flip: bool = False
     """Augmentation: mirror half of the images left to right."""
+    alternate_flip: bool = False
+    """With data.flip: mirror each image in every other epoch, instead of at random."""
+    cutout: Annotated[int, Field(ge=0, le=1024)] = 0
+    """Augmentation: paint a square of this side, at a random place, in the mean colour."""
 
     @property
     def label(self) -> str:

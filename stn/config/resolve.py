@@ -24,6 +24,8 @@ _NOT_SCIENCE = {
     | {"fuse", "processes", "threads", "time_limit", "plugins", "profile"},
     "eval": {"batch_size", "metrics"},
 }
+_LATER = (("data", "cutout", 0), ("data", "alternate_flip", False))
+"""Fields that came after the first signatures: at these values they leave a signature as it was without them."""
 _TAKEN = {"acc", "error", "loss", "count", "top5_acc"}
 """Numbers that every evaluation has, by their names without the split."""
 
@@ -103,6 +105,10 @@ def resolve(config: Config) -> Config:
     sections["arch"] = arch = _resolve_arch(config.arch, dataset)
     if data.crop >= min(dataset.shape[1:]):
         raise ValueError(f"data.crop {data.crop} is as large as the image")
+    if data.cutout >= min(dataset.shape[1:]):
+        raise ValueError(f"data.cutout {data.cutout} is as large as the image")
+    if data.alternate_flip and not data.flip:
+        raise ValueError("data.alternate_flip says when images are mirrored, so it needs --data.flip")
     if not data.perturb_train and dataset.perturb is None:
         raise ValueError(f"data.perturb_train cannot be off: {data.name} is not perturbed")
     if not data.perturb_train and dataset.shape[1:] != (dataset.side, dataset.side):
@@ -155,4 +161,7 @@ def signature(config: Config) -> str:
     science = config.model_dump(mode="json", exclude=_NOT_SCIENCE)
     if ":" in config.data.name:  # what is in a file counts, not where it lies
         science["data"]["name"] = build_dataset(config.data.name).content
+    for section, field, value in _LATER:
+        if science[section][field] == value:
+            del science[section][field]
     return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:12]

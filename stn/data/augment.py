@@ -39,6 +39,22 @@ def random_crop(x_MCHW: Tensor, draws: Draws, padding: int) -> Tensor:
     return padded[rows[:, None, None], :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2)
 
 
+def random_cutout(x_MCHW: Tensor, draws: Draws, side: int, mean: Tensor) -> Tensor:
+    """Paint a square in each image in the mean colour; it may reach over the border."""
+    inside = []
+    for n in x_MCHW.shape[2:]:
+        place, first = torch.arange(n, device=x_MCHW.device), draws.integers(1, n) - side // 2
+        inside.append((place >= first) & (place < first + side))
+    rows_MH, columns_MW = inside
+    return torch.where(rows_MH[:, None, :, None] & columns_MW[:, None, None], mean, x_MCHW)
+
+
+def alternate_flip(x_MCHW: Tensor, draws: Draws, epoch_M: Tensor) -> Tensor:
+    """Mirror each image in every other epoch, from its first or its second."""
+    flip_M = (draws.integers(1, 2)[:, 0] + epoch_M) % 2 == 1
+    return torch.where(flip_M[:, None, None, None], x_MCHW.flip(-1), x_MCHW)
+
+
 def random_flip(x_MCHW: Tensor, draws: Draws) -> Tensor:
     """Mirror half of the images left to right."""
     flip_M = draws.uniform(1)[:, 0] < 0.5

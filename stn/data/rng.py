@@ -101,3 +101,4 @@ class Site(IntEnum):
     OTHER = 6
     TEST = 7
     VALIDATION = 8
+    FLIP = 9

@@ -14,7 +14,7 @@ from torch import Tensor
 from stn.config.dataset import Dataset
 from stn.config.schema import Data
 from stn.config.seed_list import share
-from stn.data.augment import random_affine, random_crop, random_flip
+from stn.data.augment import alternate_flip, random_affine, random_crop, random_cutout, random_flip
 from stn.data.geometry import unit
 from stn.data.rng import Draws, Site
 
@@ -84,7 +84,7 @@ class Stream:
     def _sites(self) -> list[Site]:
         """Return what the training images have random numbers for."""
         data = self.data
-        augments = self._moves() or data.crop or data.flip
+        augments = self._moves() or data.crop or data.cutout or (data.flip and not data.alternate_flip)
         perturbs = data.perturb_train and self.dataset.perturb is not None
         return [site for site, used in ((Site.PERTURB, perturbs), (Site.AUGMENT, augments)) if used]
 
@@ -119,6 +119,9 @@ class Stream:
         x_MCHW = self._perturb(x_MCHW, draws[Site.PERTURB])[0] if Site.PERTURB in draws else unit(x_MCHW)
         if Site.AUGMENT in draws:
             x_MCHW = self._augment(x_MCHW, draws[Site.AUGMENT])
+        if self.data.flip and self.data.alternate_flip:
+            of_image = Draws(self._seed_S1, Site.FLIP, index_SB, device=self.device).state.view(-1)
+            x_MCHW = alternate_flip(x_MCHW, Draws.resume(of_image), self.clock // self.steps_per_epoch)
         x_SBCHW = self.as_input(x_MCHW, self._mean_std).unflatten(0, index_SB.shape)
         return Batch(x_SBCHW, self.y[index_SB], weight_B, row_B)
 
@@ -148,7 +151,9 @@ class Stream:
             x_MCHW = random_affine(x_MCHW, draws, self.data)
         if self.data.crop:
             x_MCHW = random_crop(x_MCHW, draws, self.data.crop)
-        return random_flip(x_MCHW, draws) if self.data.flip else x_MCHW
+        if self.data.cutout:
+            x_MCHW = random_cutout(x_MCHW, draws, self.data.cutout, self._mean_std[0])
+        return random_flip(x_MCHW, draws) if self.data.flip and not self.data.alternate_flip else x_MCHW
 
     def as_input(self, x_MCHW: Tensor, mean_std: Tensor | None = None) -> Tensor:
         """Normalise images in [0, 1], in place; by default as test images."""

@@ -1,5 +1,9 @@
 """Our own networks, for the best accuracy that a CPU reaches in an hour."""
 
+import math
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stn.config.registry import register
@@ -30,6 +34,40 @@ def deep_cifar(wiring: str, classes: int) -> Net:
     return _deep(wiring, (48, 48, 96, 96, 192, 192), average(classes))
 
 
+class Whitening(nn.Module):
+    """A fixed 2x2 convolution whose outputs are hardly correlated for CIFAR-10's images, and of variance 1.
+
+    Its filters, and their negatives, are sums and differences of neighbours times those of colours. ``VARIANCES`` are
+    those of 45,000 normalised training images along the filters; 0.0005 is added, so that noise is not made large.
+    """
+
+    VARIANCES = (10.134, 0.331, 0.396, 0.0554, 0.828, 0.0144, 0.0167, 0.00160, 0.189, 0.00458, 0.00505, 0.00063)
+
+    def __init__(self) -> None:
+        super().__init__()
+        in_place = torch.tensor([[1.0, 1.0], [1.0, -1.0]]) / math.sqrt(2)
+        colours = F.normalize(torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [1.0, -2.0, 1.0]]))
+        filters = torch.einsum("kc,yi,xj->kyxcij", colours, in_place, in_place).reshape(12, 3, 2, 2)
+        filters = filters / (torch.tensor(self.VARIANCES) + 0.0005).sqrt().view(12, 1, 1, 1)
+        self.weight = nn.Parameter(torch.cat([filters, -filters]), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(24))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias)
+
+
+class FastBias(nn.BatchNorm2d):
+    """Batch norm without scale, whose bias learns 64 times as fast: it is kept in eighths."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, affine=False)
+        self.eighths = nn.Parameter(torch.zeros(width))
+
+    def forward(self, input: Tensor) -> Tensor:
+        running = self.running_mean, self.running_var
+        return F.batch_norm(input, *running, None, 8 * self.eighths, self.training, 0.1, self.eps)
+
+
 class Scale(nn.Module):
     """Multiply by a constant, so that logits start small and learn slowly."""
 
@@ -47,15 +85,15 @@ def _identity_conv(width: int, pool: int = 1) -> Maker:
     def make(shape: Shape) -> nn.Module:
         layer = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
         nn.init.dirac_(layer.weight.data[: shape[0]])
-        return nn.Sequential(layer, *[nn.MaxPool2d(pool)] * (pool > 1), nn.BatchNorm2d(width), nn.GELU())
+        return nn.Sequential(layer, *[nn.MaxPool2d(pool)] * (pool > 1), FastBias(width), nn.GELU())
 
     return make
 
 
 @register("net")
-def wide_cifar(wiring: str, classes: int) -> Net:
-    """Seven 3x3 convolutions for 32x32 colour images, after airbench94 (arXiv 2404.00498) without its whitening."""
-    stages = [_identity_conv(24)]
+def whitened_cifar(wiring: str, classes: int) -> Net:
+    """Airbench94 (arXiv 2404.00498): whitening, then six 3x3 convolutions, for 32x32 colour images."""
+    stages: list[Maker] = [lambda shape: nn.Sequential(Whitening(), nn.GELU())]
     for width in (64, 256, 256):
         stages += [_identity_conv(width, pool=2), _identity_conv(width)]
 

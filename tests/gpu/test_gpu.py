@@ -33,7 +33,9 @@ def test_random_numbers_are_the_cpus() -> None:
 def test_batches_are_the_cpus(name: str) -> None:
     def batch(device: str) -> torch.Tensor:
         return (
-            Stream(Data(name=name, rotate=10, crop=2, flip=True), build_dataset(name), [0, 1], device).batch(3).x_SBCHW
+            Stream(Data(name=name, rotate=10, crop=2, cutout=4, flip=True), build_dataset(name), [0, 1], device)
+            .batch(3)
+            .x_SBCHW
         )
 
     difference = (batch("cuda").cpu() - batch("cpu")).abs()

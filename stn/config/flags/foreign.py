@@ -104,6 +104,7 @@ _HINTS = {
     ),
     "use --data.validation N: the last N training images": "val-split validation-split val-size val-fraction",
     "use --data.flip": "hflip horizontal-flip random-flip",
+    "use --data.cutout PIXELS, a square in the mean colour": "reprob remode recount random-erasing erasing cutout-size",
     "use --data.rotate DEGREES": "degrees rotation random-rotation rotation-range",
     "leave it out: the data set says it; --list has the names": (
         "img-size image-size input-size num-classes nb-classes n-classes in-chans mean std in-channels"
@@ -117,7 +118,7 @@ _HINTS = {
         "slurm partition submitit cluster"
     ),
     "add it to the training loop, train.py; there is no such option": (
-        "model-ema ema use-ema mixup cutmix mixup-alpha reprob aa auto-augment randaugment drop-path early-stopping "
+        "model-ema ema use-ema mixup cutmix mixup-alpha aa auto-augment randaugment drop-path early-stopping "
         "patience callbacks deepspeed fsdp"
     ),
 }

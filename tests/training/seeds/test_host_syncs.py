@@ -58,7 +58,7 @@ class Recording(TorchDispatchMode):
 )
 def test_a_replayed_step_equals_the_step(arch: str, data: str) -> None:
     wish = Optim(name="sgd" if data == "mnist_t" else "adamw", weight_decay=0.1, clip=1.0, schedule="cosine", lr=0.002)
-    augment = {"rotate": 5.0, "crop": 1, "flip": True} if data == "mnist" else {}
+    augment = {"rotate": 5.0, "crop": 1, "cutout": 3, "flip": True, "alternate_flip": True} if data == "mnist" else {}
     net = BATCH_NORM if data == "mnist" else None
     one = resolve(Config(arch=Arch(name=arch, net=net), data=Data(name=data, batch_size=2, **augment), optim=wish))
     facts = build_dataset(data)

@@ -67,6 +67,10 @@ BAD: dict[str, tuple[str, str]] = {
     "--optim.schedule step --optim.step-every 0steps": ("a period of nothing", "step_every is less than one step"),
     "--optim.momentum 0.5": ("momentum for AdamW", "adamw takes no momentum"),
     "--data.crop 100": ("a crop as large as the image", "as large as the image"),
+    "--data.cutout 28": ("a cutout as large as the image", "as large as the image"),
+    "--data.cutout -1": ("a cutout of less than nothing", "cutout: input should be greater than or equal to 0"),
+    "--data.alternate-flip": ("when to mirror, of images that are not", "needs --data.flip"),
+    "--reprob 0.25": ("random erasing, as timm has it", "use --data.cutout"),
     "--config scalar.yaml": ("a value for a section", "'optim' needs keys of its own, got 3"),
     "--dataset cifar10 --data-root nowhere": ("a data set that is not there", "Put the official binary version there"),
 }

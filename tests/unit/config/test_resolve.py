@@ -43,8 +43,11 @@ def test_signature_is_of_the_resolved_science() -> None:
         sig(data=Data(limit_train=100)),
         sig(optim=Optim(lr=0.1)),
         sig(train=Train(precision="bf16")),
+        sig(data=Data(cutout=4)),
+        sig(data=Data(flip=True)),
+        sig(data=Data(flip=True, alternate_flip=True)),
     ]
-    assert len({base, *others}) == 6
+    assert len({base, *others}) == 9
 
 
 def test_a_fraction_of_a_run_has_all_of_its_schedule() -> None:

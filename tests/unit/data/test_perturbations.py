@@ -157,6 +157,19 @@ def test_crop_and_flip_move_pixels_only() -> None:
     assert set(cropped.unique().tolist()) <= {0.0, *x.unique().tolist()}
 
 
+def test_cutout_paints_one_square_in_the_mean_colour() -> None:
+    x, mean = torch.ones(500, 3, 12, 16), torch.tensor([0.25, 0.5, 0.75]).view(3, 1, 1)
+    out = augment.random_cutout(x, Draws(1, torch.arange(500)), 4, mean)
+    painted = (out == mean).all(1)
+    assert torch.equal(out, torch.where(painted[:, None], mean, x))
+    rows, columns = painted.any(2).sum(1), painted.any(1).sum(1)
+    assert torch.equal(painted.flatten(1).sum(1), rows * columns)  # a rectangle, a part of a square at the border
+    assert rows.max() == columns.max() == 4
+    assert rows.min() < 4
+    assert painted.any(0).all()
+    assert torch.equal(x, torch.ones_like(x))
+
+
 def test_functions_of_a_row_do_not_depend_on_its_position_in_the_batch() -> None:
     """fp32 exp2 does: its vector and scalar forms differ in the last bit."""
     x = torch.linspace(-90, 90, 1003)

@@ -35,9 +35,11 @@ def test_every_epoch_visits_every_image_once_in_an_order_of_its_own() -> None:
     assert not torch.equal(epochs[0, 0], epochs[1, 0])
 
 
+@pytest.mark.parametrize("alternate", [False, True])
 @pytest.mark.parametrize("name", MNIST)
-def test_batch_is_a_pure_function_of_seed_step_and_rank(name: str) -> None:
-    options = {"limit_train": 500, "batch_size": 30, "rotate": 10.0, "crop": 2, "flip": True}
+def test_batch_is_a_pure_function_of_seed_step_and_rank(name: str, alternate: bool) -> None:
+    options = {"limit_train": 500, "batch_size": 30, "rotate": 10.0, "crop": 2, "cutout": 5, "flip": True}
+    options["alternate_flip"] = alternate
     whole = stream(name, (5,), **options)
     fused = stream(name, (4, 5), **options)
     for step in (16, 3, 16):  # 16: the smaller batch at the end of the epoch, 20 images
@@ -48,6 +50,19 @@ def test_batch_is_a_pure_function_of_seed_step_and_rank(name: str) -> None:
         assert torch.equal(torch.cat([p.x_SBCHW for p in parts], 1), alone.x_SBCHW)
         assert torch.cat([p.row_B for p in parts]).tolist() == alone.row_B.tolist()
         assert torch.cat([p.weight_B for p in parts]).sum().item() == pytest.approx(3)
+
+
+@pytest.mark.parametrize("alternate", [False, True])
+def test_alternating_flips_mirror_every_image_between_two_epochs(alternate: bool) -> None:
+    s = stream("mnist", (3, 4), limit_train=200, batch_size=200, flip=True, alternate_flip=alternate)
+    epochs = []
+    for epoch in range(3):
+        x_SNCHW = s.batch(epoch).x_SBCHW
+        epochs.append(torch.stack([x[order.argsort()] for x, order in zip(x_SNCHW, s._order_SN, strict=True)]))
+    mirrored = (epochs[1] == epochs[0].flip(-1)).flatten(2).all(2).float().mean(1)
+    assert (mirrored == 1).all() if alternate else ((mirrored > 0.3) & (mirrored < 0.7)).all()
+    assert torch.equal(epochs[2], epochs[0]) == alternate
+    assert not torch.equal(epochs[0][0], epochs[0][1])
 
 
 def test_a_rank_without_images_takes_part_without_weight() -> None:
