@@ -57,15 +57,15 @@ class Whitening(nn.Module):
 
 
 class FastBias(nn.BatchNorm2d):
-    """Batch norm without scale, whose bias learns 64 times as fast: it is kept in eighths."""
+    """Batch norm with its scale fixed at 1, whose bias learns 64 times as fast: it is kept in eighths."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(width, affine=False)
-        self.eighths = nn.Parameter(torch.zeros(width))
+        super().__init__(width)
+        self.weight.requires_grad_(False)
 
     def forward(self, input: Tensor) -> Tensor:
         running = self.running_mean, self.running_var
-        return F.batch_norm(input, *running, None, 8 * self.eighths, self.training, 0.1, self.eps)
+        return F.batch_norm(input, *running, self.weight, 8 * self.bias, self.training, 0.1, self.eps)
 
 
 class Scale(nn.Module):
