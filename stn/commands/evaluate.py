@@ -67,12 +67,15 @@ def _verdict(recorded: Any, scores: dict[str, Any], split: str, rounding: bool) 
     return False, "NOT as recorded"
 
 
-def evaluate_run(path: str, iterations: int | None) -> int:
+def evaluate_run(path: str, iterations: int | None, mirror: bool) -> int:
     """Evaluate every finished seed of a run directory again, and compare it with its result row."""
     run = open_run(path)
     config, rows = run.config, run.finished
+    otherwise = f" (after {iterations} iterations)" if iterations is not None else ""
     if iterations is not None:
         config = resolve(change(config, arch={"test_iterations": iterations}))
+    if mirror and not config.eval.mirror:
+        config, otherwise = change(config, eval={"mirror": True}), f"{otherwise} (with mirror images)"
     half = config.train.precision in ("bf16", "fp16")
     if config.train.precision == "fp16" and not torch.cuda.is_available():
         say("fp16 needs a GPU: evaluated in fp32")
@@ -83,19 +86,18 @@ def evaluate_run(path: str, iterations: int | None) -> int:
     for row in rows:
         scores = _score(config, row["seed"], load_final(run.directory, row), runtime)
         same, verdict = _verdict(row.get("confusion"), scores, config.data.split, rounding)
-        if iterations is not None:
-            verdict += f" (after {iterations} iterations)"
-        elif not same:
+        if not (same or otherwise):
             code = 1
         numbers = "  ".join(f"{key} {score:.6f}" for key, score in scores.items() if isinstance(score, float))
-        say(f"seed {row['seed']}  {numbers}  {verdict}")
+        say(f"seed {row['seed']}  {numbers}  {verdict}{otherwise}")
     return code
 
 
-def evaluate_weights(path: str, recipe: str, data: dict[str, Any]) -> int:
+def evaluate_weights(path: str, recipe: str, data: dict[str, Any], mirror: bool) -> int:
     """Evaluate plain weights in the network of a recipe, on its test set."""
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
-    config = resolve(change(config, data=data | {"validation": 0}, train=ALONE))
+    seen_twice = {"mirror": mirror or config.eval.mirror}
+    config = resolve(change(config, data=data | {"validation": 0}, eval=seen_twice, train=ALONE))
     scores = _score(config, 0, fit(weights, build_network(config)), Runtime(config, 1))
     images = f"{scores['test_count']} test images of {config.data.label}"
     say(f"{path} in {config.arch.name} on {config.arch.net}, {images}")
@@ -117,11 +119,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--limit-test", metavar="N", type=int, help="the first N test images only")
     more = "as many transforms in a row, of a transformer that was trained with --arch.iterations"
     parser.add_argument("--test-iterations", metavar="N", type=int, help=f"of RUN: {more}")
+    twice = "show each image a second time, mirrored, and take the mean of the logits"
+    parser.add_argument("--mirror", action="store_true", help=twice)
     options = parser.parse_args(arguments)
     pairs = (("root", options.data_root), ("limit_test", options.limit_test))
     data = {key: value for key, value in pairs if value is not None}
     if options.run and not (options.weights or options.recipe or data):
-        return evaluate_run(options.run, options.test_iterations)
+        return evaluate_run(options.run, options.test_iterations, options.mirror)
     if options.run or options.test_iterations is not None or not (options.weights and options.recipe):
         parser.error("give either RUN, or --weights and --recipe")
-    return evaluate_weights(options.weights, options.recipe, data)
+    return evaluate_weights(options.weights, options.recipe, data, options.mirror)

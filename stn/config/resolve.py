@@ -24,7 +24,7 @@ _NOT_SCIENCE = {
     | {"fuse", "processes", "threads", "time_limit", "plugins", "profile"},
     "eval": {"batch_size", "metrics"},
 }
-_LATER = (("data", "cutout", 0), ("data", "alternate_flip", False))
+_LATER = (("data", "cutout", 0), ("data", "alternate_flip", False), ("eval", "mirror", False))
 """Fields that came after the first signatures: at these values they leave a signature as it was without them."""
 _TAKEN = {"acc", "error", "loss", "count", "top5_acc"}
 """Numbers that every evaluation has, by their names without the split."""

@@ -146,6 +146,8 @@ class Eval(Section):
     """Images at a time, on each process: a CPU takes fewer of those that are large, a GPU up to eight times as many."""
     metrics: tuple[Annotated[str, name_of("metric")], ...] = ()
     """More numbers for each evaluation, by name, such as ece; see --list."""
+    mirror: bool = False
+    """Show each image a second time, mirrored left to right, and take the mean of the logits."""
 
 
 class Config(Section):

@@ -75,6 +75,8 @@ def evaluate_images(
     with torch.no_grad(), runtime.accelerator.autocast():
         for batch in stream.test_batches(images, runtime.rank, runtime.world):
             logits_SBK = model.predict(batch.x_BCHW)
+            if options.mirror:
+                logits_SBK = (logits_SBK + model.predict(batch.x_BCHW.flip(-1))) / 2
             y_SB = batch.y_B.expand(S, -1)
             cell_SB = y_SB * K + logits_SBK.argmax(-1)
             confusion_SKK.view(S, -1).scatter_add_(1, cell_SB, torch.ones_like(y_SB))

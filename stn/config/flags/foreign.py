@@ -105,6 +105,7 @@ _HINTS = {
     "use --data.validation N: the last N training images": "val-split validation-split val-size val-fraction",
     "use --data.flip": "hflip horizontal-flip random-flip",
     "use --data.cutout PIXELS, a square in the mean colour": "reprob remode recount random-erasing erasing cutout-size",
+    "use --eval.mirror": "tta test-time-augmentation hflip-tta",
     "use --data.rotate DEGREES": "degrees rotation random-rotation rotation-range",
     "leave it out: the data set says it; --list has the names": (
         "img-size image-size input-size num-classes nb-classes n-classes in-chans mean std in-channels"
