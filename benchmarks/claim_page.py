@@ -27,19 +27,21 @@ def table(claim: Claim, folder: Path) -> record_tables.RecordTable:
 
 
 def numbers(claim: Claim, folder: Path) -> dict[str, float]:
-    """Return the figures that a claim's quotations may name: means in per cent, or quotients of a record's entries."""
+    """Return what quotations may name: means in per cent, and quotients of a record's entries (accuracies in per cent)."""
     if "table" in claim:
         return table(claim, folder).numbers
+    cells = load([str(folder / "runs")]).cells if (folder / "runs").is_dir() else []
+    means = {cell.label: 100 * fmean(cell.values("test_acc").values()) for cell in cells}
     if not (folder / "record.json").is_file():
-        cells = load([str(folder / "runs")]).cells
-        return {cell.label: 100 * fmean(cell.values("test_acc").values()) for cell in cells}
+        return means
     record = json.loads((folder / "record.json").read_text())
 
     def entry(path: str) -> float:
-        return float(reduce(lambda value, key: value[key], path.strip().split(" > "), record))
+        value = float(reduce(lambda value, key: value[key], path.strip().split(" > "), record))
+        return 100 * value if path.endswith("_acc") else value
 
     values = {name: [entry(path) for path in text.split(" / ")] for name, text in claim["numbers"].items()}
-    return {name: value[0] / value[1] if len(value) > 1 else value[0] for name, value in values.items()}
+    return means | {name: value[0] / value[1] if len(value) > 1 else value[0] for name, value in values.items()}
 
 
 def write(folder: Path, claim: Claim) -> dict[str, bytes]:
@@ -58,8 +60,8 @@ def write(folder: Path, claim: Claim) -> dict[str, bytes]:
             figure = draw_seeds(section.charts, panel.metric)
             files["figure.png"] = png(figure, digest(folder))
         parts.append("![Every seed, mean and interval](figure.png)")
-    else:
-        facts["n"] = str(claim["n"])
+    if (folder / "record.json").is_file():
+        facts.setdefault("n", str(claim.get("n")))
         parts += ["\n".join(lines)] if (lines := table(claim, folder).lines) else []
         values = numbers(claim, folder).items()
         parts.append("\n".join(f"- {name}: {value:,.{0 if value >= 100 else 2}f}" for name, value in values))

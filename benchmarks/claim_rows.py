@@ -38,10 +38,11 @@ def _without_place(run: RunDir) -> dict[str, bytes]:
 
 
 def collect(folder: Path, paths: list[str]) -> None:
-    """Copy run directories that have finished, and record the hash."""
+    """Copy run directories that have finished, or were stopped with finished seeds, and record the hash."""
     for path in paths:
         run = RunDir(path)
-        if (state := run.read_status().get("state", "unfinished")) != "finished":
+        state = run.read_status().get("state", "unfinished")
+        if state not in ("finished", "stopped") or not run.rows():
             raise ValueError(f"{path} is {state}")
         target = folder / "runs" / Path(*run.path.resolve().parts[-3:])
         target.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,10 @@
 """Evaluate a finished run again (python -m stn evaluate RUN), or weights from anywhere (--weights, --recipe)."""
 
 import argparse
+import json
 from functools import partial
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -10,7 +13,7 @@ from torch import Tensor
 from stn.commands.library.run import ALONE, Run, change
 from stn.config.command_line import fail
 from stn.config.dataset import build_dataset
-from stn.config.resolve import resolve
+from stn.config.resolve import resolve, signature
 from stn.config.schema import Config
 from stn.config.yaml_files import find_recipe, load_yaml
 from stn.data.stream import Stream
@@ -18,7 +21,7 @@ from stn.evaluation.accuracy import bypassed, evaluate
 from stn.evaluation.foreign_weights import fit, load_plain
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
-from stn.runs.files import read_json
+from stn.runs.files import read_json, write_atomic
 from stn.tracking.console import say
 from stn.training.checkpoints import load_final
 from stn.training.runtime import Runtime
@@ -67,7 +70,11 @@ def _verdict(recorded: Any, scores: dict[str, Any], split: str, rounding: bool) 
     return False, "NOT as recorded"
 
 
-def evaluate_run(path: str, iterations: int | None, mirror: bool) -> int:
+def _numbers(scores: dict[str, Any]) -> str:
+    return "  ".join(f"{key} {score:.6f}" for key, score in scores.items() if isinstance(score, float))
+
+
+def evaluate_run(path: str, iterations: int | None, mirror: bool, record: str | None) -> int:
     """Evaluate every finished seed of a run directory again, and compare it with its result row."""
     run = open_run(path)
     config, rows = run.config, run.finished
@@ -83,13 +90,20 @@ def evaluate_run(path: str, iterations: int | None, mirror: bool) -> int:
     runtime, code = Runtime(config, len(rows)), 0
     elsewhere = not str(read_json(run.directory.env).get("device")).startswith(runtime.device.type)
     rounding = half or elsewhere or runtime.device.type == "cuda"
+    found: dict[int, dict[str, Any]] = {}
     for row in rows:
-        scores = _score(config, row["seed"], load_final(run.directory, row), runtime)
+        found[row["seed"]] = scores = _score(config, row["seed"], load_final(run.directory, row), runtime)
         same, verdict = _verdict(row.get("confusion"), scores, config.data.split, rounding)
         if not (same or otherwise):
             code = 1
-        numbers = "  ".join(f"{key} {score:.6f}" for key, score in scores.items() if isinstance(score, float))
-        say(f"seed {row['seed']}  {numbers}  {verdict}{otherwise}")
+        say(f"seed {row['seed']}  {_numbers(scores)}  {verdict}{otherwise}")
+    titles = [title for title, score in found[rows[0]["seed"]].items() if isinstance(score, float)]
+    mean = {title: fmean(scores[title] for scores in found.values()) for title in titles}
+    if len(rows) > 1:
+        say(f"mean, n = {len(rows)}  {_numbers(mean)}")
+    if record:
+        about = {"signature": signature(run.config), "mirror": config.eval.mirror, "mean": mean, "seeds": found}
+        write_atomic(Path(record), (json.dumps(about) + "\n").encode())
     return code
 
 
@@ -121,11 +135,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--test-iterations", metavar="N", type=int, help=f"of RUN: {more}")
     twice = "show each image a second time, mirrored, and take the mean of the logits"
     parser.add_argument("--mirror", action="store_true", help=twice)
+    parser.add_argument("--json", metavar="FILE", help="of RUN: write every seed's scores, and their mean, there")
     options = parser.parse_args(arguments)
     pairs = (("root", options.data_root), ("limit_test", options.limit_test))
     data = {key: value for key, value in pairs if value is not None}
     if options.run and not (options.weights or options.recipe or data):
-        return evaluate_run(options.run, options.test_iterations, options.mirror)
-    if options.run or options.test_iterations is not None or not (options.weights and options.recipe):
+        return evaluate_run(options.run, options.test_iterations, options.mirror, options.json)
+    of_run = options.run or options.json or options.test_iterations is not None
+    if of_run or not (options.weights and options.recipe):
         parser.error("give either RUN, or --weights and --recipe")
     return evaluate_weights(options.weights, options.recipe, data, options.mirror)

@@ -109,6 +109,17 @@ def test_evaluate_reproduces_the_recorded_scores(
     assert "as recorded" in out
     assert "  as recorded (after 1 iterations)" in evaluate(run.path, "--test-iterations", 1)[1]
     assert "NOT as recorded (after 4 iterations)" in evaluate(run.path, "--test-iterations", 4)[1]
+    code, out = evaluate(run.path, "--mirror", "--json", tmp_path / "scores.json")
+    assert code == 0
+    assert "(with mirror images)" in out
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert (scores["signature"], scores["mirror"]) == (run.results()[0]["sig"], True)
+    assert f"test_loss {scores['mean']['test_loss']:.6f}" in out
+    assert scores["mean"]["test_loss"] == scores["seeds"]["0"]["test_loss"] != run.results()[0]["test_loss"]
+    with pytest.raises(SystemExit) as exit_:
+        evaluate(run.path, "--json", run.path / "results.jsonl" / "scores.json")
+    assert exit_.value.code == 2
+    assert "results.jsonl" in capsys.readouterr().err
     with pytest.raises(SystemExit) as exit_:
         evaluate(run.path, "--test-iterations", 0)
     assert exit_.value.code == 2

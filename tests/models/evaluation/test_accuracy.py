@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import stn.config.yaml_files  # noqa: F401  (fills the registry)
 from stn.commands.evaluate import _verdict
@@ -28,6 +29,20 @@ def test_top5_accuracy_counts_every_test_image_for_each_seed() -> None:
         assert row["test_top5_acc"] == pytest.approx(float((rank_B < 5).double().mean()))
         assert row["test_acc"] == pytest.approx(float((rank_B < 1).double().mean()))
     assert found[0]["test_top5_acc"] != found[1]["test_top5_acc"]
+
+
+def test_mirror_images_count_half() -> None:
+    config, dataset = resolve(Config(arch=Arch(name="cnn", net="tutorial"))), build_dataset("mnist")
+    model = StackedModel(lambda: build_network(config), [0, 7])
+    stream = Stream(Data(limit_test=300), dataset, model.seeds)
+    found = evaluate(model, stream, Eval(batch_size=128, mirror=True), Runtime(config, 1))
+    images = stream.test_images(torch.arange(300))
+    for s, row in enumerate(found):
+        network = model.network(s).eval()
+        with torch.no_grad():
+            logits_BK = (network(images.x_BCHW) + network(images.x_BCHW.flip(3))) / 2
+        assert row["test_loss"] == pytest.approx(float(F.cross_entropy(logits_BK, images.y_B)))
+        assert row["test_acc"] == pytest.approx(float((logits_BK.argmax(1) == images.y_B).double().mean()))
 
 
 def test_five_classes_or_fewer_have_no_top5_accuracy() -> None:

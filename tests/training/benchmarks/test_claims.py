@@ -150,6 +150,8 @@ def test_rows_are_copied_without_the_place_where_they_were_made(
     assert run(monkeypatch, "list", folder) == 0
     assert "its code" in capsys.readouterr().out
     status = trained.read_status()
+    (trained.path / "status.json").write_text(json.dumps(status | {"state": "stopped"}))
+    assert run(monkeypatch, "collect", folder, trained.path) == 0, "finished seeds of a run that was stopped"
     (trained.path / "status.json").write_text(json.dumps(status | {"state": "running"}))
     assert run(monkeypatch, "collect", folder, trained.path) == 2
     assert "is running" in capsys.readouterr().err
