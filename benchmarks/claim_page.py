@@ -27,7 +27,7 @@ def table(claim: Claim, folder: Path) -> record_tables.RecordTable:
 
 
 def numbers(claim: Claim, folder: Path) -> dict[str, float]:
-    """Return what quotations may name: means in per cent, and quotients of a record's entries (accuracies in per cent)."""
+    """Return what quotations may name: means, and quotients of a record's entries; accuracies in per cent."""
     if "table" in claim:
         return table(claim, folder).numbers
     cells = load([str(folder / "runs")]).cells if (folder / "runs").is_dir() else []
