@@ -37,7 +37,7 @@ WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", 
 FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py")), *sorted((ROOT / "launch").rglob("*.py"))]
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LONG = ("tests/models/test_multiseed.py", "tests/training/tracking/test_tracking.py")
+LONG = ("tests/training/tracking/test_tracking.py",)
 """Test files that have more than 200 lines and wait for their split."""
 
 

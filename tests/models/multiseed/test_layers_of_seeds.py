@@ -1,0 +1,98 @@
+"""Convolutions and dropout of several seeds: gradients, and random numbers as a function of seed, step and row."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from stn.multiseed.rules.layers import ThinConv
+from stn.multiseed.stacked import SeedOps
+
+
+def ops(seed: int, step: int, rows: Tensor) -> SeedOps:
+    return SeedOps([seed], torch.tensor([seed]), step, rows)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "padding", "groups"),
+    [(1, (5, 5), (0, 0), 1), (2, (3, 5), (1, 2), 1), (1, (7, 3), (2, 0), 3), (2, (5, 5), 1, 2)],
+)
+def test_thin_convolution_has_the_gradients_of_conv2d(
+    channels: int, kernel: tuple, padding: tuple, groups: int
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, groups * channels, 11, 12, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(groups * 4, channels, *kernel, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(groups * 4, dtype=torch.float64, requires_grad=True)
+    ours, theirs = ThinConv.apply(x, weight, bias, padding, groups), F.conv2d(x, weight, bias, 1, padding, 1, groups)
+    torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
+    up = torch.randn_like(theirs)
+    for a, b in zip(
+        torch.autograd.grad(ours, (x, weight, bias), up),
+        torch.autograd.grad(theirs, (x, weight, bias), up),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"padding": 1}, {"stride": 2}, {"padding": "same"}, {"dilation": 2}, {"bias": False}]
+)
+def test_convolutions_of_any_kind_train_as_without_the_replacement(options: dict) -> None:
+    layer = nn.Conv2d(1, 3, 3, **options).double()
+    results = []
+    for replaced in (False, True):
+        x = torch.linspace(-1, 1, 2 * 81, dtype=torch.float64).view(2, 1, 9, 9).sin().requires_grad_()
+        if replaced:
+            with ops(0, 0, torch.arange(2)):
+                out = layer(x)
+        else:
+            out = layer(x)
+        results.append(torch.autograd.grad((out * out.detach().cos()).sum(), (x, *layer.parameters())))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.3), nn.Dropout2d(0.3)])
+def test_dropout_is_a_function_of_seed_step_and_row(layer: nn.Module) -> None:
+    x = torch.ones(40, 50, 4, 4)
+
+    def out(seed: int, step: int, rows: Tensor) -> Tensor:
+        with ops(seed, step, rows):
+            return layer(x[: len(rows)])
+
+    whole = out(1, 2, torch.arange(40))
+    assert torch.equal(out(1, 2, torch.arange(10, 30)), whole[10:30])
+    assert not torch.equal(out(1, 3, torch.arange(40)), whole)
+    assert not torch.equal(out(2, 2, torch.arange(40)), whole)
+    assert sorted(whole.unique().tolist()) == pytest.approx([0.0, 1 / 0.7])
+    assert whole.mean() == pytest.approx(1, abs=0.05)
+    if isinstance(layer, nn.Dropout2d):
+        assert (whole.flatten(2).std(-1) == 0).all()
+    layer.eval()
+    assert torch.equal(out(1, 2, torch.arange(40)), x)
+    layer.train()
+
+
+def test_two_calls_of_dropout_draw_two_masks() -> None:
+    x = torch.ones(10, 100)
+    with ops(0, 0, torch.arange(10)):
+        assert not torch.equal(F.dropout(x), F.dropout(x))
+
+
+def test_torchs_own_generator_is_a_function_of_seed_step_and_rows_too_and_is_given_back() -> None:
+    def two(seed: int, step: int, first: int) -> list[Tensor]:
+        with ops(seed, step, torch.arange(first, first + 4)):
+            return [torch.rand(5), torch.randn(5)]
+
+    state = torch.get_rng_state()
+    whole = two(1, 2, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(map(torch.equal, two(1, 2, 0), whole))
+    for other in (two(2, 2, 0), two(1, 3, 0), two(1, 2, 4)):
+        assert not torch.equal(other[0], whole[0])
+    with ops(1, 2, torch.arange(4)):
+        assert not torch.equal(torch.rand(5), torch.rand(5))
+
+
+# ---- operations, one by one
