@@ -37,8 +37,6 @@ WITHOUT_TORCH = ("stn.config", "stn.runs", "stn.tracking", "stn.data.datasets", 
 FILES = [ROOT / "train.py", *sorted((ROOT / "stn").rglob("*.py")), *sorted((ROOT / "launch").rglob("*.py"))]
 
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
-LONG = ("tests/training/tracking/test_tracking.py",)
-"""Test files that have more than 200 lines and wait for their split."""
 
 
 def module(path: Path) -> str:
@@ -80,7 +78,7 @@ def test_torch_stays_out(path: Path) -> None:
 @pytest.mark.parametrize("path", [*FILES, *TESTS], ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_stay_short_and_say_what_they_own(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= 200 or str(path.relative_to(ROOT)) in LONG
+    assert len(text.splitlines()) <= 200
     assert not text.strip() or ast.get_docstring(ast.parse(text))
 
 
