@@ -5,7 +5,7 @@ from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import tyro
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from stn.config.registry import canonical, nearest, same_name
 from stn.config.seed_list import parse_seeds
@@ -44,6 +44,12 @@ def _wandb_name(what: str, most: int) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _split_at_commas(tags: Any) -> Any:
+    """Take a,b for two tags, as W&B takes WANDB_TAGS."""
+    texts = isinstance(tags, tuple | list) and all(isinstance(tag, str) for tag in tags)
+    return tuple(part for tag in tags for part in tag.split(",")) if texts else tags
+
+
 def _wandb_tags(tags: tuple[str, ...]) -> tuple[str, ...]:
     if len(tags) > 20:
         raise ValueError(f"at most 20 tags, got {len(tags)}")
@@ -69,7 +75,9 @@ def _wandb_notes(text: str) -> str:
 
 
 Duration = Annotated[str, AfterValidator(_duration)]
-WandbTags = Annotated[tuple[Annotated[str, _wandb_name("a tag", 64)], ...], AfterValidator(_wandb_tags)]
+WandbTags = Annotated[
+    tuple[Annotated[str, _wandb_name("a tag", 64)], ...], BeforeValidator(_split_at_commas), AfterValidator(_wandb_tags)
+]
 WandbEntity = Annotated[str, AfterValidator(_wandb_entity)]
 WandbProject = Annotated[str, AfterValidator(_wandb_project)]
 WandbGroup = Annotated[str, _wandb_name("a group", 128)]

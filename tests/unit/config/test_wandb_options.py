@@ -20,7 +20,7 @@ BAD = {
     "wandb_project": ["", "team/stn", "50%", "a\nb", "x" * 129],
     "wandb_entity": ["", "a/b", "a b", "x" * 65],
     "wandb_group": ["", " a", "a\nb", "x" * 129],
-    "wandb_tags": [[""], ["x" * 65], [" a"], ["a\tb"], [f"t{i}" for i in range(21)]],
+    "wandb_tags": [[""], ["a,"], ["a, b"], ["x" * 65], [" a"], ["a\tb"], [f"t{i}" for i in range(21)]],
     "wandb_notes": ["x" * 10_001, "a\x00b"],
 }
 
@@ -36,8 +36,12 @@ def test_what_wandb_takes_moves_no_signature(key: str, value: Any) -> None:
     assert config.model_dump(mode="json")["log"][key] == value
 
 
+def test_tags_with_commas_between_are_several() -> None:
+    assert build("wandb_tags", ["a,b c", "d"]).log.wandb_tags == ("a", "b c", "d")
+
+
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
 def test_what_it_does_not_take_is_one_line(key: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"log: {key}(\.0)?: .*(has|are|at most) .*\(got ") as caught:
+    with pytest.raises(ValueError, match=rf"log: {key}(\.\d)?: .*(has|are|at most) .*\(got ") as caught:
         build(key, value)
     assert len(str(caught.value).splitlines()) == 1
