@@ -39,13 +39,20 @@ WORTH_A_TRIAL = 1_000_000
 
 def try_network(config: Config) -> nn.Module:
     """Build a network; ValueError for what cannot be trained, before there is a run directory."""
-    network, shape = build_network(config), build_dataset(config.data.name).shape
+    network, dataset = build_network(config), build_dataset(config.data.name)
+    shape = dataset.shape
     if not isinstance(network, nn.Module):
         raise ValueError(f"{config.arch.name} returns {type(network).__name__}, not an nn.Module; is a return missing?")
     try:
         check_warps(network, shape)
     except ValueError as error:
         raise ValueError(f"{config.arch.name}: {error}") from None
+    with torch.no_grad():
+        logits = network.eval()(torch.zeros(2, *shape))
+    network.train()
+    if not isinstance(logits, torch.Tensor) or logits.shape != (2, dataset.classes):
+        found = [*logits.shape] if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ValueError(f"{config.arch.name} returns {found} for two images, not logits [2, {dataset.classes}]")
     if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
         say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
     if config.optim.accumulate > 1:

@@ -54,7 +54,7 @@ def test_a_package_of_ones_own(tmp_path: Path, path: dict[str, str]) -> None:
         cwd=tmp_path, **path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("test_reach") == done.stdout.count("as recorded") == 4, done.stderr
+    assert (done.stdout.count("test_reach"), done.stdout.count("as recorded")) == (5, 4), "the mean, too" + done.stderr
     assert (tmp_path / "out" / "region.png").exists()
     assert any((tmp_path / "exported").glob("*.safetensors"))
     lost = after(("evaluate", run.path), cwd=tmp_path, PYTHONPATH="")
@@ -74,6 +74,16 @@ def test_a_function_without_a_return_is_one_line(tmp_path: Path, path: dict[str,
     done = train(*NAMED, "--arch", "aligned", *QUIET, runs=tmp_path / "runs", cwd=tmp_path, **path)
     message = "error: aligned returns NoneType, not an nn.Module; is a return missing?\n"
     assert (done.returncode, done.stderr) == (2, message)
+
+
+def test_a_network_with_too_few_outputs_is_one_line(tmp_path: Path) -> None:
+    text = 'import stn\nfrom torch import nn\n\n@stn.register("arch")\ndef few(make_net, shape, classes):\n'
+    (tmp_path / "few.py").write_text(
+        text + '    """Few."""\n    return nn.Sequential(nn.Flatten(), nn.Linear(784, classes - 1))\n'
+    )
+    done = train("--plugin", "few", "--arch", "few", *QUIET, runs=tmp_path / "runs", cwd=tmp_path)
+    message = "error: few returns [2, 9] for two images, not logits [2, 10]\n"
+    assert (done.returncode, done.stderr, (tmp_path / "runs").exists()) == (2, message, False)
 
 
 @pytest.mark.slow
