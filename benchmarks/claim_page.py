@@ -27,7 +27,7 @@ def table(claim: Claim, folder: Path) -> record_tables.RecordTable:
 
 
 def numbers(claim: Claim, folder: Path) -> dict[str, float]:
-    """Return what quotations may name: means, and quotients of a record's entries; accuracies in per cent."""
+    """Return what quotations may name: means, and quotients of a record's entries or their means; accuracies in %."""
     if "table" in claim:
         return table(claim, folder).numbers
     cells = load([str(folder / "runs")]).cells if (folder / "runs").is_dir() else []
@@ -37,8 +37,9 @@ def numbers(claim: Claim, folder: Path) -> dict[str, float]:
     record = json.loads((folder / "record.json").read_text())
 
     def entry(path: str) -> float:
-        value = float(reduce(lambda value, key: value[key], path.strip().split(" > "), record))
-        return 100 * value if path.endswith("_acc") else value
+        found = reduce(lambda value, key: value[key], path.strip().split(" > "), record)
+        value = fmean(found) if isinstance(found, list) else float(found)
+        return 100 * value if path.endswith(("_acc", "_accs")) else value
 
     values = {name: [entry(path) for path in text.split(" / ")] for name, text in claim["numbers"].items()}
     return means | {name: value[0] / value[1] if len(value) > 1 else value[0] for name, value in values.items()}
