@@ -8,9 +8,9 @@
 benchmarks/claims/<date>-<name>/ holds claim.yaml, written by hand; runs/ (configurations, environments, result rows and
 evaluations, without paths and names of machines) or record.json, of a benchmark; README.md and figure.png, which are
 written from these. In claim.yaml `holds` lists what must follow: `a > b` (a beats b), `a = b`, `a ? b` (unknown),
-`a ~ published`; `numbers` names quotients of a record's entries; `table`, of record_tables.py, is to be found line by
-line in the page `table_in`; `quoted` lists sentences of README and manual with {names} of means in per cent
-(architectures), of these numbers, or of the table's. `rows` is the hash of runs/ or record.json.
+`a ~ published`; `numbers` names quotients of a record's entries (of a list, its mean); `table`, of record_tables.py, is
+to be found line by line in the page `table_in`; `quoted` lists sentences of README and manual with {names} of means in
+per cent (architectures), of these numbers, or of the table's. `rows` is the hash of runs/ or record.json.
 """
 
 import argparse
