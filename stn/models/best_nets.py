@@ -90,10 +90,16 @@ def _identity_conv(width: int, pool: int = 1) -> Maker:
     return make
 
 
+def _whiten(shape: Shape) -> nn.Module:
+    if shape[0] != 3:
+        raise ValueError(f"whitened_cifar is for colour images, and these have {shape[0]} channel")
+    return nn.Sequential(Whitening(), nn.GELU())
+
+
 @register("net")
 def whitened_cifar(wiring: str, classes: int) -> Net:
     """Airbench94 (arXiv 2404.00498): whitening, then six 3x3 convolutions, for 32x32 colour images."""
-    stages: list[Maker] = [lambda shape: nn.Sequential(Whitening(), nn.GELU())]
+    stages: list[Maker] = [_whiten]
     for width in (64, 256, 256):
         stages += [_identity_conv(width, pool=2), _identity_conv(width)]
 

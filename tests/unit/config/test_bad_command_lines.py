@@ -68,6 +68,7 @@ BAD: dict[str, tuple[str, str]] = {
     "--optim.momentum 0.5": ("momentum for AdamW", "adamw takes no momentum"),
     "--data.crop 100": ("a crop as large as the image", "as large as the image"),
     "--data.cutout 28": ("a cutout as large as the image", "as large as the image"),
+    "--arch cnn --net whitened_cifar": ("colours for a grey image", "whitened_cifar is for colour images"),
     "--data.cutout -1": ("a cutout of less than nothing", "cutout: input should be greater than or equal to 0"),
     "--data.alternate-flip": ("when to mirror, of images that are not", "needs --data.flip"),
     "--reprob 0.25": ("random erasing, as timm has it", "use --data.cutout"),
