@@ -46,7 +46,7 @@ FOREIGN_FLAGS = {
     *("--cpus-per-task", "--gres", "--nodes", "--ntasks-per-node", "--signal", "--time"),  # of Slurm
     *("--nice", "--reservation", "--wrap"),  # also of Slurm
     *("--bind", "--entrypoint", "--gpus", "--nv"),  # of containers
-    *("--amp", "--model", "--resume"),  # of timm and torchvision's references
+    *("--amp", "--hflip", "--model", "--reprob", "--resume"),  # of timm and torchvision's references
 }
 
 
