@@ -50,14 +50,22 @@ def test_better_and_equal_are_false_in_at_most_one_study_of_twenty(kind: str, n:
 
 
 @pytest.mark.usefixtures("without_search")
-@pytest.mark.parametrize("truth", [[0, 0, 0, 0], [0, 0, 0.5, 0.5], [0, 0.1, 0.2, 0.3], [0, 0.1, 0.1, 0.6]])
-def test_a_whole_study_errs_in_at_most_one_of_twenty(truth: list[float]) -> None:
-    """Four architectures, six pairs on ten seeds that share a part: any false statement counts."""
-    rng, n = np.random.default_rng(1), 10
+@pytest.mark.parametrize(
+    ("n", "truth"),
+    [
+        (10, [0, 0, 0, 0]),
+        (10, [0, 0, 0.5, 0.5]),
+        (10, [0, 0.1, 0.1, 0.6]),
+        (30, [0, 0.1, 0.2, 0.3, 0.4]),  # all differ certainly, four pairs by the margin
+    ],
+)
+def test_a_whole_study_errs_in_at_most_one_of_twenty(n: int, truth: list[float]) -> None:
+    """All pairs of four or five architectures on seeds that share a part: any false statement counts."""
+    rng = np.random.default_rng(1)
     false_better = false_equal = 0
     for _ in range(STUDIES):
-        x = rng.normal(0, 0.1, (4, n)) + rng.normal(0, 0.1, n) + np.array(truth)[:, None]
-        pairs = list(itertools.combinations(range(4), 2))
+        x = rng.normal(0, 0.1, (len(truth), n)) + rng.normal(0, 0.1, n) + np.array(truth)[:, None]
+        pairs = list(itertools.combinations(range(len(truth)), 2))
         found = judge([compare(dict(enumerate(x[a])), dict(enumerate(x[b]))) for a, b in pairs], 0.1)
         gaps = [truth[b] - truth[a] for a, b in pairs]
         judged = [(v.outcome, gap, (v.interval or (0, 0))[0]) for v, gap in zip(found, gaps, strict=True)]

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats as scipy_stats
 
 from launch.report.analysis.cells import Cell, load
 from launch.report.analysis.metrics import METRICS, Metric
 from launch.report.analysis.sections import build_sections
-from launch.report.analysis.stats import ALPHA, PairedTest, seeds_for_equality, seeds_needed
+from launch.report.analysis.stats import ALPHA, PairedTest, compare, holm, seeds_for_equality, seeds_needed
 from launch.report.analysis.verdicts import MOST_SENTENCES, compare_pairs, judge, p_text, sentences
 from launch.sweep.plan import Plan
 from stn.config.resolve import resolve
@@ -40,7 +41,11 @@ def cells_of(*scores: dict[int, float]) -> list[Cell]:
 @few(300)
 @given(sweeps, margins)
 def test_test_and_interval_never_disagree(scores: list, margin: float | None) -> None:
-    for pair in compare_pairs(cells_of(*scores), ACCURACY, margin):
+    pairs = compare_pairs(cells_of(*scores), ACCURACY, margin)
+    tested = [pair for pair in pairs if pair.verdict.p is not None]
+    beyond = holm([pair.test.p_beyond((margin or 0) / 100) for pair in tested])
+    equality = {id(pair): p for pair, (p, _) in zip(tested, beyond, strict=True)}
+    for pair in pairs:
         outcome, p, interval, more = pair.verdict
         assert (p is None) == (interval is None)
         if p is None or interval is None:
@@ -51,7 +56,9 @@ def test_test_and_interval_never_disagree(scores: list, margin: float | None) ->
         if abs(p - ALPHA) > 1e-9:
             assert (p < ALPHA) == (low > 0 or high < 0)
         inside = margin is not None and -margin / 100 < low and high < margin / 100
-        assert outcome == ("equal" if inside else "better" if p < ALPHA else "unknown")
+        equal = inside and equality[id(pair)] < ALPHA
+        assert equal or not inside or p < ALPHA, "an interval within the margin that is called unknown"
+        assert outcome == ("equal" if equal else "better" if p < ALPHA else "unknown")
         assert more is None or (outcome == "unknown" and more >= 1)
         shown = [float(end) for end in ACCURACY.interval(low, high, "+").split(" to ")]
         assert [math.copysign(1, end) if end else 0 for end in shown] == [np.sign(end) for end in interval]
@@ -148,6 +155,21 @@ def test_lacking_seeds_are_corrected_for_the_undecided_pairs() -> None:
         assert judge(tests)[-1].more == (seeds_needed(0.3, alpha) or 0) - 10
     (within,) = judge([PairedTest(10, 0.0, 1.0, 0.9)], 0.5)
     assert within.more == (seeds_for_equality(0.0, 1.0, 0.5) or 0) - 10
+
+
+def test_equality_is_two_one_sided_tests_that_are_corrected_for_all_pairs() -> None:
+    first, second = differing(0.006, 0.003)
+    differences = [second[seed] - first[seed] for seed in first]
+    sides = [
+        scipy_stats.ttest_1samp(differences, end, alternative=side)
+        for end, side in ((0.0085, "less"), (-0.0085, "greater"))
+    ]
+    pair, clear = compare(first, second), PairedTest(9, 9.0, 1.0, 1e-9)
+    p = pair.p_beyond(0.0085)
+    assert p == pytest.approx(max(side.pvalue for side in sides))
+    assert ALPHA / 3 < p < ALPHA / 2  # so that the interval is within the margin, whose level is 5 % for a last pair
+    for others, outcome in ((0, "equal"), (1, "equal"), (2, "better"), (3, "better")):
+        assert judge([pair, *[clear] * others], 0.0085)[0].outcome == outcome
 
 
 def test_an_end_that_rounds_to_zero_shows_its_side() -> None:

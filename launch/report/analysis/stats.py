@@ -71,6 +71,10 @@ class PairedTest:
         """d_z, the mean difference over the standard deviation of the differences."""
         return self.mean / self.sd
 
+    def p_beyond(self, margin: float) -> float:
+        """Return the p-value of two one-sided tests that the difference is not within ± margin."""
+        return float(special.stdtr(self.n - 1, (abs(self.mean) - margin) / self.sd * math.sqrt(self.n)))
+
     def interval(self, alpha: float) -> tuple[float, float]:
         """Return the ends of the differences that a test at this level does not reject."""
         half = critical(self.n, alpha) * self.sd / math.sqrt(self.n)

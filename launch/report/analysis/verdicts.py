@@ -1,8 +1,10 @@
 """The verdict on every two architectures: better, equal or unknown, by one rule.
 
-The t interval of their mean paired difference, at the level of Holm's correction for all pairs, decides alone: they are
-equal if it lies within the margin that the user stated; else, if it excludes 0, one is better; else it is unknown. The
-corrected p-value of the t test is below 5 % just where the interval excludes 0.
+The t interval of their mean paired difference, at the level of Holm's correction for all pairs, decides: they are equal
+if it lies within the margin that the user stated; else, if it excludes 0, one is better; else it is unknown. The
+corrected p-value of the t test is below 5 % just where the interval excludes 0. Equality must pass Holm's correction of
+its own tests too: the more pairs differ, the more lenient is the level of the rest, and one of these would too often be
+called equal.
 """
 
 import itertools
@@ -57,23 +59,31 @@ class Pair(NamedTuple):
         return "" if self.test.sd else "the difference is the same on every seed, which a t test cannot judge"
 
 
-def _verdict(test: PairedTest, p: float, alpha: float, margin: float | None) -> Verdict:
-    low, high = interval = test.interval(alpha)
+def _verdict(test: PairedTest, p: float, alpha: float, margin: float | None, strict: float) -> Verdict:
+    """Return the verdict at a level; ``strict`` is the level at which the interval must lie within the margin."""
+    low, high = test.interval(strict)
+    interval = test.interval(alpha) if p < ALPHA else (low, high)  # either has 0 just where p is 0.05 or more
     if margin is not None and -margin < low and high < margin:
         return Verdict("equal", p, interval)
     if p < ALPHA:
         return Verdict("better", p, interval)
     enough = [seeds_needed(test.effect, alpha)]
     if margin is not None:
-        enough.append(seeds_for_equality(test.mean, test.sd, margin, alpha))
+        enough.append(seeds_for_equality(test.mean, test.sd, margin, strict))
     fewest = min((n for n in enough if n is not None), default=None)
     return Verdict("unknown", p, interval, None if fewest is None else max(1, fewest - test.n))
 
 
 def judge(tests: Sequence[PairedTest], margin: float | None = None) -> list[Verdict]:
     """Judge pairs, corrected for their number; differences within ± margin, in the tests' unit, count as none."""
-    corrected = iter(holm([test.p for test in tests if test.p is not None]))
-    return [Verdict("unknown") if test.p is None else _verdict(test, *next(corrected), margin) for test in tests]
+    tested = [test for test in tests if test.p is not None]
+    levels = [(p, alpha, margin, alpha) for p, alpha in holm([test.p for test in tested if test.p is not None])]
+    if margin is not None:
+        of_equality = holm([test.p_beyond(margin) for test in tested])
+        # An interval's ends are one-sided tests at half its level.
+        levels = [(p, a, margin, min(a, 2 * b)) for (p, a, *_), (_, b) in zip(levels, of_equality, strict=True)]
+    corrected = iter(levels)
+    return [Verdict("unknown") if test.p is None else _verdict(test, *next(corrected)) for test in tests]
 
 
 def compare_pairs(cells: Sequence[Cell], metric: Metric, margin: float | None = None) -> list[Pair]:
@@ -105,7 +115,8 @@ def rule(pairs: Sequence[Pair], metric: Metric, margin: float | None) -> str:
     """Return how the verdicts of these pairs come about."""
     count = sum(pair.verdict.p is not None for pair in pairs)
     corrected = f", corrected for {count} pairs (Holm)" if count > 1 else ""
-    equal = f" within ± {margin:g} points: equal;" if margin is not None and metric.unit == "%" else ""
+    too = ", after Holm's correction of that test too" if count > 2 else ""  # of two pairs it changes nothing
+    equal = f" within ± {margin:g} points{too}: equal;" if margin is not None and metric.unit == "%" else ""
     differ = "different" if metric.higher_is_better is None else "better or worse"
     return (
         f"The 95 % t interval of the mean difference over shared seeds decides{corrected}:{equal} without 0, which is \
