@@ -3,6 +3,7 @@
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,10 +161,8 @@ def test_lacking_seeds_are_corrected_for_the_undecided_pairs() -> None:
 def test_equality_is_two_one_sided_tests_that_are_corrected_for_all_pairs() -> None:
     first, second = differing(0.006, 0.003)
     differences = [second[seed] - first[seed] for seed in first]
-    sides = [
-        scipy_stats.ttest_1samp(differences, end, alternative=side)
-        for end, side in ((0.0085, "less"), (-0.0085, "greater"))
-    ]
+    ends = ((0.0085, "less"), (-0.0085, "greater"))
+    sides: list[Any] = [scipy_stats.ttest_1samp(differences, end, alternative=side) for end, side in ends]
     pair, clear = compare(first, second), PairedTest(9, 9.0, 1.0, 1e-9)
     p = pair.p_beyond(0.0085)
     assert p == pytest.approx(max(side.pvalue for side in sides))
