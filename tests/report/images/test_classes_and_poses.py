@@ -11,10 +11,13 @@ from scipy import stats as scipy_stats
 
 from launch.report import build
 from launch.report.analysis import sections
-from launch.report.analysis.cells import load
-from launch.report.analysis.images.answers import AnsweredSet
+from launch.report.analysis.cells import Cell, load
+from launch.report.analysis.images.answers import AnsweredSet, CellAnswers
+from launch.report.analysis.images.hardest import hardest_images
 from launch.report.analysis.images.poses import applied, bins_of
 from launch.report.analysis.sections import Section
+from stn.config.resolve import resolve
+from stn.config.schema import Config
 from stn.runs.predictions import Answers, KnownImages
 from tests.support.answers import CLASSES, known_images, write_run
 
@@ -116,7 +119,7 @@ def test_bins_have_as_many_images_and_ties_stay_together() -> None:
 def test_the_hardest_images_are_shown_with_what_was_said(written: tuple[Section, Said, Said], tmp_path: Path) -> None:
     section, first, second = written
     rows = block(section, "hardest")
-    share_N = (right(first).mean(0) + right(second).mean(0)) / 2
+    share_N = ((right(first).mean(0) + right(second).mean(0)) / 2).round(12)
     numbers = [int(row[0].replace(",", "")) for row in rows]
     assert len(numbers) == 12
     assert share_N[numbers].max() <= np.delete(share_N, numbers).min()
@@ -128,6 +131,16 @@ def test_the_hardest_images_are_shown_with_what_was_said(written: tuple[Section,
             for part in text.split(", "):
                 k, percent = part.removesuffix(" %)").split(" (")
                 assert counts[int(k)] == pytest.approx(5 * int(percent) / 100)
+
+
+def test_equal_shares_are_a_tie_whichever_architectures_they_come_from(tmp_path: Path) -> None:
+    """In floats (0.1 + 0.1 + 0.4) / 3 is more than (0.4 + 0.1 + 0.1) / 3; the margin decides."""
+    right = np.arange(10)[:, None] < np.array([[[1, 4]], [[1, 1]], [[4, 1]]])
+    for margins, expected in (([-0.1, -0.2], [1, 0]), ([-0.2, -0.1], [0, 1])):
+        cells = [
+            CellAnswers(Cell("", resolve(Config()), tmp_path), list(range(10)), x, x, np.array(margins)) for x in right
+        ]
+        assert hardest_images(AnsweredSet(np.ones(2, int), [], cells)) == expected
 
 
 def test_pixels_are_those_that_a_run_has_kept(tmp_path: Path) -> None:

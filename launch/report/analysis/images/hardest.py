@@ -36,7 +36,8 @@ class Shown(NamedTuple):
 
 def hardest_images(test: AnsweredSet) -> list[int]:
     """Return the numbers of the hardest images: by the share of right answers, each architecture counting the same."""
-    right_N = np.stack([answers.right_SN.mean(0) for answers in test.cells]).mean(0)
+    # Rounded: equal shares that were added in another order are a tie, which the margin decides.
+    right_N = np.stack([answers.right_SN.mean(0) for answers in test.cells]).mean(0).round(12)
     margin_N = np.stack([answers.margin_N for answers in test.cells]).mean(0)
     ordered = hardest(right_N, margin_N)[:SHOWN]
     return [int(n) for n in ordered if right_N[n] < 1]
