@@ -9,6 +9,7 @@ import pytest
 
 from launch.report import build
 from launch.report.analysis.images import blocks
+from launch.report.analysis.images.answers import NO_ANSWERS
 from launch.report.analysis.sections import Section
 from stn.commands.library.tables import results
 from stn.runs.directory import RunDir
@@ -146,7 +147,7 @@ def test_rows_of_before_still_read(two: Path) -> None:
     assert len(results(two, frame=False)) == 8
 
 
-def test_reports_of_runs_of_before_say_nothing_of_images(tmp_path: Path) -> None:
+def test_reports_of_runs_of_before_say_that_they_have_no_answers(tmp_path: Path) -> None:
     for arch in ("cnn", "stn_c0"):
         write_run(tmp_path, arch, range(4), IMAGES, 0.2)
     build.compare([str(tmp_path)])
@@ -161,7 +162,7 @@ def test_reports_of_runs_of_before_say_nothing_of_images(tmp_path: Path) -> None
                 (run.published / str(row["seed"])).write_text(json.dumps(row) + "\n")
             run.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
     section = read(tmp_path)
-    assert (section.images.notes, section.images.blocks) == ([], [])
+    assert (section.images.notes, section.images.blocks) == ([NO_ANSWERS], [])
     assert not (tmp_path / "report" / "mcnemar.csv").exists()
 
 

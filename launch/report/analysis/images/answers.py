@@ -14,6 +14,7 @@ from stn.runs.predictions import Answers, KnownImages, hash_of_labels, read_answ
 
 POSE_TOLERANCE = 1e-3
 """Poses are made in float32, which devices may round differently."""
+NO_ANSWERS = "images are not compared: no seed has kept answers to single images, as seeds of older versions have not"
 
 
 @dataclass
@@ -107,7 +108,7 @@ def read_test_set(cells: Sequence[Cell]) -> tuple[AnsweredSet | None, list[str]]
     kept = {id(cell): [s for s, row in sorted(cell.rows.items()) if row.get("predictions")] for cell in cells}
     facts = [cell.rows[seed]["predictions"]["labels_sha256"] for cell in cells for seed in kept[id(cell)]]
     if not facts:
-        return None, []
+        return None, [NO_ANSWERS] * any(cell.rows for cell in cells)
     (labels, _), *_ = Counter(facts).most_common()
     reader = _Reader()
     known = [images for cell in cells for run in cell.runs if (images := _known(reader, run, cell, labels))]
