@@ -1,13 +1,15 @@
 """The spec of the comparison on W&B: filters, groups, panels and blocks."""
 
+import json
 from pathlib import Path
 
-from launch.report.analysis.cells import Cell, Comparison
+from launch.report.analysis.cells import Cell, Comparison, load
 from launch.report.analysis.sections import build_sections
-from launch.report.output.markdown import render_markdown, render_table
+from launch.report.output.markdown import escape, render_markdown, render_table
 from launch.report.output.wandb_spec import build_spec
 from launch.report.overview import build_overview
 from stn.tracking.wandb_run import init_arguments, values
+from tests.support.answers import known_images, write_run
 from tests.support.wandb_report import blocks, build, cells_of, conditions, grids, publish, spec_on
 from tests.support.wandb_server import WandbServer
 
@@ -73,3 +75,13 @@ def test_the_report_has_what_ours_says_on_top(cells: list[Cell], tmp_path: Path)
     assert panel.matrix
     assert render_table(panel.matrix) in first
     assert (first.count(panel.pair_signature), first.count(panel.signature)) == (2, 1)
+
+
+def test_a_report_on_wandb_says_what_images_say(tmp_path: Path) -> None:
+    for arch, wrong in (("cnn", 0.3), ("stn_slx", 0.1)):
+        write_run(tmp_path, arch, range(3), known_images(200), wrong)
+    sections = build_sections(load([str(tmp_path)]), tmp_path)
+    said = json.dumps(build_spec(sections))
+    for block in sections[0].images.blocks:
+        assert f"### {block.title}" in said
+        assert all(json.dumps(escape(line))[1:-1] in said for line in block.lines)

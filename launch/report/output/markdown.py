@@ -50,6 +50,11 @@ def signed(table: Table | None, signature: str) -> list[str]:
     return [render_table(table), f"`{signature}`"] if table else []
 
 
+def render_blocks(blocks: Sequence[Block]) -> list[str]:
+    """Return what is said image by image."""
+    return [part for block in blocks for part in _block(block)]
+
+
 def _block(block: Block) -> list[str]:
     return [f"### {block.title}", *_bullets(block.lines), render_table(block.table), escape(f"{block.about}.")]
 
@@ -65,7 +70,7 @@ def _section(section: Section) -> list[str]:
     if section.published:
         parts += ["### Comparison with published results of the same recipe", render_table(section.published)]
     parts += _bullets(section.images.notes)
-    parts += [part for block in section.images.blocks for part in _block(block)]
+    parts += render_blocks(section.images.blocks)
     parts += [f"![{escape(section.name)}: {kind}](figures/{quote(name)})" for kind, name in section.figures.items()]
     for caption, pictures in section.pictures.items():
         parts += [f"### {caption}", *(f"{escape(p.label)}\n\n![{escape(p.label)}]({quote(p.link)})" for p in pictures)]

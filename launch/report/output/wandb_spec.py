@@ -8,7 +8,7 @@ from typing import Any
 
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.sections import Section
-from launch.report.output.markdown import escape, render_overview, render_table, signed
+from launch.report.output.markdown import escape, render_blocks, render_overview, render_table, signed
 from launch.report.overview import NOTHING, Overview
 from stn.tracking.wandb_run import group
 
@@ -60,7 +60,7 @@ def projects(cells: Iterable[Cell]) -> list[str]:
 
 
 def _tables(section: Section) -> str:
-    """Return the tables of a data set under its first metric, as Markdown."""
+    """Return the tables of a data set under its first metric, and what is said image by image, as Markdown."""
     panel, cells = section.panels[0], section.cells
     parts = ["\n".join(f"- {escape(line)}" for line in panel.verdicts)] if panel.verdicts else []
     parts += [f"{panel.metric.title}, over seeds:", render_table(panel.architectures, links=False)]
@@ -71,6 +71,7 @@ def _tables(section: Section) -> str:
     pairs = "Pairs of architectures on shared seeds:"
     parts += [pairs, *signed(panel.matrix, panel.pair_signature)] if panel.matrix else [pairs] * bool(panel.pairs)
     parts += [*signed(panel.pairs, panel.pair_signature), f"{escape(panel.rule)}."] if panel.pairs else []
+    parts += render_blocks(section.images.blocks)
     return "\n\n".join(parts)
 
 
