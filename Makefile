@@ -17,7 +17,7 @@ test: .venv/ready
 	@$(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-all: .venv/ready
-	@$(BIN)/python -m pytest -n auto $(ARGS)
+	@$(BIN)/python -m pytest -n auto --durations 25 $(ARGS)
 
 gpu:
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py $(ARGS)

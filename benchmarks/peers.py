@@ -95,7 +95,9 @@ def train_py(form: Form, job: dict[str, Any]) -> dict[str, Any]:
         seconds = time.perf_counter() - start
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
-        rows = [json.loads(line) for file in Path(runs).rglob("results.jsonl") for line in file.open()]
+        rows = [
+            json.loads(line) for file in Path(runs).rglob("results.jsonl") for line in file.read_text().splitlines()
+        ]
     others = round(max(0.0, others_s() - before) / seconds, 3)
     found = {"ready_s": round(seconds, 3), "result_cpu_s": round(children_s() - cpu, 3), "others_cores": others}
     return found | {"accuracy": [row["test_acc"] for row in rows]}

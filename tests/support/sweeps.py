@@ -20,7 +20,7 @@ TWO_CELLS = {"base": {"limit_train": 256, "epochs": 1}, "grid": {"arch": ["cnn",
 TINY = {
     "base": {
         "dataset": "mnist",
-        "steps": 150,
+        "steps": 100,
         "batch_size": 32,
         "limit_train": 640,
         "limit_test": 100,

@@ -10,7 +10,7 @@ import stn
 from stn.runs.directory import RunDir
 from stn.runs.predictions import Answers, KnownImages, read_answers, read_images
 from tests.support.answers import known_images, write_run
-from tests.support.trainer import QUICK, SMALL, TWO_THREADS, Run, only_run, train, train_with
+from tests.support.trainer import QUICK, SMALL, TWO_THREADS, Run, only_run, train, train_in_ranks, train_with
 
 ROTATED = ("--dataset", "mnist_r", "--steps", 12, "--eval.every", "4 steps", *QUICK, *SMALL)
 
@@ -76,7 +76,7 @@ def test_a_seed_alone_and_a_resumed_one_answer_the_same(tmp_path: Path) -> None:
 def test_two_ranks_put_their_answers_in_order(tmp_path: Path) -> None:
     """Of 301 images they do not have the same number."""
     words = ("--parallel", "data", *ROTATED, "--limit-test", 301)
-    done = train("--seeds", "0-1", *words, launcher="cpu2", runs=tmp_path / "ranks")
+    done = train_in_ranks("--seeds", "0-1", *words, runs=tmp_path / "ranks")
     assert done.returncode == 0, done.stderr
     assert train("--seeds", "0", *ROTATED, "--limit-test", 301, runs=tmp_path / "one").returncode == 0
     run, one = only_run(tmp_path / "ranks"), only_run(tmp_path / "one")

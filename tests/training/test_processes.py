@@ -13,6 +13,7 @@ from tests.support.trainer import (
     only_run,
     start_training,
     train,
+    train_in_ranks,
     wait_for_train_rows,
 )
 
@@ -21,13 +22,13 @@ from tests.support.trainer import (
 def test_two_ranks_train_as_one_and_count_every_test_image_once(tmp_path: Path) -> None:
     for precision, limit in (("fp64", 1e-12), ("fp32", 1e-4)):
         losses, rows = [], []
-        for name, launcher in (("one", None), ("two", "cpu2")):
+        for name, start in (("one", train), ("two", train_in_ranks)):
             runs = tmp_path / precision / name
             # 50 steps of the default schedule: the first of 3,752.
             words = ("--log.every", "1 steps", "--eval.every", "50 steps", "--limit-test", 777,
                      "--log.wandb", "disabled", "--steps", 50, "--optim.warmup", "49 steps", "--lr", 2e-4,
                      "--precision", precision, "--optim.clip", 1.0, "--log.no-pictures")  # fmt: skip
-            done = train(*words, launcher=launcher, runs=runs)
+            done = start(*words, runs=runs)
             assert done.returncode == 0, done.stderr
             losses.append([row["loss"] for row in only_run(runs).rows() if row["kind"] == "train"])
             rows.append(only_run(runs).results()[0])

@@ -20,6 +20,7 @@ from tests.support.trainer import (
     only_run,
     start_training,
     train,
+    train_in_ranks,
     wait_for_train_rows,
 )
 
@@ -100,23 +101,19 @@ def test_three_ranks_stopped_by_sigterm_resume_bit_for_bit(tmp_path: Path) -> No
     """With more than two the order in which gradients are added up begins to matter."""
     words = ("--steps", 100, "--checkpoint.every", "25 steps", "--log.every", "4 steps", "--eval.every", "50 steps",
              "--processes", 3, *QUICK, *SMALL)  # fmt: skip
-    accelerate = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "3"]
-
-    def three(name: str) -> subprocess.Popen:
-        line = [*accelerate, "--main_process_port", "0", *command(*words, runs=tmp_path / name)[1:]]
-        return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
-
-    assert three("whole").wait(200) == 0
+    assert train_in_ranks(*words, runs=tmp_path / "whole", count=3).returncode == 0
     reference = only_run(tmp_path / "whole")
     assert reference.results()[0]["world_size"] == 3
-    process = three("cut")
+    accelerate = [str(Path(sys.executable).parent / "accelerate"), "launch", "--multi_gpu", "--num_processes", "3"]
+    line = [*accelerate, "--main_process_port", "0", *command(*words, runs=tmp_path / "cut")[1:]]
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment())
     wait_for_train_rows(tmp_path / "cut", 3)
     process.terminate()
     process.wait(120)
     run = only_run(tmp_path / "cut")
     assert (run.status()["state"], run.status()["reason"]) == ("stopped", "SIGTERM")
     assert 0 < max(int(p.stem[5:]) for p in run.path.rglob("step-*.safetensors")) < 100
-    assert three("cut").wait(200) == 0
+    assert train_in_ranks(*words, runs=tmp_path / "cut", count=3).returncode == 0
     assert run.metrics_without_clock() == reference.metrics_without_clock()
     assert clocks_apart(run.results()[0]) == clocks_apart(reference.results()[0])
 

@@ -57,9 +57,7 @@ def test_what_a_run_keeps_of_an_architecture_runs_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_trains_20_steps_fused_and_alone(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_recipe_trains_fused_and_alone(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compare in float64, where both must reach the same weights; batches are smaller than the recipe's."""
     recipe = load_yaml(path)
     if build_dataset(recipe.data.name).shape[0] == 3 and CIFAR is None:
@@ -70,12 +68,12 @@ def test_every_recipe_trains_20_steps_fused_and_alone(
     few = {"batch_size": 2, "limit_train": 40, "limit_test": 8, "root": str(CIFAR)}
     rows = {}
     for fuse in (2, 1):
-        more = {"seeds": "0-1", "steps": 20, "epochs": None, "precision": "fp64", "fuse": fuse}
+        more = {"seeds": "0-1", "steps": 6, "epochs": None, "precision": "fp64", "fuse": fuse}
         log = {"runs": str(tmp_path / str(fuse)), "wandb": "disabled", "pictures": False}
         config = Config(
             arch=recipe.arch,
             data=recipe.data.model_copy(update=few),
-            optim=recipe.optim.model_copy(update={} if recipe.optim.warmup == "0 epochs" else {"warmup": "5 steps"}),
+            optim=recipe.optim.model_copy(update={} if recipe.optim.warmup == "0 epochs" else {"warmup": "2 steps"}),
             train=recipe.train.model_copy(update=more),
             log=recipe.log.model_copy(update=log),
         )
