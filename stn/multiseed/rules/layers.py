@@ -30,7 +30,7 @@ def _is_thin(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any
         and pair(stride) == pair(dilation) == (1, 1)
         and not isinstance(padding, str)
         and pair(padding)[0] < weight.shape[2] > 1
-        and not torch.is_autocast_enabled("cpu")
+        and (x.requires_grad or not torch.is_autocast_enabled("cpu"))  # oneDNN's own weight gradient is as fast in bf16
     )
 
 
@@ -74,10 +74,11 @@ def _input_gradient(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, p
     filters = columns_GClMk.reshape(D * l, M, k, 1).contiguous(memory_format=torch.channels_last)
     by_column = F.conv2d(grad_BOHW, filters, padding=(k - 1 - pad_k, 0), groups=G)
     by_column_BDlHW = by_column.unflatten(1, (D, l))
-    padded_BDHW = grad_BOHW.new_zeros(B, D, H, W + 2 * pad_l)
+    sums_in = torch.float32 if grad_BOHW.dtype == torch.bfloat16 else grad_BOHW.dtype
+    padded_BDHW = grad_BOHW.new_zeros(B, D, H, W + 2 * pad_l, dtype=sums_in)
     for j in range(l):
         padded_BDHW[..., j : j + grad_W] += by_column_BDlHW[:, :, j]
-    return padded_BDHW[..., pad_l : pad_l + W]
+    return padded_BDHW[..., pad_l : pad_l + W].to(grad_BOHW.dtype)
 
 
 def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1, keep=False) -> Tensor:
@@ -85,6 +86,9 @@ def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilatio
         x = x.contiguous(memory_format=torch.channels_last)
         weight = weight.to(memory_format=torch.channels_last)  # decides where the input has one channel
     if _is_thin(x, weight, stride, padding, dilation, groups):
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
         return ThinConv.apply(x, weight, bias, padding, groups)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 

@@ -35,6 +35,24 @@ def test_thin_convolution_has_the_gradients_of_conv2d(
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("needs_gradient", [True, False])
+def test_a_thin_convolution_in_bf16_has_ways_of_its_own_where_an_image_needs_its_gradient(needs_gradient: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(8, 1, 20, 20, requires_grad=needs_gradient)
+    layer, exact = nn.Conv2d(1, 16, 9), nn.Conv2d(1, 16, 9).double()
+    exact.load_state_dict(layer.state_dict())
+    with torch.autocast("cpu", torch.bfloat16), ops(0, 0, torch.arange(8)):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    assert (type(out.grad_fn).__name__ == "ThinConvBackward") == needs_gradient
+    up, x_exact = torch.randn(out.shape), x.detach().double().requires_grad_(needs_gradient)
+    needed = [tensor for tensor in (x, *layer.parameters()) if tensor.requires_grad]
+    needed_exact = [tensor for tensor in (x_exact, *exact.parameters()) if tensor.requires_grad]
+    ours = torch.autograd.grad(out, needed, up.bfloat16())
+    for a, b in zip(ours, torch.autograd.grad(exact(x_exact), needed_exact, up.double()), strict=True):
+        assert (a.dtype, bool((a - b).norm() < 0.01 * b.norm())) == (torch.float32, True)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"padding": 1}, {"stride": 2}, {"padding": "same"}, {"dilation": 2}, {"bias": False}]
 )
