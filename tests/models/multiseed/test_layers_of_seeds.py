@@ -50,7 +50,7 @@ def test_a_thin_convolution_in_bf16_has_ways_of_its_own_where_an_image_needs_its
     needed_exact = [tensor for tensor in (x_exact, *exact.parameters()) if tensor.requires_grad]
     ours = torch.autograd.grad(out, needed, up.bfloat16())
     for a, b in zip(ours, torch.autograd.grad(exact(x_exact), needed_exact, up.double()), strict=True):
-        assert (a.dtype, bool((a - b).norm() < 0.01 * b.norm())) == (torch.float32, True)
+        assert (a.dtype, bool((a - b).norm() < 0.004 * b.norm())) == (torch.float32, True)
 
 
 @pytest.mark.parametrize(
