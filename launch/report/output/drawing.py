@@ -27,8 +27,9 @@ def rendered(figure: Figure, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
     contents = {}
     with rc_context({**STYLE, "font.family": families}), catch_warnings():
         filterwarnings("ignore", r"Glyph .* missing")  # a box in the PNG; the SVG has the text itself
-        figure.draw_without_rendering()
         # Layout dominates the time, and once is enough for all formats. None, as "none" makes savefig draw twice.
+        if engine := figure.get_layout_engine():
+            engine.execute(figure)
         figure.set_layout_engine(None)
         for kind in kinds:
             figure.savefig(buffer := io.BytesIO(), format=kind, dpi=130, metadata=UNDATED[kind])
