@@ -11,13 +11,13 @@ import sys
 from functools import partial
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback before training begins and Stop listens
-    gc.disable()  # nothing of what is imported is garbage: 0.5 s of 2.6
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C leaves no traceback until Stop listens
+    gc.disable()  # imports make no garbage: this saves 0.5 s of 2.6
 from stn.commands.list import list_names
 from stn.config.command_line import fail, parse
 from stn.runs.cores import share_cores
 
-neighbours = share_cores()  # these two before torch is imported: --help, --list and bad input answer at once
+neighbours = share_cores()  # both before torch is imported, so that --help, --list and bad input answer at once
 commands = parse(sys.argv[1:])
 if commands[0].list:
     sys.exit(list_names())
@@ -54,7 +54,7 @@ from stn.training.stop import Stop, ignore_signals
 
 
 def seed_losses(config: Config, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each seed's loss and share of hits, [S], in its whole batch; of a part of it, what the part adds."""
+    """Return each seed's mean loss and accuracy over a batch, [S]; for a part of a batch, what it adds to them."""
     logits_SBK, penalty_SB = with_penalty(forward(batch.x_SBCHW, clock, batch.row_B))
     S, B, K = logits_SBK.shape
     logits_MK, y_M = logits_SBK.reshape(S * B, K), batch.y_SB.reshape(S * B)
@@ -64,7 +64,7 @@ def seed_losses(config: Config, forward: nn.Module, batch: Batch, clock: Tensor)
 
 
 def backward(config: Config, runtime: Runtime, forward: nn.Module, batch: Batch, clock: Tensor) -> tuple:
-    """Accumulate the gradients of a batch; return each seed's mean loss and share of hits, [S]."""
+    """Accumulate the gradients of a batch; return each seed's mean loss and accuracy, [S]."""
     sums = []
     parts = batch.parts(config.optim.accumulate)
     for i, part in enumerate(parts):
@@ -167,7 +167,7 @@ def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
 
 
 def main() -> int:
-    gc.freeze()  # nor looked at again
+    gc.freeze()  # leave the imported objects out of later collections
     gc.enable()
     try:
         configs = resolve_all(commands)
@@ -178,7 +178,7 @@ def main() -> int:
     except ValueError as error:
         fail(error)
     try:
-        with runtime.accelerator.local_main_process_first():  # one process of a machine downloads
+        with runtime.accelerator.local_main_process_first():  # one process per machine downloads
             build_dataset(configs[0].data.name).load(configs[0].data.root)
         trials = build_trials(configs, *runtime.share)
         if runtime.writes:

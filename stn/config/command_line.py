@@ -26,7 +26,7 @@ from stn.config.yaml_files import LENGTHS, build_config, find_recipe, overlay, r
 
 MOST_SETTINGS = 1000
 SPEAKING_S = 5.0
-"""Seconds that the main process has for its message: the launcher ends all ranks once one of them has failed."""
+"""Seconds that other ranks wait while the main process prints: the launcher ends all ranks once one has failed."""
 _SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")
 
 
@@ -71,13 +71,15 @@ def _values(arguments: list[str]) -> dict[str, list[str]]:
 
 
 def _expand(arguments: list[str]) -> list[list[str]]:
-    """Return one command line per combination of values of --lr 0.01,0.02 and the like; a flag's last value counts."""
+    """Return a command line per combination of --lr 0.01,0.02 and the like; the last of a repeated flag counts."""
     choices = []
     for flag, (*_, last) in _values(arguments).items():
         values = last.split(",")
         if flag in _SEVERAL and len(values) > 1:
             if len(set(values)) < len(values) or "" in values:
-                raise ValueError(f"{flag}: '{last}' needs different values with commas between")
+                raise ValueError(
+                    f"{flag}: '{last}' repeats or lacks a value; write different values, such as 0.01,0.02"
+                )
             choices.append([f"{flag}={value}" for value in values])
     if math.prod(map(len, choices)) > MOST_SETTINGS:
         raise ValueError(f"{' and '.join(_SEVERAL[1:])} have more than {MOST_SETTINGS:,} combinations")
@@ -85,7 +87,7 @@ def _expand(arguments: list[str]) -> list[list[str]]:
 
 
 def _unboxed(text: str) -> str:
-    """Return what tyro's box says, without its frame, its title, what was tried in vain and its last line."""
+    """Return the message in tyro's error box, without frame, title, list of attempts and last line."""
     lines = [line for line in (line.strip("│| ") for line in text.splitlines()) if line.strip("─-╭╮╰╯")]
     said = " ".join(takewhile(lambda line: not line.startswith("For full helptext"), lines[1:]))
     return re.sub(r"^Error parsing | (Got errors|Argument helptext):.*", "", said)
@@ -93,7 +95,7 @@ def _unboxed(text: str) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Turn what tyro says of a command line that it does not take into a ValueError of one line."""
+    """Raise ValueError with one line in place of tyro's error box."""
     caught = StringIO()
     try:
         with redirect_stderr(caught):
@@ -105,7 +107,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _read_flags(arguments: list[str], default: Command) -> Command:
-    """Return the default with the flags over it; ValueError for a value that none of them takes."""
+    """Return the default overridden by the flags; ValueError for a value that a flag does not accept."""
     with one_line_errors():
         return tyro.cli(
             Command,
@@ -123,7 +125,7 @@ def _parse_one(arguments: list[str], plugins: list[str]) -> Command:
     if len(files) > 1 or files == [""]:
         raise ValueError("give --config once" if len(files) > 1 else "--config needs a file")
     files = [str(find_recipe(file)) for file in files]
-    lengths = {key: None for key in LENGTHS if {f"--{key}", f"--train.{key}"} & values.keys()}  # tyro fills in which
+    lengths = {key: None for key in LENGTHS if {f"--{key}", f"--train.{key}"} & values.keys()}  # drop the file's
     archs = [{"arch": {"name": name}} for flag in ("--arch", "--arch.name") for name in values.get(flag, [])]
     launcher = launcher_settings(os.environ)
     layers = overlay(launcher, read_yaml(files[0]) if files else {}, {"train": lengths}, *archs)

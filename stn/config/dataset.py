@@ -13,7 +13,7 @@ from stn.config.fields import Fraction, OneLine, Positive, Section, short
 
 
 def _name(name: str) -> str:
-    """Return the name as it is registered, and where a file stands behind a ':', its whole path."""
+    """Return the registered spelling of a name; of a file, as in npz:FILE, with its absolute path."""
     name = registry.canonical("dataset", name)
     kind, colon, path = name.partition(":")
     if colon and not path:
@@ -47,7 +47,7 @@ class Data(Section):
     shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
     """Augmentation: shear of up to this many degrees, either way."""
     interpolation: Literal["bilinear", "nearest"] = "bilinear"
-    """Augmentation: how an affine one resamples."""
+    """Augmentation: how rotation, shift, scale and shear resample."""
     crop: Annotated[int, Field(ge=0, le=1024)] = 0
     """Augmentation: random crop after padding each side by this many pixels."""
     flip: bool = False
@@ -55,11 +55,11 @@ class Data(Section):
     alternate_flip: bool = False
     """With data.flip: mirror each image in every other epoch, instead of at random."""
     cutout: Annotated[int, Field(ge=0, le=1024)] = 0
-    """Augmentation: paint a square of this side, at a random place, in the mean colour."""
+    """Augmentation: paint a square of this side, at a random position, in the mean colour."""
 
     @property
     def label(self) -> str:
-        """The name for people and folders: of a file or folder its own, without the path."""
+        """The short name in tables and folder names: of a file or folder its name without the path."""
         kind, colon, path = self.name.partition(":")
         return re.sub(r"\W", "_", Path(path).stem) or kind if colon else self.name
 
@@ -78,7 +78,7 @@ class Dataset:
 
     load: Callable[[str | None], Any]
     shape: tuple[int, int, int]
-    """Of one image after the perturbation."""
+    """[C, H, W] of an image after the perturbation."""
     mean: tuple[float, ...]
     std: tuple[float, ...]
     net: str
@@ -89,18 +89,18 @@ class Dataset:
     """Fixed perturbations of each test image."""
     classes: int = 10
     side: int = 28
-    """Of an image before the perturbation."""
+    """Height and width of an image before the perturbation."""
     test_mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     """Mean and SD that normalise test images, where they are not the training images'."""
     perturb: Perturb | None = None
     pose: tuple[str, ...] = ()
-    """Names of the numbers that say which perturbation was applied."""
+    """Names of the parameters of the applied perturbation."""
     content: str | None = None
-    """Hash of images and labels, where the name does not say what they are."""
+    """Hash of images and labels; None for a data set whose name identifies them."""
 
 
 def find_dataset(name: str) -> registry.Entry:
-    """Return the entry of a data set, or of what reads its file: npz:FILE."""
+    """Return the registry entry of a data set, or of the reader of its file (npz:FILE)."""
     kind, colon, _ = name.partition(":")
     return registry.find("reader", kind) if colon else registry.find("dataset", name)
 

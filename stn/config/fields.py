@@ -1,4 +1,4 @@
-"""The types of a configuration's fields, and one clear line for each fault."""
+"""The types of a configuration's fields, and a one-line message for each fault."""
 
 import re
 from functools import cache
@@ -34,7 +34,7 @@ def _folder_name(name: str) -> str:
 
 
 def _wandb_name(what: str, most: int) -> AfterValidator:
-    """Return the check of a short text that W&B lists and filters by."""
+    """Return the validator of a name that W&B lists and filters by."""
 
     def check(name: str) -> str:
         if not 1 <= len(name) <= most or not name.isprintable() or name != name.strip():
@@ -45,7 +45,7 @@ def _wandb_name(what: str, most: int) -> AfterValidator:
 
 
 def _split_at_commas(tags: Any) -> Any:
-    """Take a,b for two tags, as W&B takes WANDB_TAGS."""
+    """Split 'a,b' into two tags, as W&B does with WANDB_TAGS."""
     texts = isinstance(tags, tuple | list) and all(isinstance(tag, str) for tag in tags)
     return tuple(part for tag in tags for part in tag.split(",")) if texts else tags
 
@@ -92,20 +92,20 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 def name_of(kind: str) -> Any:
-    """Return the mark of a field that names an entry of the registry, in any spelling."""
+    """Return the validator of a field that names a registry entry, in any spelling."""
     return AfterValidator(lambda name: canonical(kind, name))
 
 
 @cache
 def choices(annotation: Any) -> tuple[str, ...]:
-    """Return the words that a field of this type may be, () if it may be any."""
+    """Return the words that a field of this type accepts; () if it is not a Literal."""
     if get_origin(annotation) is Literal:
         return tuple(word for word in get_args(annotation) if isinstance(word, str))
     return tuple(word for part in get_args(annotation) if get_origin(part) for word in choices(part))
 
 
 def short(flag: str) -> Any:
-    """Return the mark of a short command-line name beside the dotted one; YAML takes it at the top level."""
+    """Return the annotation that gives a field a short flag, which is also a top-level key in YAML."""
     return tyro.conf.arg(aliases=[f"--{flag}"])
 
 

@@ -1,4 +1,4 @@
-"""The fields of a configuration that say what a run keeps and who hears of it; none of them changes a result."""
+"""The fields of a configuration for checkpoints and logging; none of them changes a result."""
 
 from typing import Annotated, Literal
 
@@ -16,13 +16,13 @@ class Checkpoint(Section):
     keep: Annotated[int, Field(ge=2, le=1_000_000_000)] = 2
     """Checkpoints kept of each seed; a damaged newest one falls back to the one before."""
     retrain: Annotated[bool, short("retrain")] = False
-    """Where other code has trained this signature, move its runs to .replaced and train anew; else that is refused."""
+    """Train anew what other code has trained under this signature, after moving it to .replaced; else it is refused."""
     keep_best: bool = False
     """Keep the weights of each seed's best evaluation; without data.validation that is chosen on the test set."""
 
 
 class Log(Section):
-    """Where results go, and who hears of them."""
+    """Where run directories are, and which trackers show them."""
 
     runs: Annotated[OneLine, short("runs")] = "runs"
     """Folder for run directories."""
@@ -51,4 +51,4 @@ class Log(Section):
     pictures: bool = True
     """Draw curves, confusion matrix and what the transformers do at the end; for W&B and TensorBoard also warps."""
     gif: bool = False
-    """Draw warp.gif as well: images on their way through training."""
+    """Draw warp.gif as well: the warps of test images, a frame per evaluation."""

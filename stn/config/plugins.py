@@ -1,4 +1,4 @@
-"""Own code from outside of this package: modules that register architectures, data sets and the like.
+"""Plugins: modules outside this package that register architectures, data sets and the like.
 
 A plugin is named by --plugin, by ``plugin:`` in YAML, or by an installed package's entry point in the group
 ``stn.plugins``. Its entries are read from its source, so that nothing of it runs until it is used; a module that
@@ -45,7 +45,7 @@ def _spec(name: str) -> ModuleSpec | None:
 
 
 def _modules(name: str) -> dict[str, Path]:
-    """Return the source files of a plugin by module: one, or all that lie in a package."""
+    """Return a plugin's source files by module name: the module's, or all of a package."""
     if name.endswith(".py") or "/" in name:
         raise ValueError(f"plugin {name!r:.80}: name a module, not a file: {Path(name).stem}")
     if not all(part.isidentifier() for part in name.split(".")):
@@ -107,7 +107,7 @@ def load_installed() -> None:
 
 
 def load_named(train: dict[str, Any]) -> None:
-    """Register what installed plugins offer, and those that these keys name, before any other name is looked up."""
+    """Register installed plugins and those named in the section train; call it before any name is looked up."""
     load_installed()
     named = train.get("plugins") or ()
     if isinstance(named, str):
@@ -122,7 +122,7 @@ def plugin_of(entry: Entry) -> str | None:
 
 
 def provenance(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return the file of each plugin, and the version of the distribution that it is of."""
+    """Return the file of each plugin, and the version of its distribution."""
     found = {}
     for name in names:
         load([name])
@@ -136,7 +136,7 @@ def provenance(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _annotation(entry: Entry, option: str) -> Any:
-    """Return the type of an option; without an annotation, that of its default, and anything for None."""
+    """Return an option's annotation; without one, the type of its default, or Any if that is None."""
     default = entry.options[option]
     written = entry.types.get(option, Any if default is None else type(default))
     if not isinstance(written, str):
@@ -148,15 +148,13 @@ def _annotation(entry: Entry, option: str) -> Any:
         return get_type_hints(function, include_extras=True)[option]
 
 
-def _adapter(entry: Entry, option: str) -> TypeAdapter:
-    return TypeAdapter(_annotation(entry, option), config=ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True))
-
-
 def _parse(entry: Entry, key: str, value: Any) -> Any:
+    annotation = _annotation(entry, key)
     if isinstance(value, str):
-        value = same_name(value, choices(_annotation(entry, key)))
+        value = same_name(value, choices(annotation))
+    adapter = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False, coerce_numbers_to_str=True))
     try:
-        parsed = _adapter(entry, key).validate_python(value)
+        parsed = adapter.validate_python(value)
     except ValidationError as error:
         text = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise ValueError(f"{key}: {text[0].lower()}{text[1:]} (got {value!r:.80})") from None
@@ -166,9 +164,9 @@ def _parse(entry: Entry, key: str, value: Any) -> Any:
 
 
 def own_options(arch: Any, values: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
-    """Return the options of an architecture that the schema does not know, each of its annotated type.
+    """Return the options of a plugin's architecture, parsed to their annotated types.
 
-    Resolving refuses those that only another architecture has, as it does for the schema's.
+    Another architecture's options pass here; resolving refuses them, as it does the schema's.
     """
     archs = registry.entries["arch"]
     own = archs.get(registry.canonical("arch", arch)) if isinstance(arch, str) else None

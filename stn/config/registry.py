@@ -55,9 +55,9 @@ class Entry(NamedTuple):
     line: str
     """What --list prints."""
     options: dict[str, Any]
-    """With their defaults."""
+    """Option -> its default."""
     types: dict[str, Any]
-    """Annotations of the options, of those read from source as text."""
+    """Option -> its annotation; text if it was read from source."""
     module: str
     arguments: tuple[str, ...] = ()
     """Names of the positional arguments."""
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
 
 entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
 _definitions: dict[str, ast.FunctionDef | ast.ClassDef] = {}
-"""Functions and classes of what was read, by name: an entry may extend a class of another module."""
+"""Functions and classes of the modules read so far, by name: an entry may extend a class of another module."""
 
 
 def _add(kind: str, name: str, docstring: str | None, entry: Entry) -> None:
@@ -120,7 +120,7 @@ def _definitions_of(tree: ast.Module) -> list[ast.FunctionDef | ast.ClassDef]:
 
 
 def read_modules(paths: dict[str, Path]) -> int:
-    """Register the entries of modules from their source; return how many. Importing one puts functions in place."""
+    """Register the entries in modules' source as lazy ones, which an import replaces; return how many there are."""
     nodes = [(m, n) for m, path in paths.items() for n in _definitions_of(ast.parse(path.read_text(encoding="utf-8")))]
     _definitions.update({node.name: node for _, node in nodes})
     found = 0
@@ -172,7 +172,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def canonical(kind: str, name: str) -> str:
-    """Return a name as it is registered: 'STN-SLX' is stn_slx. What stands behind a ':' stays as it is."""
+    """Return a name as it is registered: 'STN-SLX' is stn_slx. Text after a ':' is kept."""
     name, colon, argument = name.partition(":")
     return same_name(name, entries["reader" if colon and kind == "dataset" else kind]) + colon + argument
 

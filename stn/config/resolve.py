@@ -1,4 +1,4 @@
-"""From what the user wrote to what will be run: checked, every default filled in, every epoch a step.
+"""Resolve a configuration: check it, fill in every default, and turn epochs into steps.
 
 The resolved configuration is printed by --check and kept with the run; its signature identifies the experiment.
 """
@@ -24,10 +24,11 @@ _NOT_SCIENCE = {
     | {"fuse", "processes", "threads", "time_limit", "plugins", "profile"},
     "eval": {"batch_size", "metrics"},
 }
+"""Sections and fields that a signature leaves out: they do not change a result."""
 _LATER = (("data", "cutout", 0), ("data", "alternate_flip", False), ("eval", "mirror", False))
-"""Fields that came after the first signatures: at these values they leave a signature as it was without them."""
+"""Fields younger than the first signatures: at these values a signature leaves them out, so that old ones hold."""
 _TAKEN = {"acc", "error", "loss", "count", "top5_acc"}
-"""Numbers that every evaluation has, by their names without the split."""
+"""Names, without the split, of the scores that every evaluation has."""
 
 
 def validate(config: Config) -> None:
@@ -103,10 +104,9 @@ def resolve(config: Config) -> Config:
     steps = max(1, round(train.fraction * length))
     sections = _in_steps(config, steps_per_epoch, steps)
     sections["arch"] = arch = _resolve_arch(config.arch, dataset)
-    if data.crop >= min(dataset.shape[1:]):
-        raise ValueError(f"data.crop {data.crop} is as large as the image")
-    if data.cutout >= min(dataset.shape[1:]):
-        raise ValueError(f"data.cutout {data.cutout} is as large as the image")
+    for key, pixels in (("crop", data.crop), ("cutout", data.cutout)):
+        if pixels >= min(dataset.shape[1:]):
+            raise ValueError(f"data.{key} {pixels} is as large as the image; it has {min(dataset.shape[1:])} pixels")
     if data.alternate_flip and not data.flip:
         raise ValueError("data.alternate_flip says when images are mirrored, so it needs --data.flip")
     if not data.perturb_train and dataset.perturb is None:

@@ -39,9 +39,9 @@ class Arch(Section):
     size: Few | None = None
     """Side of the transformer's output; None: the network's usual one."""
     antialias: bool = False
-    """Average over the pixels that a smaller output leaves out, instead of jumping over them."""
+    """With a smaller output, average the input pixels that each output pixel covers."""
     padding: Literal["zeros", "border", "reflection"] | None = None
-    """What the sampler sees outside of the image."""
+    """What the sampler reads outside of the image."""
     align_corners: bool | None = None
     """Whether -1 and 1 are the centres of the corner pixels (published numbers: True)."""
     identity: Literal["bias", "residual"] | None = None
@@ -49,7 +49,7 @@ class Arch(Section):
     feed_theta: bool = False
     """Give the transform's parameters to the classifier's last linear layer, too."""
     theta_decay: Annotated[float, Field(ge=0)] | None = None
-    """Loss: this times the squared distance of the parameters from the identity."""
+    """Weight, in the loss, of the squared distance of the parameters from the identity."""
 
     def __init__(self, /, **values: Any) -> None:
         known = type(self).model_fields
@@ -63,7 +63,7 @@ class Optim(Section):
     name: Literal["sgd", "adamw"] = "adamw"
     """Optimiser."""
     lr: Annotated[float, Field(gt=0), short("lr")] = 0.001
-    """Learning rate, the highest one of the schedule; several (0.01,0.02) train beside each other."""
+    """Learning rate at the schedule's peak; several (0.01,0.02) train beside each other."""
     momentum: Fraction | None = None
     """SGD: momentum; None: 0.9."""
     nesterov: bool = False
@@ -99,7 +99,7 @@ class Optim(Section):
 
 
 class Train(Section):
-    """How long, how many, in what arithmetic."""
+    """Length, seeds, precision and processes."""
 
     seeds: Annotated[Seeds, short("seeds")] = "0"
     """Seeds to train, such as 0,3,8-15."""
@@ -108,7 +108,7 @@ class Train(Section):
     steps: Annotated[int | None, Field(gt=0, le=10**12), short("steps")] = None
     """Length in optimiser steps, instead of epochs."""
     fraction: Annotated[float, Field(gt=0, le=1), short("fraction")] = 1.0
-    """Train this part of the length, with the learning rate's schedule and the evaluations as much closer together."""
+    """Train this fraction of the length, with the learning-rate schedule and the evaluations shortened to match."""
     precision: Annotated[Literal["fp32", "bf16", "fp16", "fp64"], short("precision")] = "fp32"
     """bf16 and fp16 are mixed precision; fp16 needs a GPU."""
     tf32: bool = False
@@ -118,7 +118,7 @@ class Train(Section):
     compile: bool = False
     """torch.compile the network; seldom worth its start-up on a CPU."""
     cuda_graph: bool = True
-    """CUDA: record a training step once and replay it, where nothing in it asks the host."""
+    """CUDA: record a training step once and replay it, unless something in it syncs with the host."""
     conv: Literal["auto", "grouped", "channels_last", "loop", "unfold", "rows", "whole"] = "auto"
     """How several seeds convolve; auto on CUDA: the fastest, timed for each shape (grouped: DDP, deterministic)."""
     parallel: Annotated[Literal["auto", "data", "seeds"], short("parallel")] = "auto"
@@ -128,9 +128,9 @@ class Train(Section):
     processes: Annotated[Few | None, short("processes")] = None
     """Refuse to start in any other number of processes."""
     threads: Few | None = None
-    """CPU threads of a process; None: the cores that other programs leave, shared out over the processes."""
+    """CPU threads of a process; None: the cores that other programs leave, divided among the processes."""
     time_limit: Annotated[float | None, Field(gt=0, le=1_000_000)] = None
-    """Minutes after which the run saves, stops and can be continued."""
+    """Minutes after which the run saves and exits; the same command resumes it."""
     plugins: Annotated[tuple[OneLine, ...], short("plugin")] = ()
     """Modules with your own architectures, networks, data sets, transforms and metrics: my_package.module."""
     profile: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -143,11 +143,11 @@ class Eval(Section):
     every: Duration = "1 epochs"
     """Time between evaluations; there is always one at the end."""
     batch_size: Annotated[Positive, Field(le=100_000)] = 1000
-    """Images at a time, on each process: a CPU takes fewer of those that are large, a GPU up to eight times as many."""
+    """Test images at a time in each process; a CPU takes fewer of large ones, a GPU up to eight times as many."""
     metrics: tuple[Annotated[str, name_of("metric")], ...] = ()
     """More numbers for each evaluation, by name, such as ece; see --list."""
     mirror: bool = False
-    """Show each image a second time, mirrored left to right, and take the mean of the logits."""
+    """Score each image with its mirror image: the mean of both logits."""
 
 
 class Config(Section):

@@ -6,7 +6,7 @@ MOST_SEEDS = 1_000_000
 
 
 def parse_seeds(text: str) -> list[int]:
-    """'0,3,8-10' -> [0, 3, 8, 9, 10]."""
+    """Return the seeds of a list such as '0,3,8-10': [0, 3, 8, 9, 10]."""
     seeds: list[int] = []
     for part in text.split(","):
         match = re.fullmatch(r" *([0-9]{1,99})(?: *- *([0-9]{1,99}))? *", part)
@@ -25,7 +25,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def format_seeds(seeds: list[int]) -> str:
-    """The inverse of parse_seeds for sorted seeds: [0, 3, 8, 9, 10] -> '0,3,8-10'."""
+    """Return the list, as parse_seeds reads it, of seeds in rising order: '0,3,8-10'."""
     parts: list[list[int]] = []
     for seed in sorted(seeds):
         if parts and seed == parts[-1][1] + 1:
@@ -36,5 +36,5 @@ def format_seeds(seeds: list[int]) -> str:
 
 
 def share(n: int, rank: int, world: int) -> range:
-    """A rank's contiguous part of n things, such as seeds or rows; parts differ by at most one."""
+    """Return a rank's contiguous share of n indices, of seeds or rows; shares differ in size by at most one."""
     return range(rank * n // world, (rank + 1) * n // world)

@@ -4,6 +4,6 @@ from pathlib import Path
 
 VERSION = "0.1.0"
 INSTALLED = Path(__file__).parents[1] / "files"
-"""The folder that setup.py makes of them; a clone has none."""
+"""The folder where setup.py puts them in the wheel; a clone has none."""
 SOURCE = INSTALLED if INSTALLED.is_dir() else INSTALLED.parents[1]
 TRAIN = SOURCE / "train.py"

@@ -41,7 +41,7 @@ _NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]{0,299})|[0-9]*\.[0-9]*(e[-+][0-9]+)?|
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without what it reads otherwise than it looks, and of a bounded size; a fault is a ValueError."""
+    """A loader that refuses values which YAML 1.1 reads in surprising ways, and bounds the size; faults: ValueError."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  (as in the base class); dates stay as they are written
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
@@ -56,7 +56,7 @@ class _Loader(yaml.SafeLoader):
         event, before = self.peek_event(), self.count
         node: Any = super().compose_node(parent, index)
         if isinstance(event, yaml.AliasEvent):
-            self.count += self.sizes.get(event.anchor, MOST_NODES)  # in its own anchor it has no end
+            self.count += self.sizes.get(event.anchor, MOST_NODES)  # inside its own anchor it is endless
         else:
             self.count += 1
             self._check(node, explicit=bool(getattr(event, "tag", None)))
@@ -83,7 +83,7 @@ def _fault(node: Any, text: str) -> ValueError:
 
 
 def find_recipe(name: str, folder: Path = RECIPES, kind: str = "recipe") -> Path:
-    """Return a file, or the recipe of that name, with or without its ending, or as it is called in the repository."""
+    """Return the path of a file, or of a recipe by its name (finnveden_r) or its path in the repository."""
     there = is_file = False
     with suppress(OSError):  # the name is too long
         there, is_file = Path(name).exists(), Path(name).is_file()
@@ -95,7 +95,7 @@ def find_recipe(name: str, folder: Path = RECIPES, kind: str = "recipe") -> Path
         if stem in known:
             return folder / f"{stem}.yaml"
     if there:
-        return Path(name)  # a folder, or a device: whoever reads it says so
+        return Path(name)  # a folder or a device: reading it raises the error
     what = f"file or {kind}" if name.endswith(".yaml") or "/" in name else kind
     raise ValueError(f"no {what} {name!r:.80}; {nearest(Path(name).stem, known)}")
 
@@ -126,10 +126,10 @@ def normalise(mapping: dict, where: str | Path) -> Sections:
 
 
 def overlay(*layers: Sections) -> Sections:
-    """Return all layers in one; later ones win key by key.
+    """Merge layers key by key; later ones win.
 
-    A length, in epochs or in steps, replaces the lengths of the layers below it. The name of an architecture removes
-    the options below it that this architecture does not have: a recipe's, under a baseline.
+    A length, in epochs or in steps, replaces the lengths of lower layers. An architecture's name drops the options of
+    lower layers that it does not have, such as a recipe's under --arch cnn.
     """
     values: Sections = {}
     for layer in layers:
@@ -187,7 +187,7 @@ def load_yaml(path: str | Path) -> Config:
     return build_config(read_yaml(path), path)
 
 
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one in C, where it was built, is ten times as fast
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the one in C, if it was built, is ten times as fast
 
 
 def dump_yaml(config: Config) -> str:

@@ -1,4 +1,4 @@
-"""The flags of train.py by name, the spellings that they take, and one hint for each that is not ours."""
+"""The flags of train.py, the spellings that they accept, and a hint for each flag that does not exist."""
 
 import re
 from itertools import pairwise
@@ -31,7 +31,7 @@ _OWN = {"--config", "--check", "--list", "--help", "-h"}
 
 
 def split(argument: str) -> tuple[str, str, str]:
-    """Return the flag as we spell it, '=' if there is one, and the value behind it."""
+    """Split --flag=value into the flag with hyphens, '=' and the value; the last two are empty without a '='."""
     flag, equals, value = argument.partition("=")
     return (flag.replace("_", "-") if flag.startswith("-") else flag), equals, value
 
@@ -42,7 +42,7 @@ def _is_known(flag: str) -> bool:
 
 
 def _own_options() -> dict[str, Any]:
-    """Return the options that the schema does not know, those of plugins' architectures, with their defaults."""
+    """Return the options of plugins' architectures, which the schema does not have, with their defaults."""
     options = {key: default for entry in registry.entries["arch"].values() for key, default in entry.options.items()}
     return {key: default for key, default in options.items() if ("arch", key) not in _FIELDS}
 
@@ -102,7 +102,7 @@ def refuse_unknown(arguments: list[str]) -> None:
 
 
 def with_values(arguments: list[str]) -> list[str]:
-    """Return the arguments with --check as --check=short: alone it needs no value, and it may have one."""
+    """Return the arguments with a --check that has no value as --check=short."""
     return [
         "--check=short" if word == "--check" and following.lower() not in ("short", "full") else word
         for word, following in pairwise([*arguments, ""])

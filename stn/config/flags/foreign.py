@@ -124,4 +124,4 @@ _HINTS = {
     ),
 }
 HINTS = {name: hint for hint, names in _HINTS.items() for name in names.split()}
-"""Another program's flag, without hyphens before it -> what to do."""
+"""Another program's flag, without leading hyphens -> what to type instead."""

@@ -18,9 +18,9 @@ _UNSUPPORTED = {
     "ACCELERATE_DOWNCAST_BF16": "bf16 in place of every float",
 }
 PARENT = os.getppid()
-"""The process that started this one, asked before torch is imported: it may die in these seconds."""
+"""Id of the parent process, read before torch is imported: the parent may die during the import."""
 LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
-"""Environment variables of which every process of accelerate launch and torchrun has one."""
+"""Environment variables: accelerate launch and torchrun set one of them in every process."""
 _OFF = ("", "0", "no", "false", "off", "none")
 
 
@@ -30,7 +30,7 @@ def launched() -> bool:
 
 
 def launcher_settings(environ: Mapping[str, str]) -> Sections:
-    """Return the fields that the launcher sets; ValueError for a setting that no field stands for."""
+    """Return the fields that the launcher sets; ValueError for a setting without a field."""
 
     def given(variable: str) -> str:
         value = environ.get(variable, "").lower()
