@@ -43,8 +43,8 @@ def random_cutout(x_MCHW: Tensor, draws: Draws, side: int, mean: Tensor) -> Tens
     """Paint a square in each image in the mean colour; it may reach over the border."""
     inside = []
     for n in x_MCHW.shape[2:]:
-        place, first = torch.arange(n, device=x_MCHW.device), draws.integers(1, n) - side // 2
-        inside.append((place >= first) & (place < first + side))
+        index, first = torch.arange(n, device=x_MCHW.device), draws.integers(1, n) - side // 2
+        inside.append((index >= first) & (index < first + side))
     rows_MH, columns_MW = inside
     return torch.where(rows_MH[:, None, :, None] & columns_MW[:, None, None], mean, x_MCHW)
 

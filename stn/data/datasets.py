@@ -16,11 +16,11 @@ else:
     perturbations, sources = LazyModule("stn.data.perturbations"), LazyModule("stn.data.sources")
 
 _MOVED = ("degrees", "log2_area", "x", "y")
-"""Pose: counter-clockwise as seen, then area and position of the image's centre, in pixels, right and down."""
+"""Pose of a moved image: rotation counter-clockwise as seen, area, and its centre's shift in pixels, right and down."""
 
 
 def points(n: int) -> tuple[str, ...]:
-    """Return names for a pose: how far from each of n points of a grid, row by row, the output shows what is there."""
+    """Return the names of a pose that displaces n points of a grid, row by row: x1, y1, x2 and so on."""
     return tuple(f"{axis}{k + 1}" for k in range(n) for axis in "xy")
 
 
@@ -55,7 +55,7 @@ def mnist_s() -> Dataset:
 
 @register("dataset")
 def mnist_tc() -> Dataset:
-    """As mnist_t, for the networks of Jaderberg et al.; mnist_t's very test set."""
+    """As mnist_t, for the networks of Jaderberg et al.; the same test set."""
     return replace(mnist_t(), net="jaderberg_cnn")
 
 

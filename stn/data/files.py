@@ -60,7 +60,7 @@ def _dataset(kind: str, path: str, stamp: str) -> Dataset:
 
 
 def _stamp(files: list[Path]) -> str:
-    """Return what changes when one of these files does, without reading them."""
+    """Return a hash of names, sizes and times, which changes with the files, without reading them."""
     try:
         facts = [(str(file.absolute()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     except OSError as error:
@@ -134,7 +134,7 @@ def _arrays(kind: str, path: str, stamp: str) -> Arrays:
 
 
 def _read_folder(path: Path, stamp: str) -> dict[str, Any]:
-    """Decode a folder, or take what an earlier start has decoded."""
+    """Return a folder's decoded images, from the cache if an earlier start has filled it."""
     kept = _cache(stamp).with_suffix(".npz")
     with suppress(ValueError):
         return _read_npz(kept)

@@ -1,4 +1,4 @@
-"""Where each pixel of a perturbed image looks in the plain one, and what it sees there.
+"""Sampling points of perturbed images in the plain ones, and how these are sampled.
 
 M images, C channel, h w their size, H W the perturbed image's. Positions are pixels from the centre of the plain image;
 x and y broadcast to [M, H, W]. Every operation is rounded by itself (none is fused, no division becomes a product with
@@ -12,7 +12,7 @@ from torch import Tensor
 from stn.models.grids import control_points, kept, plate_grid
 
 _PARTS = 1024
-"""Positions in float64 are rounded to this part of a pixel, because their last bits depend on the machine."""
+"""Positions are rounded to this fraction of a pixel: the last bits of float64 ones depend on the machine."""
 
 
 def cos_sin(degrees: Tensor) -> tuple[Tensor, Tensor]:

@@ -35,7 +35,7 @@ def files(path: Path, part: str) -> list[Path]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Decode all images; grey ones have one channel, if all are grey, else three."""
+    """Return the decoded images and labels of both parts; one channel if all images are grey, else three."""
     import numpy as np
     from PIL import Image
 

@@ -34,36 +34,32 @@ class Draws:
     """A stream of random numbers for each row; keys are integers or tensors that broadcast."""
 
     def __init__(self, *keys: int | Tensor, device: torch.device | str = "cpu") -> None:
-        self._state = torch.zeros((), dtype=torch.int64, device=device)
+        self.state = torch.zeros((), dtype=torch.int64, device=device)
+        """An integer for each row, a function of its keys."""
         for key in keys:
-            self._state = _mix((self._state ^ key) + _GOLDEN)
+            self.state = _mix((self.state ^ key) + _GOLDEN)
         self._drawn = 0
-
-    @property
-    def state(self) -> Tensor:
-        """What the keys come to, an integer for each row."""
-        return self._state
 
     @classmethod
     def resume(cls, state: Tensor) -> "Draws":
-        """Return the streams whose keys came to this state, from their beginning."""
+        """Return the streams with this state, from their beginning."""
         draws = cls.__new__(cls)
-        draws._state, draws._drawn = state, 0
+        draws.state, draws._drawn = state, 0
         return draws
 
     def bits(self, n: int) -> Tensor:
         """Return the next n 64-bit integers of each row, [*rows, n]."""
-        counters = _counters(self._drawn + 1, n, self._state.device)
+        counters = _counters(self._drawn + 1, n, self.state.device)
         self._drawn += n
-        return _mix(self._state.unsqueeze(-1) + counters)
+        return _mix(self.state.unsqueeze(-1) + counters)
 
     def chance(self, row_B: Tensor, n: int, p: float) -> Tensor:
         """Return True with probability p for numbers row * n to row * n + n - 1 of each stream, [..., B, n]."""
         below = min(round(p * 2**64), 2**64 - 1) - 2**63
-        place_n = torch.arange(1, n + 1, device=row_B.device)
-        part = max(1, _CACHED // (n * self._state.numel())) if row_B.device.type == "cpu" else len(row_B)
-        places = [row.unsqueeze(-1) * n + place_n for row in row_B.split(part)]
-        return torch.cat([_mix(self._state + place_Bn * _GOLDEN) < below for place_Bn in places], -2)
+        number_n = torch.arange(1, n + 1, device=row_B.device)
+        rows = max(1, _CACHED // (n * self.state.numel())) if row_B.device.type == "cpu" else len(row_B)
+        numbers = [part_B.unsqueeze(-1) * n + number_n for part_B in row_B.split(rows)]
+        return torch.cat([_mix(self.state + number_Bn * _GOLDEN) < below for number_Bn in numbers], -2)
 
     def uniform(self, n: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Return the next n float32 numbers of each row in [low, high)."""

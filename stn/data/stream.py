@@ -73,7 +73,7 @@ class Stream:
         self._epoch, self._size = -1, 0
         self._order_SN = torch.empty(len(seeds), N, dtype=torch.int64, device=device)
         self._draws_SN = {site: torch.empty_like(self._order_SN) for site in self._sites()}
-        """Random streams of the epoch's images, in the order in which they come."""
+        """Random streams of the epoch's images, in their order."""
         self._rows: dict[range, tuple[Tensor, Tensor, Tensor]] = {}
         self.clock = torch.zeros((), dtype=torch.int64, device=device)
         """The current step, on the device."""
@@ -82,7 +82,7 @@ class Stream:
         self._test_mean_std = torch.tensor(dataset.test_mean_std or mean_std, device=device)[..., None, None]
 
     def _sites(self) -> list[Site]:
-        """Return what the training images have random numbers for."""
+        """Return the uses of random numbers that training images have: perturbation, augmentation."""
         data = self.data
         augments = self._moves() or data.crop or data.cutout or (data.flip and not data.alternate_flip)
         perturbs = data.perturb_train and self.dataset.perturb is not None
@@ -108,8 +108,8 @@ class Stream:
 
     def draw(self) -> Batch:
         """Return this rank's part of the global batch at the clock's step, without a host sync."""
-        row_B, place_B, weight_B = self._rows_of_rank()
-        in_epoch_B = self.clock % self.steps_per_epoch * self.data.batch_size + place_B
+        row_B, position_B, weight_B = self._rows_of_rank()
+        in_epoch_B = self.clock % self.steps_per_epoch * self.data.batch_size + position_B
         index_SB = self._order_SN.index_select(1, in_epoch_B)
         draws = {
             site: Draws.resume(draws_SN.index_select(1, in_epoch_B).view(-1))
@@ -126,7 +126,7 @@ class Stream:
         return Batch(x_SBCHW, self.y[index_SB], weight_B, row_B)
 
     def _rows_of_rank(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return this rank's rows of the batch, their places in it and their weights; constants of each size."""
+        """Return this rank's rows of the batch, their positions in it and their weights; kept for each size."""
         rows, weight = share(self._size, self.rank, self.world), self.world / self._size
         if not rows:  # fewer images than ranks: row -1, of weight 0, so that every rank takes part
             rows, weight = range(-1, 0), 0.0
@@ -166,7 +166,7 @@ class Stream:
         return x_MCHW * std + mean
 
     def test_batch_size(self, most: int) -> int:
-        """Return how many test images to take at a time: on a CPU so few that their feature maps stay in its caches."""
+        """Return how many test images to take at a time; on a CPU, few enough for feature maps to stay in cache."""
         if self.device.type != "cpu":
             return most
         return max(1, min(most, _CACHED_PIXELS // math.prod(self.dataset.shape[1:])))

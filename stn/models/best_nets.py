@@ -17,7 +17,7 @@ def _head(wiring: str) -> list[Maker]:
 
 
 def _deep(wiring: str, widths: tuple[int, ...], last: Maker) -> Net:
-    """3x3 convolutions with batch norm in pairs, the second of each pooled."""
+    """Return a network of 3x3 convolutions with batch norm in pairs, the second of each pair pooled."""
     stages = [conv(width, 3, padding=1, pool=1 + i % 2, norm=True) for i, width in enumerate(widths)]
     return Net([*stages, last], _head(wiring))
 
@@ -38,7 +38,7 @@ class Whitening(nn.Module):
     """A fixed 2x2 convolution whose outputs are hardly correlated for CIFAR-10's images, and of variance 1.
 
     Its filters, and their negatives, are sums and differences of neighbours times those of colours. ``VARIANCES`` are
-    those of 45,000 normalised training images along the filters; 0.0005 is added, so that noise is not made large.
+    those of 45,000 normalised training images along the filters; 0.0005 is added, so that noise is not amplified.
     """
 
     VARIANCES = (10.134, 0.331, 0.396, 0.0554, 0.828, 0.0144, 0.0167, 0.00160, 0.189, 0.00458, 0.00505, 0.00063)
@@ -57,7 +57,7 @@ class Whitening(nn.Module):
 
 
 class FastBias(nn.BatchNorm2d):
-    """Batch norm with its scale fixed at 1, whose bias learns 64 times as fast: it is kept in eighths."""
+    """Batch norm with its scale fixed at 1, whose bias learns 64 times as fast: an eighth of it is stored."""
 
     def __init__(self, width: int) -> None:
         super().__init__(width)
@@ -80,7 +80,7 @@ class Scale(nn.Module):
 
 
 def _identity_conv(width: int, pool: int = 1) -> Maker:
-    """3x3 convolution that starts as the identity on its first channels, max-pool, batch norm, GELU."""
+    """Return a maker: 3x3 convolution that starts as the identity on its first channels, max-pool, batch norm, GELU."""
 
     def make(shape: Shape) -> nn.Module:
         layer = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
@@ -92,7 +92,7 @@ def _identity_conv(width: int, pool: int = 1) -> Maker:
 
 def _whiten(shape: Shape) -> nn.Module:
     if shape[0] != 3:
-        raise ValueError(f"whitened_cifar is for colour images, and these have {shape[0]} channel")
+        raise ValueError(f"whitened_cifar is for colour images, not for {shape[0]} channel; give another --net")
     return nn.Sequential(Whitening(), nn.GELU())
 
 

@@ -16,7 +16,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _FAR = 1e6
-"""Largest coordinate: beyond it there is nothing to see."""
+"""Largest coordinate of a sampling point, far outside of every image."""
 _HORIZON = 1e-3
 """Smallest distance to the horizon of a projective transform, where points are infinitely far."""
 

@@ -100,7 +100,7 @@ def _pixel_coordinates(grid_BHW2: Tensor, H: int, W: int, padding: int, align_co
         if padding == _PADDING["reflection"]:
             low, span = (0, max(n - 1, 1)) if align_corners else (-0.5, n)
             p_BN = low + span - ((p_BN - low).abs() % (2 * span) - span).abs()
-        outside = int(padding == _PADDING["zeros"])  # one pixel outside, nothing is left to see
+        outside = int(padding == _PADDING["zeros"])  # one pixel outside, no pixel of the image contributes
         coordinates.append(p_BN.clamp(-outside, n - 1 + outside).contiguous())
     return coordinates
 

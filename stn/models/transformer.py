@@ -35,7 +35,7 @@ class Options:
 
 
 class Warp(NamedTuple):
-    """The result of a transformer, or of a plain module that says how it warps (stn.models.warping)."""
+    """The result of a transformer, or of a plain module that reports its warps (stn.models.warping)."""
 
     image_BCHW: Tensor
     grid_BHW2: Tensor
@@ -101,6 +101,7 @@ class SpatialTransformer(nn.Module):
         return image_BCHW, grid_BHW2
 
     def _chain(self, x_BCHW: Tensor, heads: Sequence[Any], run_stages: Callable[[Tensor, int], Tensor]) -> Warp:
+        """Resample the map by the transforms of these heads, composed one after the other."""
         iterations = self.options.iterations if self.training else self.options.test_iterations
         turns = [head for head in heads for _ in range(iterations or self.options.iterations)]
         composed: Any = None

@@ -27,7 +27,7 @@ class Linear:
 
     @grids.kept
     def _basis(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Return each parameter's sign in each entry, [P, 9], each entry's constant, [9], and each one's uses, [P]."""
+        """Return parameters' signs in each entry, [P, 9], entries' constants, [9], and entries per parameter, [P]."""
         signs = [[(entry == name) - (entry == f"-{name}") for entry in self.entries] for name in self.names]
         constants = [float(entry == "1") for entry in self.entries]
         basis_P9 = torch.tensor(signs, device=device, dtype=dtype)

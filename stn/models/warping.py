@@ -1,4 +1,4 @@
-"""How a network warps its images: told by a Transformed network, or by a plain module with a method ``warps``.
+"""How a network warps its images: as a Transformed network, or as a plain module with a method ``warps``.
 
 ``warps(x_BCHW)`` of a plain module returns a list with one stn.Warp: the image as the classifier reads it, and the grid
 [B, H, W, 2] at which the input image was sampled, in the units of torch's grid_sample. An attribute ``align_corners``
@@ -16,7 +16,7 @@ from stn.models.wirings import Transformed
 
 
 class PlainWarping:
-    """What measures and pictures ask of a Transformed network, for a plain module that warps the image."""
+    """A plain module that warps the image, with the attributes of Transformed that pose metrics and pictures read."""
 
     def __init__(self, module: Any, shape: tuple[int, ...]) -> None:
         self.module = module
@@ -33,16 +33,15 @@ Warping = Transformed | PlainWarping
 
 
 def warping(network: nn.Module, shape: tuple[int, ...]) -> Warping | None:
-    """Return how a network warps images of this shape; None if it does not, or does not say."""
+    """Return how a network warps images of this shape; None if it does not, or has no method ``warps``."""
     if isinstance(network, Transformed):
         return network
     return PlainWarping(network, shape) if callable(getattr(network, "warps", None)) else None
 
 
 def check_warps(network: nn.Module, shape: tuple[int, ...]) -> None:
-    """Raise ValueError if the ``warps`` of a plain module are not as they have to be."""
-    said = warping(network, shape)
-    if not isinstance(said, PlainWarping):
+    """Raise ValueError if a plain module's ``warps`` does not return what this module's docstring says."""
+    if not isinstance(warping(network, shape), PlainWarping):
         return
     training = network.training
     try:

@@ -1,6 +1,6 @@
 """The architectures: what the localisation heads read, and what the transformer resamples.
 
-A transformer may stand between any two stages of any classifier. Adding an architecture: add a
+A transformer may stand between any two stages of any classifier. To add an architecture, add a
 function here; it takes the network's maker, the image shape and the number of classes.
 """
 
@@ -78,15 +78,15 @@ def _depths(depth: Depth, net: Net) -> tuple[int, ...]:
 
 
 def _resized(shape: Shape, net: Net, options: Options) -> Shape:
-    """Return the shape of what a transformer makes of a map."""
+    """Return the shape of a transformer's output for a map."""
     if len(shape) != 3:
-        raise ValueError("behind a fully connected layer there is no map to warp")
+        raise ValueError("after a fully connected layer there is no map to warp; give a smaller --arch.depth")
     height, width = (options.size or round(n * net.scale) for n in shape[1:])
     return shape[0] * options.parallel, height, width
 
 
 def _localise(net: Net, features: Shape, depth: int, trunk: nn.Module | None, options: Options) -> list[Localisation]:
-    """Return the heads of one depth: one, or as many as work side by side."""
+    """Return the localisation heads of one depth: one for each parallel transform."""
     identity = build_family(options.transform, options.points).identity
     heads = []
     for _ in range(options.parallel):

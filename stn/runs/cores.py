@@ -11,9 +11,10 @@ import psutil
 from stn.config.flags.launcher import launched
 
 SHORTEST_S = 0.3
-"""The clock of CPU times ticks every 0.01 s."""
+"""Seconds over which other programs are watched at least: CPU times tick every 0.01 s."""
 SPINS = "30000"
-"""Against libgomp's 300,000: 3 % slower alone, 1.6 times as fast beside a busy program (two cores, medians)."""
+"""Turns that a waiting thread spins, against libgomp's 300,000: 3 % slower alone, 1.6 times as fast beside a busy
+program (two cores, medians)."""
 
 
 def cores() -> int:
@@ -41,15 +42,15 @@ def share_cores() -> "Neighbours":
 
 
 class Neighbours:
-    """Watches other programs on these cores; what this launcher started and what has low priority doesn't count."""
+    """Measures how busy other programs keep these cores, without this launcher's processes and niced programs."""
 
     def __init__(self) -> None:
         self._cores = _mine()
         self._start_s, self._before_s = time.monotonic(), self._others_s()
 
     def _others_s(self) -> float:
-        """Return the CPU time of everything else on these cores."""
-        # What runs at low priority (nice) yields to this process, unless that has a low priority, too.
+        """Return the CPU seconds that other programs have used on these cores."""
+        # Niced programs yield to this process, unless it is niced as well.
         kinds = ("user", "system", "nice") if os.name == "posix" and os.nice(0) > 0 else ("user", "system")
         every = [core for i, core in enumerate(psutil.cpu_times(percpu=True)) if i in self._cores]
         total_s = sum(getattr(core, kind, 0.0) for core in every for kind in kinds)

@@ -70,7 +70,7 @@ class RunDir(Results):
         return valid(read_rows(self.metrics), Metric)
 
     def add_metrics(self, rows: list[Row]) -> None:
-        """Append rows to metrics.jsonl: to the file that cut_metrics has opened."""
+        """Append rows to metrics.jsonl, in the file that cut_metrics has opened."""
         if self._metrics_fd is None:
             self.cut_metrics([], 0)
         if self._metrics_fd is not None:
@@ -84,7 +84,7 @@ class RunDir(Results):
                 os.fsync(self._metrics_fd)
 
     def cut_metrics(self, seeds: list[int], step: int) -> None:
-        """Replace metrics.jsonl by itself without what these seeds logged after a step, and open it to append."""
+        """Drop what these seeds logged after a step from metrics.jsonl, and open it to append."""
         self.close_metrics()
         kept = [row for row in self.read_metrics() if row["seed"] not in seeds or row["step"] <= step]
         with self.unless_deposed(), temporary_file(self.metrics, lines(kept)) as temporary:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
-"""What link says on file systems without hard links: exFAT, some FUSE and cloud mounts."""
+"""Errors of link on file systems without hard links: exFAT, some FUSE and cloud mounts."""
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Let errors of the file system name this file where they name none, as a full disk's."""
+    """Put this file's name into an OSError that has none, such as a full disk's."""
     try:
         yield
     except OSError as error:
@@ -74,7 +74,7 @@ def publish(path: Path, content: str) -> bool:
 
 
 def _create(path: Path, content: str) -> bool:
-    """Do as publish does where there are no hard links: a kill may leave a torn file, which counts as damaged."""
+    """Create a file as publish does, without hard links: a kill may leave a torn file, which counts as damaged."""
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(content)

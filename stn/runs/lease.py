@@ -68,8 +68,8 @@ def _lives_here(holder: dict[str, Any]) -> bool | None:
 def _is_over(holder: dict[str, Any]) -> bool:
     """Whether the holder is known to be gone, or we are a later start of its own Slurm job.
 
-    Slurm starts a job again when it has ended the earlier start, or has lost its node. There the start may go on: safe,
-    because it looks at the lease before each write, as every deposed holder does.
+    Slurm restarts a job after ending its earlier start, or after losing its node, where that start may still run. This
+    is safe: like every deposed holder, it checks the lease before each write.
     """
     this = _this_process()
     replaced = this["job"] is not None and holder["job"] == this["job"] and holder["restart"] < this["restart"]
@@ -98,7 +98,7 @@ class Lease:
         token = max(self._tokens(), default=0)
         if not token:
             return token, UNKNOWN | {"released": True}
-        # There is none if the file is damaged, or if the number was superseded while we read.
+        # UNKNOWN if the file is damaged, or if the number was superseded while we read.
         return token, next(iter(valid([read_json(self._file(token))], Holder)), UNKNOWN)
 
     def is_live(self) -> bool:

@@ -1,11 +1,11 @@
-"""What the networks of a run say of every test image: the files in predictions/.
+"""The answers of a run's networks to every test image: the files in predictions/.
 
     predictions/
         seed-<n>.safetensors    predicted [N], a class; margin [N], probability of the true class less the largest other
         images.safetensors      label [N]; the applied pose [N, P]; number [M] and pixels [M, C, H, W] of the hardest
 
 A result row names its seed's file, its size and its SHA-256. N counts test images in the order of the evaluation. Numpy
-is imported where it is needed: most who read run directories need none of this.
+is imported where it is needed: most readers of run directories need none of it.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 FOLDER = "predictions"
 MOST_CLASSES = 2**20
-"""A table by class of more would fill the memory of whoever reads a damaged file."""
+"""Most classes that are read: a damaged file must not make readers build a huge table."""
 
 
 class Folder(Protocol):
-    """A run directory, of which this module needs no more; ``replace`` is as in Results."""
+    """The part of a run directory that this module needs; ``replace`` is as in Results."""
 
     path: Path
 
@@ -32,7 +32,7 @@ class Folder(Protocol):
 
 
 class Answers(NamedTuple):
-    """What one seed's network says of N test images."""
+    """The answers of one seed's network to N test images."""
 
     predicted_N: "np.ndarray"
     margin_N: "np.ndarray"
@@ -64,7 +64,7 @@ def hash_of_labels(label_N: "np.ndarray") -> str:
 
 
 def as_classes(class_N: "np.ndarray") -> "np.ndarray":
-    """Return classes in the smallest type of files."""
+    """Return classes in one byte each, or in four if there are 256 or more."""
     return class_N.astype("u1" if class_N.size == 0 or class_N.max() < 256 else "<u4")
 
 
@@ -107,14 +107,14 @@ def _answers(path: Path, content: bytes) -> Answers:
     tensors, _ = _load(path, content)
     predicted_N, margin_N = tensors.get("predicted"), tensors.get("margin")
     if predicted_N is None or margin_N is None or predicted_N.ndim != 1 or predicted_N.shape != margin_N.shape:
-        raise ValueError(f"{path} is damaged: it has not one class and margin for each image")
+        raise ValueError(f"{path} is damaged: it does not have one class and one margin for each image")
     if predicted_N.dtype.kind != "u" or margin_N.dtype.kind != "f":
         raise ValueError(f"{path} is damaged: its classes or margins are of another type")
     return Answers(predicted_N, margin_N)
 
 
 def read_answers(folder: Path, row: Row) -> Answers:
-    """Return what the network of a result row says of the test images; ValueError if its file is not as written."""
+    """Return the answers of a result row's network to the test images; ValueError if their file is not as written."""
     facts = row["predictions"]
     path = folder / facts["file"]
     content = _read(path)
@@ -181,7 +181,7 @@ def _hash_of_tensors(tensors: dict[str, "np.ndarray"]) -> str:
 
 
 def read_images(folder: Path) -> KnownImages:
-    """Return what a run says of its test images; ValueError if the file is missing or damaged."""
+    """Return what a run keeps of its test images; ValueError if the file is missing or damaged."""
     path = folder / FOLDER / "images.safetensors"
     tensors, header = _load(path, _read(path))
     if header.get("sha256") != _hash_of_tensors(tensors):
@@ -193,7 +193,7 @@ def read_images(folder: Path) -> KnownImages:
         as_described &= label_N.ndim == number_M.ndim == 1 and pixels_MCHW.ndim == 4 and originals >= 1
         classes = label_N.dtype.kind == "u" and label_N.size > 0 and int(label_N.max()) < MOST_CLASSES
         if not (as_described and classes and pixels_MCHW.dtype == "u1" and number_M.dtype.kind == "i"):
-            raise ValueError("its tensors do not fit each other, or are of other types")
+            raise ValueError("its tensors have unexpected shapes or types")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: {error}") from None
     return KnownImages(label_N, pose_NP, names, originals, number_M, pixels_MCHW)

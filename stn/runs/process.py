@@ -18,7 +18,7 @@ PACKAGES = ("torch", "torchvision", "accelerate", "numpy", "safetensors", "pydan
 
 
 def follow_parent(parent: int) -> None:
-    """Get SIGTERM when the parent process dies (Linux)."""
+    """Have this process sent SIGTERM when its parent dies (Linux)."""
     if sys.platform == "linux":
         set_death_signal = 1
         ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What the JSON files of a run directory must look like: whoever reads them gets records that pass, or none.
+"""Schemas of a run directory's JSON files: readers get only records that pass.
 
 Unknown fields are kept: older and newer versions read each other's files.
 """
@@ -15,7 +15,7 @@ from stn.config.fields import Seeds
 Row = dict[str, Any]
 Count = Annotated[int, Field(ge=0, lt=10**15)]
 Share = Annotated[float, Field(ge=0, le=1.001)] | None
-"""A mean over a batch in float32 may be 1 and a rounding."""
+"""A mean over a batch in float32 may exceed 1 by rounding."""
 Amount = Annotated[float, Field(ge=0)] | None
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]

@@ -1,4 +1,4 @@
-"""The result rows of a block of seeds: published as one act, one row a seed, repaired from a second copy.
+"""The result rows of a block of seeds: published at once, one row per seed, each repaired from a second copy.
 
 The rows of a block are published together (.rows/pending-*), then each under a name that can be created only once
 (.rows/<seed>, which decides whose row counts), then in results.jsonl.
@@ -35,13 +35,13 @@ class Results:
 
     @property
     def sig(self) -> str | None:
-        """The signature that it lies under; None if it was moved elsewhere."""
+        """The signature in its path; None if it was moved elsewhere."""
         name = self.path.absolute().parent.name
         return name if re.fullmatch("[0-9a-f]{12}", name) else None
 
     @cached_property
     def seeds(self) -> set[int] | None:
-        """The seeds in its name; None if the name is a hash of them."""
+        """The seeds in the directory's name; None if the name is a hash of them."""
         with suppress(ValueError):
             return set(parse_seeds(self.path.name))
         return None

@@ -10,11 +10,11 @@ from stn.runs.directory import Row, RunDir
 from stn.runs.files import read_json
 
 TOLERANCE = 1e-5
-"""Relative, of a fingerprint's numbers: images are made in float32, whose rounding differs between kinds of CPU."""
+"""Largest difference that is rounding: images are made in float32, which kinds of CPU round differently."""
 
 
 def difference(old: object, new: object) -> str | None:
-    """Return what differs between two fingerprints; None if they are of the same computation, or one is not known."""
+    """Return what differs between two fingerprints; None if the computation is the same, or one is unknown."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return None
     if old.get("shapes") != new.get("shapes"):
@@ -35,7 +35,7 @@ def _close(old: Any, new: Any) -> bool:
 
 
 def refuse_mixture(rows: dict[int, Row], where: Path) -> None:
-    """Raise ValueError if rows of one experiment, by seed, are not all of the same computation."""
+    """Raise ValueError if an experiment's rows, by seed, were not all computed by the same code."""
     counts = {seed: row.get("params") for seed, row in sorted(rows.items())}
     params = {seed: count for seed, count in counts.items() if type(count) is int and count < 10**12}  # else damaged
     known = {seed: row["fingerprint"] for seed, row in sorted(rows.items()) if isinstance(row.get("fingerprint"), dict)}
@@ -54,9 +54,9 @@ def _other_count(old: int, new: int) -> str | None:
 
 
 def fingerprints(run: RunDir) -> list[dict[str, Any]]:
-    """Return what the code behind each checkpoint and result of an experiment computed, where that is known."""
+    """Return the fingerprints that an experiment's checkpoints and results have recorded."""
     records = [row for block in run.blocks() for row in block.rows().values()]
-    # A start that has left nothing to go on from, as one of code with a bug in it, is no reason to refuse.
+    # A start that saved nothing, such as one of code with a bug, is no reason to refuse.
     saved = [block for block in run.blocks() if any(block.checkpoints.glob("*/*.safetensors"))]
     records += [read_json(block.env) for block in saved]
     return [known for record in records if isinstance(known := record.get("fingerprint"), dict)]

@@ -20,7 +20,7 @@ class Trial(NamedTuple):
     seed: int
     run: RunDir
     fingerprint: dict[str, Any] | None = None
-    """What the code computes for this configuration; None: not known."""
+    """What the code computes for this configuration; None if unknown."""
 
     def identity(self) -> Row:
         """Return the fields of a result row that identify the experiment."""

@@ -34,14 +34,12 @@ def _console_sink(trials: list[Trial], start: int, shares: list[list[Trial]]) ->
 
 
 Sink = ConsoleSink | TensorBoardSink | WandbSink
-
-
 Rows = Sequence[Row | None]
 """In the order of the trials, None for a seed that has failed."""
 
 
 class Log:
-    """The log of a block of trials; ``draw`` makes a PNG of the warps that a row has the parameters of."""
+    """The log of a block of trials; ``draw`` returns a PNG of the warps whose parameters a row has."""
 
     def __init__(
         self,
@@ -66,7 +64,7 @@ class Log:
     def _open(self, name: str, make: Callable[[], Sink], run: RunDir | None = None) -> None:
         try:
             self.sinks.append((name, make(), run))
-        except Exception as error:  # whatever a sink dies of, the run lives
+        except Exception as error:  # a sink's error must not end the run
             warn(f"{name} is off: {type(error).__name__}: {error}")
 
     def _by_run(self, rows: Rows) -> list[tuple[RunDir, list[Row]]]:
@@ -85,7 +83,7 @@ class Log:
                 self.sinks.remove(entry)
 
     def _draw(self, snapshots: Rows) -> None:
-        """Draw the warps at an evaluation, for those who show them."""
+        """Draw the warps at an evaluation, if a sink shows pictures."""
         for run, rows in self._by_run(snapshots):
             config = next(group[0].config for group in self.groups if group[0].run is run)
             if not self.draw or not config.log.pictures:
@@ -103,7 +101,7 @@ class Log:
     def write(self, rows: Rows, unsent: Rows = ()) -> None:
         """Append rows to the metrics.jsonl of their runs, and pass all but the unsent ones to the sinks.
 
-        Transforms that come unsent with evaluations are drawn, and the pictures shown with these.
+        Transforms among the unsent rows are drawn if there are evaluations, with which sinks show the pictures.
         """
         parts = self._by_run(rows)
         if any(part for _, part in parts):
@@ -132,7 +130,7 @@ class Log:
 
 
 def log_end(config: Config, sig: str, run: RunDir) -> None:
-    """Show what a run directory ends with where its first finished seed is shown; an error costs nothing else."""
+    """Send a run directory's final pictures and table to TensorBoard and W&B; an error is a warning."""
     try:
         if (end := ending(run)) is not None:
             if config.log.tensorboard:

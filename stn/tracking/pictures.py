@@ -90,7 +90,7 @@ def image_summary(name: str, picture: Path | Any) -> Any:
 
 
 def can_draw_confusion(result: Row) -> bool:
-    """Whether a result has a confusion matrix, of classes that are not too many."""
+    """Whether a result has a confusion matrix of at most MOST_CLASSES classes."""
     matrix = result.get("confusion") or ()
     return 0 < len(matrix) <= MOST_CLASSES and all(len(line) == len(matrix) for line in matrix)
 
@@ -119,9 +119,9 @@ class Ending(NamedTuple):
     """The seed whose run shows it: the first that has finished."""
     pictures: dict[str, Path]
     lines: list[list[Any]]
-    """Of the table, in the order of COLUMNS."""
+    """Lines of the table, in the order of COLUMNS."""
     digest: str
-    """Of all of it."""
+    """Hash of pictures and lines."""
 
 
 def ending(run: RunDir) -> Ending | None:

@@ -1,4 +1,4 @@
-"""What the processes of a command have done, as one picture of all of them, from their run directories alone."""
+"""The progress of a command's processes, read from their run directories alone."""
 
 from stn.config.seed_list import parse_seeds
 from stn.runs.directory import Row, RunDir

@@ -52,7 +52,7 @@ class WandbSink:
     """One W&B run per seed with a stable id, so that a resumed seed continues its run."""
 
     unreachable = False
-    """Once the server did not answer, this process stays offline."""
+    """Whether the server has failed to answer: then this process stays offline."""
 
     def __init__(self, run: RunDir, config: Config, sig: str, seeds: list[int], warn: Callable[[str], None]) -> None:
         import wandb  # takes half a second
@@ -104,7 +104,7 @@ class WandbSink:
 
     @staticmethod
     def show(run: RunDir, config: Config, sig: str, end: Ending) -> None:
-        """Show what a run directory ends with; offline not: two files of one run would overwrite each other."""
+        """Show what a run directory ends with, but not offline: two files of one run would overwrite each other."""
         if config.log.wandb == "disabled" or WandbSink.unreachable:
             return
         import wandb

@@ -1,4 +1,4 @@
-"""What a terminal shows of a training: a bar that moves with every step, and a line per evaluation above it.
+"""A training on the terminal: a bar that moves with every step, and a line per evaluation above it.
 
 Elsewhere, as in a log file, plain lines. Numbers are means over the seeds of the block.
 """
@@ -17,7 +17,7 @@ from stn.runs.directory import Row
 PLAIN_EVERY_S = 10.0
 DRAW_EVERY_S = 0.5
 BESIDE_LABEL = 55
-"""Columns of the bar's first line that its label does not have."""
+"""Columns of the bar's first line that the label leaves to the bar."""
 
 
 class _Bar(Progress):
@@ -79,7 +79,7 @@ class ConsoleSink:
         self.bar.start()
 
     def _take(self, rows: list[Row]) -> float:
-        """Take the accuracies of an evaluation; return its loss."""
+        """Record the accuracies of an evaluation; return its loss."""
         self.split, mean = "val" if "val_acc" in rows[0] else "test", means(rows)
         self.accuracies += [mean[key] for key in (f"{self.split}_acc",) if key in mean]
         return mean.get(f"{self.split}_loss", math.nan)
@@ -99,15 +99,15 @@ class ConsoleSink:
             text = f"{self._accuracy()}  {self.split} loss {loss:.4f}"
             self.rates.clear()  # an evaluation is not training time
         self.epoch = row["epoch"]
-        place = f"epoch {row['epoch']:.2f}  step {row['step']}/{self.steps}  "
+        progress = f"epoch {row['epoch']:.2f}  step {row['step']}/{self.steps}  "
         if self.console.is_terminal:
             if row["kind"] == "eval":
-                line = place + text
+                line = progress + text
                 self.console.print(line, highlight=False, markup=False, no_wrap=True, overflow="ellipsis")
             self._draw(row["step"])
         elif row["kind"] == "eval" or time.monotonic() - self.last_line > PLAIN_EVERY_S:
             self.last_line = time.monotonic()
-            self.console.print(f"{self.label}  {place}{text}", highlight=False, soft_wrap=True)
+            self.console.print(f"{self.label}  {progress}{text}", highlight=False, soft_wrap=True)
 
     def advance(self, step: int, epoch: float, images: int, peek: Callable[[], tuple[float, float] | None]) -> None:
         """Show that a step was made, twice a second at most; ``peek`` returns loss and accuracy where that is free."""

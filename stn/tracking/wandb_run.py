@@ -27,7 +27,9 @@ ARTIFACT_S = 120
 
 def logged_in(wandb: Any) -> bool:
     """Whether the client finds credentials, without asking the network or the user."""
-    wandb.setup(wandb.Settings(silent=True, mode="online"))  # offline it would not look; loud it asks the server
+    wandb.setup(
+        wandb.Settings(silent=True, mode="online")
+    )  # offline mode would not look for them; without silent it asks the server
     try:
         return wandb.login(prompt=False, verify=False)
     except wandb.errors.AuthenticationError:  # a malformed key: wandb.init tells the user
@@ -83,7 +85,7 @@ def init_arguments(config: Config, sig: str, seed: int) -> dict[str, Any]:
         "group": group(config, sig),
         "id": run_id(config, sig, seed),
         "name": f"{arch}-{dataset}-s{seed}",
-        "tags": list(dict.fromkeys([arch, dataset, (name or "?")[:64], *log.wandb_tags])),  # W&B takes no longer ones
+        "tags": list(dict.fromkeys([arch, dataset, (name or "?")[:64], *log.wandb_tags])),  # W&B's limit is 64
         "config": facts | {"sig": sig, "name": name, "config": config.model_dump(mode="json")},
     }
 
@@ -156,7 +158,9 @@ class SeedRun:
         """Write a result's values into the summary, send what comes with it if ``extras``, and close the run."""
         try:
             for key, value in (result or {}).items():
-                if isinstance(value, int | float | str) and key != "row_sha256":  # which is of the row's file alone
+                if (
+                    isinstance(value, int | float | str) and key != "row_sha256"
+                ):  # it means something in the row's file only
                     self.run.summary[key] = value
             if result and extras:
                 self._send_extras(result, end)
@@ -164,7 +168,7 @@ class SeedRun:
             self.run.finish(exit_code=1 if result and result["status"] == "failed" else 0)
 
     def _send_extras(self, result: Row, end: Ending | None) -> None:
-        """Send the confusion matrix, the weights if that is wished, and what the run directory ends with."""
+        """Send the confusion matrix, the weights if asked for, and what the run directory ends with."""
         at = {"global_step": result.get("steps"), "epoch": result.get("epochs")}
         after = confusion_position(result)
         if after >= self.next:
@@ -181,7 +185,7 @@ class SeedRun:
             self._once("ending", marks, lambda: self._log(row, max(self.next, after + 1)))
 
     def _once(self, key: str, marks: dict[str, str], act: Callable[[], None]) -> None:
-        """Do something that the summary does not say was done, and say so there."""
+        """Run an act that the summary does not record as done, then record it there."""
         if self.run.summary.get(key) != marks[key]:
             act()
             self.run.summary[key] = marks[key]
