@@ -27,7 +27,7 @@ from stn.training.checkpoints import load_final
 from stn.training.runtime import Runtime
 
 ROUNDING = 1e-3
-"""Share of the images that another device, another kernel or half precision may classify otherwise."""
+"""Share of the images that another device, another kernel or half precision may classify differently."""
 
 
 def argument_parser(command: str, about: str | None) -> argparse.ArgumentParser:
@@ -58,7 +58,7 @@ def _score(config: Config, seed: int, weights: dict[str, Tensor], runtime: Runti
 
 
 def _verdict(recorded: Any, scores: dict[str, Any], split: str, rounding: bool) -> tuple[bool, str]:
-    """Return whether a confusion matrix is as recorded, and in words; rounding may move a few images."""
+    """Return whether a confusion matrix is as recorded, and a sentence on it; rounding may move a few images."""
     if not recorded:
         return False, "NOT compared: no confusion matrix was recorded"
     total = scores[f"{split}_count"]

@@ -48,7 +48,7 @@ def wrap_up(trials: list[Trial], stopped: str | None, trained: set[str]) -> int:
         _close(group, group_rows, stopped, group[0].sig in trained)
         rows += group_rows
     if stopped:
-        for group in groups:  # also for those that have finished: it was meant for the whole command
+        for group in groups:  # in finished ones, too: the request was to the whole command
             group[0].run.stop.unlink(missing_ok=True)
         if len(rows) < len(trials):
             say(f"stopped ({stopped}); run the same command again to resume")
@@ -67,7 +67,7 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         run.lease.release()
         return
     status, end = run.read_status(), "failed" if failed else "finished"
-    if trained or status.get("state") != end or "reason" in status:  # with a reason: of a start that did not get here
+    if trained or status.get("state") != end or "reason" in status:  # a reason: an earlier start ended before this
         if trained and not run.may_write():
             return  # another copy has taken over, and finishes it
         checkpoints.drop_temporary_files(run, has_lease=trained)  # left by a kill after the last row
@@ -93,7 +93,7 @@ def record_failure(trials: list[Trial], error: Exception | KeyboardInterrupt) ->
     state, reason = ("stopped", "SIGINT twice") if interrupted else ("failed", f"{type(error).__name__}: {error}")
     with suppress(OSError):
         for group in group_by_run(trials):
-            if group[0].run.lease.token:  # otherwise another process writes there
+            if group[0].run.lease.token:  # otherwise another process holds it
                 group[0].run.write_end(state, reason=reason)
     if interrupted:
         fail("interrupted; run the same command again to resume from the last checkpoint", code=130)

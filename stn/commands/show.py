@@ -15,18 +15,18 @@ def _numbers(text: str) -> list[int]:
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' needs whole numbers with commas between") from None
+        raise argparse.ArgumentTypeError(f"'{text}' is not a list of whole numbers, such as 0,5,7") from None
 
 
 def main(arguments: list[str]) -> int:
     parser = argument_parser("show", __doc__)
     parser.add_argument("run", nargs="?", metavar="RUN", help="runs/<name>/<sig>/<seeds>")
-    parser.add_argument("--seed", type=int, help="another seed than the first one that finished")
+    parser.add_argument("--seed", type=int, help="which seed; default: the first finished one")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/pictures, or ./pictures")
     parser.add_argument("--gif", action="store_true", help="warp.gif as well, a frame per evaluation")
     parser.add_argument("--images", type=_numbers, default=[], metavar="0,5,7", help="which of the fixed test images")
     parser.add_argument("--weights", metavar="FILE", help="a plain state dict, of the network of a recipe")
-    parser.add_argument("--recipe", metavar="NAME", help="which one")
+    parser.add_argument("--recipe", metavar="NAME", help="the recipe of --weights")
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.weights is None) or (options.weights is None) != (options.recipe is None):
         parser.error("give either RUN or --weights FILE --recipe NAME")

@@ -25,7 +25,7 @@ INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torc
 
 @contextmanager
 def _bounded_memory(size: int) -> Iterator[None]:
-    """Let the process allocate no more than ``size`` bytes: a small file may ask for any number of them."""
+    """Let the process allocate at most ``size`` more bytes: a small file may ask for any number of them."""
     limits = resource.getrlimit(resource.RLIMIT_AS)
     most = psutil.Process().memory_info().vms + size
     if limits[0] == resource.RLIM_INFINITY or most < limits[0]:

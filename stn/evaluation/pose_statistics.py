@@ -1,4 +1,4 @@
-"""What is said of applied and compensated poses: spread, the line of predicted against applied pose, points to plot.
+"""Statistics of applied and compensated poses: spread, the line of predicted against applied pose, points to plot.
 
 N test images; theta is the applied pose, theta' the compensation, and the final pose their sum.
 """

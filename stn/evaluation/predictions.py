@@ -1,4 +1,4 @@
-"""Keep what every network says of every test image: predicted class and margin, for reports that pair by image.
+"""Save each network's answer to every test image, class and margin, for reports that pair by image.
 
 S seed, B this rank's test images, N all of them, K class, P number of a pose.
 """
@@ -22,7 +22,7 @@ SHOWN, MOST_BYTES, FEWEST = 48, 400_000, 12
 
 
 class Answers(NamedTuple):
-    """What an evaluation says of this rank's test images, one by one."""
+    """The answers of all seeds to each of this rank's test images."""
 
     predicted_SB: Tensor
     margin_SB: Tensor
@@ -79,7 +79,7 @@ def save_predictions(
 
 
 def _write_images(run: RunDir, stream: Stream, label_N: np.ndarray, pose_NP: np.ndarray) -> None:
-    """Write what is known of the test images, with the pixels of those that are hardest for the seeds so far."""
+    """Write labels and poses of the test images, and the pixels of those hardest for the seeds so far."""
     seeds = predictions.all_answers(run.path, len(label_N))
     if not seeds:
         return

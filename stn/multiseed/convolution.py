@@ -18,7 +18,7 @@ from stn.multiseed.memory import free_bytes
 from stn.multiseed.products import MOST_WASTE, conv_product, scratch, waste
 
 _COLUMNS_SHARE = 0.05
-"""Of the free memory: there are two such matrices in the backward pass."""
+"""Share of the free memory that a way's matrices may take; the backward pass has two of them."""
 Pair = tuple[int, int]
 Way = Literal["grouped", "channels_last", "loop", "unfold", "rows", "whole"]
 
@@ -85,12 +85,12 @@ class Convolutions:
     def __init__(self, wish: Literal["auto"] | Way, tell: Callable[[str], None] = lambda text: None) -> None:
         self.wish, self._tell = wish, tell
         self.chosen: dict[str, str] = {}
-        """The way of each shape that was timed; a run that resumes goes on with it."""
+        """The way of each shape that was timed; a resumed run keeps it."""
 
     def __call__(
         self, x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
     ) -> Tensor | None:
-        """Return the convolution; None where there is no choice, and conv2d as it is will do."""
+        """Return the convolution; None where plain conv2d is taken, as for a single group."""
         if groups == 1 or isinstance(padding, str) or (self.wish == "auto" and not x_BDHW.is_cuda):
             return None
         arguments = x_BDHW, weight, bias, pair(stride), pair(padding), pair(dilation)
@@ -120,7 +120,7 @@ class Convolutions:
 
 
 def _worth_trying(name: str, x_BDHW: Tensor, weight_OCkl: Tensor) -> bool:
-    """Whether a way's matrices, which are in no estimate of a block's memory, are small beside what is free."""
+    """Whether a way's matrices are small beside the free memory: the estimate of a block's memory leaves them out."""
     if name not in ("unfold", "rows", "whole"):
         return True
     fits = scratch(x_BDHW, weight_OCkl, name) * x_BDHW.element_size() <= _COLUMNS_SHARE * free_bytes(x_BDHW.device)

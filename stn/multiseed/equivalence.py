@@ -17,15 +17,15 @@ class Equivalence(NamedTuple):
     slow: set[str]
     """Operations without a rule of their own."""
     bytes_per_row: int
-    """What a training step keeps in memory for each image and seed, in float32."""
+    """Bytes that a training step keeps for the backward pass, per image and seed, in float32."""
     bytes_per_seed: int
-    """The parameters of one seed, in float32."""
+    """Bytes of one seed's parameters, in float32."""
     elements_per_row: int
-    """Of the largest tensor, for each image and seed."""
+    """Elements of the largest tensor, per image and seed."""
 
 
 def _outcome(model: StackedModel, x_SBCHW: Tensor, test_BCHW: Tensor) -> list[Tensor]:
-    """Return logits, test logits, buffers, and all gradients as one; each has the seeds in front."""
+    """Return logits, test logits, buffers, and all gradients as one tensor; seeds are the first axis."""
     logits_SBK, penalty_SB = with_penalty(model.train()(x_SBCHW, 0, torch.arange(_ROWS)))
     (logits_SBK.logsumexp(-1) + penalty_SB).sum().backward()
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]

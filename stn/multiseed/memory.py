@@ -8,13 +8,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 MOST_ELEMENTS = 2**31 - 1
-"""Of a tensor: kernels of CUDA that index with 32 bits refuse larger ones."""
+"""Elements of the largest tensor: CUDA kernels that index with 32 bits refuse larger ones."""
 SHARE = 0.5
 """Share of the free memory that a block may take."""
 
 
 class Made(TorchDispatchMode):
-    """Counts what operations make: all bytes, and the elements of the largest tensor. Views make nothing."""
+    """Counts what operations allocate: bytes in all, and the elements of the largest tensor. Views do not count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,6 +30,6 @@ class Made(TorchDispatchMode):
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory of a GPU that nobody uses, with what torch's allocator holds in reserve."""
+    """Return the free memory of a GPU, with what torch's allocator holds in reserve."""
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused

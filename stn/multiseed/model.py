@@ -32,7 +32,7 @@ def with_penalty(out: Output) -> tuple[Tensor, Tensor | float]:
 
 
 class _Applied(nn.Module):
-    """A function of a network as a module, which functional_call can run."""
+    """A function of a network, as a module for functional_call."""
 
     def __init__(self, network: nn.Module, function: Function) -> None:
         super().__init__()
@@ -158,7 +158,7 @@ class StackedModel(nn.Module):
     def alone(
         self, s: int, x: Tensor, step: int | Tensor, row_B: Tensor, of: Tensors | None = None, function: Any = None
     ) -> Any:
-        """Return the logits of one seed, its network run as it was written, or what a function makes of it."""
+        """Run one seed's network as it was written; return its logits, or a function's result on the network."""
         own = {name: together[s] for name, together in (of or self._tensors).items()}
         with self._seed_ops(slice(s, s + 1), step, row_B):
             return self._call(own, x, function)
@@ -168,7 +168,7 @@ class StackedModel(nn.Module):
         return with_penalty(self.inspect(None, x_BCHW))[0]
 
     def inspect(self, function: Function | None, x_BCHW: Tensor) -> Any:
-        """Return what a function makes of every seed's network (None: its output) and the same images, [S, ...]."""
+        """Return a function's result on each seed's network (None: its output) and the same images, [S, ...]."""
         return self._run(self._tensors, x_BCHW, 0, torch.arange(len(x_BCHW), device=x_BCHW.device), function)
 
     def network(self, s: int) -> nn.Module:

@@ -5,8 +5,8 @@ with the zeros, too, take W / l times the operations of the convolution for rows
 and (H * W) / (k * l) times for whole maps. It is the faster way all the same where filters are large beside their maps:
 unfolded patches have k * l elements a pixel, windows of rows k, and whole maps one.
 
-Operators of their own, so that torch.compile does not trace into them, which would derive slow gradients. Matrices are
-made anew for the backward pass.
+They are custom operators, so that torch.compile does not trace into them and derive slow gradients. The backward pass
+makes the matrices again.
 
 B batch, G groups, C channels in, M out, D = G * C, O = G * M, k x l kernel, H x W map in (padded), h x w out; V windows
 of Y rows each, with v rows of the output each: h windows of k rows for rows, one of H for whole maps.
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MOST_WASTE = 8
-"""Times the operations of the convolution: with more it is slower in any case."""
+"""Operations over those of the convolution, beyond which a product is slower in any case."""
 Sizes = Sequence[int]
 
 

@@ -1,7 +1,7 @@
 """A tensor of all seeds that shows the shape of one seed, and the mode that runs operations on it.
 
-An operation runs by a rule (``rules``, ``layers``), else by ``torch.vmap``: the same result, more slowly. What neither
-can do is an error. S seed, the first dimension of ``every``.
+An operation runs by a rule (``rules/``), else by ``torch.vmap``: the same result, more slowly. An operation that neither
+can run raises an error. S seed, the first dimension of ``every``.
 """
 
 from collections.abc import Callable, Iterator
@@ -40,7 +40,7 @@ class Stacked(Tensor):
 RULES: dict[Any, Callable[..., Any]] = {}
 """Operation -> (mode, operation, its arguments) -> result; NotImplemented where the rule does not fit."""
 DEVICE_FAULTS = ("OutOfMemory", "CUDA", "cuDNN", "CUBLAS", "32Bit", "32 bit", "32-bit")
-"""Errors of a rule that must not fall through to the slower way."""
+"""Parts of errors of a device: after them a rule must not fall back to vmap."""
 
 ALONE: set[Any] = set()
 """Operations whose rule replaces them for the ordinary tensors of one seed as well."""
@@ -106,7 +106,7 @@ def run(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
             return func(*args, **kwargs)
     name = _name(func)
     if func in VALUES:
-        raise TypeError(f"{name} reads a value of a tensor, and each seed has its own")
+        raise TypeError(f"{name} reads a value of a tensor, which differs between seeds")
     in_place = name.startswith(("__i", "__setitem")) if name.endswith("__") else name.endswith("_")
     if in_place and args and isinstance(args[0], Tensor) and not isinstance(args[0], Stacked):
         raise TypeError(f"{name} would change a tensor that all seeds share")
@@ -190,7 +190,7 @@ class SeedOps(TorchFunctionMode):
         kwargs = kwargs or {}
         if _draws(func, kwargs):
             if len(self.seeds) > 1:
-                raise RuntimeError(f"{_name(func)} draws from torch's generator, and each seed has its own")
+                raise RuntimeError(f"{_name(func)} draws from torch's generator, which seeds would share")
             with self._torchs_generator():
                 return func(*args, **kwargs)
         if Stacked in types:

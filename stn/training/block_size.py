@@ -1,4 +1,4 @@
-"""How many seeds train fastest as one network: more and more of them on trial, until images/s no longer grow."""
+"""How many seeds train fastest as one network: trials of more and more, until images/s no longer grow."""
 
 import statistics
 import time
@@ -19,10 +19,10 @@ from stn.training.optimizer import SeedOptimiser
 from stn.training.runtime import Runtime
 
 GAIN = 1.05
-"""While images/s grow by this factor, twice the seeds are tried."""
+"""Growth of images/s from which twice as many seeds are tried next."""
 _STEPS = 10
 _SHORTEST_S, _FEWEST = 0.3, 3
-"""On a CPU, whose steps are long: steps are timed for so long, but at least so many."""
+"""Least time and number of the steps that are timed on a CPU, whose steps are long."""
 
 
 def doublings(most: int) -> list[int]:

@@ -32,7 +32,7 @@ from stn.training.slow_settings import slow_settings
 FUSED = "seeds_as_one_network"
 """The field of env.json for the number of seeds that a trial has found."""
 USUAL, MOST = {"cpu": 4, "cuda": 64}, {"cpu": 32, "cuda": 64}
-"""Seeds as one network where nothing is tried, and where a trial ends."""
+"""Seeds as one network if there is no trial, and the most that a trial goes up to."""
 WORTH_A_TRIAL = 1_000_000
 """Images from which a trial on a CPU, of a few seconds, takes a small part of the time."""
 
@@ -65,7 +65,7 @@ def try_network(config: Config) -> nn.Module:
 
 
 def _sources(config: Config) -> dict[str, Any]:
-    """Return what env.json says of plugins, and of a data set that was read from a file."""
+    """Return what env.json records of plugins, and of a data set that is read from a file."""
     known = build_dataset(config.data.name)
     facts = {key: getattr(known, key) for key in ("content", "mean", "std", "train", "test", "classes")}
     found = {"data": facts} if known.content else {}
@@ -95,7 +95,7 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
 
 
 def _threads_so_far(group: list[Trial]) -> int | None:
-    """Return the threads that a run to continue was trained with: they decide the last bits of its numbers."""
+    """Return the threads that a run to resume was trained with: they decide the last bits of its numbers."""
     run, asked = group[0].run, group[0].config.train.threads
     begun = any(checkpoints.saved_steps(run, trial.seed) for trial in group)
     threads = read_json(run.env).get("threads") if begun and not asked else None
@@ -169,7 +169,7 @@ def choose_block_size(trials: list[Trial], runtime: Runtime, seed_losses: Callab
         return usual
     if not (size := _tried_size(trials[0].run)):
         if kind == "cpu" and any(checkpoints.saved_steps(trial.run, trial.seed) for trial in trials):
-            return usual  # begun before trials were made here: other blocks would round otherwise
+            return usual  # begun without a trial: other blocks would round differently
         if kind == "cuda" or _is_worth_a_trial(trials):
             sizes = doublings(min(MOST[kind], most))
         elif equivalence.slow:

@@ -42,13 +42,13 @@ class Checkpointer:
         if self.runtime.writes:
             keep_best = self.trials[0].config.checkpoint.keep_best
             for s, (run, seed) in enumerate(members):
-                if not run.may_write():  # deletions are another copy's
+                if not run.may_write():  # another copy has taken over: the files are its own
                     continue
                 checkpoints.drop_steps(run, seed, after=step)
                 # best.safetensors may be of a step that is about to be trained again.
                 if keep_best and saved and saved[s].best:
                     self._write_best(s, saved[s].best)
-                elif keep_best and s not in self.metrics.best:  # else it is from before it was switched off and on
+                elif keep_best and s not in self.metrics.best:  # stale: this run has no best evaluation yet
                     checkpoints.drop_best(run, seed)
             for group in group_by_run(self.trials):
                 group[0].run.cut_metrics([trial.seed for trial in group], step or -1)

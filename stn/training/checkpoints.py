@@ -5,8 +5,8 @@
         best.safetensors        weights of the best evaluation (--checkpoint.keep-best)
         final.safetensors       weights at the end
 
-A JSON header says which signature, seed and step the file is of, and has the running metrics and hashes of the tensors
-and of itself; a file under another's name is refused as a damaged one is. Nothing that is loaded can execute code.
+A JSON header has the file's signature, seed and step, the running metrics, and hashes of the tensors and of itself; a
+file under another's name is refused like a damaged one. Nothing that is loaded can execute code.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ def _step_files(run: RunDir, seed: int) -> dict[int, Path]:
 
 
 def _identity(run: RunDir, seed: int, name: str) -> dict[str, Any]:
-    """Return what a file under this name is of."""
+    """Return what the header of a file with this name must say."""
     return ({"sig": run.sig} if run.sig else {}) | {"seed": seed, "file": name}
 
 
@@ -148,7 +148,7 @@ def load_newest(
 
 
 def load_final(run: RunDir, row: Row) -> Tensors:
-    """Return the weights that a result row is of."""
+    """Return the final weights behind a result row."""
     seed = row["seed"]
     path = _file(run, seed, "final")
     if not path.exists():
@@ -171,9 +171,9 @@ def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
 
 
 def drop_temporary_files(run: RunDir, has_lease: bool = True) -> None:
-    """Delete the temporary files of killed processes; without the lease only those known to be nobody's."""
+    """Delete the temporary files of killed processes; without the lease only those whose writer has ended."""
     for folder in (".", ".rows", ".claim", "pictures", "pictures/evaluations/*", "predictions", "checkpoints/*"):
-        everyone = has_lease and folder != ".claim"  # where those write who wait for the lease
+        everyone = has_lease and folder != ".claim"  # processes that wait for the lease write there
         for path in run.path.glob(f"{folder}/.*.tmp"):
             if everyone or _writer_is_gone(path):
                 path.unlink(missing_ok=True)

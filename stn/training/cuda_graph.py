@@ -50,7 +50,7 @@ class GraphedStep:
 
     def _capture(self, key: int) -> bool:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-        torch.cuda.empty_cache()  # what plain steps have left behind; the graph's memory is its own
+        torch.cuda.empty_cache()  # free what plain steps have cached; the graph has memory of its own
         try:
             with torch.cuda.graph(graph, self._pool, self._side_stream, capture_error_mode="thread_local"):
                 self.step()

@@ -107,7 +107,7 @@ class RunningMetrics:
     def tick(self, training: bool) -> None:
         """Book the time since the last call; evaluation and saving are not training."""
         if self.runtime.device.type == "cuda":
-            torch.cuda.synchronize(self.runtime.device)  # what is queued was asked for before this moment
+            torch.cuda.synchronize(self.runtime.device)  # so that queued work counts as time that has passed
         now = time.perf_counter()
         passed_s, self._last_tick = now - self._last_tick, now
         self.cost["wall_s"] += passed_s

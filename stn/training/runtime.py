@@ -133,13 +133,13 @@ class Runtime:
     def prepare(self, model: StackedModel, optimiser: torch.optim.Optimizer, precision: str | None = None) -> tuple:
         """Return the model to call in training (DDP where ranks share seeds) and the optimiser to step.
 
-        A trial of another precision than this process has is of fp32.
+        In a process of mixed precision, a trial of fp32 gets both back as they are.
         """
         if precision == "fp32" and self.accelerator.mixed_precision != "no":
             return model, optimiser
-        # True is the default: passing it skips Accelerate's import of DTensor (1 s).
         model.convolutions = self.convolutions
         model.all_reduce = self.total if self.world > 1 else None
+        # device_placement=True is the default: passing it skips Accelerate's import of DTensor (1 s).
         prepared = self.accelerator.prepare_model(model, device_placement=True, evaluation_mode=self.world == 1)
         model.flatten()  # DDP gives parameters memory of their own
         # Accelerate's optimiser is needed for skipped steps in fp16 only, and costs 0.3 ms a step.

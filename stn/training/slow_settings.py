@@ -1,4 +1,4 @@
-"""Settings that make training slower on this machine than the default does: timed, and said before the first step."""
+"""Settings that make training slower on this machine than the default: timed and reported before the first step."""
 
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from stn.training.block_size import images_per_s
 from stn.training.runtime import Runtime
 
 SLOWER = 0.95
-"""From this factor on a setting counts as slower: timings of a few steps scatter."""
+"""Speed over the default's below which a setting counts as slower: timings of a few steps scatter."""
 
 
 class Setting(NamedTuple):
@@ -60,8 +60,8 @@ def slow_settings(
 ) -> list[str]:
     """Return a sentence for each setting that is slower than the default here, by how much.
 
-    A CPU without units for bf16 trains at a sixth of its speed, without a sign otherwise. What is not ``thorough``, for
-    short runs, times bf16 alone.
+    A CPU without units for bf16 trains at a sixth of its speed, and nothing else shows it. Without ``thorough``, for
+    short runs, only bf16 is timed.
     """
     if runtime.device.type != "cpu" or runtime.world > 1:
         return []

@@ -66,7 +66,7 @@ class Stop:
 
 
 def ignore_signals(code: int) -> int:
-    """Return an exit code; from here on nothing is left to save, and Python would die of a signal on its way out."""
+    """Ignore signals, and return the exit code: all is saved, and a signal would kill Python while it exits."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     return code

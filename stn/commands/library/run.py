@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ALONE = {"processes": None, "parallel": "auto"}
 """Keys of train for one process, whatever a run was trained with."""
 AT_A_TIME = 250
-"""Images that predict computes at once."""
+"""Images per batch of predict."""
 
 
 class Run:
@@ -81,7 +81,7 @@ class Run:
         raise ValueError(f"{self.path} has no {which}")
 
     def answers(self, seed: int | None = None) -> Answers:
-        """Return what a seed's network says of each test image, as arrays; by default the first seed's.
+        """Return the answers of a seed's network to the test images, as arrays; by default the first seed's.
 
         ``predicted_N`` are classes, ``margin_N`` the probability of the true class less the largest other. ValueError
         for a run that kept none, or whose file is missing or damaged.

@@ -28,7 +28,7 @@ def run_dirs(paths: tuple[str | Path, ...]) -> list[RunDir]:
 
 
 def _table(rows: list[Row], frame: bool | None) -> Any:
-    """Return rows as a DataFrame if that is asked for, or possible where nothing is asked for."""
+    """Return rows as a DataFrame: if ``frame``, or with None if pandas is installed."""
     if not (find_spec("pandas") if frame is None else frame):
         return rows
     try:
@@ -38,7 +38,7 @@ def _table(rows: list[Row], frame: bool | None) -> Any:
 
 
 def _rows_by_run(paths: tuple[str | Path, ...]) -> list[tuple[RunDir, dict[int, Row], set[int]]]:
-    """Return each run directory with its result rows, and the seeds of which another one's rows count."""
+    """Return each run directory with its result rows that count, and the seeds whose rows count elsewhere."""
     counted: dict[Path, dict[int, Row]] = {}
     found = []
     for run in run_dirs(paths):

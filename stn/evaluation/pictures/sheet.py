@@ -15,7 +15,7 @@ from stn.evaluation.pictures.subject import Strip
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
 _BETWEEN, _GAP = 0.06, 0.24
-"""Between two images, and in the place of a strip."""
+"""Space between two images, and that of a strip that is None, in cells."""
 
 
 def sheet(title: str, strips: Sequence[Strip | None]) -> Figure:

@@ -35,7 +35,7 @@ def frame(s: Subject, row: Row, side: int = 84) -> Image.Image:
 
 @torch.no_grad()
 def snapshot_png(model: StackedModel, stream: Stream, row: Row) -> bytes:
-    """Return the warps that a row has the parameters of as a PNG."""
+    """Return a PNG of the warps whose parameters a row has."""
     network, count = model.template, len(row["theta"])
     assert isinstance(network, Transformed)
     buffer = io.BytesIO()

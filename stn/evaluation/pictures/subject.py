@@ -33,7 +33,7 @@ class Strip(NamedTuple):
 
 
 def image_grids(model: Warping, shape: tuple[int, ...], theta_BP: Tensor) -> list[Tensor]:
-    """Return where parameters sample the *image*, [B, H, W, 2] for each of parallel transforms.
+    """Return the points of the *image* that parameters sample, [B, H, W, 2] for each of parallel transforms.
 
     Points go through the last transformer first, each in the units of the map that it warps. (For splines in a row the
     parameters say only where control points go.)
@@ -91,7 +91,7 @@ class Subject:
         return self.stream.test_images(torch.tensor(self.numbers, device=self.stream.device)).x_BCHW
 
     def theta(self, x_BCHW: Tensor) -> Tensor | None:
-        """Return the parameters of all transforms; None where a plain module is all that knows how it warps."""
+        """Return the parameters of all transforms; None for a plain module, which has only ``warps``."""
         if isinstance(self.model, PlainWarping):
             return None
         return torch.cat([warp.theta_BP for warp in self.model.warps(x_BCHW)], 1)

@@ -21,7 +21,7 @@ from stn.runs.files import write_atomic
 _POINTS = 3_000
 _OBJECTS = 3
 _PERTURBATIONS = 10
-"""Of an object: those of the test set, and further ones where that has fewer."""
+"""Perturbations shown of an object: those of the test set, and more where that has fewer."""
 _ROTATIONS = torch.linspace(-60, 60, 11)
 _POSES = {
     "degrees": ("rotation (degrees)", "{:.0f}°"),

@@ -124,7 +124,7 @@ def _unbind(mode: Any, func: Any, /, x: Stacked, dim: int = 0) -> tuple[Stacked,
 
 @rule("unsqueeze softmax log_softmax argmax argmin cumsum logsumexp")
 def _along(mode: Any, func: Any, /, x: Stacked, dim: Any = None, *args: Any, **kwargs: Any) -> Any:
-    """Operations along one dimension or several, or over all of them, which vmap does."""
+    """Run an operation along given dimensions; over all of them vmap runs it."""
     if dim in (None, (), []):
         return NotImplemented
     kwargs.pop("_stacklevel", None)  # of F.softmax: where a warning would point
@@ -134,7 +134,7 @@ def _along(mode: Any, func: Any, /, x: Stacked, dim: Any = None, *args: Any, **k
 
 @rule("sum mean amax amin")
 def reduce(mode: Any, func: Any, /, x: Stacked, dim: Any = None, keepdim: bool = False, **kwargs: Any) -> Any:
-    """In the order of memory, so that the gradient has it, too: mixed, a GELU's gradient takes 13 times longer."""
+    """Reduce in memory order, so that the gradient has it, too: mixed, a GELU's gradient takes 13 times longer."""
     if dim in (None, (), []):
         return NotImplemented
     dims = [_shift(d) % x.every.dim() for d in ([dim] if isinstance(dim, int) else dim)]

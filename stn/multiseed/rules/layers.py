@@ -119,7 +119,7 @@ def _conv2d(mode, func, /, input, weight, bias=None, stride=1, padding=0, dilati
     "adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d interpolate upsample pixel_shuffle"
 )
 def _each_channel(mode: Any, func: Any, /, input: Stacked, *args: Any, **kwargs: Any) -> Any:
-    """Layers that treat each channel by itself."""
+    """Run layers that treat channels independently on the channels of all seeds."""
     name, rank = func.__name__, input.dim()
     fits = rank > 2 if name in ("interpolate", "upsample") else rank == {"1d": 3, "3d": 5}.get(name[-2:], 4)
     if not fits or kwargs.get("return_indices"):

@@ -1,4 +1,4 @@
-"""Rules for normalisations; where ranks share a batch, batch norm's statistics are of all of it, as in one process.
+"""Rules for norms; where ranks share a batch, batch norm uses the statistics of the whole batch, as in one process.
 
 S seed, B this rank's rows, C channel, H, W.
 """
@@ -40,7 +40,7 @@ def _synchronised(
     momentum: float,
     eps: float,
 ) -> Tensor:
-    """F.batch_norm in training, over the rows of all ranks; ``used_B`` is 0 for a row that only fills a rank's part."""
+    """Run F.batch_norm in training over the rows of all ranks; ``used_B`` is 0 for a row that only fills a part."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     over = [d for d in range(x.dim()) if d != 1]
     per_channel = [1, -1] + [1] * (x.dim() - 2)
@@ -70,7 +70,7 @@ def _synchronised(
 
 @rule("batch_norm", alone=True)
 def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) -> Any:
-    """Running statistics are [S, C] in memory and change in place."""
+    """Normalise the channels of all seeds; running statistics are [S, C] in memory and change in place."""
     values = (input, *args, *kwargs.values())
     if not any(isinstance(value, Stacked) for value in values):
         return _normalise(mode, input, *args, **kwargs)
@@ -107,11 +107,11 @@ FEW_CHANNELS = 8
 
 
 def _pixels_together(x: Tensor, channels: int) -> Tensor:
-    """[B, S * C, ...], on a CPU copied from channels last where few channels are normalised together.
+    """Return maps as [B, S * C, ...]; on a CPU a copy from channels last if few channels are normalised together.
 
     Torch adds up a few channels at each pixel: forward and backward 6.2 ms with 4 channels a group, 1.6 ms from maps
-    that are not channels last (one core, 64 images of 14x14, 4 seeds of 32 channels). The copy takes 1.4 ms, and what
-    follows goes on with these maps.
+    that are not channels last (one core, 64 images of 14x14, 4 seeds of 32 channels). The copy takes 1.4 ms, and later
+    layers keep its order.
     """
     if x.device.type == "cpu" and x.dim() == 5 and channels < FEW_CHANNELS:
         x = in_order(x, 1, 0, 2, 3, 4)

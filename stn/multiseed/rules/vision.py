@@ -1,6 +1,6 @@
-"""Rules for what other vision networks are made of: products, attention, convolutions of other kinds, embeddings.
+"""Rules for the parts of other vision networks: products, attention, convolutions of other kinds, embeddings.
 
-Rows of all seeds are one batch, or their channels one map's. S seed, B batch, C channel.
+The rows of all seeds become one batch, or their channels one map. S seed, B batch, C channel.
 """
 
 from string import ascii_letters
@@ -112,7 +112,7 @@ def _conv_transpose(
 
 
 def _patches(mode: Any, func: Any, /, input: Stacked, *how: Any, **named: Any) -> Stacked:
-    """F.unfold and F.fold; Tensor.unfold is a view."""
+    """Run F.unfold and F.fold; Tensor.unfold is a view."""
     return _rows_of_all(func, len(input.every), input.every.flatten(0, 1), *how, **named)
 
 
