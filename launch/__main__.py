@@ -26,7 +26,7 @@ Paths = tyro.conf.Positional[tuple[str, ...]]
 WORSE = 3
 """Exit code of a report against an earlier one, if anything got worse."""
 FORMATS = ("latex",)
-"""What a report can be written as, beside page, Markdown and CSV."""
+"""Formats of a report besides page, Markdown and CSV."""
 Format = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(FORMATS)}}}")]
 TRAINED = ("check", "list", "evaluate", "show")
 """Commands of the other package, for a hint."""
@@ -35,14 +35,14 @@ To = Annotated[str, tyro.conf.arg(metavar=f"{{{','.join(PACKAGES)}}}")]
 
 
 def _runs_folder(path: str, runs: str) -> str:
-    """Return the folder of run directories that was named: a sweep's, or any other as it is."""
+    """Return the folder of run directories that a sweep's name, or a path, stands for."""
     if Path(path).is_dir() and not Path(path, "manifest.jsonl").is_file():
         return path
     return str(find_plan(path, runs).experiment)
 
 
 def _folders(paths: tuple[str, ...], runs: str) -> list[str]:
-    """Return the folders of run directories that were named; where none was, that of all."""
+    """Return the named folders of run directories; by default the folder of all runs."""
     if not paths and not Path(runs).is_dir():
         raise ValueError(f"there is no folder {runs}; name a sweep or a run directory, or give --runs DIR")
     return [_runs_folder(path, runs) for path in paths or [runs]]
@@ -72,7 +72,7 @@ def _margin(text: str) -> float:
     except ValueError:
         margin = 0.0
     if not 0 < margin < 100:
-        raise ValueError(f"--equal {text}: state a difference between 0 and 100 points, as in --equal 0.1")
+        raise ValueError(f"--equal {text}: give a difference between 0 and 100 points, as in --equal 0.1")
     return margin
 
 
@@ -119,7 +119,7 @@ def export(paths: Paths, /, to: To = "", out: str = "", project: str = "", runs:
     Args:
         paths: Sweeps, run directories, or folders of them; finished or not.
         to: Which tracker, or kind of file.
-        out: Folder; of mlflow also a tracking URI; default: export/ in the first of the paths, of mlflow and trackio
+        out: Folder, or for mlflow a tracking URI; default: export/ in the first of the paths, for mlflow and trackio
             their own.
         project: Experiment of mlflow, project of trackio; default: the name of each run's experiment.
     """
@@ -127,7 +127,7 @@ def export(paths: Paths, /, to: To = "", out: str = "", project: str = "", runs:
 
 
 def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
-    """Return a command that is not run yet when its arguments have been read."""
+    """Return a command that reads its arguments and returns a call to run later."""
 
     @wraps(command)
     def read(*arguments: object, **options: object) -> Callable[[], int]:

@@ -1,4 +1,4 @@
-"""One training on this machine: a process per GPU, or per CPU core that is free, but no more processes than seeds.
+"""One training on this machine: a process per GPU, or per free CPU core, but no more processes than seeds.
 
 On two cores two processes with one thread each train 1.15 to 1.38 times as fast as one process with two threads
 (benchmarks/fused.py, 4 seeds).
@@ -18,7 +18,7 @@ from stn.runs.cores import free_cores
 from stn.tracking.console import say
 
 DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
-"""In /dev: NVIDIA's, WSL2's and ROCm's."""
+"""Device files in /dev of NVIDIA, WSL2 and ROCm."""
 
 
 def gpus() -> int:

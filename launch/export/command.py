@@ -13,9 +13,9 @@ from stn.runs.directory import find_runs
 PACKAGES = {"trackio": "trackio", "mlflow": "mlflow", "tensorboard": "tensorboard", "csv": "csv", "parquet": "pyarrow"}
 """Target -> the package that it needs."""
 OWN_PLACE = ("trackio", "mlflow")
-"""Targets that know where to keep runs if nobody says it."""
+"""Targets with a default place of their own for runs."""
 Outcome = tuple[SeedRecord, str]
-"""A seed, and whether it is new, unchanged, completed (got what it lacked) or replaced there."""
+"""A seed, and what became of it in the target: new, unchanged, completed (got what it lacked) or replaced."""
 
 
 def need(target: str) -> Any:

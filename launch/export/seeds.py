@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 
 def scalars(row: Row) -> Row:
-    """Return a row's words and numbers, without those that are too large for others."""
+    """Return a row's strings, and its numbers that fit in 64 bits."""
     return {
         key: value for key, value in row.items() if isinstance(value, str) or (is_number(value) and abs(value) < 2**63)
     }
@@ -41,11 +41,11 @@ class SeedRecord:
     rows: list[Row]
     result: Row | None
     end: Ending | None
-    """What its run directory ends with."""
+    """The final pictures and table of its run directory."""
 
     @property
     def id(self) -> str:
-        """Its name in trackers, the same as its id on W&B."""
+        """The seed's name in trackers, the same as its id on W&B."""
         return run_id(self.config, self.sig, self.seed)
 
     @property
@@ -71,7 +71,7 @@ class SeedRecord:
 
     @property
     def scalars(self) -> dict[str, Any]:
-        """Numbers and words of the result row."""
+        """Numbers and strings of the result row."""
         return scalars({key: value for key, value in (self.result or {}).items() if key != "row_sha256"})
 
     @cached_property
@@ -125,7 +125,7 @@ def _results(run: RunDir, leave_out: Say) -> dict[int, Row]:
 def _read_run(
     run: RunDir, results: dict[int, Row], finished: set[int], seen: set[tuple[str, int]], leave_out: Say
 ) -> Iterator[SeedRecord]:
-    """Yield the seeds of a run directory that none before it had; ``finished`` are those of its experiment."""
+    """Yield the seeds of a run directory that no earlier one had; ``finished`` are its experiment's."""
     try:
         config, lines = load_yaml(run.config), read_text(run.metrics).splitlines()
         if not config.log.name or not config.train.steps:

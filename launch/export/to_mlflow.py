@@ -17,7 +17,7 @@ AT_A_TIME = 1000
 MOST_PARAMETERS = 100
 """Parameters in one request, likewise."""
 MOST_CHARACTERS = 500
-"""Of a parameter's value, MLflow's oldest limit; of a tag's, too."""
+"""Characters of a parameter's or tag's value, the limit of old versions of MLflow."""
 STATES = {"finished": "FINISHED", "failed": "FAILED"}
 
 

@@ -1,6 +1,6 @@
 """CSV and Parquet: results and metrics as two tables, a line per seed and a line per row of its metrics.
 
-What is there of other seeds stays; what is there of the same (sig, seed) is replaced.
+Lines of other seeds in the tables stay; those of the same (sig, seed) are replaced.
 """
 
 import csv

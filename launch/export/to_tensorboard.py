@@ -1,6 +1,6 @@
 """TensorBoard: a folder of events per seed, named as training with --log.tensorboard names its values.
 
-An events file has the digest of what is in it in its name; a seed that has changed is replaced.
+The name of an events file ends in the digest of its content; a seed that has changed is replaced.
 """
 
 import io

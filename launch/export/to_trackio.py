@@ -1,6 +1,7 @@
 """Trackio: a project per name, a run per seed, found again by its name and the digest in its configuration.
 
-A seed that has changed is replaced. A run has another name until it is complete, so that one that was cut short is too.
+A seed that has changed is replaced. A run is named .incomplete until all of it is written, so that the next export also
+replaces one that was cut short.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Where the jobs of a sweep run: one interface, and the registry that ``--on`` picks from.
+"""The back ends that run a sweep's jobs: their interface, and the registry behind ``--on``.
 
 A new scheduler is one file with a class of these methods, and one line in BACKENDS (see README.md).
 """

@@ -23,7 +23,7 @@ from stn.tracking.console import console, say, warn
 
 SweepName = Annotated[
     tyro.conf.Positional[str],
-    tyro.conf.arg(name="sweep", help="Name, file or folder of a sweep that has been started."),
+    tyro.conf.arg(name="sweep", help="Name, file or folder of a started sweep."),
 ]
 Runs = Annotated[str, tyro.conf.arg(help="Folder for run directories.")]
 On = Annotated[
@@ -41,7 +41,7 @@ class Submission:
     max_parallel: int | None = None
     """Jobs at a time, at most."""
     fail_fast: int | None = None
-    """Start no further job once this many have failed; those that run finish, the others are left."""
+    """Start no further job once this many have failed; running jobs finish."""
     runs: Runs = "runs"
 
     @contextmanager
@@ -60,7 +60,7 @@ class Submission:
             lease.release()
 
     def run(self, plan: Plan, states: set[str], lock: Lease, drop_failed: bool = False) -> int:
-        """Run the jobs that are in one of these states and that the back end has not queued already."""
+        """Run the jobs that are in one of these states and not in the back end's queue already."""
         backend = find_backend(self.on)
         active = backend.active_jobs(plan, release_held=not self.dry_run)
         all_jobs = job_statuses(plan)
@@ -94,7 +94,7 @@ def start_sweep(file: tyro.conf.Positional[str], /, submission: Flags, only_miss
 
     Args:
         file: A file, or a name of configs/sweeps/.
-        only_missing: Leave out what has failed and what another process is training.
+        only_missing: Skip jobs that have failed or that another process is training.
     """
     with submission.lock(plans.plan_folder(plans.read_sweep(file), submission.runs)) as lock:
         change = expand.expand(file, submission.runs)
@@ -122,7 +122,7 @@ def print_status(plan: Plan) -> None:
             say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
     left = sum(status.state in ("waiting", "stopped") for status in statuses)
     if left and (reason := why_not_start(plan, statuses)):
-        say(f"ended early: {reason}, {plural(left, 'job')} left; mend the cause, then: {advice(plan)}")
+        say(f"ended early: {reason}, {plural(left, 'job')} left; fix the cause, then run: {advice(plan)}")
 
 
 def write_report(plan: Plan) -> None:
@@ -135,7 +135,7 @@ def write_report(plan: Plan) -> None:
         from launch.report import build  # numpy and matplotlib take a second
 
         build.compare([str(plan.experiment)])
-    except Exception as error:  # the results are there, whatever a report dies of
+    except Exception as error:  # a report's error must not hide that the sweep has ended
         warn(f"no report ({type(error).__name__}: {error}); again with: {again}")
 
 
@@ -176,7 +176,7 @@ def run_task(
     if not 0 <= index < len(lines):
         raise ValueError(f"{jobs} has no job {index}; it has {plural(len(lines), 'job')}, from 0")
     job_id = lines[index]
-    # The devices that it was submitted with, even if the sweep was edited.
+    # The devices of the submission, even if the sweep file was edited since.
     plan = plan._replace(sweep=plan.sweep.model_copy(update={"gpus": gpus, "cpus": cpus}))
     if reason := why_not_start(plan):
         print(f"{job_id} is left: {reason}")

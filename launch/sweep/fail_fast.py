@@ -1,4 +1,4 @@
-"""--fail-fast N: once N jobs of a submission have failed, no further one starts. A file of the sweep says so to all."""
+"""--fail-fast N: once N jobs of a submission have failed, no other starts; the rule is a file that all jobs read."""
 
 import json
 import shlex
@@ -15,7 +15,7 @@ from stn.runs.files import read_json, write_atomic
 
 
 class FailFast(Section):
-    """fail-fast.json: what the last submission said."""
+    """fail-fast.json: the rule of the last submission."""
 
     most: Positive
     """Failed jobs at which no other starts."""

@@ -1,6 +1,6 @@
-"""One start of one job: the training process, how it is asked to stop, and what its end means.
+"""One start of one job: the training process, how it is stopped, and how its outcome is judged.
 
-The run directory decides what an end means; the exit code only tells a crash from a kill.
+The run directory decides the outcome; the exit code only tells a crash from a kill.
 """
 
 import os
@@ -27,7 +27,7 @@ MARK = "STN_ATTEMPT"
 SAVING_S = 60.0
 """Seconds in which ranks whose launcher was killed must have saved."""
 OUTPUT = Path(os.path.realpath("/proc/self/fd/1"))
-"""The output of this process: of a Slurm task, the file in which earlier starts have left theirs."""
+"""The file of this process's output; a Slurm task's also has that of earlier starts."""
 
 
 def training_command(plan: Plan, job: Job) -> list[str]:
@@ -49,7 +49,7 @@ class Attempt:
         self.log = log or OUTPUT
         self.stop_requested = False
         self.mark = uuid.uuid4().hex
-        """In the environment of the process and of all that it starts."""
+        """Marks, in their environment, the process and all that it starts."""
         no_gpus = {} if plan.sweep.gpus else {"CUDA_VISIBLE_DEVICES": ""}
         with log.open("a") if log else nullcontext() as output:
             self.child = subprocess.Popen(
@@ -112,7 +112,7 @@ def record_start(plan: Plan, job: Job, log: Path) -> bool:
     status, note = job_status(plan, job), read_note(plan, job)
     progress = [len(status.rows), status.run_status.get("step", 0)]
     idle = note.get("idle", 0) + 1 if note.get("progress") == progress else 0
-    end = note.get("end") or last_output(log)  # where this process was killed, too, the log has Slurm's last word
+    end = note.get("end") or last_output(log)  # if this process was killed as well, the log ends with Slurm's message
     note = {"starts": note.get("starts", 0) + 1, "progress": progress, "idle": idle}
     given_up = idle > plan.sweep.restarts
     if given_up:
@@ -149,7 +149,7 @@ def run_as_task(plan: Plan, job: Job, requeue: Callable[[], None]) -> int:
         time.sleep(0.1)
     outcome = attempt.outcome()
     print(f"{job.title}: {outcome}", flush=True)
-    # After SIGTERM the scheduler decides what becomes of the job; what a person stopped stays stopped.
+    # After SIGTERM the scheduler requeues the job or does not; a job that a person stopped stays stopped.
     killed = outcome == "killed" and not received
     out_of_time = outcome in ("stopped", "killed") and set(received) == {signal.SIGUSR1}
     if killed or out_of_time:

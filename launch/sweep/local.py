@@ -36,7 +36,7 @@ def build_workers(plan: Plan, max_parallel: int | None) -> list[dict[str, str]]:
 
 
 def progress_of(status: JobStatus) -> dict[str, Any]:
-    """Return what the live table shows of a running job; its progress is counted in steps times seeds."""
+    """Return the fields of a running job's progress bar, which counts steps times seeds."""
     metrics, steps = last_metrics(status.runs[-1]), status.run_status["steps"]
     train, acc = metrics.get("train", {}), accuracy(metrics.get("eval", {}))
     step, rate = train.get("step", 0), train.get("images_per_s", 0.0)
@@ -91,14 +91,14 @@ class Pool:
                 signal.signal(number, handler)
         say(", ".join(f"{n} {outcome}" for outcome, n in self.outcomes.items()) or "no job ended")
         if self.ended_early:
-            return 1  # the status says why
+            return 1  # print_status says why
         if self.waiting or self.outcomes["stopped"] or self.outcomes["killed"]:
             say("stopped; run the same command again to resume")
         return 1 if self.outcomes["failed"] else 0
 
     def _on_signal(self, number: int, _: object) -> None:
         now = time.monotonic()
-        # A second Ctrl-C kills, unless it comes at once: wrappers repeat what the terminal has sent to all.
+        # A second Ctrl-C kills, unless it comes at once: wrappers repeat the signal that the terminal sends to all.
         if number == signal.SIGINT and self.stopping_since is not None and now - self.stopping_since > 1:
             for attempt in self.running.values():
                 attempt.kill()

@@ -1,4 +1,4 @@
-"""What is known of a job beside its run directory: its starts, its progress, how it was killed or failed."""
+"""The note on a job outside its run directory: its starts, its progress, how it was killed or failed."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ def exit_text(code: int) -> str:
         return f"exit code {code}"
     with suppress(ValueError):
         name = signal.Signals(abs(code) % 128).name
-        return f"killed by {name}" + ", perhaps for want of memory" * (name == "SIGKILL")
+        return f"killed by {name}" + ", perhaps out of memory" * (name == "SIGKILL")
     return f"killed by signal {abs(code) % 128}"
 
 
@@ -39,10 +39,10 @@ def last_output(log: Path) -> str:
 
 
 def read_note(plan: Plan, job: Job) -> dict[str, Any]:
-    """Return what is known of a job, {} if its note is missing or damaged."""
+    """Return a job's note; {} if it is missing or damaged."""
     return next(iter(valid([read_json(plan.note_file(job))], Note)), {})
 
 
 def write_note(plan: Plan, job: Job, note: dict[str, Any]) -> None:
-    """Write what is known of a job beside its run directory."""
+    """Replace a job's note."""
     write_atomic(plan.note_file(job), json.dumps(note) + "\n")

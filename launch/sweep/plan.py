@@ -79,7 +79,7 @@ class Job(NamedTuple):
 
     @property
     def block(self) -> str:
-        """Name of the run directory."""
+        """Name of the job's run directory."""
         return block_name(self.seeds)
 
     @property

@@ -19,7 +19,7 @@ SET_BY_LAUNCHER = (
     *("array", "chdir", "cpus-per-task", "dependency", "error", "job-name", "no-requeue", "ntasks", "open-mode"),
     *("output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"),
 )
-"""Options of sbatch that a sweep depends on."""
+"""Options of sbatch that the launcher sets; refused in a sweep file."""
 
 
 def slurm_minutes(time: str) -> int:
@@ -49,7 +49,7 @@ def _extra(option: str) -> str:
     match = re.fullmatch(r"--([a-z][a-z0-9-]*)(=.*)?", option)
     if not match:
         raise ValueError("is not a long option of sbatch with its value after '=', such as '--nice=100'")
-    # sbatch takes the beginning of a name for the name.
+    # sbatch accepts abbreviations of its options.
     for name in (*KEYS, *SET_BY_LAUNCHER):
         if name.startswith(match[1]):
             reason = f"is the key {name}" if name in KEYS else f"is not for a sweep file; the launcher sets --{name}"
@@ -123,7 +123,7 @@ KEYS = tuple(key.replace("_", "-") for key in SlurmOptions.model_fields)
 
 
 def directive(option: str) -> str:
-    """Return the line of a script that gives sbatch an option. Its quotes are not the shell's: '\\' escapes in all."""
+    """Return the #SBATCH line of an option, in sbatch's quotes: unlike the shell's, '\\' escapes in all of them."""
     plain = re.fullmatch(r"[\w@%+=:,./-]+", option, re.ASCII)
     quoted = option if plain else '"' + re.sub(r'([\\"])', r"\\\1", option) + '"'
     return f"#SBATCH {quoted}"

@@ -30,7 +30,7 @@ class SubmittedArray(Section):
     array: Annotated[str, Field(pattern="^[0-9]+$")]
     """Slurm's id."""
     jobs: Annotated[str, Field(pattern=r"^jobs-[0-9]+\.txt$")]
-    """File beside it: the id of each task's job."""
+    """File beside it: the job id of each task."""
 
 
 def array_script(plan: Plan, jobs_file: Path, n: int, max_parallel: int | None) -> str:

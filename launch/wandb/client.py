@@ -1,4 +1,4 @@
-"""A run directory and W&B's server: what the one has to send, and what the other has. Failures are one-line OSErrors.
+"""What a run directory has to send to W&B, and what the server has. Failures are one-line OSErrors.
 
 wandb-sync.json in the run directory remembers what the server has confirmed, which saves requests; it may be deleted.
 """
@@ -40,7 +40,7 @@ UPLOAD = {
 
 
 class RunRecord:
-    """The seeds of a run directory, as it is now, that the server has not confirmed."""
+    """The seeds of a run directory that the server has not confirmed."""
 
     def __init__(self, run: RunDir, address: str, finished_elsewhere: set[int]) -> None:
         self.path, self.marker = run.path, run.path / "wandb-sync.json"
@@ -80,7 +80,7 @@ class RunRecord:
         self.done |= {str(seed.seed): seed.mark for seed in complete if seed.result}
         known = {"place": self.address, "stamp": None if self.seeds else self.stamp, "done": self.done}
         if complete:
-            with suppress(OSError):  # a directory that we cannot write: the server is asked again next time
+            with suppress(OSError):  # a read-only directory: the server is asked again next time
                 write_atomic(self.marker, json.dumps(known) + "\n")
 
 
@@ -98,7 +98,7 @@ class SeedRecord:
         self.last = max([*map(position, self.rows), confusion_position(self.result)])
         config, run = self.run.config, self.run.directory
         self.marks = summary_marks(config, run, self.result, self.run.end) if self.result else {}
-        """What the summary says once all has arrived."""
+        """Entries of the run's summary once all has arrived."""
         self.mark = " ".join(self.marks.values())
 
     def is_complete(self, server_runs: dict[str, Any]) -> bool:

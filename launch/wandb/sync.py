@@ -24,7 +24,7 @@ class Synced(NamedTuple):
     rows: int
     """Rows sent now."""
     seeds: int
-    """Seeds that rows were sent of, or that were only marked as finished."""
+    """Seeds of which rows were sent, or the end alone."""
     problems: int
     """Run directories and seeds that were left out, each with a line that says why."""
 
@@ -62,7 +62,7 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
 
 
 def _read_records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[list[RunRecord]]:
-    """Yield the records of one experiment after the other."""
+    """Yield the records of the run directories, experiment by experiment."""
     for _, group in groupby(runs, key=lambda run: run.path.parent):
         experiment, records = list(group), []
         finished = set(experiment[0].finished())

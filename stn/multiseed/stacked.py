@@ -1,7 +1,7 @@
 """A tensor of all seeds that shows the shape of one seed, and the mode that runs operations on it.
 
-An operation runs by a rule (``rules/``), else by ``torch.vmap``: the same result, more slowly. An operation that neither
-can run raises an error. S seed, the first dimension of ``every``.
+An operation runs by a rule (``rules/``), else by ``torch.vmap``: the same result, more slowly. An operation that
+neither can run raises an error. S seed, the first dimension of ``every``.
 """
 
 from collections.abc import Callable, Iterator

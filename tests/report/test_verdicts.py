@@ -190,5 +190,5 @@ def test_the_command_states_the_margin(plan: Plan) -> None:
     assert "equal within 3 points" in (plan.experiment / "out" / "index.html").read_text()
     for margin in ("-1", "a lot", "nan", ""):
         refused = launch("report", plan.experiment, "--equal", margin)
-        stated = "state a difference between 0 and 100 points, as in --equal 0.1"
+        stated = "give a difference between 0 and 100 points, as in --equal 0.1"
         assert (refused.returncode, refused.stderr) == (2, f"error: --equal {margin}: {stated}\n")

@@ -55,7 +55,8 @@ def test_no_job_starts_after_so_many_failures(file: str, tmp_path: Path, capsys:
     out = capsys.readouterr().out
     plan = find_plan("two", str(tmp_path / "runs"))
     assert (
-        "ended early: 2 jobs failed (--fail-fast 2), 6 jobs left; mend the cause, then: python -m launch retry" in out
+        "ended early: 2 jobs failed (--fail-fast 2), 6 jobs left; fix the cause, then run: python -m launch retry"
+        in out
     )
     assert len(list((plan.folder / "jobs").glob("*.json"))) == 2
     assert start_sweep(file, submission(tmp_path)) == 1  # without the flag all jobs run

@@ -144,8 +144,8 @@ def test_a_job_without_progress_is_given_up_and_keeps_how_it_ended(plan: Plan) -
     ("code", "text"),
     [
         (3, "exit code 3"),
-        (-9, "killed by SIGKILL, perhaps for want of memory"),
-        (137, "killed by SIGKILL, perhaps for want of memory"),
+        (-9, "killed by SIGKILL, perhaps out of memory"),
+        (137, "killed by SIGKILL, perhaps out of memory"),
         (-11, "killed by SIGSEGV"),
         (-100, "killed by signal 100"),
     ],
