@@ -17,7 +17,7 @@ from typing import Annotated, Literal, NoReturn
 import tyro
 
 from stn.config import plugins
-from stn.config.flags import canonical, refuse_unknown, split, take_own, take_plugins, with_values
+from stn.config.flags import canonical, refuse_unknown, split, take_plugin_options, take_plugins, with_check_mode
 from stn.config.flags.launcher import launcher_settings, repeat_below_traceback, silence_reducer
 from stn.config.resolve import resolve_all, validate
 from stn.config.schema import Arch, Config
@@ -25,9 +25,9 @@ from stn.config.seed_list import MOST_SEEDS, parse_seeds
 from stn.config.yaml_files import LENGTHS, build_config, find_recipe, overlay, read_yaml
 
 MOST_SETTINGS = 1000
-SPEAKING_S = 5.0
+_MESSAGE_S = 5.0
 """Seconds that other ranks wait while the main process prints: the launcher ends all ranks once one has failed."""
-_SEVERAL = ("--lr", "--optim.lr", "--optim.weight-decay")
+_MULTI_VALUED = ("--lr", "--optim.lr", "--optim.weight-decay")
 
 
 class Command(Config):
@@ -55,7 +55,7 @@ def fail(message: object, code: int = 2, everywhere: bool = False) -> NoReturn:
         print(f"error: {message}", file=sys.stderr)
         repeat_below_traceback(f"error: {message}")
     else:
-        time.sleep(SPEAKING_S)
+        time.sleep(_MESSAGE_S)
     raise SystemExit(code)
 
 
@@ -75,14 +75,14 @@ def _expand(arguments: list[str]) -> list[list[str]]:
     choices = []
     for flag, (*_, last) in _values(arguments).items():
         values = last.split(",")
-        if flag in _SEVERAL and len(values) > 1:
+        if flag in _MULTI_VALUED and len(values) > 1:
             if len(set(values)) < len(values) or "" in values:
                 raise ValueError(
                     f"{flag}: '{last}' repeats or lacks a value; write different values, such as 0.01,0.02"
                 )
             choices.append([f"{flag}={value}" for value in values])
     if math.prod(map(len, choices)) > MOST_SETTINGS:
-        raise ValueError(f"{' and '.join(_SEVERAL[1:])} have more than {MOST_SETTINGS:,} combinations")
+        raise ValueError(f"{' and '.join(_MULTI_VALUED[1:])} have more than {MOST_SETTINGS:,} combinations")
     return [[*arguments, *choice] for choice in product(*choices)]
 
 
@@ -129,7 +129,7 @@ def _parse_one(arguments: list[str], plugins: list[str]) -> Command:
     archs = [{"arch": {"name": name}} for flag in ("--arch", "--arch.name") for name in values.get(flag, [])]
     launcher = launcher_settings(os.environ)
     layers = overlay(launcher, read_yaml(files[0]) if files else {}, {"train": lengths}, *archs)
-    arguments, own = take_own(arguments)
+    arguments, own = take_plugin_options(arguments)
     refuse_unknown(arguments)
     named = dict.fromkeys([*layers["train"].get("plugins", ()), *plugins])
     layers = overlay(layers, {"arch": own, "train": {"plugins": tuple(named)}})
@@ -148,7 +148,7 @@ def parse(arguments: list[str]) -> list[Command]:
     """Return a configuration for each combination of --lr and --optim.weight-decay; exit with code 2 for bad input."""
     silence_reducer(os.environ)
     try:
-        arguments, named = take_plugins(with_values(arguments))
+        arguments, named = take_plugins(with_check_mode(arguments))
         plugins.load_installed()
         plugins.load(named)
         commands = [_parse_one(line, named) for line in _expand(arguments)]

@@ -163,7 +163,7 @@ def _parse(entry: Entry, key: str, value: Any) -> Any:
     return parsed
 
 
-def own_options(arch: Any, values: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
+def parse_plugin_options(arch: Any, values: dict[str, Any], known: Iterable[str]) -> dict[str, Any]:
     """Return the options of a plugin's architecture, parsed to their annotated types.
 
     Another architecture's options pass here; resolving refuses them, as it does the schema's.

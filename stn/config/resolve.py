@@ -25,9 +25,9 @@ _NOT_SCIENCE = {
     "eval": {"batch_size", "metrics"},
 }
 """Sections and fields that a signature leaves out: they do not change a result."""
-_LATER = (("data", "cutout", 0), ("data", "alternate_flip", False), ("eval", "mirror", False))
+_ADDED_LATER = (("data", "cutout", 0), ("data", "alternate_flip", False), ("eval", "mirror", False))
 """Fields younger than the first signatures: at these values a signature leaves them out, so that old ones hold."""
-_TAKEN = {"acc", "error", "loss", "count", "top5_acc"}
+_EVERY_SCORE = {"acc", "error", "loss", "count", "top5_acc"}
 """Names, without the split, of the scores that every evaluation has."""
 
 
@@ -127,7 +127,7 @@ def resolve(config: Config) -> Config:
             raise ValueError(f"{duration}.every is less than one step")
     if optim.schedule == "step" and steps_of(sections["optim"].step_every) < 1:
         raise ValueError("optim.step_every is less than one step")
-    if taken := set(config.eval.metrics) & _TAKEN:
+    if taken := set(config.eval.metrics) & _EVERY_SCORE:
         raise ValueError(f"eval.metrics: {min(taken)} is the name of a number that every evaluation has")
     if optim.name == "sgd" and optim.momentum is None:
         sections["optim"] = sections["optim"].model_copy(update={"momentum": 0.9})
@@ -161,7 +161,7 @@ def signature(config: Config) -> str:
     science = config.model_dump(mode="json", exclude=_NOT_SCIENCE)
     if ":" in config.data.name:  # what is in a file counts, not where it lies
         science["data"]["name"] = build_dataset(config.data.name).content
-    for section, field, value in _LATER:
+    for section, field, value in _ADDED_LATER:
         if science[section][field] == value:
             del science[section][field]
     return hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:12]

@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from stn.config.dataset import Data
 from stn.config.fields import Duration, Few, Fraction, OneLine, Positive, Section, Seeds, name_of, short
 from stn.config.outputs import Checkpoint, Log
-from stn.config.plugins import own_options
+from stn.config.plugins import parse_plugin_options
 
 Depth = Annotated[int, Field(ge=0, le=1000)]
 
@@ -54,7 +54,7 @@ class Arch(Section):
     def __init__(self, /, **values: Any) -> None:
         known = type(self).model_fields
         own = {key: value for key, value in values.items() if key not in known}
-        super().__init__(**values | own_options(values.get("name", known["name"].default), own, known))
+        super().__init__(**values | parse_plugin_options(values.get("name", known["name"].default), own, known))
 
 
 class Optim(Section):

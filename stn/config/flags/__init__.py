@@ -27,7 +27,7 @@ FLAGS: dict[str, tuple[str, str]] = {
     **{f"--{_dashed(name)}": field for name, field in SHORT.items()},
 }
 """Flag -> (section, key)."""
-_OWN = {"--config", "--check", "--list", "--help", "-h"}
+_COMMAND_FLAGS = {"--config", "--check", "--list", "--help", "-h"}
 
 
 def split(argument: str) -> tuple[str, str, str]:
@@ -37,19 +37,19 @@ def split(argument: str) -> tuple[str, str, str]:
 
 
 def _is_known(flag: str) -> bool:
-    own = flag in _OWN or flag.startswith("--tyro-")  # completion for shells
+    own = flag in _COMMAND_FLAGS or flag.startswith("--tyro-")  # completion for shells
     return own or re.sub(r"^(--\w+\.)no-", r"\1", flag) in FLAGS
 
 
-def _own_options() -> dict[str, Any]:
+def _plugin_options() -> dict[str, Any]:
     """Return the options of plugins' architectures, which the schema does not have, with their defaults."""
     options = {key: default for entry in registry.entries["arch"].values() for key, default in entry.options.items()}
     return {key: default for key, default in options.items() if ("arch", key) not in _FIELDS}
 
 
-def take_own(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
+def take_plugin_options(arguments: list[str]) -> tuple[list[str], dict[str, Any]]:
     """Return the arguments without the options of plugins' architectures, and these options with their values."""
-    own, rest, taken, words = _own_options(), list[str](), dict[str, Any](), iter(arguments)
+    own, rest, taken, words = _plugin_options(), list[str](), dict[str, Any](), iter(arguments)
     for word in words:
         flag, equals, value = split(word)
         key = flag.removeprefix("--arch.").replace("-", "_")
@@ -88,20 +88,20 @@ def _suggestion(flag: str, own: set[str]) -> str:
     key = bare.removeprefix(no).replace("-", "_")
     if sections := sorted(section for section, name in _FIELDS if name == key):
         return f"use {' or '.join(f'--{section}.{no}{_dashed(key)}' for section in sections)}"
-    near = closest(flag, {*FLAGS, *_OWN, *own})
+    near = closest(flag, {*FLAGS, *_COMMAND_FLAGS, *own})
     return f"did you mean {near}?" if near else "--help has every flag"
 
 
 def refuse_unknown(arguments: list[str]) -> None:
     """Raise ValueError with a hint for each flag that does not exist."""
-    own = {f"--arch.{_dashed(option)}" for option in _own_options()}
+    own = {f"--arch.{_dashed(option)}" for option in _plugin_options()}
     flags = dict.fromkeys(split(word)[0] for word in arguments if re.match(r"--?[A-Za-z]", word))
     hints = [f"no flag {flag:.80}; {_suggestion(flag, own)}" for flag in flags if not _is_known(flag)]
     if hints:
         raise ValueError("\n".join(hints))
 
 
-def with_values(arguments: list[str]) -> list[str]:
+def with_check_mode(arguments: list[str]) -> list[str]:
     """Return the arguments with a --check that has no value as --check=short."""
     return [
         "--check=short" if word == "--check" and following.lower() not in ("short", "full") else word

@@ -19,14 +19,14 @@ _UNSUPPORTED = {
 }
 PARENT = os.getppid()
 """Id of the parent process, read before torch is imported: the parent may die during the import."""
-LAUNCHERS = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
+_LAUNCHER_VARIABLES = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
 """Environment variables: accelerate launch and torchrun set one of them in every process."""
 _OFF = ("", "0", "no", "false", "off", "none")
 
 
 def launched() -> bool:
     """Whether a launcher has started this process."""
-    return any(name in os.environ for name in LAUNCHERS)
+    return any(name in os.environ for name in _LAUNCHER_VARIABLES)
 
 
 def launcher_settings(environ: Mapping[str, str]) -> Sections:
