@@ -26,7 +26,7 @@ from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.models.wirings import count
 from stn.runs.directory import Row
-from stn.runs.files import naming, read_json
+from stn.runs.files import named_in_errors, read_json
 from stn.tracking.console import say
 
 TOLERANCE = 1e-5
@@ -126,7 +126,7 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
     with torch.no_grad():
         logits_BK = network(x_BCHW)
     out.mkdir(parents=True, exist_ok=True)
-    with naming(out), tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
+    with named_in_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
         folder = Path(name)
         weights = {name: x.contiguous().clone() for name, x in network.state_dict().items()}
         (folder / "model.safetensors").write_bytes(save(weights))

@@ -19,10 +19,10 @@ program (two cores, medians)."""
 
 def cores() -> int:
     """Return the number of CPU cores that this process may use."""
-    return len(_mine())
+    return len(_usable_cores())
 
 
-def _mine() -> set[int]:
+def _usable_cores() -> set[int]:
     return os.sched_getaffinity(0) if sys.platform == "linux" else set(range(os.cpu_count() or 1))
 
 
@@ -45,7 +45,7 @@ class Neighbours:
     """Measures how busy other programs keep these cores, without this launcher's processes and niced programs."""
 
     def __init__(self) -> None:
-        self._cores = _mine()
+        self._cores = _usable_cores()
         self._start_s, self._before_s = time.monotonic(), self._others_s()
 
     def _others_s(self) -> float:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from stn.config.seed_list import format_seeds, parse_seeds
-from stn.runs.files import naming, read_json, read_rows, temporary_file
+from stn.runs.files import named_in_errors, read_json, read_rows, temporary_file
 from stn.runs.records import Metric, Row, Status, valid
 from stn.runs.results import Results, lines
 
@@ -74,13 +74,13 @@ class RunDir(Results):
         if self._metrics_fd is None:
             self.cut_metrics([], 0)
         if self._metrics_fd is not None:
-            with naming(self.metrics), open(self._metrics_fd, "a", encoding="utf-8", closefd=False) as file:
+            with named_in_errors(self.metrics), open(self._metrics_fd, "a", encoding="utf-8", closefd=False) as file:
                 file.write(lines(rows))
 
     def sync_metrics(self) -> None:
         """fsync metrics.jsonl: rows that a checkpoint relies on must survive a crash."""
         if self._metrics_fd is not None:
-            with naming(self.metrics):
+            with named_in_errors(self.metrics):
                 os.fsync(self._metrics_fd)
 
     def cut_metrics(self, seeds: list[int], step: int) -> None:

@@ -15,7 +15,7 @@ NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EXDEV)
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def named_in_errors(path: Path) -> Iterator[None]:
     """Put this file's name into an OSError that has none, such as a full disk's."""
     try:
         yield
@@ -29,7 +29,7 @@ def temporary_file(path: Path, content: bytes | str) -> Iterator[Path]:
     """Yield a complete file beside ``path``, under a name that nobody reads; afterwards make its new name durable."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}.tmp")
-    with naming(path):
+    with named_in_errors(path):
         try:
             with temporary.open("wb") as file:
                 file.write(content.encode() if isinstance(content, str) else content)

@@ -147,7 +147,7 @@ class Lease:
         self.token, self._renewed = token, time.monotonic()
         for number in older:
             self._file(number).unlink(missing_ok=True)
-        threading.Thread(target=self._keep, name=f"lease {self.folder}", daemon=True).start()
+        threading.Thread(target=self._renew_until_released, name=f"lease {self.folder}", daemon=True).start()
         atexit.register(self.release)
         return True
 
@@ -157,7 +157,7 @@ class Lease:
             self.lost = "another process has taken over"
         return not self.lost
 
-    def _keep(self) -> None:
+    def _renew_until_released(self) -> None:
         while not self._released.wait(LEASE_S / 6) and not self.lost:
             self._renew()
 

@@ -96,7 +96,7 @@ class Results:
         """Return the result rows by seed, of all blocks of the experiment."""
         return {seed: row for run in reversed(self.blocks()) for seed, row in run.rows().items()}
 
-    def _holders(self, seed: int) -> list[Self]:
+    def _others_with_row(self, seed: int) -> list[Self]:
         """Return the other blocks that have a row of this seed; any block may if its name is a hash."""
         others = [run for run in self.blocks() if run.path.name != self.path.name]
         return [run for run in others if (run.seeds is None or seed in run.seeds) and seed in run.rows()]
@@ -113,7 +113,7 @@ class Results:
         for path in self.published.glob("pending-*"):
             for seed, row in self._of_this_block(read_rows(path)).items():
                 file = self.published / str(seed)
-                if not self._holders(seed) and not publish(file, lines([row])) and seed not in self.rows():
+                if not self._others_with_row(seed) and not publish(file, lines([row])) and seed not in self.rows():
                     self.replace(file, lines([row]))  # the one there is damaged
             path.unlink(missing_ok=True)
         self._write_results(self.rows)
@@ -122,7 +122,7 @@ class Results:
     def settle(self, seeds: set[int]) -> None:
         """Keep one row per seed. Two blocks that publish at once both check afterwards, so at least one sees both."""
         for seed in seeds & set(self.rows()):
-            for later in sorted([self, *self._holders(seed)], key=lambda run: run.path)[1:]:
+            for later in sorted([self, *self._others_with_row(seed)], key=lambda run: run.path)[1:]:
                 later.forget({seed})
 
     def _write_results(self, rows: Callable[[], dict[int, Row]]) -> None:

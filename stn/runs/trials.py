@@ -67,7 +67,7 @@ def count_finished(trials: list[Trial]) -> tuple[int, int]:
     return done, total
 
 
-def blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[Trial]]:
+def cut_into_blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[Trial]]:
     """Cut trials into blocks of equal size, at most ``most``; only seeds that share a saved step resume together."""
     groups: list[tuple[set[int], list[Trial]]] = []
     for trial, steps in zip(trials, saved, strict=True):

@@ -22,7 +22,7 @@ from stn.runs.cores import cores
 from stn.runs.directory import RunDir
 from stn.runs.files import read_json
 from stn.runs.process import environment_json
-from stn.runs.trials import Trial, blocks, group_by_run
+from stn.runs.trials import Trial, cut_into_blocks, group_by_run
 from stn.tracking.console import say, warn
 from stn.training import checkpoints
 from stn.training.block_size import doublings, fastest_size
@@ -117,7 +117,7 @@ def plan_blocks(runtime: Runtime, unfinished: list[Trial], seed_losses: Callable
         for text in find_slow_settings(unfinished, size, runtime, seed_losses, _is_worth_a_trial(unfinished)):
             warn(text)
     saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in unfinished] if runtime.writes else []
-    return blocks(unfinished, *runtime.from_writer((size, saved)))
+    return cut_into_blocks(unfinished, *runtime.from_writer((size, saved)))
 
 
 def find_slow_settings(

@@ -16,7 +16,7 @@ from stn.config.schema import Config, Optim
 from stn.models.build import build_network
 from stn.models.wirings import cnn
 from stn.multiseed.model import StackedModel
-from stn.runs.trials import Trial, block_label, blocks, build_trials, group_by_run
+from stn.runs.trials import Trial, block_label, build_trials, cut_into_blocks, group_by_run
 from stn.training import blocks as training_blocks
 from stn.training.runtime import Runtime
 from tests.support.networks import batch_norm
@@ -55,7 +55,7 @@ def test_blocks_are_equal_and_separate_seeds_that_cannot_resume_together(tmp_pat
     ten = trials(tmp_path, config())
 
     def sizes(most: int, saved: list[set[int]]) -> list[list[int]]:
-        return [[trial.seed for trial in block] for block in blocks(ten, most, saved)]
+        return [[trial.seed for trial in block] for block in cut_into_blocks(ten, most, saved)]
 
     assert [len(block) for block in sizes(4, [set()] * 10)] == [3, 3, 4]
     assert sizes(64, [set()] * 10) == [list(range(10))]
@@ -67,7 +67,7 @@ def test_blocks_are_equal_and_separate_seeds_that_cannot_resume_together(tmp_pat
 
 def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: Path) -> None:
     two = trials(tmp_path, config(seeds="0-2"), config(seeds="0-2").model_copy(update={"optim": Optim(lr=0.5)}))
-    (block,) = blocks(two, 8, [set()] * 6)
+    (block,) = cut_into_blocks(two, 8, [set()] * 6)
     assert [(trial.config.optim.lr, trial.seed) for trial in block] == [
         (lr, s) for lr in (0.001, 0.5) for s in range(3)
     ]

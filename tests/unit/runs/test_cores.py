@@ -17,7 +17,7 @@ class Machine:
         self.now, self.own, self.niceness = 100.0, 5.0, 0
         self.used = [{"user": 50.0, "system": 10.0, "nice": 0.0, "idle": 40.0} for _ in range(3)]
         tree = SimpleNamespace(children=lambda recursive: [self.process(0.0)], cpu_times=lambda: self.times(self.own))
-        monkeypatch.setattr(cores_module, "_mine", lambda: {0, 1})
+        monkeypatch.setattr(cores_module, "_usable_cores", lambda: {0, 1})
         monkeypatch.setattr(psutil, "cpu_times", lambda percpu: [SimpleNamespace(**core) for core in self.used])
         monkeypatch.setattr(psutil, "Process", lambda pid: tree)
         monkeypatch.setattr(cores_module.time, "monotonic", lambda: self.now)
