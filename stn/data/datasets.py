@@ -19,7 +19,7 @@ _MOVED = ("degrees", "log2_area", "x", "y")
 """Pose of a moved image: rotation counter-clockwise as seen, area, and its centre's shift in pixels, right and down."""
 
 
-def points(n: int) -> tuple[str, ...]:
+def point_names(n: int) -> tuple[str, ...]:
     """Return the names of a pose that displaces n points of a grid, row by row: x1, y1, x2 and so on."""
     return tuple(f"{axis}{k + 1}" for k in range(n) for axis in "xy")
 
@@ -69,20 +69,20 @@ def mnist_rts() -> Dataset:
 def mnist_p() -> Dataset:
     """MNIST 0.75 to 1 times as large, corners N(0, 5 px) off: projective, 28x28; 10 fixed variants."""
     perturb = partial(perturbations.bend, n=4, std=5)
-    return _mnist(28, 0.1028, 0.2622, "jaderberg_cnn", perturb, ("log2_area", *points(4)))
+    return _mnist(28, 0.1028, 0.2622, "jaderberg_cnn", perturb, ("log2_area", *point_names(4)))
 
 
 @register("dataset")
 def mnist_e() -> Dataset:
     """MNIST 0.75 to 1 times as large, 16 points N(0, 1.5 px) off: elastic, 28x28; 10 fixed variants."""
     perturb = partial(perturbations.bend, n=16, std=1.5)
-    return _mnist(28, 0.1000, 0.2589, "jaderberg_cnn", perturb, ("log2_area", *points(16)))
+    return _mnist(28, 0.1000, 0.2589, "jaderberg_cnn", perturb, ("log2_area", *point_names(16)))
 
 
 @register("dataset")
 def mnist_h() -> Dataset:
     """MNIST under Lin and Lucey's homography noise, 28x28; 10 fixed variants of each test image."""
-    return _mnist(28, 0.1273, 0.2867, "icstn", perturbations.shake, points(4))
+    return _mnist(28, 0.1273, 0.2867, "icstn", perturbations.shake, point_names(4))
 
 
 @register("dataset")

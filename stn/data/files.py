@@ -1,7 +1,7 @@
 """Data sets without code: --dataset npz:FILE and --dataset folder:DIR.
 
 Both become arrays: uint8 images [N, C, H, W] and labels. A folder's images are decoded once and kept in the user's
-cache. Read ``describe`` first. Never imports torch before images are loaded.
+cache. Read ``dataset_facts`` first. Never imports torch before images are loaded.
 """
 
 import hashlib
@@ -52,7 +52,7 @@ def folder(path: str) -> Dataset:
 
 
 def _dataset(kind: str, path: str, stamp: str) -> Dataset:
-    facts = describe(kind, path, stamp)
+    facts = dataset_facts(kind, path, stamp)
     shape, mean, std = tuple(facts["shape"]), tuple(facts["mean"]), tuple(facts["std"])
     net = next(net for side, net in _USUAL_NETS[shape[0]] if shape[1] <= side)
     counts = {key: facts[key] for key in ("train", "test", "classes", "content")}
@@ -73,7 +73,7 @@ def _cache(stamp: str) -> Path:
 
 
 @lru_cache(maxsize=16)
-def describe(kind: str, path: str, stamp: str) -> dict[str, Any]:
+def dataset_facts(kind: str, path: str, stamp: str) -> dict[str, Any]:
     """Return what is known of a data set: shape, counts, mean and SD of the training images, hash of all of it."""
     file = _cache(stamp).with_suffix(".json")
     known: dict[str, Any] = {}
@@ -103,11 +103,11 @@ def describe(kind: str, path: str, stamp: str) -> dict[str, Any]:
         "mean": [round(mean, 6) for mean in means],
         "std": [round(std, 6) for std in stds],
     }
-    _keep(file, json.dumps(facts).encode())
+    _write_cache(file, json.dumps(facts).encode())
     return facts
 
 
-def _keep(file: Path, content: bytes) -> None:
+def _write_cache(file: Path, content: bytes) -> None:
     with suppress(OSError):  # no room, or no home: it is read again next time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, content)
@@ -139,7 +139,7 @@ def _read_folder(path: Path, stamp: str) -> dict[str, Any]:
     with suppress(ValueError):
         return _read_npz(kept)
     arrays = image_folder.read(path)
-    _keep(kept, image_folder.packed(arrays))
+    _write_cache(kept, image_folder.packed(arrays))
     return arrays
 
 

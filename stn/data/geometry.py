@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.models.grids import control_points, kept, plate_grid
+from stn.models.grids import cached_constant, control_points, plate_grid
 
 _PARTS = 1024
 """Positions are rounded to this fraction of a pixel: the last bits of float64 ones depend on the machine."""
@@ -29,7 +29,7 @@ def log2(x: Tensor) -> Tensor:
     return torch.log2(x.double()).float()
 
 
-@kept
+@cached_constant
 def _white(device: torch.device) -> Tensor:
     return torch.full((), 255.0, device=device)
 
@@ -39,7 +39,7 @@ def unit(x: Tensor) -> Tensor:
     return x.float().div_(_white(x.device))
 
 
-@kept
+@cached_constant
 def offsets(size: int, device: torch.device) -> Tensor:
     """Return the pixel centres of one side, from the middle."""
     return torch.arange(size, device=device) - (size - 1) / 2

@@ -84,11 +84,11 @@ class Stream:
     def _sites(self) -> list[Site]:
         """Return the uses of random numbers that training images have: perturbation, augmentation."""
         data = self.data
-        augments = self._moves() or data.crop or data.cutout or (data.flip and not data.alternate_flip)
+        augments = self._has_affine() or data.crop or data.cutout or (data.flip and not data.alternate_flip)
         perturbs = data.perturb_train and self.dataset.perturb is not None
         return [site for site, used in ((Site.PERTURB, perturbs), (Site.AUGMENT, augments)) if used]
 
-    def _moves(self) -> bool:
+    def _has_affine(self) -> bool:
         data = self.data
         return bool(data.rotate or data.translate or data.shear or data.scale != (1.0, 1.0))
 
@@ -147,7 +147,7 @@ class Stream:
         return self.dataset.perturb(x_MCHW, draws, self._pool)
 
     def _augment(self, x_MCHW: Tensor, draws: Draws) -> Tensor:
-        if self._moves():
+        if self._has_affine():
             x_MCHW = random_affine(x_MCHW, draws, self.data)
         if self.data.crop:
             x_MCHW = random_crop(x_MCHW, draws, self.data.crop)

@@ -21,7 +21,7 @@ _HORIZON = 1e-3
 """Smallest distance to the horizon of a projective transform, where points are infinitely far."""
 
 
-def kept(make: Callable[P, T]) -> Callable[P, T]:
+def cached_constant(make: Callable[P, T]) -> Callable[P, T]:
     """Cache a constant per size and device, except under torch.export, whose tensors hold no values."""
     known: dict = {}
 
@@ -34,7 +34,7 @@ def kept(make: Callable[P, T]) -> Callable[P, T]:
     return get
 
 
-@kept
+@cached_constant
 def _axis(n: int, align_corners: bool, finer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return the pixel centres of one side in [-1, 1]; ``finer`` cuts each pixel in so many, around the same centre."""
     pitch = 2 / (max(n - 1, 1) if align_corners else n)
@@ -92,7 +92,7 @@ def compose(first: Tensor, second: Tensor) -> Tensor:
     return (first.unsqueeze(-1) * second.unsqueeze(-3)).sum(-2)
 
 
-@kept
+@cached_constant
 def control_points(side: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Return a regular grid of side x side points over [-1, 1], (x, y) [K, 2], row by row."""
     at = torch.linspace(-1, 1, side, device=device, dtype=dtype)
@@ -109,7 +109,7 @@ def _spline_basis(x: Tensor, y: Tensor, side: int) -> Tensor:
     return torch.cat([radial, torch.stack([one, x * one, y * one], -1)], dim=-1)
 
 
-@kept
+@cached_constant
 def _stiffness(side: int, device: torch.device) -> Tensor:
     """Return the matrix from the control points' targets to the spline's coefficients, [K + 3, K], in float64."""
     at_K2 = control_points(side, torch.device("cpu"), torch.float64)
@@ -119,7 +119,7 @@ def _stiffness(side: int, device: torch.device) -> Tensor:
     return torch.linalg.inv(system)[:, :K].to(device)
 
 
-@kept
+@cached_constant
 def _plate(size: tuple[int, int], side: int, align_corners: bool, finer: int, device: torch.device) -> Tensor:
     """Return the weight of each control point's target at each point of the regular grid, [H * W, K]."""
     x, y = axes(size, align_corners, torch.empty(0, device=device, dtype=torch.float64), finer)

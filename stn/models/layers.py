@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stn.models.grids import kept
+from stn.models.grids import cached_constant
 
 Shape = tuple[int, int, int]
 Maker = Callable[[Shape], nn.Module]
@@ -45,7 +45,7 @@ def build(makers: Sequence[Maker], shape: Shape) -> list[nn.Module]:
     return modules
 
 
-@kept
+@cached_constant
 def _coordinates(H: int, W: int, radius: bool, centre: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     row = torch.linspace(-1, 1, H, device=device, dtype=dtype).view(H, 1).expand(H, W)
     column = torch.linspace(-1, 1, W, device=device, dtype=dtype).expand(H, W)

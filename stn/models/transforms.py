@@ -25,7 +25,7 @@ class Linear:
         self.projective = self.entries[6:] != ["0", "0", "1"]
         self.identity = tuple(float(self.entries.index(name) in (0, 4, 8)) for name in self.names)
 
-    @grids.kept
+    @grids.cached_constant
     def _basis(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
         """Return parameters' signs in each entry, [P, 9], entries' constants, [9], and entries per parameter, [P]."""
         signs = [[(entry == name) - (entry == f"-{name}") for entry in self.entries] for name in self.names]

@@ -28,9 +28,9 @@ class Transformed(nn.Module):
         self.stages, self.st = nn.ModuleList(stages), nn.ModuleList(sts.values())
         self.at, self.options = tuple(sts), options
         if options.feed_theta:
-            self._make_room(sum(st.options.parallel * len(st.family.identity) for st in sts.values()))
+            self._widen_last_layer(sum(st.options.parallel * len(st.family.identity) for st in sts.values()))
 
-    def _make_room(self, more: int) -> None:
+    def _widen_last_layer(self, more: int) -> None:
         stage = self.stages[-1]
         linear = stage[-1] if isinstance(stage, nn.Sequential) else None
         if not isinstance(linear, nn.Linear):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from stn.config.dataset import build_dataset
-from stn.data.datasets import points
+from stn.data.datasets import point_names
 from stn.data.rng import Draws
 
 # ---- distributions
@@ -16,9 +16,9 @@ POSES: dict[str, dict[str, tuple]] = {
     "mnist_r": {"degrees": (U, -90, 90)},
     "mnist_s": {"log2_area": (U, -2, 4)},
     "mnist_rts": {"degrees": (U, -45, 45), "factor": (U, 0.7, 1.2), "x": (U, -7, 7), "y": (U, -7, 7)},
-    "mnist_p": {"factor": (U, 0.75, 1)} | dict.fromkeys(points(4), (G, 0, 5)),
-    "mnist_e": {"factor": (U, 0.75, 1)} | dict.fromkeys(points(16), (G, 0, 1.5)),
-    "mnist_h": dict.fromkeys(points(4), (G, 0, 2**0.5 * 3.375)),
+    "mnist_p": {"factor": (U, 0.75, 1)} | dict.fromkeys(point_names(4), (G, 0, 5)),
+    "mnist_e": {"factor": (U, 0.75, 1)} | dict.fromkeys(point_names(16), (G, 0, 1.5)),
+    "mnist_h": dict.fromkeys(point_names(4), (G, 0, 2**0.5 * 3.375)),
     "cifar10_r": {"degrees": (U, -30, 30)},
     "cifar10_a": {"degrees": (U, -30, 30), "log2_area": (U, -0.643856, 0.643856), "x": (U, -4, 4), "y": (U, -4, 4)},
 }
