@@ -121,7 +121,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
         while step < steps and metrics.alive() and not stop.due(step):
             size = stream.seek(step)
             run_step(size)
-            metrics.count(size * len(seeds))
+            metrics.count_images(size * len(seeds))
             step += 1
             epoch = step / stream.steps_per_epoch
             log.advance(step, epoch, size * len(seeds), metrics.peek)
@@ -149,7 +149,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             log.write([], final[1])
             predictions = save_predictions(trials, answers, stream, runtime, metrics.failed)
             metrics.tick(training=False)
-            facts = {"params": model.count(), "steps": step, "epochs": step / stream.steps_per_epoch}
+            facts = {"params": model.count_parameters(), "steps": step, "epochs": step / stream.steps_per_epoch}
             facts |= {"mode": runtime.mode, "world_size": runtime.processes}
             fields = [metrics.result(s) | final[0][s] | predictions[s] for s in range(len(trials))]
             log.close(write_results(trials, model, facts, fields, runtime.writes))

@@ -35,7 +35,7 @@ class Counter(traffic.Traffic):
         return super().__torch_dispatch__(func, types, args, kwargs)
 
 
-def count(network: str, seeds: int) -> dict[str, float]:
+def count_step(network: str, seeds: int) -> dict[str, float]:
     """Return launches, bytes and FLOP of one step of a batch for each seed."""
     config = forms.configure(*NETWORKS[network])
     with patch("torch.autocast", lambda *_, **__: nullcontext()):  # knows no meta device
@@ -43,7 +43,7 @@ def count(network: str, seeds: int) -> dict[str, float]:
         step()  # makes constants
         with Counter() as counter:
             step()
-    flop = traffic.count(config)["flop"] * seeds * forms.BATCH  # of the ordinary network
+    flop = traffic.work_per_image(config)["flop"] * seeds * forms.BATCH  # of the ordinary network
     return {"launches": counter.launches, "bytes": counter.bytes, "flop": flop}
 
 
@@ -70,7 +70,7 @@ def main() -> int:
     for heading in ("network", "launches", "GB", "GFLOP", "ms: launches", "bytes", "FLOP", "images/s at most"):
         table.add_column(heading, justify="left" if heading == "network" else "right")
     for network in arguments.networks:
-        counts = count(network, seeds)
+        counts = count_step(network, seeds)
         needed = floors(counts, device)
         most = 1e3 * seeds * forms.BATCH / max(needed.values())
         record["networks"][network] = counts | needed | {"images_per_s_at_most": most}

@@ -15,13 +15,13 @@ from typing import Any
 import forms
 import torch
 from measure import CORES
-from traffic import count
+from traffic import work_per_image
 
 
 def facts(networks: dict[str, list[str]]) -> dict[str, Any]:
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not on_cpu else None
-    return {"gpu": gpu, "networks": {name: count(forms.configure(*words)) for name, words in networks.items()}}
+    return {"gpu": gpu, "networks": {name: work_per_image(forms.configure(*words)) for name, words in networks.items()}}
 
 
 def prepare(job: dict[str, Any], device: torch.device) -> forms.Step:

@@ -33,7 +33,7 @@ class Traffic(TorchDispatchMode):
         return out
 
 
-def count(config: Config) -> dict[str, float]:
+def work_per_image(config: Config) -> dict[str, float]:
     """Return the work per image in a training step (forward, backward, update) of one seed's ordinary network."""
     shape = build_dataset(config.data.name).shape
     batch = torch.rand(BATCH, *shape), torch.randint(10, (BATCH,))

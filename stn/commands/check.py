@@ -15,7 +15,7 @@ from stn.config.resolve import signature
 from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml
-from stn.models.wirings import count
+from stn.models.wirings import count_parameters
 from stn.runs.cores import Neighbours
 from stn.runs.trials import build_trials
 from stn.tracking.console import console, say
@@ -107,7 +107,7 @@ def check(
         table.add_row(name, kind, size, f"{parameters:,}" if parameters else "", f"{flops / 1e6:.3f}" if flops else "")
     console.print(table)
     say(f"input       {'x'.join(map(str, dataset.shape))}, {dataset.classes} classes")
-    say(f"parameters  {count(model)}")
+    say(f"parameters  {count_parameters(model)}")
     say(f"MFLOP       {mflop(model, dataset.shape):.2f}")
     say(f"steps       {config.train.steps}")
     say(f"seeds       {seeds}" + f" in {len(configs)} settings" * (len(configs) > 1))

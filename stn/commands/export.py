@@ -24,7 +24,7 @@ from stn.config.schema import Config
 from stn.config.yaml_files import load_yaml
 from stn.data.stream import Stream
 from stn.models.build import build_network
-from stn.models.wirings import count
+from stn.models.wirings import count_parameters
 from stn.runs.directory import Row
 from stn.runs.files import named_in_errors, read_json
 from stn.tracking.console import say
@@ -46,7 +46,7 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
         "architecture": f"`{arch.name}`: {registry.find('arch', arch.name).line}",
         "net": f"`{arch.net}`: {registry.find('net', arch.net or '').line}",
         "data set": f"`{config.data.label}`: {find_dataset(config.data.name).line}",
-        "parameters": f"{count(network):,}",
+        "parameters": f"{count_parameters(network):,}",
         "MFLOP": f"{mflop(network, dataset.shape):.2f} (forward, one image; convolutions and linear layers)",
         "accuracy": accuracy,
         "seed": row["seed"],

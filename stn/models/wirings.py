@@ -173,5 +173,5 @@ def stn_slx(make_net: MakeNet, shape: Shape, classes: int, *, depth: Depth = 1, 
     return _on_image(lambda d: make_net("stn_slx" if d else "stn_c0", classes), shape, depth, False, Options(**st))
 
 
-def count(model: nn.Module) -> int:
+def count_parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())

@@ -69,4 +69,4 @@ def check_equivalence(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
             if not torch.allclose(a[0], b[s], rtol=1e-7, atol=1e-7 * float(a.abs().max()), equal_nan=True):
                 fault = "together they do not compute what each computes alone"
     bytes_per_row, elements_per_row = (n // (2 * _ROWS) for n in (sum(float32_bytes.values()), max(elements)))
-    return Equivalence(fault, slow, bytes_per_row, 4 * model.count(), elements_per_row)
+    return Equivalence(fault, slow, bytes_per_row, 4 * model.count_parameters(), elements_per_row)

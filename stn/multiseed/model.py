@@ -180,7 +180,7 @@ class StackedModel(nn.Module):
             setattr(network.get_submodule(path), key, own)
         return network
 
-    def count(self) -> int:
+    def count_parameters(self) -> int:
         """Return the number of parameters of one seed."""
         return sum(p[0].numel() for p in self.parameters())
 

@@ -47,7 +47,7 @@ class RunningMetrics:
         fails_now_S = torch.where(loss_S.abs() < math.inf, self._never, clock)
         torch.minimum(self._failed_step_S, fails_now_S, out=self._failed_step_S)
 
-    def count(self, images: int) -> None:
+    def count_images(self, images: int) -> None:
         """Count the images that all seeds together were trained on."""
         self.cost["images"] += images
         self._images_since_row += images

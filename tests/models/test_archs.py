@@ -9,7 +9,7 @@ from stn.commands.check import layers
 from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.models.layers import CoordConv2d, conv, shape_after
-from stn.models.wirings import Transformed, count
+from stn.models.wirings import Transformed, count_parameters
 from tests.support.networks import localisation, seeded_network
 
 COUNTS = {  # of the paper's Table VI, counted
@@ -24,11 +24,11 @@ DATASETS = ["mnist", "mnist_r", "mnist_t", "mnist_s", "mnist_rts", "mnist_h", "c
 
 @pytest.mark.parametrize("dataset", COUNTS)
 def test_parameter_counts_are_the_papers(dataset: str) -> None:
-    assert {arch: count(seeded_network(arch, dataset)) for arch in COUNTS[dataset]} == COUNTS[dataset]
+    assert {arch: count_parameters(seeded_network(arch, dataset)) for arch in COUNTS[dataset]} == COUNTS[dataset]
 
 
 def test_tutorial_network_has_its_published_count() -> None:
-    assert count(seeded_network("stn_c0", net="tutorial")) == 27_360
+    assert count_parameters(seeded_network("stn_c0", net="tutorial")) == 27_360
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
@@ -103,7 +103,7 @@ def test_a_warp_may_stand_between_any_two_stages(arch: str, depth: int) -> None:
     model = seeded_network(arch, "cifar10", depth=depth)
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
     if depth == 0:
-        assert count(model) == count(seeded_network("stn_c0", "cifar10"))
+        assert count_parameters(model) == count_parameters(seeded_network("stn_c0", "cifar10"))
 
 
 def test_iterations_compose_and_resample_the_original() -> None:
@@ -158,7 +158,7 @@ def test_registry_refuses_duplicates_and_points_at_typos() -> None:
 def test_layers_count_a_shared_trunk_once() -> None:
     model = seeded_network("stn_slx")
     rows = layers(copy.deepcopy(model), (1, 28, 28))
-    assert sum(row[3] for row in rows) == count(model)
+    assert sum(row[3] for row in rows) == count_parameters(model)
     assert [row[0] for row in rows].count("stages.0.0") == 2
 
 

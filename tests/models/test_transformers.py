@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Log, Optim, Train
 from stn.data.sources import mnist
-from stn.models.wirings import count
+from stn.models.wirings import count_parameters
 from stn.multiseed.equivalence import check_equivalence
 from stn.runs.trials import build_trials
 from stn.training.runtime import Runtime
@@ -77,7 +77,7 @@ def test_theta_fed_forward_reaches_the_last_layer() -> None:
     for arch, options, more in cases:
         net = "finnveden_r"
         plain, fed = make(arch, net=net, **options), make(arch, net=net, feed_theta=True, **options)
-        assert count(fed) == count(plain) + 10 * more
+        assert count_parameters(fed) == count_parameters(plain) + 10 * more
         x = torch.randn(2, 1, 28, 28)
         weight = fed.stages[-1][-1].weight  # type: ignore[index, union-attr]
         before = fed(x).detach()

@@ -49,7 +49,7 @@ def test_bad_input_is_one_line(
 
 
 def test_the_plain_tutorial_network_has_the_tutorials_size_and_work() -> None:
-    found = traffic.count(forms.configure(*measured.NETWORKS["tutorial"]))
+    found = traffic.work_per_image(forms.configure(*measured.NETWORKS["tutorial"]))
     assert found["parameters"] == 27_360
     assert found["flop"] == pytest.approx(4.29e6, rel=0.02)
     assert 3e5 < found["bytes"] < 8e5

@@ -10,7 +10,7 @@ import pytest
 
 
 def test_floors_count_a_step_without_a_gpu() -> None:
-    few, many, most = (floors.count("stn_slx", seeds) for seeds in (2, 4, 6))
+    few, many, most = (floors.count_step("stn_slx", seeds) for seeds in (2, 4, 6))
     assert few["launches"] == many["launches"]
     assert 100 < few["launches"] < 220
     assert many["flop"] == 2 * few["flop"]

@@ -89,7 +89,7 @@ def test_memory_and_fuse_bound_a_block(tmp_path: Path, monkeypatch: pytest.Monke
     found = training_blocks.check_network(one)
     assert 20_000 < found.bytes_per_row < 200_000
     need = 2 * found.bytes_per_row * 129 + 4 * found.bytes_per_seed
-    assert found.bytes_per_seed == 4 * StackedModel(lambda: build_network(one), [0]).count()
+    assert found.bytes_per_seed == 4 * StackedModel(lambda: build_network(one), [0]).count_parameters()
     for seeds in (1, 3):
         monkeypatch.setattr("psutil.virtual_memory", lambda n=seeds: type("", (), {"available": 2 * n * need + 1000}))
         assert block_size(trials(tmp_path, config()), runtime) == seeds

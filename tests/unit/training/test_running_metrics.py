@@ -25,7 +25,7 @@ def meter(runtime: Runtime, *losses: float) -> RunningMetrics:
     m = RunningMetrics([0, 1], runtime, "test")
     for step, loss in enumerate(losses):
         m.add(torch.tensor(step), torch.tensor([0.5, loss]), torch.tensor([1.0, 0.0]))
-        m.count(20)
+        m.count_images(20)
     return m
 
 
@@ -65,7 +65,7 @@ def test_time_and_images_of_earlier_blocks_are_counted_for_each_seed_by_itself(
         m.tick(training=True)
         now += other_s
         m.tick(training=False)
-        m.count(images)
+        m.count_images(images)
         return m.state_dicts()
 
     four, one = (spend(RunningMetrics([0, 1], runtime, "test"), *cost) for cost in ((4, 2, 800), (1, 0, 100)))
