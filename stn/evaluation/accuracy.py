@@ -15,7 +15,7 @@ from stn.evaluation.metrics import everywhere, own_scores
 from stn.evaluation.predictions import Answers
 from stn.models.transformer import SpatialTransformer
 from stn.multiseed.convolution import Convolutions
-from stn.multiseed.memory import MOST_ELEMENTS, SHARE, Made, free_bytes
+from stn.multiseed.memory import MOST_ELEMENTS, SHARE, Allocations, free_bytes
 from stn.multiseed.model import StackedModel
 from stn.training.runtime import Runtime
 
@@ -46,10 +46,10 @@ def images_at_once(model: StackedModel, stream: Stream, batch_size: int) -> int:
         return max(1, stream.test_batch_size(batch_size) // len(model.seeds))
     x_1CHW = stream.test_images(torch.zeros(1, dtype=torch.int64, device=stream.device)).x_BCHW
     chosen, model.convolutions = model.convolutions, Convolutions("grouped")  # one image is nothing to time
-    with torch.no_grad(), Made() as made:
+    with torch.no_grad(), Allocations() as allocations:
         model.predict(x_1CHW)
     model.convolutions = chosen
-    fits = min(MOST_ELEMENTS // made.elements, int(SHARE * free_bytes(stream.device)) // made.bytes)
+    fits = min(MOST_ELEMENTS // allocations.elements, int(SHARE * free_bytes(stream.device)) // allocations.bytes)
     return max(1, min(8 * batch_size, fits))
 
 

@@ -13,7 +13,7 @@ SHARE = 0.5
 """Share of the free memory that a block may take."""
 
 
-class Made(TorchDispatchMode):
+class Allocations(TorchDispatchMode):
     """Counts what operations allocate: bytes in all, and the elements of the largest tensor. Views do not count."""
 
     def __init__(self) -> None:

@@ -30,7 +30,7 @@ class Stacked(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return run(None, func, args, kwargs or {})
+        return run_operation(None, func, args, kwargs or {})
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -99,7 +99,7 @@ def _draws(func: Any, kwargs: Any) -> bool:
     return func in RANDOM and (func is not F.scaled_dot_product_attention or bool(kwargs.get("dropout_p")))
 
 
-def run(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
+def run_operation(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
     """Run one operation that has stacked tensors among its arguments."""
     if func in METADATA:
         with torch._C.DisableTorchFunctionSubclass():
@@ -194,5 +194,5 @@ class SeedOps(TorchFunctionMode):
             with self._torchs_generator():
                 return func(*args, **kwargs)
         if Stacked in types:
-            return run(self, func, args, kwargs)
+            return run_operation(self, func, args, kwargs)
         return RULES[func](self, func, *args, **kwargs) if func in ALONE else func(*args, **kwargs)

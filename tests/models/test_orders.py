@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from stn.multiseed.model import StackedModel
 from stn.multiseed.rules.layers import _is_thin
 from stn.multiseed.rules.order import channels_of, in_memory_order, in_order
-from stn.multiseed.stacked import Stacked, run
+from stn.multiseed.stacked import Stacked, run_operation
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "group norm between convolutions": lambda: nn.Sequential(
@@ -57,7 +57,7 @@ def test_gradients_have_the_order_of_what_they_are_of() -> None:
     (grad,) = torch.autograd.grad(y.square().sum(), x)
     assert grad.stride() == x.stride()
     torch.testing.assert_close(grad, 2 * x.detach())
-    (grad,) = torch.autograd.grad(run(None, torch.mean, (Stacked(x), (2, 3)), {}).every.sum(), x)
+    (grad,) = torch.autograd.grad(run_operation(None, torch.mean, (Stacked(x), (2, 3)), {}).every.sum(), x)
     assert grad.stride() == x.stride()
     expanded = torch.randn(2, 3, 4, 1, 1).expand(2, 3, 4, 5, 5).requires_grad_()
     (grad,) = torch.autograd.grad(channels_of(expanded).sum(), expanded)
@@ -66,11 +66,13 @@ def test_gradients_have_the_order_of_what_they_are_of() -> None:
 
 def test_wide_convolutions_keep_the_order_that_a_norm_has_made() -> None:
     x = Stacked(_made_by_convolution(2, 3, 16, 5))
-    normed = run(None, F.group_norm, (x, 4), {})
+    normed = run_operation(None, F.group_norm, (x, 4), {})
     assert normed.every.transpose(0, 1).is_contiguous()
     for channels, kept in ((16, True), (4, False)):
         weight = Stacked(torch.randn(2, 8, channels, 3, 3))
-        out = run(None, torch.conv2d, (normed[:, :channels] if kept else Stacked(normed.every[:, :, :4]), weight), {})
+        out = run_operation(
+            None, torch.conv2d, (normed[:, :channels] if kept else Stacked(normed.every[:, :, :4]), weight), {}
+        )
         assert out.every.transpose(0, 1).is_contiguous() == kept
 
 

@@ -34,7 +34,7 @@ def rule(names: str, alone: bool = False) -> Callable:
     return register
 
 
-def _shift(dim: int) -> int:
+def shift(dim: int) -> int:
     return dim + 1 if dim >= 0 else dim
 
 
@@ -98,28 +98,28 @@ def _reshape(mode: Any, func: Any, /, x: Any, *shape: Any) -> Any:
 
 @rule("flatten")
 def _flatten(mode: Any, func: Any, /, x: Stacked, start_dim: int = 0, end_dim: int = -1) -> Stacked:
-    return Stacked(x.every.flatten(_shift(start_dim), _shift(end_dim)))
+    return Stacked(x.every.flatten(shift(start_dim), shift(end_dim)))
 
 
 @rule("transpose swapaxes")
 def _transpose(mode: Any, func: Any, /, x: Stacked, dim0: int, dim1: int) -> Stacked:
-    return Stacked(x.every.transpose(_shift(dim0), _shift(dim1)))
+    return Stacked(x.every.transpose(shift(dim0), shift(dim1)))
 
 
 @rule("permute")
 def _permute(mode: Any, func: Any, /, x: Stacked, *dims: Any) -> Stacked:
     order = dims[0] if isinstance(dims[0], tuple | list) else dims
-    return Stacked(x.every.permute(0, *map(_shift, order)))
+    return Stacked(x.every.permute(0, *map(shift, order)))
 
 
 @rule("split chunk")
 def _split(mode: Any, func: Any, /, x: Stacked, sizes: Any, dim: int = 0) -> tuple[Stacked, ...]:
-    return tuple(map(Stacked, func(x.every, sizes, dim=_shift(dim))))
+    return tuple(map(Stacked, func(x.every, sizes, dim=shift(dim))))
 
 
 @rule("unbind")
 def _unbind(mode: Any, func: Any, /, x: Stacked, dim: int = 0) -> tuple[Stacked, ...]:
-    return tuple(map(Stacked, x.every.unbind(_shift(dim))))
+    return tuple(map(Stacked, x.every.unbind(shift(dim))))
 
 
 @rule("unsqueeze softmax log_softmax argmax argmin cumsum logsumexp")
@@ -128,7 +128,7 @@ def _along(mode: Any, func: Any, /, x: Stacked, dim: Any = None, *args: Any, **k
     if dim in (None, (), []):
         return NotImplemented
     kwargs.pop("_stacklevel", None)  # of F.softmax: where a warning would point
-    dims = _shift(dim) if isinstance(dim, int) else [_shift(d) for d in dim]
+    dims = shift(dim) if isinstance(dim, int) else [shift(d) for d in dim]
     return Stacked(getattr(Tensor, func.__name__)(x.every, dims, *args, **kwargs))
 
 
@@ -137,7 +137,7 @@ def reduce(mode: Any, func: Any, /, x: Stacked, dim: Any = None, keepdim: bool =
     """Reduce in memory order, so that the gradient has it, too: mixed, a GELU's gradient takes 13 times longer."""
     if dim in (None, (), []):
         return NotImplemented
-    dims = [_shift(d) % x.every.dim() for d in ([dim] if isinstance(dim, int) else dim)]
+    dims = [shift(d) % x.every.dim() for d in ([dim] if isinstance(dim, int) else dim)]
     function = getattr(Tensor, func.__name__)
     out = in_memory_order(lambda y, axes: function(y, [axes.index(d) for d in dims], True, **kwargs), x.every)
     return Stacked(out if keepdim else out.squeeze(tuple(dims)))
@@ -154,13 +154,13 @@ def _getitem(mode: Any, func: Any, /, x: Any, index: Any) -> Any:
 @rule("stack")
 def _stack(mode: Any, func: Any, /, tensors: Any, dim: int = 0) -> Stacked:
     S = count_seeds(*tensors)
-    return Stacked(torch.stack([for_seeds(x, S) for x in tensors], _shift(dim)))
+    return Stacked(torch.stack([for_seeds(x, S) for x in tensors], shift(dim)))
 
 
 @rule("cat concat")
 def _cat(mode: Any, func: Any, /, tensors: Any, dim: int = 0) -> Stacked:
     S = count_seeds(*tensors)
-    parts, dim = [for_seeds(x, S) for x in tensors], _shift(dim)
+    parts, dim = [for_seeds(x, S) for x in tensors], shift(dim)
     dim = dim % parts[0].dim()
     return Stacked(in_memory_order(lambda *xs: torch.cat(xs[:-1], xs[-1].index(dim)), *parts))
 

@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from stn.multiseed.convolution import pair
 from stn.multiseed.rules.basic import reduce, rule
-from stn.multiseed.rules.order import WIDE, channels_last, channels_of, side_by_side, split_seeds
+from stn.multiseed.rules.order import WIDE, channels_of, side_by_side, split_seeds, wants_channels_last
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
 
@@ -82,7 +82,7 @@ def _input_gradient(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, p
 
 
 def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1, keep=False) -> Tensor:
-    if x.dim() == 4 and channels_last(x) and not keep:
+    if x.dim() == 4 and wants_channels_last(x) and not keep:
         x = x.contiguous(memory_format=torch.channels_last)
         weight = weight.to(memory_format=torch.channels_last)  # decides where the input has one channel
     if _is_thin(x, weight, stride, padding, dilation, groups):

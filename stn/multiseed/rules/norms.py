@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stn.multiseed.rules.basic import rule
-from stn.multiseed.rules.order import flat, in_order, side_by_side, split_seeds
+from stn.multiseed.rules.order import flatten_seeds, in_order, side_by_side, split_seeds
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
 AllReduce = Callable[[Tensor], Tensor]
@@ -77,7 +77,7 @@ def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) 
     S = count_seeds(*values)
 
     def of_all(value: Any) -> Any:
-        return flat(value, S) if isinstance(value, Tensor) else value
+        return flatten_seeds(value, S) if isinstance(value, Tensor) else value
 
     named = {key: of_all(value) for key, value in kwargs.items()}
     return split_seeds(_normalise(mode, side_by_side(for_seeds(input, S)), *map(of_all, args), **named), S)
@@ -125,7 +125,7 @@ def _group_norm(mode: Any, func: Any, /, input: Any, num_groups: int, weight=Non
         return F.group_norm(_pixels_together(input.unsqueeze(0), channels), num_groups, weight, bias, eps)
     S = count_seeds(input, weight, bias)
     x = _pixels_together(for_seeds(input, S), channels)
-    return split_seeds(F.group_norm(x, num_groups * S, flat(weight, S), flat(bias, S), eps), S)
+    return split_seeds(F.group_norm(x, num_groups * S, flatten_seeds(weight, S), flatten_seeds(bias, S), eps), S)
 
 
 @rule("instance_norm")
@@ -145,11 +145,11 @@ def _instance_norm(
     if running_mean is not None or running_var is not None:
         return NotImplemented
     S = count_seeds(input, weight, bias)
-    x = _pixels_together(for_seeds(input, S), 1)
+    x, weights, biases = _pixels_together(for_seeds(input, S), 1), flatten_seeds(weight, S), flatten_seeds(bias, S)
     if x.device.type == "cpu" and x.dtype == torch.float32 and use_input_stats and x[0, 0].numel() > 1:
-        out = F.group_norm(x, x.shape[1], flat(weight, S), flat(bias, S), eps)  # 3 times faster, rounds differently
+        out = F.group_norm(x, x.shape[1], weights, biases, eps)  # 3 times faster, rounds differently
     else:
-        out = F.instance_norm(x, None, None, flat(weight, S), flat(bias, S), use_input_stats, momentum, eps)
+        out = F.instance_norm(x, None, None, weights, biases, use_input_stats, momentum, eps)
     return split_seeds(out, S)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stn.multiseed.rules.basic import rule
-from stn.multiseed.rules.order import flat, in_memory_order, side_by_side, split_seeds
+from stn.multiseed.rules.order import flatten_seeds, in_memory_order, side_by_side, split_seeds
 from stn.multiseed.stacked import RULES, Stacked, count_seeds, every_of, for_seeds, functions
 
 
@@ -83,7 +83,7 @@ def _conv(
         return NotImplemented  # one row without a batch
     S = count_seeds(input, weight, bias)
     x, how = side_by_side(for_seeds(input, S)), (stride, padding, dilation, groups * S)
-    return split_seeds(func(x, flat(weight, S), flat(bias, S), *how), S)
+    return split_seeds(func(x, flatten_seeds(weight, S), flatten_seeds(bias, S), *how), S)
 
 
 @rule("conv_transpose1d conv_transpose2d conv_transpose3d")
@@ -104,10 +104,10 @@ def _conv_transpose(
         return NotImplemented
     S = count_seeds(input, weight, bias)
     x, how = side_by_side(for_seeds(input, S)), (stride, padding, output_padding, groups * S, dilation)
-    biases = flat(bias, S)
+    biases = flatten_seeds(bias, S)
     if biases is None or x.is_cuda:
-        return split_seeds(func(x, flat(weight, S), biases, *how), S)
-    out = func(x, flat(weight, S), None, *how)  # a bias doubles oneDNN's time for the filters' gradient
+        return split_seeds(func(x, flatten_seeds(weight, S), biases, *how), S)
+    out = func(x, flatten_seeds(weight, S), None, *how)  # a bias doubles oneDNN's time for the filters' gradient
     return split_seeds(out.add_(biases.view(-1, *[1] * (x.dim() - 2))), S)
 
 
