@@ -7,6 +7,7 @@ h x w map out, N = h * w, K = C * k * l.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -45,22 +46,8 @@ def loop(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups:
     return torch.cat([F.conv2d(x, w, b, *how) for x, w, b in parts], 1)
 
 
-def unfold(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
-    """Multiply matrices of all patches with the filters; the matrices are made anew for the backward pass."""
-    return _product("unfold", x_BDHW, weight, bias, *how, groups=groups)
-
-
-def rows(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
-    """Multiply as many rows as a filter has with matrices in which the filters are bands."""
-    return _product("rows", x_BDHW, weight, bias, *how, groups=groups)
-
-
-def whole(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
-    """Multiply whole maps with such matrices, as a linear layer does."""
-    return _product("whole", x_BDHW, weight, bias, *how, groups=groups)
-
-
-def _product(way: str, x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
+def product(way: str, x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
+    """Multiply matrices: of patches with the filters (unfold), or of rows or whole maps with the filters as bands."""
     if torch.is_autocast_enabled(x_BDHW.device.type):
         dtype = torch.get_autocast_dtype(x_BDHW.device.type)
         x_BDHW, weight, bias = x_BDHW.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -72,9 +59,9 @@ WAYS: dict[str, Callable[..., Tensor]] = {
     "grouped": grouped,
     "channels_last": channels_last,
     "loop": loop,
-    "unfold": unfold,
-    "rows": rows,
-    "whole": whole,
+    "unfold": partial(product, "unfold"),
+    "rows": partial(product, "rows"),
+    "whole": partial(product, "whole"),
 }
 assert tuple(WAYS) == get_args(Way)
 

@@ -35,6 +35,7 @@ def rule(names: str, alone: bool = False) -> Callable:
 
 
 def shift(dim: int) -> int:
+    """Return a dimension of one seed's tensor as that of all seeds."""
     return dim + 1 if dim >= 0 else dim
 
 

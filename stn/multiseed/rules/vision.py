@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.multiseed.rules.basic import rule
+from stn.multiseed.rules.basic import rule, shift
 from stn.multiseed.rules.order import flatten_seeds, in_memory_order, side_by_side, split_seeds
 from stn.multiseed.stacked import RULES, Stacked, count_seeds, every_of, for_seeds, functions
 
@@ -160,13 +160,13 @@ def _embedding(
 def _roll(mode: Any, func: Any, /, x: Stacked, shifts: Any, dims: Any = None) -> Any:
     if dims in (None, (), []):
         return NotImplemented
-    over = [d + 1 if d >= 0 else d + x.every.dim() for d in ([dims] if isinstance(dims, int) else dims)]
+    over = [shift(d) % x.every.dim() for d in ([dims] if isinstance(dims, int) else dims)]
     return Stacked(in_memory_order(lambda y, axes: y.roll(shifts, [axes.index(d) for d in over]), x.every))
 
 
 @rule("normalize")
 def _normalize(mode: Any, func: Any, /, input: Stacked, p: float = 2.0, dim: int = 1, *how: Any, **named: Any) -> Any:
-    return Stacked(F.normalize(input.every, p, dim + 1 if dim >= 0 else dim, *how, **named))
+    return Stacked(F.normalize(input.every, p, shift(dim), *how, **named))
 
 
 @rule("prelu")
@@ -179,13 +179,13 @@ def _prelu(mode: Any, func: Any, /, input: Any, weight: Any) -> Any:
 
 
 def _fourier(mode: Any, func: Any, /, input: Stacked, n: Any = None, dim: Any = -1, norm: Any = None) -> Stacked:
-    return Stacked(func(input.every, n, dim + 1 if dim >= 0 else dim, norm))
+    return Stacked(func(input.every, n, shift(dim), norm))
 
 
 def _fourier_of_maps(
     mode: Any, func: Any, /, input: Stacked, s: Any = None, dim: Any = (-2, -1), norm: Any = None
 ) -> Stacked:
-    return Stacked(func(input.every, s, [d + 1 if d >= 0 else d for d in dim], norm))
+    return Stacked(func(input.every, s, [*map(shift, dim)], norm))
 
 
 RULES.update(dict.fromkeys(functions("fft ifft rfft irfft hfft ihfft", torch.fft), _fourier))
