@@ -23,16 +23,14 @@ in convolutions), fused ones are fp32 unless the row says otherwise.
 """
 
 import json
-import lzma
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
-from measure import CORES, DISTURBED, ROOT, Parser, console, machine, names_from, positive, save
+from measure import CORES, DISTURBED, Parser, console, machine, names_from, positive, save, unpack
 from measured import MAY_FAIL, NETWORKS, Form, Row, best, command, measure_round, text
 from rich.table import Table
 
@@ -147,10 +145,7 @@ def main() -> int:
 
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "MNIST" / "raw"  # the folder that torchvision reads
-        raw.mkdir(parents=True)
-        for packed in (ROOT / "stn" / "data" / "mnist_xz").glob("*.xz"):
-            (raw / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
+        unpack(folder)
         for i in range(rounds):
             for name, rows in tables.items():
                 measure_round(name, rows, job | {"root": folder, "network": networks.get(name)})

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import lzma
 import os
 import platform
 import re
@@ -123,6 +124,14 @@ def launched(repeat: int, *words: str) -> dict[str, float]:
         seconds.append(time.perf_counter() - start)
     kilobytes = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return {"seconds": round(statistics.median(seconds), 2), "mb": round(kilobytes / 1024)}
+
+
+def unpack(folder: str) -> None:
+    """Write MNIST into a folder as torchvision unpacks it."""
+    raw = Path(folder) / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for packed in (ROOT / "stn" / "data" / "mnist_xz").glob("*.xz"):
+        (raw / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
 
 
 def save(path: Path | None, record: dict[str, Any]) -> None:

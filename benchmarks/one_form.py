@@ -51,9 +51,8 @@ def stretch(step: forms.Step, device: torch.device, seconds: float) -> tuple[flo
     """Return images/s over at least this many seconds, and images per second of CPU time."""
     start, cpu, images = time.perf_counter(), time.process_time(), 0
     while (elapsed := time.perf_counter() - start) < seconds:
-        for _ in range(
-            1 if device.type == "cpu" else 50
-        ):  # the host runs ahead of a GPU: synchronise every 50 steps only
+        # The host runs ahead of a GPU: synchronise every 50 steps only.
+        for _ in range(1 if device.type == "cpu" else 50):
             images += step()
         if device.type == "cuda":
             torch.cuda.synchronize()

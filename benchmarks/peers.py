@@ -24,7 +24,6 @@ benchmarks/peer_torch.py and peer_jax.py.
 """
 
 import json
-import lzma
 import os
 import subprocess
 import sys
@@ -36,15 +35,15 @@ from pathlib import Path
 from typing import Any
 
 import measured
-from measure import CORES, DISTURBED, ROOT, Parser, console, machine, names_from, others_s, positive, save
+from measure import CORES, DISTURBED, ROOT, Parser, console, machine, names_from, others_s, positive, save, unpack
 from measured import SIX, Form, Row
+from peer_forms import TESTED
 from peer_rows import PEERS, describe, draw, label
 
 NETWORKS = {**{name: measured.NETWORKS[name] for name in SIX}, "mnist": ("stn_slx", "finnveden_r", "mnist")}
 QUICK_JAX = ("cnn", "stn_c0", "stn_slx")
 """Networks that JAX trains with --quick: it takes longer than the others to compile."""
 PACKAGES = sorted({package for packages in PEERS.values() for package in packages})
-TESTED = 2_000
 FLAGS = "--batch-size 64 --optim.name sgd --lr 0.01 --optim.momentum 0 --optim.schedule constant --log.wandb disabled"
 
 
@@ -140,14 +139,6 @@ def show(name: str, rows: list[Row], job: dict[str, Any]) -> None:
     draw(f"{name}: processes, images/s (n = {len(rows[-1].rounds)}), and {job['steps']} steps to the result", rows)
     ratios = ", ".join(f"{measured.text(value)} {key}" for key, value in summary(rows).items())
     console.print(f"{name}, times the best peer: {ratios}")
-
-
-def unpack(folder: str) -> None:
-    """Write MNIST as torchvision unpacks it, where the peers read it."""
-    raw = Path(folder) / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for packed in (ROOT / "stn" / "data" / "mnist_xz").glob("*.xz"):
-        (raw / packed.stem).write_bytes(lzma.decompress(packed.read_bytes()))
 
 
 def main() -> int:

@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["Run", "Warp", "__version__", "load", "metrics", "register", "results"]
 
 
+_MODULES = {
+    "Run": "stn.commands.library.run",
+    "load": "stn.commands.library.run",
+    "metrics": "stn.commands.library.tables",
+    "results": "stn.commands.library.tables",
+    "register": "stn.config.registry",
+    "Warp": "stn.models.transformer",
+}
+
+
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name == "register":
-        return import_module("stn.config.registry").register
-    if name == "Warp":
-        return import_module("stn.models.transformer").Warp
-    if name in ("Run", "load"):
-        return getattr(import_module("stn.commands.library.run"), name)
-    if name in ("metrics", "results"):
-        return getattr(import_module("stn.commands.library.tables"), name)
-    raise AttributeError(f"module 'stn' has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'stn' has no attribute {name!r}")
+    return getattr(import_module(_MODULES[name]), name)

@@ -34,9 +34,8 @@ def _events(seed: SeedRecord, when: float) -> bytes:
     """Return the content of an events file."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    Event: Any = import_module(
-        "tensorboard.compat.proto.event_pb2"
-    ).Event  # made at run time, for type checkers unknown
+    # Made at run time, so type checkers do not know them.
+    Event: Any = import_module("tensorboard.compat.proto.event_pb2").Event
     Summary: Any = import_module("tensorboard.compat.proto.summary_pb2").Summary
     buffer = io.BytesIO()
     writer = RecordWriter(buffer)

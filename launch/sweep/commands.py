@@ -53,7 +53,7 @@ class Submission:
                 raise ValueError(f"{flag} must be 1 or more, not {number}")
         lease = Lease(folder / ".claim")
         if not self.dry_run:
-            lease.take(say, patience_s=30.0)
+            lease.take(say)
         try:
             yield lease
         finally:

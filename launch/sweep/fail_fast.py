@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from launch.sweep.plan import Plan
-from launch.sweep.status import JobStatus, job_statuses
+from launch.sweep.status import JobStatus, job_statuses, plural
 from stn.config.fields import Positive, Section
 from stn.runs.files import read_json, write_atomic
 
@@ -61,4 +61,4 @@ def why_not_start(plan: Plan, statuses: list[JobStatus] | None = None) -> str | 
     failed = [status for status in statuses if status.state == "failed" and status.job.id not in rule.before]
     if len(failed) < rule.most:
         return None
-    return f"{len(failed)} job{'s' * (len(failed) != 1)} failed (--fail-fast {rule.most})"
+    return f"{plural(len(failed), 'job')} failed (--fail-fast {rule.most})"

@@ -95,9 +95,8 @@ def _send(server: Server, records: list[RunRecord], leave_out: Say) -> list[int]
                 try:
                     sent.append(future.result())
                 except Exception as error:  # each layer of the client has its own classes
-                    server.runs(
-                        seed.run.project, [seed.id], seed.run.entity
-                    )  # raises if it is the server that fails, not this seed
+                    # Raises if it is the server that fails, not this seed.
+                    server.runs(seed.run.project, [seed.id], seed.run.entity)
                     leave_out(f"{seed.run.path}, seed {seed.seed} is left out: {one_line(error)}")
                     seed.run.seeds.remove(seed)
                     seed.run.stamp = None  # so that the run directory is read again next time

@@ -20,6 +20,7 @@ from stn.multiseed.products import MOST_WASTE, conv_product, scratch, waste
 
 _COLUMNS_SHARE = 0.05
 """Share of the free memory that a way's matrices may take; the backward pass has two of them."""
+_REPLAYS = 10
 Pair = tuple[int, int]
 Way = Literal["grouped", "channels_last", "loop", "unfold", "rows", "whole"]
 
@@ -114,7 +115,7 @@ def _worth_trying(name: str, x_BDHW: Tensor, weight_OCkl: Tensor) -> bool:
     return fits and waste(x_BDHW, weight_OCkl, name) <= MOST_WASTE
 
 
-def _milliseconds(way: Callable[..., Tensor], arguments: tuple, groups: int, trains: bool, repeats: int = 10) -> float:
+def _milliseconds(way: Callable[..., Tensor], arguments: tuple, groups: int, trains: bool) -> float:
     """Return the time of a pass on the device, replayed as a graph like a step; infinite for a way that cannot run."""
     x, weight, bias, *how = arguments
     x, weight = x.detach().requires_grad_(trains and x.requires_grad), weight.detach().requires_grad_(trains)
@@ -138,8 +139,8 @@ def _milliseconds(way: Callable[..., Tensor], arguments: tuple, groups: int, tra
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     graph.replay()
     start.record()
-    for _ in range(repeats):
+    for _ in range(_REPLAYS):
         graph.replay()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / repeats
+    return start.elapsed_time(end) / _REPLAYS

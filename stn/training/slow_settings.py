@@ -74,7 +74,7 @@ def slow_settings(
             usual = images_per_s(setting.config, setting.size, runtime, seed_losses)
         if speed < SLOWER * usual:
             said.append(
-                f"{setting.flag} trains {speed / usual:.2f} times as fast as the default ({setting.usual}) on this \
-machine: {speed:,.0f} instead of {usual:,.0f} images/s"
+                f"{setting.flag} trains {speed / usual:.2f} times as fast as the default ({setting.usual}) on this "
+                f"machine: {speed:,.0f} instead of {usual:,.0f} images/s"
             )
     return said
