@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stn.commands.library.run import ALONE, Run, change
+from stn.commands.library.run import ONE_PROCESS, Run, change
 from stn.config.command_line import fail
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve, signature
@@ -111,7 +111,7 @@ def evaluate_weights(path: str, recipe: str, data: dict[str, Any], mirror: bool)
     """Evaluate plain weights in the network of a recipe, on its test set."""
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
     seen_twice = {"mirror": mirror or config.eval.mirror}
-    config = resolve(change(config, data=data | {"validation": 0}, eval=seen_twice, train=ALONE))
+    config = resolve(change(config, data=data | {"validation": 0}, eval=seen_twice, train=ONE_PROCESS))
     scores = _score(config, 0, fit(weights, build_network(config)), Runtime(config, 1))
     images = f"{scores['test_count']} test images of {config.data.label}"
     say(f"{path} in {config.arch.name} on {config.arch.net}, {images}")

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stn.config.schema import Eval
 from stn.data.stream import Stream
-from stn.evaluation.metrics import everywhere, own_scores
-from stn.evaluation.predictions import Answers
+from stn.evaluation.metrics import gather_rows, metric_scores
+from stn.evaluation.predictions import RankAnswers
 from stn.models.transformer import SpatialTransformer
 from stn.multiseed.convolution import Convolutions
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, Allocations, free_bytes
@@ -60,7 +60,7 @@ def evaluate(model: StackedModel, stream: Stream, options: Eval, runtime: Runtim
 
 def evaluate_images(
     model: StackedModel, stream: Stream, options: Eval, runtime: Runtime
-) -> tuple[list[dict[str, Any]], Answers]:
+) -> tuple[list[dict[str, Any]], RankAnswers]:
     """Return the scores of each seed over the whole test set, and the answers to this rank's part of it."""
     S, K = len(model.seeds), stream.dataset.classes
     confusion_SKK = torch.zeros(S, K, K, dtype=torch.int64, device=stream.device)
@@ -71,7 +71,7 @@ def evaluate_images(
     images = images_at_once(model, stream, options.batch_size)
     logits = [torch.zeros(S, 0, K, device=stream.device)]  # kept only for metrics that need all of them
     labels = [torch.zeros(1, 0, dtype=torch.int64, device=stream.device)]
-    batches: list[Answers] = []
+    batches: list[RankAnswers] = []
     with torch.no_grad(), runtime.accelerator.autocast():
         for batch in stream.test_batches(images, runtime.rank, runtime.world):
             logits_SBK = model.predict(batch.x_BCHW)
@@ -83,7 +83,7 @@ def evaluate_images(
             losses_SN.append(F.cross_entropy(logits_SBK.double().transpose(1, 2), y_SB, reduction="none"))
             top5_SB5 = logits_SBK.topk(min(5, K)).indices
             top5_S += top5_SB5.eq(y_SB.unsqueeze(2)).sum((1, 2))
-            batches.append(Answers.of(logits_SBK, batch.y_B, batch.pose_BP))
+            batches.append(RankAnswers.of(logits_SBK, batch.y_B, batch.pose_BP))
             if options.metrics:
                 logits.append(logits_SBK.float())
                 labels.append(batch.y_B[None])
@@ -96,11 +96,11 @@ def evaluate_images(
         scores(confusion_KK.cpu(), float(loss / confusion_KK.sum()), int(top5), stream.data.split)
         for confusion_KK, loss, top5 in zip(confusion_SKK, loss_S, top5_S, strict=True)
     ]
-    answers = Answers.joined(batches, S, stream.device, len(stream.dataset.pose))
+    answers = RankAnswers.joined(batches, S, stream.device, len(stream.dataset.pose))
     if not options.metrics:
         return found, answers
-    logits_SNK, y_1N = (everywhere(torch.cat(parts, 1), stream.test_count, runtime) for parts in (logits, labels))
-    own = own_scores(options.metrics, logits_SNK, y_1N[0], stream.data.split)
+    logits_SNK, y_1N = (gather_rows(torch.cat(parts, 1), stream.test_count, runtime) for parts in (logits, labels))
+    own = metric_scores(options.metrics, logits_SNK, y_1N[0], stream.data.split)
     return [score | more for score, more in zip(found, own, strict=True)], answers
 
 

@@ -35,7 +35,7 @@ def worst_class_acc(logits_NK: Tensor, y_N: Tensor) -> Tensor:
     return (hits_K[count_K > 0] / count_K[count_K > 0]).min()
 
 
-def everywhere(part_SBK: Tensor, total: int, runtime: Runtime) -> Tensor:
+def gather_rows(part_SBK: Tensor, total: int, runtime: Runtime) -> Tensor:
     """Return the rows of all ranks, given this one's share of them, on every rank."""
     rows = share(total, runtime.rank, runtime.world)
     whole_SNK = part_SBK.new_zeros(len(part_SBK), total, *part_SBK.shape[2:])
@@ -43,7 +43,7 @@ def everywhere(part_SBK: Tensor, total: int, runtime: Runtime) -> Tensor:
     return runtime.total(whole_SNK)
 
 
-def own_scores(names: Sequence[str], logits_SNK: Tensor, y_N: Tensor, split: str) -> list[dict[str, float | None]]:
+def metric_scores(names: Sequence[str], logits_SNK: Tensor, y_N: Tensor, split: str) -> list[dict[str, float | None]]:
     """Return each seed's metrics as fields of its rows; None where one is not finite."""
     scores: list[dict[str, float | None]] = [{} for _ in logits_SNK]
     for name in names:

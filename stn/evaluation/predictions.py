@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stn.data.stream import Stream
-from stn.evaluation.metrics import everywhere
+from stn.evaluation.metrics import gather_rows
 from stn.runs import predictions
 from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial, group_by_run
@@ -21,7 +21,7 @@ SHOWN, MOST_BYTES, FEWEST = 48, 400_000, 12
 """Hardest images whose pixels a run keeps; fewer where they are large, but not fewer than FEWEST."""
 
 
-class Answers(NamedTuple):
+class RankAnswers(NamedTuple):
     """The answers of all seeds to each of this rank's test images."""
 
     predicted_SB: Tensor
@@ -31,7 +31,7 @@ class Answers(NamedTuple):
     pose_BP: Tensor
 
     @classmethod
-    def of(cls, logits_SBK: Tensor, label_B: Tensor, pose_BP: Tensor) -> "Answers":
+    def of(cls, logits_SBK: Tensor, label_B: Tensor, pose_BP: Tensor) -> "RankAnswers":
         """Return the answers of all seeds to one batch."""
         p_SBK = logits_SBK.double().softmax(-1)
         true_SB1 = label_B.expand(len(p_SBK), -1).unsqueeze(-1)
@@ -39,7 +39,7 @@ class Answers(NamedTuple):
         return cls(logits_SBK.argmax(-1).int(), margin_SB.float(), label_B.int(), pose_BP.float())
 
     @classmethod
-    def joined(cls, batches: "Sequence[Answers]", seeds: int, device: torch.device, pose: int) -> "Answers":
+    def joined(cls, batches: "Sequence[RankAnswers]", seeds: int, device: torch.device, pose: int) -> "RankAnswers":
         """Return the answers to several batches; a rank may have none."""
         whole = torch.zeros(seeds, 0, device=device)
         none = cls(whole.int(), whole, whole[0].int(), torch.zeros(0, pose, device=device))
@@ -50,14 +50,14 @@ class Answers(NamedTuple):
         """Return classes [S, N], margins [S, N], labels [N] and poses [N, P] of the whole test set; collective."""
         parts = self.predicted_SB, self.margin_SB, self.label_B[None], self.pose_BP[None]
         predicted, margin, label, pose = (
-            (everywhere(part, total, runtime) if part[0].numel() or runtime.world > 1 else part).cpu().numpy()
+            (gather_rows(part, total, runtime) if part[0].numel() or runtime.world > 1 else part).cpu().numpy()
             for part in parts
         )
         return [predicted, margin, label[0], pose[0]]
 
 
 def save_predictions(
-    trials: list[Trial], answers: Answers | None, stream: Stream, runtime: Runtime, failed: Container[int] = ()
+    trials: list[Trial], answers: RankAnswers | None, stream: Stream, runtime: Runtime, failed: Container[int] = ()
 ) -> list[Row]:
     """Write the answers of the final weights; return fields for the result rows of those that are alive; collective.
 

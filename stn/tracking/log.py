@@ -14,7 +14,7 @@ from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial, block_label, group_by_run
 from stn.tracking.console import console, warn
 from stn.tracking.pictures import ending, is_shown, save_warps, shown_seeds
-from stn.tracking.processes import picture
+from stn.tracking.processes import process_lines
 from stn.tracking.sinks import TensorBoardSink, WandbSink
 from stn.tracking.terminal import ConsoleSink
 
@@ -28,7 +28,7 @@ def _console_sink(trials: list[Trial], start: int, shares: list[list[Trial]]) ->
 
     def command() -> list[str]:
         everyone = sum(map(len, shares)) > len(trials)
-        return picture(shares, own=0) if everyone else []  # the main process is the first
+        return process_lines(shares, own=0) if everyone else []  # the main process is the first
 
     return ConsoleSink(console, block_label(trials), trials[0].config.train.steps or 0, start, earlier, command)
 

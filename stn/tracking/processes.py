@@ -42,7 +42,7 @@ def _line(process: int, trials: list[Trial]) -> tuple[str, int, float]:
     return f"process {process}: {'  '.join(facts)}", len(block - finished[run.path]), train.get("images_per_s") or 0.0
 
 
-def picture(shares: list[list[Trial]], own: int) -> list[str]:
+def process_lines(shares: list[list[Trial]], own: int) -> list[str]:
     """Return a line on all processes, and one on each of the first others; ``shares`` are the trials of each."""
     every = [trial for share in shares for trial in share]
     done, total = count_finished(list({trial.sig: trial for trial in every}.values()))

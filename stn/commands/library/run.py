@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from stn.data.stream import Stream
 
-ALONE = {"processes": None, "parallel": "auto"}
+ONE_PROCESS = {"processes": None, "parallel": "auto"}
 """Keys of train for one process, whatever a run was trained with."""
-AT_A_TIME = 250
+PREDICT_BATCH = 250
 """Images per batch of predict."""
 
 
@@ -47,7 +47,7 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """The resolved configuration, for one process; its data root is left open where that folder is gone."""
-        config = change(load_yaml(self.directory.config), train=ALONE)
+        config = change(load_yaml(self.directory.config), train=ONE_PROCESS)
         if config.data.root and not Path(config.data.root).is_dir():
             config = change(config, data={"root": None})
         return resolve(config)
@@ -132,7 +132,7 @@ class Run:
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
         x_BCHW = ((x_BCHW - mean) / std).to(next(network.parameters()).dtype)
         with torch.no_grad():
-            return torch.cat([network(part).softmax(-1) for part in x_BCHW.split(AT_A_TIME)])
+            return torch.cat([network(part).softmax(-1) for part in x_BCHW.split(PREDICT_BATCH)])
 
     def _as_batch(self, images: "Tensor", shape: tuple[int, int, int]) -> "Tensor":
         """Return images as [B, C, H, W], from 0 to 1."""

@@ -12,7 +12,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Eval
 from stn.config.seed_list import share
 from stn.evaluation.accuracy import evaluate
-from stn.evaluation.metrics import ece, everywhere, own_scores, worst_class_acc
+from stn.evaluation.metrics import ece, gather_rows, metric_scores, worst_class_acc
 from stn.multiseed.model import StackedModel
 from stn.training.runtime import Runtime
 from tests.support.networks import config_of, seeded_network  # noqa: F401
@@ -37,17 +37,17 @@ def test_every_rank_has_all_rows() -> None:
     for rank in range(3):
         runtime = SimpleNamespace(rank=rank, world=3, total=lambda part: part)
         rows = share(11, rank, 3)
-        parts.append(everywhere(whole_SNK[:, rows.start : rows.stop], 11, runtime))  # type: ignore[arg-type]
+        parts.append(gather_rows(whole_SNK[:, rows.start : rows.stop], 11, runtime))  # type: ignore[arg-type]
     torch.testing.assert_close(sum(parts), whole_SNK, rtol=0, atol=0)
 
 
 def test_each_seed_has_its_own_number_and_none_where_it_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     logits_SNK = torch.stack([torch.zeros(5, 3), torch.full((5, 3), torch.nan)])
     monkeypatch.setitem(registry.entries["metric"], "most", Entry(lambda x, y: x.max(), "", {}, {}, "x"))
-    assert own_scores(["most"], logits_SNK, torch.zeros(5), "val") == [{"val_most": 0.0}, {"val_most": None}]
+    assert metric_scores(["most"], logits_SNK, torch.zeros(5), "val") == [{"val_most": 0.0}, {"val_most": None}]
     monkeypatch.setitem(registry.entries["metric"], "wrong", Entry(lambda x, y: x.nothing, "", {}, {}, "x"))
     with pytest.raises(ValueError, match="metric wrong: AttributeError"):
-        own_scores(["wrong"], logits_SNK, torch.zeros(5), "val")
+        metric_scores(["wrong"], logits_SNK, torch.zeros(5), "val")
 
 
 def test_an_evaluation_has_them_of_the_whole_test_set() -> None:
