@@ -28,7 +28,7 @@ def _console_sink(trials: list[Trial], start: int, shares: list[list[Trial]]) ->
 
     def command() -> list[str]:
         everyone = sum(map(len, shares)) > len(trials)
-        return process_lines(shares, own=0) if everyone else []  # the main process is the first
+        return process_lines(shares) if everyone else []
 
     return ConsoleSink(console, block_label(trials), trials[0].config.train.steps or 0, start, earlier, command)
 

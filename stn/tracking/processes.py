@@ -42,8 +42,8 @@ def _line(process: int, trials: list[Trial]) -> tuple[str, int, float]:
     return f"process {process}: {'  '.join(facts)}", len(block - finished[run.path]), train.get("images_per_s") or 0.0
 
 
-def process_lines(shares: list[list[Trial]], own: int) -> list[str]:
-    """Return a line on all processes, and one on each of the first others; ``shares`` are the trials of each."""
+def process_lines(shares: list[list[Trial]]) -> list[str]:
+    """Return a line on all processes, and one on each of the first after the main one; ``shares`` are their trials."""
     every = [trial for share in shares for trial in share]
     done, total = count_finished(list({trial.sig: trial for trial in every}.values()))
     if len(shares) == 1:
@@ -51,6 +51,6 @@ def process_lines(shares: list[list[Trial]], own: int) -> list[str]:
     lines = [_line(process, share) for process, share in enumerate(shares)]
     running, rate = sum(n for _, n, _ in lines), sum(rate for _, _, rate in lines)
     text = f"{done} of {total} seeds done, {running} in training in {len(shares)} processes, {rate:,.0f} images/s"
-    others = [line for process, (line, _, _) in enumerate(lines) if process != own]
+    others = [line for line, _, _ in lines[1:]]
     more = len(others) - MOST_LINES
     return [text, *others[:MOST_LINES], *([f"and {more} more processes"] if more > 0 else [])]

@@ -44,19 +44,19 @@ def finish(trials: list[Trial]) -> None:
 
 def test_all_processes_are_one_picture(tmp_path: Path) -> None:
     shares = shares_of(tmp_path, 2)
-    assert process_lines(shares, 0) == [
+    assert process_lines(shares) == [
         "0 of 4 seeds done, 0 in training in 2 processes, 0 images/s",
         "process 1: starting",
     ]
     start(shares[0], 190)
     start(shares[1], 200)
     shares[1][0].run.add_metrics([metric(seed, 200, "eval", test_acc=0.9 + seed / 100) for seed in (2, 3)])
-    assert process_lines(shares, 0) == [
+    assert process_lines(shares) == [
         "0 of 4 seeds done, 4 in training in 2 processes, 4,000 images/s",
         "process 1: seed 2-3  step 200/1,000  loss 3.5000  test acc 92.50%",
     ]
     finish(shares[1])
-    assert process_lines(shares, 0) == [
+    assert process_lines(shares) == [
         "2 of 4 seeds done, 2 in training in 2 processes, 2,000 images/s",
         "process 1: done",
     ]
@@ -66,9 +66,9 @@ def test_a_new_block_of_seeds_shows_nothing_of_the_one_before(tmp_path: Path) ->
     shares = shares_of(tmp_path, 2, seeds="0-7")
     start(shares[1][:2], 1000)
     shares[1][0].run.add_results([result(4), result(5)])
-    assert process_lines(shares, 0)[0].startswith("2 of 8 seeds done, 0 in training")
+    assert process_lines(shares)[0].startswith("2 of 8 seeds done, 0 in training")
     shares[1][0].run.write_status("running", seeds="6-7", step=0, steps=1000)
-    assert process_lines(shares, 0) == [
+    assert process_lines(shares) == [
         "2 of 8 seeds done, 2 in training in 2 processes, 0 images/s",
         "process 1: seed 6-7  step 0/1,000",
     ]
@@ -79,14 +79,14 @@ def test_settings_of_other_processes_are_counted(tmp_path: Path) -> None:
     shares = shares_of(tmp_path, 3, seeds="0-2", lrs=(0.1, 0.2))
     start(shares[1][1:], 30)
     finish(shares[2])
-    lines = process_lines(shares, 0)
+    lines = process_lines(shares)
     assert lines[0].startswith("2 of 6 seeds done, 1 in training in 3 processes")
     assert lines[1].startswith("process 1: seed 0  step 30/1,000")
     assert lines[2] == "process 2: done"
 
 
 def test_many_processes_are_counted_after_the_first(tmp_path: Path) -> None:
-    lines = process_lines(shares_of(tmp_path, 8, seeds="0-15"), 0)
+    lines = process_lines(shares_of(tmp_path, 8, seeds="0-15"))
     assert [line.split(":")[0] for line in lines[1:-1]] == [f"process {n}" for n in (1, 2, 3, 4)]
     assert lines[-1] == "and 3 more processes"
 
@@ -96,9 +96,9 @@ def test_damaged_files_of_another_process_are_a_process_that_starts(tmp_path: Pa
     start(shares[1], 200)
     run = shares[1][0].run
     run.metrics.write_text('{"kind": "train", "seed"\nnot json\n')
-    assert process_lines(shares, 0)[1] == "process 1: seed 2-3  step 0/1,000"
+    assert process_lines(shares)[1] == "process 1: seed 2-3  step 0/1,000"
     run.status.write_text("{")
-    assert process_lines(shares, 0)[1] == "process 1: starting"
+    assert process_lines(shares)[1] == "process 1: starting"
 
 
 def opened(
