@@ -34,11 +34,11 @@ def prepare(job: dict[str, Any], device: torch.device) -> forms.Step:
         return forms.product(device, precision == "bf16") if kind == "product" else forms.copy(device)
     config = forms.configure(*job["network"])
     if kind == "fused":
-        from stn.training.runtime import _keep_freed_memory  # imports Accelerate
+        from stn.training.runtime import keep_freed_memory  # imports Accelerate
 
         torch.backends.cudnn.benchmark = True
         if device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
         return forms.fused(config, device, job["seeds"], precision == "bf16", job["graph"])
     if kind == "vmap":
         return forms.vmapped(config, device, job["seeds"])

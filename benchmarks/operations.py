@@ -131,7 +131,7 @@ def main() -> int:
     import torch
     from operation_list import OPERATIONS, REASONS, SLOWER
 
-    from stn.training.runtime import _keep_freed_memory
+    from stn.training.runtime import keep_freed_memory
 
     parser = Parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="5 pairs of turns instead of 15")
@@ -146,7 +146,7 @@ def main() -> int:
         "others_cores": {},
         "reasons": SLOWER | REASONS,
     }
-    _keep_freed_memory()  # as train.py does
+    keep_freed_memory()  # as train.py does
     unexplained = []
     for count in threads:
         torch.set_num_threads(count)

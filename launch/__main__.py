@@ -126,7 +126,7 @@ def export(paths: Paths, /, to: To = "", out: str = "", project: str = "", runs:
     return export_seeds(_folders(paths, runs), to, out, project, say)
 
 
-def _later(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
+def _deferred(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
     """Return a command that reads its arguments and returns a call to run later."""
 
     @wraps(command)
@@ -149,7 +149,7 @@ def main() -> int:
         if words and not words[0].startswith("-") and words[0] not in commands:
             hint = f"that is python -m stn {words[0]}" if words[0] in TRAINED else nearest(words[0], commands)
             raise ValueError(f"no command '{words[0]}'; {hint}")
-        read = {name: _later(command) for name, command in commands.items()}
+        read = {name: _deferred(command) for name, command in commands.items()}
         with one_line_errors():
             command = tyro.extras.subcommand_cli_from_dict(read, prog="python -m launch", description=about, args=words)
         return command()

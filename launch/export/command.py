@@ -12,13 +12,13 @@ from stn.runs.directory import find_runs
 
 PACKAGES = {"trackio": "trackio", "mlflow": "mlflow", "tensorboard": "tensorboard", "csv": "csv", "parquet": "pyarrow"}
 """Target -> the package that it needs."""
-OWN_PLACE = ("trackio", "mlflow")
+HAVE_DEFAULT = ("trackio", "mlflow")
 """Targets with a default place of their own for runs."""
 Outcome = tuple[SeedRecord, str]
 """A seed, and what became of it in the target: new, unchanged, completed (got what it lacked) or replaced."""
 
 
-def need(target: str) -> Any:
+def import_package(target: str) -> Any:
     """Return the package that a target needs; ValueError if it is not installed."""
     try:
         return import_module(PACKAGES[target])
@@ -40,7 +40,7 @@ def export(paths: list[str], to: str, out: str, project: str, say: Callable[[str
         raise ValueError(wrong if to else f"say where to: --to {', '.join(PACKAGES)}")
     if not find_runs(paths):
         raise ValueError(f"no run directory in {', '.join(paths)}")
-    if to not in OWN_PLACE:
+    if to not in HAVE_DEFAULT:
         out = out or str(Path(paths[0]) / "export")
     problems, outcomes = list[str](), Counter[str]()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from launch.export.command import Outcome, need
+from launch.export.command import Outcome, import_package
 from launch.export.seeds import SeedRecord
 
 AT_A_TIME = 1000
@@ -29,7 +29,7 @@ def _experiment(client: Any, name: str, artifacts: str | None) -> str:
 
 
 def write_mlflow(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterator[Outcome]:
-    mlflow = need("mlflow")
+    mlflow = import_package("mlflow")
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     uri, artifacts = out or None, None
     if out and "://" not in out:  # a folder

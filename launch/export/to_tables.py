@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from launch.export.command import Outcome, need
+from launch.export.command import Outcome, import_package
 from launch.export.seeds import SeedRecord, scalars
 from stn.runs.files import read_text, write_atomic
 
@@ -76,7 +76,7 @@ def write_csv(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterator[O
 
 
 def write_parquet(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterator[Outcome]:
-    arrow = need("parquet")
+    arrow = import_package("parquet")
     import pyarrow.parquet as pq  # type: ignore[import-not-found]  # an extra
 
     def read(path: Path) -> Table:

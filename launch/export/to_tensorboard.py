@@ -9,14 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from launch.export.command import Outcome, need
+from launch.export.command import Outcome, import_package
 from launch.export.seeds import SeedRecord
 from stn.runs.files import write_atomic
 from stn.tracking.pictures import image_summary
 
 
 def write_tensorboard(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterator[Outcome]:
-    need("tensorboard")
+    import_package("tensorboard")
     for seed in seeds:
         folder = Path(out) / "tensorboard" / str(seed.config.log.name) / seed.sig / f"seed-{seed.seed}"
         old = list(folder.glob("events.out.tfevents.*"))

@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from typing import Any
 
-from launch.export.command import Outcome, need
+from launch.export.command import Outcome, import_package
 from launch.export.seeds import SeedRecord
 
 UNFINISHED = ".incomplete"
@@ -20,7 +20,7 @@ QUIET = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
 def write_trackio(seeds: Iterator[SeedRecord], out: str, project: str) -> Iterator[Outcome]:
     if out:
         os.environ["TRACKIO_DIR"] = out  # read when it is imported
-    trackio = need("trackio")
+    trackio = import_package("trackio")
     known: dict[str, dict[str, Any]] = {}
     for seed in seeds:
         name = project or str(seed.config.log.name)

@@ -13,7 +13,7 @@ import tyro
 from launch.sweep import expand
 from launch.sweep import plan as plans
 from launch.sweep.backends import BACKENDS, find_backend
-from launch.sweep.fail_fast import advice, why_not_start, write_rule
+from launch.sweep.fail_fast import retry_command, why_not_start, write_rule
 from launch.sweep.job import reset_job, run_as_task
 from launch.sweep.plan import Plan
 from launch.sweep.status import STATES, cell_table, job_statuses, plural, render_cells
@@ -122,7 +122,7 @@ def print_status(plan: Plan) -> None:
             say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
     left = sum(status.state in ("waiting", "stopped") for status in statuses)
     if left and (reason := why_not_start(plan, statuses)):
-        say(f"ended early: {reason}, {plural(left, 'job')} left; fix the cause, then run: {advice(plan)}")
+        say(f"ended early: {reason}, {plural(left, 'job')} left; fix the cause, then run: {retry_command(plan)}")
 
 
 def write_report(plan: Plan) -> None:

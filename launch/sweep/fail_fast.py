@@ -45,7 +45,7 @@ def _read_rule(plan: Plan) -> FailFast | None:
     return None
 
 
-def advice(plan: Plan) -> str:
+def retry_command(plan: Plan) -> str:
     """Return the command that runs what was left."""
     rule = _read_rule(plan)
     on = f" --on {rule.on}" if rule and rule.on != "local" else ""

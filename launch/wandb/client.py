@@ -39,7 +39,7 @@ UPLOAD = {
 }
 
 
-class RunRecord:
+class RunUpload:
     """The seeds of a run directory that the server has not confirmed."""
 
     def __init__(self, run: RunDir, address: str, finished_elsewhere: set[int]) -> None:
@@ -58,7 +58,7 @@ class RunRecord:
             known = {}
         done = known.get("done")
         self.done: dict[str, str] = done if isinstance(done, dict) else {}
-        self.seeds: list[SeedRecord] = []
+        self.seeds: list[SeedUpload] = []
         if self.config.log.wandb == "disabled" or known.get("stamp") == self.stamp:
             return
         self.directory, self.end = run, ending(run)
@@ -69,7 +69,7 @@ class RunRecord:
                 rows.setdefault(row["seed"], []).append(row)
         # A seed without a result here may have been trained anew in another block, whose rows then count.
         for seed in sorted(rows.keys() - (finished_elsewhere - results.keys())):
-            record = SeedRecord(self, seed, rows[seed], results.get(seed))
+            record = SeedUpload(self, seed, rows[seed], results.get(seed))
             if record.result is None or self.done.get(str(seed)) != record.mark:
                 self.seeds.append(record)
 
@@ -85,10 +85,10 @@ class RunRecord:
 
 
 @dataclass(eq=False)
-class SeedRecord:
+class SeedUpload:
     """The rows and the result of one seed."""
 
-    run: RunRecord
+    run: RunUpload
     seed: int
     rows: list[Row]
     result: Row | None
@@ -159,7 +159,7 @@ class Server:
                 runs |= {run.id: run for run in answer}
         return runs
 
-    def send(self, seed: SeedRecord) -> int:
+    def send(self, seed: SeedUpload) -> int:
         """Send what the server lacks of a seed and return the number of rows; an unfinished seed's run stays open."""
         finish = {"x_update_finish_state": seed.result is not None}
         config, sig = seed.run.config, seed.run.sig

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import NamedTuple
 
-from launch.wandb.client import RunRecord, Server, one_line, scratch
+from launch.wandb.client import RunUpload, Server, one_line, scratch
 from stn.runs.directory import RunDir, find_runs
 
 Say = Callable[[str], None]
@@ -37,7 +37,7 @@ def uploadable_runs(paths: list[str]) -> list[RunDir]:
 def sync(runs: list[RunDir], say: Say) -> Synced:
     """Send what the server lacks; raises OSError if it does not answer or nobody is logged in."""
     sent: list[int] = []
-    unconfirmed: list[RunRecord] = []
+    unconfirmed: list[RunUpload] = []
     problems: list[str] = []
 
     def leave_out(text: str) -> None:
@@ -61,20 +61,20 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
     return Synced(sum(sent), len(sent), len(problems))
 
 
-def _read_records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[list[RunRecord]]:
+def _read_records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[list[RunUpload]]:
     """Yield the records of the run directories, experiment by experiment."""
     for _, group in groupby(runs, key=lambda run: run.path.parent):
         experiment, records = list(group), []
         finished = set(experiment[0].finished())
         for run in experiment:
             try:
-                records.append(RunRecord(run, address, finished))
+                records.append(RunUpload(run, address, finished))
             except ValueError as error:
                 leave_out(f"{run.path} is left out: {error}")
         yield records
 
 
-def _confirm(server: Server, records: list[RunRecord]) -> list[RunRecord]:
+def _confirm(server: Server, records: list[RunUpload]) -> list[RunUpload]:
     """Ask the server what it has and remember that; return the records of which it lacks something."""
     for (project, entity), group in groupby(records, key=lambda record: (record.project, record.entity)):
         batch = list(group)
@@ -84,7 +84,7 @@ def _confirm(server: Server, records: list[RunRecord]) -> list[RunRecord]:
     return [record for record in records if record.seeds]
 
 
-def _send(server: Server, records: list[RunRecord], leave_out: Say) -> list[int]:
+def _send(server: Server, records: list[RunUpload], leave_out: Say) -> list[int]:
     """Send what the server lacks of these records; return how many rows that were, seed by seed."""
     seeds = [seed for record in records for seed in record.seeds]
     sent = []

@@ -40,7 +40,7 @@ def _launched_alone() -> bool:
     return False
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory: large batches otherwise pay page faults at every step."""
     if sys.platform == "linux":
         m_trim_threshold, m_mmap_max = -1, -4
@@ -116,7 +116,7 @@ class Runtime:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True)
         if self.device.type == "cpu":
-            _keep_freed_memory()
+            keep_freed_memory()
 
     def _threads(self, fixed: bool, neighbours: Neighbours | None) -> int:
         """Return this process's part of the cores, without those that other programs keep busy."""

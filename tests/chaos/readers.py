@@ -12,7 +12,7 @@ from launch.report.analysis import cells, charts, metrics, sections
 from launch.report.earlier.read import read_rows_csv
 from launch.sweep.plan import Job, Plan, Sweep, load_plan
 from launch.sweep.status import cell_table, job_statuses, last_metrics
-from launch.wandb.client import RunRecord
+from launch.wandb.client import RunUpload
 from stn.runs.directory import RunDir
 from stn.runs.files import read_json, read_rows
 from stn.runs.lease import _is_over
@@ -56,7 +56,7 @@ def uploaded(run: RunDir) -> Parse:
 
     def read(content: bytes) -> object:
         (run.path / "wandb-sync.json").write_bytes(content)
-        record = RunRecord(run, "server", set())
+        record = RunUpload(run, "server", set())
         return record.confirm({}), [(seed.id, seed.last, seed.is_complete({})) for seed in record.seeds]
 
     return read

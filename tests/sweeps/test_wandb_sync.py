@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.wandb.client import RunRecord
+from launch.wandb.client import RunUpload
 from launch.wandb.sync import sync, uploadable_runs
 from stn.runs.directory import Row, RunDir
 from stn.tracking.log import WandbSink
@@ -57,12 +57,12 @@ def test_wrong_values_in_a_run_directory_cause_no_traceback(tmp_path: Path) -> N
         with run.metrics.open("a") as file:
             file.write(json.dumps({"kind": "eval", "seed": 0, "step": odd, "epoch": odd}) + "\n")
         (run.path / "wandb-sync.json").write_text(json.dumps({"place": "a/stn", "stamp": odd, "done": odd}))
-        (seed,) = RunRecord(run, "a", set()).seeds
+        (seed,) = RunUpload(run, "a", set()).seeds
         assert (len(seed.rows), seed.run.done) == (3, odd if isinstance(odd, dict) else {})
     for text, message in (("log: {name: null}", "has no log.name"), ("log: {name: ../x}", "cannot be a folder's name")):
         run.config.write_text(text)
         with pytest.raises(ValueError, match=message):
-            RunRecord(run, "a", set())
+            RunUpload(run, "a", set())
 
 
 def test_the_upload_says_what_the_live_sink_says(server: WandbServer, tmp_path: Path) -> None:

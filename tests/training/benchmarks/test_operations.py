@@ -19,7 +19,7 @@ from stn.multiseed import stacked
 def _unchanged_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The script sets threads, libgomp's spinning and glibc's memory, for its own process."""
     monkeypatch.setenv("GOMP_SPINCOUNT", "30000")
-    monkeypatch.setattr("stn.training.runtime._keep_freed_memory", lambda: None)
+    monkeypatch.setattr("stn.training.runtime.keep_freed_memory", lambda: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(operations, "TURN_S", 0.0)
 
