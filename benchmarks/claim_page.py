@@ -20,7 +20,7 @@ Claim = dict[str, Any]
 
 
 def table(claim: Claim, folder: Path) -> record_tables.RecordTable:
-    """Return the table that a claim names, of its record; an empty one where it names none."""
+    """Return the table of a claim's record; an empty one if claim.yaml names no table."""
     if not (name := claim.get("table")):
         return record_tables.RecordTable([], {})
     return getattr(record_tables, name)(json.loads((folder / "record.json").read_text()))
@@ -72,6 +72,6 @@ def write(folder: Path, claim: Claim) -> dict[str, bytes]:
 
 
 def png(figure: Figure, rows: str) -> bytes:
-    """Return a figure that says of which rows it is."""
+    """Return a figure as a PNG that carries the hash of its rows."""
     figure.savefig(buffer := io.BytesIO(), format="png", dpi=130, metadata={"Description": rows, "Software": None})
     return buffer.getvalue()

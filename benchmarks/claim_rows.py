@@ -1,4 +1,4 @@
-"""The rows of a claim: copied from run directories, without what is only of the machine that trained them."""
+"""The rows of a claim: copied from run directories, without paths and names of the machine that trained them."""
 
 import hashlib
 import json

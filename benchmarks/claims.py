@@ -39,7 +39,7 @@ CLAIMS = ROOT / "benchmarks" / "claims"
 
 
 def _followed(section: Section) -> set[str]:
-    """Return everything that follows from the rows of a data set, in the words of `holds`."""
+    """Return the statements, as `holds` writes them, that follow from the rows of a data set."""
     found = set()
     for pair in compare_pairs(section.cells, section.panels[0].metric):
         first, second, mean = pair.first.label, pair.second.label, pair.test.mean or 0.0
@@ -68,7 +68,7 @@ def faults(folder: Path, claim: Claim) -> list[str]:
 
 
 def _damaged(folder: Path, claim: Claim) -> list[str]:
-    """Return which of its files are not what is written from its rows; a figure is known by the hash that it names."""
+    """Return which written files do not match a claim's rows; a figure carries the hash of its rows."""
     found = []
     for name, content in write(folder, claim).items():
         file = folder / name

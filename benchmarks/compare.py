@@ -21,7 +21,7 @@ from rich.table import Table
 from stn.config.command_line import fail
 
 OTHERS = ("machine", "vector_instructions")
-"""Lists of a record that are no network's rows."""
+"""Lists of a record that are not the rows of a network."""
 Rows = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -87,11 +87,13 @@ def main() -> int:
     parser = Parser(__doc__)
     parser.add_argument("old", type=Path, metavar="OLD.json")
     parser.add_argument("new", type=Path, metavar="NEW.json")
-    parser.add_argument("--tolerance", type=float, default=0.1, help="changes up to this part are noise (default 0.1)")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.1, help="changes up to this fraction are noise (default 0.1)"
+    )
     parser.add_argument("--only", default="", metavar="FORM", help="compare one kind of form, such as fused")
     arguments = parser.parse_args()
     if not 0 <= arguments.tolerance < 1:
-        fail(f"--tolerance {arguments.tolerance:g}: state a part of 1, as in --tolerance 0.1")
+        fail(f"--tolerance {arguments.tolerance:g}: give a fraction below 1, as in --tolerance 0.1")
     (old_record, old), (new_record, new) = read(arguments.old), read(arguments.new)
     old = {key: row for key, row in old.items() if arguments.only in ("", row["form"]["kind"])}
     found = changes(old, new, arguments.tolerance)

@@ -20,7 +20,7 @@ from measured import NETWORKS
 from rich.table import Table
 
 LAUNCH_US = 1.5
-"""Between two small kernels of a CUDA graph; of the order of what is published for Hopper, not measured here."""
+"""Microseconds between two small kernels of a CUDA graph: about what is published for Hopper, not measured here."""
 DEVICES = {"a100": (1.555e12, 19.5e12), "h100": (3.35e12, 66.9e12), "h200": (4.8e12, 66.9e12)}
 """Bytes/s and float32 FLOP/s without tensor cores, from the data sheets (A100 40 GB, H100 SXM, H200)."""
 

@@ -34,14 +34,14 @@ class Tutorial(nn.Module):
         self.conv1, self.conv2 = nn.Conv2d(1, 10, 5), nn.Conv2d(10, 20, 5)
         self.drop, self.fc1, self.fc2 = nn.Dropout2d(), nn.Linear(320, 50), nn.Linear(50, 10)
         pool = nn.MaxPool2d(2, 2)
-        self.see = nn.Sequential(nn.Conv2d(1, 8, 7), pool, nn.ReLU(), nn.Conv2d(8, 10, 5), pool, nn.ReLU())
+        self.localisation = nn.Sequential(nn.Conv2d(1, 8, 7), pool, nn.ReLU(), nn.Conv2d(8, 10, 5), pool, nn.ReLU())
         last = nn.Linear(32, 6)
         last.weight.data.zero_()
         last.bias.data.copy_(torch.tensor([1.0, 0, 0, 0, 1, 0]))
-        self.place = nn.Sequential(nn.Linear(90, 32), nn.ReLU(), last)
+        self.regression = nn.Sequential(nn.Linear(90, 32), nn.ReLU(), last)
 
     def forward(self, x: Tensor) -> Tensor:
-        theta = self.place(self.see(x).flatten(1)).view(-1, 2, 3)
+        theta = self.regression(self.localisation(x).flatten(1)).view(-1, 2, 3)
         grid = F.affine_grid(theta, list(x.shape), align_corners=False)
         x = F.grid_sample(x, grid, align_corners=False)
         x = F.relu(F.max_pool2d(self.conv1(x), 2))
@@ -62,7 +62,7 @@ def configure(arch: str, net: str, dataset: str) -> Config:
 
 
 def ordinary(config: Config) -> tuple[nn.Module, Callable[..., Tensor]]:
-    """The network of one seed, with its loss as the output."""
+    """Return the ordinary network of one seed, and its loss function."""
     if config.arch.net == "tutorial":
         return Tutorial(), F.nll_loss
     return build_network(config), F.cross_entropy

@@ -1,4 +1,4 @@
-"""Everything to find out on the day that a GPU is there, in parts; then predictions beside measurements.
+"""Measure, in parts, what needs a GPU; then print predictions beside measurements.
 
     python benchmarks/gpu.py [--parts tests,step,...] [--out FOLDER] [--again]      (make gpu)
 
@@ -8,7 +8,7 @@
     fused     benchmarks/fused.py --quick: many seeds in a graph against one, and against plain loops
     headline  benchmarks/headline.py: the paper's R column, projected from 2 % of its steps (cnn, stn_slx)
 
-Each part ends within nine minutes and writes FOLDER/<part>.json with device, versions and commit; one that is there is
+Each part ends within nine minutes and writes FOLDER/<part>.json with device, versions and commit; a part with a file is
 not run again. wandb need not be installed. The folder is benchmarks/results/gpu/<device> by default.
 """
 
@@ -103,7 +103,7 @@ PREDICTED = {
 
 
 def measurements(records: Record) -> dict[str, Any]:
-    """Return what was measured of each prediction; None where its part has not run or has failed."""
+    """Return the measurement of each prediction; None where its part has not run or has failed."""
 
     def at(*path: str | int) -> Any:
         value: Any = records
@@ -153,7 +153,7 @@ def main() -> int:
     parser = Parser(__doc__)
     parser.add_argument("--parts", type=names_from(PARTS), default=list(PARTS), help=", ".join(PARTS))
     parser.add_argument("--out", type=Path, metavar="FOLDER")
-    parser.add_argument("--again", action="store_true", help="run parts that are there already")
+    parser.add_argument("--again", action="store_true", help="run parts again that have a file")
     arguments = parser.parse_args()
     gpu = device()
     if not gpu:
@@ -166,7 +166,7 @@ def main() -> int:
     for name in arguments.parts:
         file = folder / f"{name}.json"
         if read_json(file) and not arguments.again:
-            console.print(f"{name}: {file} is there; --again runs it anew")
+            console.print(f"{name}: {file} exists; --again runs it again")
             continue
         console.print(f"{name} ...")
         record = machine(gpu) | PARTS[name](folder)

@@ -76,7 +76,7 @@ def names_from(known: Iterable[str]) -> Callable[[str], list[str]]:
 
 
 def _cpuinfo(*keys: str) -> str:
-    """Return what Linux says of the first processor under one of these keys; they differ between kinds of CPU."""
+    """Return the first processor's entry under one of these keys, which differ between kinds of CPU (Linux)."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(keys)), "")
@@ -93,7 +93,7 @@ def _versions(packages: Iterable[str]) -> dict[str, str]:
 
 
 def machine(gpu: str | None, packages: Iterable[str] = ()) -> dict[str, Any]:
-    """Return what a record says of the code, the machine and the packages. Call it before the measurements."""
+    """Return a record's entries on code, machine and packages. Call it before the measurements."""
     return {
         "date": str(date.today()),
         **commit(),

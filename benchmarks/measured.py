@@ -1,4 +1,4 @@
-"""What the benchmarks of training measure: networks, forms, and rows of rounds; each measurement in fresh processes."""
+"""Measuring forms of training: networks, forms, and rows of rounds; each measurement in fresh processes."""
 
 import json
 import os

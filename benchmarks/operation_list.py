@@ -157,7 +157,7 @@ REASONS = {
     "cache": "four seeds' maps of 6 MB leave the cache that holds one seed's, and nothing is computed meanwhile",
     "order": "maps of several seeds are channels last, and this needs the pixels of a channel side by side: a copy",
     "draws": "masks that depend on seed, step and row alone take 500 short operations: with two threads on busy cores",
-    "calls": "a call for each seed: their weights differ, and torch's function takes one set of them",
+    "calls": "a call for each seed: their weights differ, and torch's function takes a single set",
 }
 SLOWER = {
     **dict.fromkeys(("relu", "gelu", "silu", "scale", "dropout2d", "mean", "amax", "cat", "pad", "roll"), "cache"),
@@ -168,4 +168,4 @@ SLOWER = {
     "layer_norm": "calls",
     "dropout": "draws",
 }
-"""Why an operation may be under 0.9: a name's reason."""
+"""Operation -> the reason why its ratio may be under 0.9."""

@@ -8,9 +8,9 @@ are in this process and take turns; a turn lasts 20 ms or more. With one thread 
 processes disturb less. The input of the seeds is in memory as convolutions of several seeds leave it, that of a plain
 module as torch makes it.
 
-A ratio is the median over pairs of turns: 4 modules' time over the network's, so above 1 seeds gain from being one. The
-range holds the middle half of the pairs. Exit code 1 if an operation is under 0.9 and operation_list.SLOWER does not
-say why; it is measured up to twice more before.
+A ratio is the median over pairs of turns: 4 modules' time over the network's, so above 1 one network is faster. The
+range holds the middle half of the pairs. Exit code 1 if an operation is under 0.9, after up to three measurements, and
+operation_list.SLOWER gives no reason.
 """
 
 import statistics

@@ -17,7 +17,7 @@ import optax
 from peer_forms import BATCH, LIMIT_DEGREES, LR, MEAN, STD, Meter, load
 
 START = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""How torch starts weights."""
+"""How torch initialises weights."""
 SHARED, OWN = "stn_slx", "stn_dlx"
 """Whose localisation net reads the classifier's first stage, and whose reads a copy of it with weights of its own."""
 

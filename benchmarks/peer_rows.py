@@ -1,4 +1,4 @@
-"""The tables of peers.py: what a row says beside its images/s, and its ratios to the best peer."""
+"""The tables of peers.py: a row's measurements, and its ratios to the best peer."""
 
 import statistics
 from typing import Any

@@ -1,4 +1,4 @@
-"""The manual's tables of what fused.py and peers.py have recorded, and the figures in them that sentences may quote."""
+"""The manual's tables of the records of fused.py and peers.py, and the numbers in them that sentences may quote."""
 
 from typing import Any, NamedTuple
 

@@ -23,7 +23,7 @@ def rows_file(recipe: str) -> Path:
 
 
 def recipe_of(config: Config) -> tuple[str, dict[str, Any] | None]:
-    """Return the recipe that a run follows, in full or in part, in any precision, and a published result's options."""
+    """Return the recipe that a run follows, whole or shortened, in any precision, and a published result's options."""
     named = CONFIGS / f"{config.log.name}.yaml"
     known = [(str(config.log.name), None, load_yaml(named))] if named.is_file() else []
     known += [(result.recipe, result.options, result.config()) for result in published_results()]
@@ -49,7 +49,7 @@ def identity_of(row: Row) -> tuple:
 
 
 LEARNT = 0.1
-"""Error of the plain network below which a shorter schedule says something."""
+"""Error of the plain network below which a shorter schedule counts as run."""
 
 
 def finished_rows(recipe: str) -> list[Row]:

@@ -93,7 +93,7 @@ def test_the_command_ends_with_a_code_and_names_what_got_worse(tmp_path: Path) -
         ("[1]", (), "is no record of"),
         ('{"cnn": [1]}', (), "is no record of"),
         ("{}", (), "the records have no ratio in common"),
-        (record(row(3.0)), ("--tolerance", "2"), "--tolerance 2: state a part of 1"),
+        (record(row(3.0)), ("--tolerance", "2"), "--tolerance 2: give a fraction below 1"),
     ],
 )
 def test_bad_input_is_one_line(old: Any, words: tuple[str, ...], said: str, tmp_path: Path) -> None:
