@@ -105,7 +105,7 @@ class SlurmOptions(Section):
         if asked is not None and asked != (gpus or 0):
             raise ValueError(f"slurm.gres asks for {asked} GPUs of a job, gpus for {gpus or 'none'}; add gpus: {asked}")
 
-    def words(self, gpus: int | None) -> list[str]:
+    def options(self, gpus: int | None) -> list[str]:
         """Return the options that the section gives; ``gpus`` is the sweep's key."""
         values = {key: getattr(self, key.replace("-", "_")) for key in KEYS if key != "extra"}
         if self.gres and gpus and self.gpus() is None:
@@ -114,7 +114,7 @@ class SlurmOptions(Section):
             values["mail-type"] = ",".join(self.mail_type)
         return [f"--{key}={value}" for key, value in values.items() if value] + self.extra
 
-    def for_report(self) -> list[str]:
+    def report_options(self) -> list[str]:
         """Return the options for the job that writes the report."""
         return [f"--{key}={value}" for key in ("partition", "account", "qos") if (value := getattr(self, key))]
 
@@ -146,7 +146,7 @@ def run_slurm(*words: str, **variables: str) -> str:
 
 @cache
 def site_variables() -> dict[str, str]:
-    """Return the variables SBATCH_* as slurm/env.sh sets them, sourced here so that nobody need do it before."""
+    """Return the variables SBATCH_* as slurm/env.sh sets them, sourced here so that the user need not."""
     environment = {"STN_VENV": sys.prefix} if SOURCE == INSTALLED and "STN_VENV" not in os.environ else {}
     try:
         printed = run_slurm("bash", "-c", '. "$STN_ROOT/slurm/env.sh" >&2 && env -0', **environment)

@@ -51,7 +51,7 @@ def array_script(plan: Plan, jobs_file: Path, n: int, max_parallel: int | None) 
     ]
     options += [f"--gres=gpu:{sweep.gpus}"] if sweep.gpus and not slurm.gres else []
     options += [f"--mem={sweep.memory}"] if sweep.memory and not slurm.mem else []
-    options += slurm.words(sweep.gpus)
+    options += slurm.options(sweep.gpus)
     if any("\n" in option for option in options):
         raise ValueError(f"{plan.folder}: Slurm takes no folder with a line break in its name")
     directives = "\n".join(map(directive, options))
@@ -135,7 +135,7 @@ class Slurm:
             # A throttle holds within one array only, so throttled arrays run one after the other.
             after = [f"--dependency=afterany:{arrays[-1]}"] if max_parallel and arrays else []
             # Given here as well as in the script: here they win over variables SBATCH_*.
-            arrays.append(sbatch(*after, *plan.sweep.slurm.words(plan.sweep.gpus), str(script)))
+            arrays.append(sbatch(*after, *plan.sweep.slurm.options(plan.sweep.gpus), str(script)))
             write_atomic(folder / f"array-{i}.json", json.dumps({"array": arrays[-1], "jobs": jobs_file.name}) + "\n")
             say(f"array {arrays[-1]}: {len(part):,} jobs ({script})")
         self._submit_report(plan, arrays)
@@ -149,7 +149,7 @@ class Slurm:
             f"--job-name={plan.sweep.name}-report",
             f"--output={(plan.folder / 'logs').absolute()}/report-%j.log",
             f"--chdir={Path.cwd()}",
-            *plan.sweep.slurm.for_report(),
+            *plan.sweep.slurm.report_options(),
         )
         try:
             report = sbatch(*words, str(SOURCE / "slurm" / "report.sh"), str(plan.folder.absolute()))

@@ -103,7 +103,7 @@ def record_failure(trials: list[Trial], error: Exception | KeyboardInterrupt) ->
 
 
 def leave(runtime: Runtime, configs: list[Config], stopped: str | None) -> None:
-    """Leave the process group, which waits for all; meanwhile the main process says that others still train."""
+    """Leave the process group, which waits for all processes; meanwhile the main one shows how many seeds are done."""
     waits = runtime.processes > 1 and is_main_process() and not stopped
     done, total = count_finished(build_trials(configs)) if waits else (0, 0)
     if done == total:

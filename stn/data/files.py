@@ -163,7 +163,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 
 def _checked(path: str, arrays: dict[str, Any]) -> Arrays:
-    """Return the arrays in the layout that training takes; ValueError says what is wrong with which."""
+    """Return the arrays in the layout that training takes; ValueError for a wrong type or shape."""
     import numpy as np
 
     out = {}

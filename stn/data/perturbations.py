@@ -16,13 +16,13 @@ CROP, CROPS = 6, 6
 
 
 def rotate(x_MCHW: Tensor, draws: Draws, pool: Tensor, limit: float = 90) -> tuple[Tensor, Tensor]:
-    """Rotation uniform in [-limit, limit] degrees, bilinear. Pose: degrees, counter-clockwise as seen."""
+    """Rotate by U(-limit, limit) degrees, bilinearly. Pose: degrees, counter-clockwise as seen."""
     degrees_M1 = draws.uniform(1, -limit, limit)
     return resample(x_MCHW, *turned(degrees_M1, None, None, x_MCHW.shape[-1])), degrees_M1
 
 
 def turn_scale_shift(x_MCHW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotation U(-45, 45) degrees, scale U(0.7, 1.2), then shift U(-7, 7) pixels per axis, on 42x42."""
+    """Rotate by U(-45, 45) degrees, scale by U(0.7, 1.2), then shift by U(-7, 7) pixels per axis, on 42x42."""
     degrees_M1, factor_M1 = draws.uniform(1, -45, 45), draws.uniform(1, 0.7, 1.2)
     shift_M2 = draws.uniform(2, -7, 7)
     x = resample(x_MCHW, *turned(degrees_M1, factor_M1, shift_M2, 42))
@@ -30,7 +30,7 @@ def turn_scale_shift(x_MCHW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor
 
 
 def jostle(x_MCHW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
-    """Rotation U(-30, 30) degrees, scale 0.8 to 1.25 log-uniform, then shift U(-4, 4) pixels per axis."""
+    """Rotate by U(-30, 30) degrees, scale by 0.8 to 1.25, log-uniform, then shift by U(-4, 4) pixels per axis."""
     limit = math.log2(1.25)
     degrees_M1, exponent_M1 = draws.uniform(1, -30, 30), draws.uniform(1, -limit, limit)
     shift_M2 = draws.uniform(2, -4, 4)
@@ -39,7 +39,7 @@ def jostle(x_MCHW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def bend(x_MCHW: Tensor, draws: Draws, pool: Tensor, n: int, std: float) -> tuple[Tensor, Tensor]:
-    """Scale U(0.75, 1), then n points of a grid N(0, std) pixels off: 4 projective, more a thin-plate spline."""
+    """Scale by U(0.75, 1), then move n points of a grid by N(0, std) pixels: 4 projective, more a thin-plate spline."""
     factor_M1 = draws.uniform(1, 0.75, 1)
     moved_M2n = draws.normal(2 * n, std)
     x = resample(x_MCHW, *displaced(moved_M2n.unflatten(1, (n, 2)), factor_M1, x_MCHW.shape[-1]))
@@ -47,7 +47,7 @@ def bend(x_MCHW: Tensor, draws: Draws, pool: Tensor, n: int, std: float) -> tupl
 
 
 def shake(x_MCHW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
-    """Corners N(0, 1/4) off and all four together once more, per axis; the image spans [-1, 1] between pixel centres.
+    """Move each corner, and then all four, by N(0, 1/4) per axis; the image spans [-1, 1] between pixel centres.
 
     As in the code of Lin and Lucey: 3.375 pixels of 28, where their paper says 3.5.
     """
@@ -59,7 +59,7 @@ def shake(x_MCHW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def translate_in_clutter(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
-    """Digit anywhere on a 60x60 canvas, six crops added. Pose: (x, y) from the centre, pixels."""
+    """Put the digit anywhere on a 60x60 canvas and add six crops. Pose: (x, y) from the centre, pixels."""
     corner_M2 = draws.integers(2, 33)
     canvas_MHW = x_M1HW.new_zeros(len(x_M1HW), 60, 60, dtype=torch.int32)  # integers add up in any order
     _add(canvas_MHW, x_M1HW[:, 0].int(), corner_M2[:, 1], corner_M2[:, 0])
@@ -71,7 +71,7 @@ def translate_in_clutter(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Te
 
 
 def scale_in_clutter(x_M1HW: Tensor, draws: Draws, pool: Tensor) -> tuple[Tensor, Tensor]:
-    """Digit scaled by 2^U(-1, 2) on a 112x112 canvas, six scaled crops added. Pose: log2 of the area."""
+    """Scale the digit by 2^U(-1, 2) on a 112x112 canvas and add six scaled crops. Pose: log2 of the area."""
     exponent_M1 = draws.uniform(1, -1, 2)
     canvas_MHW = resample(x_M1HW, *enlarged(exp2(exponent_M1), None, 112, x_M1HW.device))[:, 0]
     crops = _crops(draws, pool)

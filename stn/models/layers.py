@@ -38,6 +38,7 @@ def shape_after(module: nn.Module, shape: Shape) -> Shape:
 
 
 def build(makers: Sequence[Maker], shape: Shape) -> list[nn.Module]:
+    """Return the modules of makers in a row, each for the output shape of the one before."""
     modules = []
     for make in makers:
         modules.append(make(shape))
@@ -99,7 +100,7 @@ def conv(
     slope: float = 0.0,
     norm: bool = False,
 ) -> Maker:
-    """Convolution, channel dropout, max-pool, ReLU (leaky by ``slope``; 1: none), batch norm."""
+    """Return a maker: convolution, channel dropout, max-pool, ReLU (leaky by ``slope``; 1: none), batch norm."""
 
     def make(shape: Shape) -> nn.Module:
         side = shape[-1] + 2 * padding - kernel + 1
@@ -123,7 +124,7 @@ def conv(
 
 
 def block(width: int, kernel: int, dropout: float = 0.0, **how: Any) -> Maker:
-    """Convolution without bias, batch norm, ReLU, dropout; ``how``: stride, padding, dilation, groups."""
+    """Return a maker: convolution without bias (``how``: stride, padding and so on), batch norm, ReLU, dropout."""
 
     def make(shape: Shape) -> nn.Module:
         layers = [nn.Conv2d(shape[0], width, kernel, bias=False, **how), nn.BatchNorm2d(width), nn.ReLU()]
@@ -133,17 +134,17 @@ def block(width: int, kernel: int, dropout: float = 0.0, **how: Any) -> Maker:
 
 
 def mix(width: int) -> Maker:
-    """A 1x1 convolution without bias and activation."""
+    """Return a maker: a 1x1 convolution without bias and activation."""
     return lambda shape: nn.Conv2d(shape[0], width, 1, bias=False)
 
 
 def average(classes: int) -> Maker:
-    """A last stage without a linear layer: 1x1 convolution to the classes, mean over the map."""
+    """Return a maker: a last stage without a linear layer, a 1x1 convolution and the mean over the map."""
     return lambda shape: nn.Sequential(mix(classes)(shape), nn.AvgPool2d(shape[1:]), nn.Flatten())
 
 
 def dense(*widths: int, dropout: float = 0.0) -> Maker:
-    """Flatten, then fully connected layers with ReLU."""
+    """Return a maker: flatten, then fully connected layers with ReLU."""
 
     def make(shape: Shape) -> nn.Module:
         features = torch.Size(shape).numel()
@@ -159,7 +160,7 @@ def dense(*widths: int, dropout: float = 0.0) -> Maker:
 
 
 def classify(classes: int, *hidden: int, dropout: float = 0.0) -> Maker:
-    """The last stage: fully connected layers down to one logit per class."""
+    """Return a maker: the last stage, fully connected layers down to one logit per class."""
 
     def make(shape: Shape) -> nn.Module:
         body = dense(*hidden, dropout=dropout)(shape)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from stn.multiseed.memory import free_bytes
-from stn.multiseed.products import MOST_WASTE, conv_product, scratch, waste
+from stn.multiseed.products import MOST_WASTE, conv_product, scratch_elements, waste
 
 _COLUMNS_SHARE = 0.05
 """Share of the free memory that a way's matrices may take; the backward pass has two of them."""
@@ -111,7 +111,9 @@ def _worth_trying(name: str, x_BDHW: Tensor, weight_OCkl: Tensor) -> bool:
     """Whether a way's matrices are small beside the free memory: the estimate of a block's memory leaves them out."""
     if name not in ("unfold", "rows", "whole"):
         return True
-    fits = scratch(x_BDHW, weight_OCkl, name) * x_BDHW.element_size() <= _COLUMNS_SHARE * free_bytes(x_BDHW.device)
+    fits = scratch_elements(x_BDHW, weight_OCkl, name) * x_BDHW.element_size() <= _COLUMNS_SHARE * free_bytes(
+        x_BDHW.device
+    )
     return fits and waste(x_BDHW, weight_OCkl, name) <= MOST_WASTE
 
 

@@ -110,7 +110,7 @@ class StackedModel(nn.Module):
         return self._network[0]
 
     def _call(self, tensors: Tensors, x: Tensor, function: Function | None = None) -> Any:
-        """Run the network, or a function of it, with these tensors in place of its own."""
+        """Run the network, or a function of it, with these tensors instead of its own."""
         network = self.template.train(self.training)
         module, prefix = (network, "") if function is None else (_Applied(network, function), "network.")
         bound = {prefix + name: tensor for name, tensor in tensors.items()}

@@ -30,7 +30,7 @@ def waste(x_BDHW: Tensor, weight_OCkl: Tensor, way: str) -> float:
     return {"whole": H * W / (k * l), "rows": W / l}.get(way, 1.0)
 
 
-def scratch(x_BDHW: Tensor, weight_OCkl: Tensor, way: str) -> int:
+def scratch_elements(x_BDHW: Tensor, weight_OCkl: Tensor, way: str) -> int:
     """Return about how many elements the matrices of a way have."""
     k, l = weight_OCkl.shape[2:]
     filters = weight_OCkl[:, :, 0, 0].numel() * x_BDHW[0, 0].numel() ** 2 if way == "whole" else 0

@@ -66,7 +66,7 @@ class GraphedStep:
         return True
 
     def _clean_up(self, stream: torch.cuda.Stream) -> None:
-        """Bring back stream, allocator and generator, which torch 2.11 leaves as in the capture that failed."""
+        """Restore stream, allocator and generator, which torch 2.11 leaves as they were in the failed capture."""
         assert self._side_stream is not None
         assert self._pool is not None
         torch.cuda.set_stream(stream)

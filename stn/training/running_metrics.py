@@ -60,7 +60,7 @@ class RunningMetrics:
         return (loss / steps, hits / steps) if steps else None
 
     def alive(self) -> bool:
-        """Whether any seed can still be trained, as far as the last row told."""
+        """Whether any seed can still be trained, as of the last row."""
         return len(self.failed) < len(self.seeds)
 
     def find_failed(self) -> None:

@@ -55,7 +55,7 @@ def _rank(x: Tensor) -> int:
     "zeros_like ones_like full_like empty_like real imag conj angle"
 )
 def _elementwise(mode: Any, func: Any, /, *args: Any, **kwargs: Any) -> Any:
-    """Put ones behind the seed axis of tensors with fewer dimensions than others, so that they broadcast."""
+    """Run an elementwise operation, after inserting axes of size 1 behind the seed axis so that tensors broadcast."""
     tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)]
     rank = max(map(_rank, tensors))
     dtype = _dtype_beside_scalars(tensors) if rank else None

@@ -46,7 +46,7 @@ def _linear(mode: Any, func: Any, /, input: Any, weight: Any, bias: Any = None) 
     S = count_seeds(input, weight, bias)
     x, weight_SOI = for_seeds(input, S), for_seeds(weight, S)
     bias_SO = None if bias is None else for_seeds(bias, S)
-    if x.dtype == torch.float64:  # with several threads a batched product rounds otherwise than one alone
+    if x.dtype == torch.float64:  # with several threads a batched product rounds differently from a single one
         biases = [None] * S if bias_SO is None else bias_SO.unbind()
         return Stacked(torch.stack(list(map(F.linear, x.unbind(), weight_SOI.unbind(), biases))))
     x_SMI = x.reshape(S, -1, x.shape[-1])
