@@ -19,8 +19,10 @@ from stn.models.wirings import count_parameters
 from stn.runs.cores import Neighbours
 from stn.runs.trials import build_trials
 from stn.tracking.console import console, say
-from stn.training.blocks import USUAL, check_network, find_slow_settings, slow_operations, try_network
+from stn.training.block_size import USUAL
+from stn.training.blocks import check_network, slow_operations, try_network
 from stn.training.runtime import Runtime
+from stn.training.slow_settings import slow_settings
 
 
 def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str, int, int]]:
@@ -78,7 +80,7 @@ def slow_here(configs: list[Config], seed_losses: Callable[..., Any]) -> list[st
     runtime = Runtime(configs[0], len(trials), configs, Neighbours())  # with the threads that a training would take
     size = fuse if isinstance(fuse, int) else min(USUAL[runtime.device.type], len(trials))
     try:
-        return find_slow_settings(trials, size, runtime, seed_losses, True)
+        return slow_settings(trials, size, runtime, seed_losses, True)
     except (OSError, ValueError) as error:  # no data, and no network
         return [f"not known, nothing can be timed: {error}"]
 

@@ -18,6 +18,8 @@ from stn.training.cuda_graph import WARM_UP, GraphedStep
 from stn.training.optimizer import SeedOptimiser
 from stn.training.runtime import Runtime
 
+USUAL = {"cpu": 4, "cuda": 64}
+"""Seeds as one network if there is no trial."""
 GAIN = 1.05
 """Growth of images/s from which twice as many seeds are tried next."""
 _STEPS = 10

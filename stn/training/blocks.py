@@ -25,14 +25,14 @@ from stn.runs.process import environment_json
 from stn.runs.trials import Trial, cut_into_blocks, group_by_run
 from stn.tracking.console import say, warn
 from stn.training import checkpoints
-from stn.training.block_size import doublings, fastest_size
+from stn.training.block_size import USUAL, doublings, fastest_size
 from stn.training.runtime import Runtime
 from stn.training.slow_settings import slow_settings
 
 FUSED = "seeds_as_one_network"
 """The field of env.json for the number of seeds that a trial has found."""
-USUAL, MOST = {"cpu": 4, "cuda": 64}, {"cpu": 32, "cuda": 64}
-"""Seeds as one network if there is no trial, and the most that a trial goes up to."""
+MOST = {"cpu": 32, "cuda": 64}
+"""The most seeds that a trial goes up to."""
 WORTH_A_TRIAL = 1_000_000
 """Images from which a trial on a CPU, of a few seconds, takes a small part of the time."""
 
@@ -114,18 +114,10 @@ def plan_blocks(runtime: Runtime, unfinished: list[Trial], seed_losses: Callable
         return []
     size = choose_block_size(unfinished, runtime, seed_losses) if runtime.writes else 0
     if runtime.writes:
-        for text in find_slow_settings(unfinished, size, runtime, seed_losses, _is_worth_a_trial(unfinished)):
+        for text in slow_settings(unfinished, size, runtime, seed_losses, _is_worth_a_trial(unfinished)):
             warn(text)
     saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in unfinished] if runtime.writes else []
     return cut_into_blocks(unfinished, *runtime.from_writer((size, saved)))
-
-
-def find_slow_settings(
-    trials: list[Trial], size: int, runtime: Runtime, seed_losses: Callable[..., Any], thorough: bool
-) -> list[str]:
-    """Return a sentence for each setting that makes these trainings slower here than the default would."""
-    usual = min(USUAL[runtime.device.type], len(trials))
-    return slow_settings(trials[0].config, min(size, len(trials)), usual, runtime, seed_losses, thorough)
 
 
 def _is_worth_a_trial(trials: list[Trial]) -> bool:

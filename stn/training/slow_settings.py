@@ -8,7 +8,8 @@ import torch
 
 from stn.config.schema import Config
 from stn.runs.cores import cores
-from stn.training.block_size import images_per_s
+from stn.runs.trials import Trial
+from stn.training.block_size import USUAL, images_per_s
 from stn.training.runtime import Runtime
 
 SLOWER = 0.95
@@ -56,15 +57,16 @@ def _settings(config: Config, size: int, usual_size: int, processes: int) -> lis
 
 
 def slow_settings(
-    config: Config, size: int, usual_size: int, runtime: Runtime, seed_losses: Callable[..., Any], thorough: bool
+    trials: list[Trial], size: int, runtime: Runtime, seed_losses: Callable[..., Any], thorough: bool
 ) -> list[str]:
-    """Return a sentence for each setting that is slower than the default here, by how much.
+    """Return a sentence for each setting that makes these trainings slower here than the default would.
 
     A CPU without units for bf16 trains at a sixth of its speed, and nothing else shows it. Without ``thorough``, for
     short runs, only bf16 is timed.
     """
     if runtime.device.type != "cpu" or runtime.world > 1:
         return []
+    config, size, usual_size = trials[0].config, min(size, len(trials)), min(USUAL["cpu"], len(trials))
     settings = _settings(config, size, usual_size, runtime.processes)
     settings = [setting for setting in settings if thorough or setting.flag == "--precision bf16"]
     speed = images_per_s(config, size, runtime, seed_losses) if settings else 0.0

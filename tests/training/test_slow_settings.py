@@ -12,7 +12,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Train
 from stn.runs.cores import Neighbours
 from stn.runs.trials import build_trials
-from stn.training import blocks, runtime, slow_settings
+from stn.training import runtime, slow_settings
 from stn.training.runtime import Runtime
 
 Timed = tuple[str, bool, int, int]
@@ -48,7 +48,7 @@ def said(thorough: bool = True, seeds: str = "0-9", size: int = 4, **settings: A
     config = resolve(Config(arch=Arch(name="cnn"), train=Train(seeds=seeds, **settings)))
     trials = build_trials([config])
     AcceleratorState._reset_state(reset_partial_state=True)
-    return blocks.find_slow_settings(trials, size, Runtime(config, len(trials)), lambda *_: None, thorough)
+    return slow_settings.slow_settings(trials, size, Runtime(config, len(trials)), lambda *_: None, thorough)
 
 
 @pytest.mark.parametrize(
