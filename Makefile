@@ -1,4 +1,4 @@
-# make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r --seeds 0-7"), a process per GPU or core
+# make train    train (arguments: ARGS="--arch stn_slx --dataset mnist_r --seeds 0-7"), a process per GPU or core, no more than seeds
 # make test     the first tier of tests, a worker per core (ARGS=tests/unit/test_rng.py one file, ARGS=-n0 without workers)
 # make test-all all tests
 # make gpu      what to find out where there is a GPU, part by part (ARGS="--parts tests,step"; without .venv: python3)

@@ -33,7 +33,8 @@ _MULTI_VALUED = ("--lr", "--optim.lr", "--optim.weight-decay")
 class Command(Config):
     """Train spatial-transformer networks: one architecture, one data set, any number of seeds.
 
-    `python train.py` is one process; `accelerate launch train.py` takes every GPU, `make train` every GPU or core.
+    `python train.py` is one process; `accelerate launch train.py` takes every GPU, `make train` every GPU or core,
+    but no more of them than seeds.
     Values come from --config FILE (YAML), then from the command line.
     """
 
