@@ -22,7 +22,7 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 def hash_of(row: Row) -> str:
-    """Return the hash of a result row's fields, but for the hash itself."""
+    """Return the hash of the fields of a result row, or of a checkpoint's header, but for a row's own hash."""
     fields = {key: value for key, value in row.items() if key != "row_sha256"}
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from stn.config.seed_list import parse_seeds
 from stn.runs.directory import Row, RunDir
+from stn.runs.records import hash_of
 from stn.tracking.console import warn
 
 Tensors = dict[str, Tensor]
@@ -66,15 +67,11 @@ def _identity(run: RunDir, seed: int, name: str) -> dict[str, Any]:
     return ({"sig": run.sig} if run.sig else {}) | {"seed": seed, "file": name}
 
 
-def _hash(header: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
-
-
 def save_weights(run: RunDir, seed: int, name: str, tensors: Tensors, header: dict[str, Any] | None = None) -> bool:
     """Write tensors of a seed as best, final or step-<n>, unless the lease is lost; return whether that was done."""
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     header = (header or {}) | _identity(run, seed, name) | {"sha256": digest(tensors)}
-    text = json.dumps(header | {"header_sha256": _hash(json.loads(json.dumps(header)))})
+    text = json.dumps(header | {"header_sha256": hash_of(json.loads(json.dumps(header)))})
     return run.replace(_file(run, seed, name), save(tensors, metadata={"stn": text}))
 
 
@@ -87,7 +84,7 @@ def _read(run: RunDir, seed: int, name: str) -> tuple[Tensors, dict[str, Any]]:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error!s:.200}") from None
     # Older files have neither a hash of their header nor an identity.
-    if header.pop("header_sha256", None) not in (None, _hash(header)) or header.get("sha256") != digest(tensors):
+    if header.pop("header_sha256", None) not in (None, hash_of(header)) or header.get("sha256") != digest(tensors):
         raise ValueError(f"{path} is damaged: its contents do not match its hash")
     for key, expected in _identity(run, seed, name).items():
         if header.get(key, expected) != expected:
