@@ -1,4 +1,4 @@
-"""Whether two commits train the same networks: fp64, 20 steps, one thread, by the hash of the final weights.
+"""Whether two commits train the same networks: fp64, 20 or 60 steps, one thread, by the hash of the final weights.
 
     python benchmarks/weights.py 883d5f3 HEAD [--only mnist_r]
 
@@ -25,13 +25,14 @@ QUIET = ("--log.wandb", "disabled", "--log.no-pictures", "--optim.warmup", "0 st
 def cases(only: str) -> dict[str, list[str]]:
     words_by_case = {f"{arch} {data}": ["--arch", arch, "--dataset", data] for data in DATASETS for arch in ARCHS}
     words_by_case |= {name: ["--config", f"configs/{name}.yaml"] for name in RECIPES}
+    words_by_case |= {f"{arch} mnist, 60 steps": ["--arch", arch, "--steps", "60"] for arch in ARCHS}
     return {name: words for name, words in words_by_case.items() if only in name}
 
 
 def weights(tree: Path, words: list[str]) -> str:
-    """Return the hash of seed 0's weights after 20 steps, or the last line of what went wrong."""
+    """Return the hash of seed 0's final weights, or the last line of what went wrong."""
     with tempfile.TemporaryDirectory() as runs:
-        line = [sys.executable, str(tree / "train.py"), *words, *SHORT, *QUIET, "--runs", runs]
+        line = [sys.executable, str(tree / "train.py"), *SHORT, *QUIET, *words, "--runs", runs]
         env = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(line, cwd=tree, env=env, capture_output=True, text=True, check=False)
         rows = list(Path(runs).glob("*/*/*/results.jsonl"))

@@ -43,10 +43,14 @@ class SeedOptimiser(torch.optim.Optimizer):
         unit_lr = self.optim.model_copy(update={"lr": 1.0})
         beta1, beta2 = self.optim.betas
         rows = [  # Python's powers: those of torch depend on a vector's length in the last bit
-            (learning_rate(unit_lr, step, steps), 1 - beta1 ** (step + 1), math.sqrt(1 - beta2 ** (step + 1)))
+            (learning_rate(unit_lr, step, steps), 1 - beta1 ** (step + 1), 1 - beta2 ** (step + 1))
             for step in range(steps)
         ]
-        factor_T, correction_T, root_T = torch.tensor(rows, dtype=torch.float64).to(self.model.flat.dtype).unbind(1)
+        table_T3 = torch.tensor(rows, dtype=torch.float64)
+        table_T3[
+            :, 2
+        ].sqrt_()  # torch's root, as in runs of before: Python's differs in the last bit at a step in twenty
+        factor_T, correction_T, root_T = table_T3.to(self.model.flat.dtype).unbind(1)
         return torch.stack([factor_T, factor_T / correction_T, root_T], 1).to(self.model.flat.device)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

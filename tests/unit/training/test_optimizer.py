@@ -119,6 +119,16 @@ def test_updates_are_torchs(name: str) -> None:
     assert torch.equal(model.stacked["fixed"], fixed)
 
 
+def test_adamw_divides_by_the_roots_of_runs_of_before() -> None:
+    """They took the root of a number on the device; Python's differs in the last bit where MKL computes torch's."""
+    wish = Optim(name="adamw", schedule="constant", warmup="0 steps", betas=(0.9, 0.999))
+    model = StackedModel(Weights, [0], dtype=torch.float64)
+    table_T3 = optimizer.SeedOptimiser([wish], model, torch.tensor(0), 1_000)._schedule
+    done_T = torch.arange(1, 1_001)
+    assert table_T3[:, 2].tolist() == [(1 - 0.999 ** done.double()).sqrt().item() for done in done_T]
+    assert table_T3[:, 1].tolist() == [1 / (1 - 0.9**done) for done in done_T.tolist()]
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_each_seed_may_have_its_own_learning_rate_and_weight_decay(name: Literal["sgd", "adamw"]) -> None:
     wishes = [
