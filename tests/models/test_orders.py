@@ -80,6 +80,8 @@ def test_depthwise_convolutions_are_not_thin() -> None:
     x = torch.randn(2, 8, 9, 9)
     for filters, thin in ((8, False), (16, False), (64, True)):
         assert _is_thin(x, nn.Parameter(torch.randn(filters, 1, 3, 3)), 1, 1, 1, 8) == thin
+        double = nn.Parameter(torch.randn(filters, 1, 3, 3).double())
+        assert _is_thin(x.double(), double, 1, 1, 1, 8), "the last bits of runs of before"
 
 
 def test_functions_in_memory_order_see_dense_tensors_and_their_axes() -> None:

@@ -19,14 +19,15 @@ from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 def _is_thin(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
     """Whether a convolution of one or two input channels (in each group) on a CPU has faster gradients by ThinConv.
 
-    With as few filters as channels, as in a depthwise one, oneDNN's are faster: 7x7 5 against 44 ms (one core).
+    With as few filters as channels, as in a depthwise one, oneDNN's are faster: 7x7 5 against 44 ms (one core). In
+    float64 ThinConv stays: its last bits are those of runs of before.
     """
     return (
         x.device.type == "cpu"
         and weight.requires_grad
         and x.dim() == 4
         and weight.shape[1] <= 2
-        and len(weight) >= 4 * groups * weight.shape[1]
+        and (x.dtype == torch.float64 or len(weight) >= 4 * groups * weight.shape[1])
         and pair(stride) == pair(dilation) == (1, 1)
         and not isinstance(padding, str)
         and pair(padding)[0] < weight.shape[2] > 1
