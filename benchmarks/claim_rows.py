@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -17,14 +18,19 @@ def digest(folder: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
+def without_folders(words: list[str]) -> list[str]:
+    """Return a command of train.py without the folders of one machine, those of runs and data."""
+    flags, kept = ("--runs", "--log.runs", "--data-root", "--data.root"), ["train.py"]
+    for before, word in pairwise(words):
+        if word.partition("=")[0] not in flags and before not in flags:
+            kept.append(word)
+    return kept
+
+
 def _without_place(run: RunDir) -> dict[str, bytes]:
     """Return the files of a run directory without paths, names of machines and steps of the log."""
     env = {k: v for k, v in json.loads(run.env.read_text()).items() if k not in ("host", "folder", "slurm")}
-    words = env["command"]
-    env["command"] = [
-        "train.py",
-        *(w for w, before in zip(words[1:], words, strict=False) if "--runs" not in (w, before)),
-    ]
+    env["command"] = without_folders(env["command"])
     config = yaml.safe_load(run.config.read_text())
     config["log"]["runs"], config["data"]["root"] = "runs", None
     evaluations = [row for row in read_rows(run.metrics) if row["kind"] == "eval"]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import claim_page
+import claim_rows
 import claims
 import pytest
 from matplotlib.figure import Figure
@@ -155,3 +156,21 @@ def test_rows_are_copied_without_the_place_where_they_were_made(
     (trained.path / "status.json").write_text(json.dumps(status | {"state": "running"}))
     assert run(monkeypatch, "collect", folder, trained.path) == 2
     assert "is running" in capsys.readouterr().err
+
+
+def test_no_claim_names_a_folder_of_one_machine() -> None:
+    words = [
+        "/a/train.py",
+        "--seeds",
+        "0",
+        "--runs",
+        "/tmp/r",
+        "--data-root=/tmp/d",
+        "--data.root",
+        "/tmp/d",
+        "--lr",
+        "1",
+    ]
+    assert claim_rows.without_folders(words) == ["train.py", "--seeds", "0", "--lr", "1"]
+    for path in claims.CLAIMS.glob("*/runs/*/*/*/env.json"):
+        assert not [word for word in json.loads(path.read_text())["command"] if word.startswith("/")], path
