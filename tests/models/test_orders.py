@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stn.multiseed.model import StackedModel
-from stn.multiseed.rules.layers import _is_thin
+from stn.multiseed.rules.gradients import is_thin
 from stn.multiseed.rules.order import channels_of, in_memory_order, in_order
 from stn.multiseed.stacked import Stacked, run_operation
 
@@ -79,9 +79,9 @@ def test_wide_convolutions_keep_the_order_that_a_norm_has_made() -> None:
 def test_depthwise_convolutions_are_not_thin() -> None:
     x = torch.randn(2, 8, 9, 9)
     for filters, thin in ((8, False), (16, False), (64, True)):
-        assert _is_thin(x, nn.Parameter(torch.randn(filters, 1, 3, 3)), 1, 1, 1, 8) == thin
+        assert is_thin(x, nn.Parameter(torch.randn(filters, 1, 3, 3)), 1, 1, 1, 8) == thin
         double = nn.Parameter(torch.randn(filters, 1, 3, 3).double())
-        assert _is_thin(x.double(), double, 1, 1, 1, 8), "the last bits of runs of before"
+        assert is_thin(x.double(), double, 1, 1, 1, 8), "the last bits of runs of before"
 
 
 def test_functions_in_memory_order_see_dense_tensors_and_their_axes() -> None:

@@ -8,85 +8,18 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from stn.multiseed.convolution import pair
 from stn.multiseed.rules.basic import reduce, rule
+from stn.multiseed.rules.gradients import ThinConv, is_thin
 from stn.multiseed.rules.order import WIDE, channels_of, side_by_side, split_seeds, wants_channels_last
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
-
-
-def _is_thin(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
-    """Whether a convolution of one or two input channels (in each group) on a CPU has faster gradients by ThinConv.
-
-    With as few filters as channels, as in a depthwise one, oneDNN's are faster: 7x7 5 against 44 ms (one core). In
-    float64 ThinConv stays: its last bits are those of runs of before.
-    """
-    return (
-        x.device.type == "cpu"
-        and weight.requires_grad
-        and x.dim() == 4
-        and weight.shape[1] <= 2
-        and (x.dtype == torch.float64 or len(weight) >= 4 * groups * weight.shape[1])
-        and pair(stride) == pair(dilation) == (1, 1)
-        and not isinstance(padding, str)
-        and pair(padding)[0] < weight.shape[2] > 1
-        and (x.requires_grad or not torch.is_autocast_enabled("cpu"))  # oneDNN's own weight gradient is as fast in bf16
-    )
-
-
-class ThinConv(torch.autograd.Function):
-    """conv2d whose input gradient is computed one kernel column at a time, its bias gradient apart.
-
-    oneDNN's own input gradient takes 3 to 7 times longer (2 cores, 64 to 256 images, 10 to 16
-    filters of 5x5 to 9x9); its weight gradient takes 1.4 to 1.7 times longer with the bias's in it.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, groups: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.padding, ctx.has_bias, ctx.groups = pair(padding), bias is not None, groups
-        return F.conv2d(x, weight, bias, padding=padding, groups=groups)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_BOHW: Tensor):  # type: ignore[override]
-        x, weight_OCkl = ctx.saved_tensors
-        groups, O = ctx.groups, len(weight_OCkl)
-        _, grad_weight, _ = torch.ops.aten.convolution_backward(
-            grad_BOHW, x, weight_OCkl, [O], [1, 1], ctx.padding, [1, 1], False, [0, 0], groups, [False, True, False]
-        )
-        grad_bias = grad_BOHW.sum((0, 2, 3)) if ctx.has_bias else None
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = _input_gradient(grad_BOHW, weight_OCkl, x.shape, ctx.padding, groups)
-        return grad_x, grad_weight, grad_bias, None, None
-
-
-def _input_gradient(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, padding: tuple, G: int) -> Tensor:
-    """Convolve with each kernel column, then add the results, each shifted by its column's index.
-
-    G groups of C input and M output channels, D = G * C; kernels of k rows and l columns.
-    """
-    (pad_k, pad_l), (B, D, H, W), (O, C, k, l) = padding, shape, weight_OCkl.shape
-    M, grad_W = O // G, grad_BOHW.shape[3]
-    flipped_GMCkl = weight_OCkl.flip(2).view(G, M, C, k, l)
-    columns_GClMk = flipped_GMCkl.permute(0, 2, 4, 1, 3)
-    filters = columns_GClMk.reshape(D * l, M, k, 1).contiguous(memory_format=torch.channels_last)
-    by_column = F.conv2d(grad_BOHW, filters, padding=(k - 1 - pad_k, 0), groups=G)
-    by_column_BDlHW = by_column.unflatten(1, (D, l))
-    sums_in = torch.float32 if grad_BOHW.dtype == torch.bfloat16 else grad_BOHW.dtype
-    padded_BDHW = grad_BOHW.new_zeros(B, D, H, W + 2 * pad_l, dtype=sums_in)
-    for j in range(l):
-        padded_BDHW[..., j : j + grad_W] += by_column_BDlHW[:, :, j]
-    return padded_BDHW[..., pad_l : pad_l + W].to(grad_BOHW.dtype)
 
 
 def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1, keep=False) -> Tensor:
     if x.dim() == 4 and wants_channels_last(x) and not keep:
         x = x.contiguous(memory_format=torch.channels_last)
         weight = weight.to(memory_format=torch.channels_last)  # decides where the input has one channel
-    if _is_thin(x, weight, stride, padding, dilation, groups):
+    if is_thin(x, weight, stride, padding, dilation, groups):
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stn.multiseed.rules.layers import ThinConv
+from stn.multiseed.rules.gradients import ThinConv
 from stn.multiseed.stacked import SeedOps
 
 
