@@ -115,7 +115,7 @@ class Stream:
             site: Draws.resume(draws_SN.index_select(1, in_epoch_B).view(-1))
             for site, draws_SN in self._draws_SN.items()
         }
-        x_MCHW = self.x[index_SB.view(-1)]
+        x_MCHW = self.x.index_select(0, index_SB.view(-1))
         x_MCHW = self._perturb(x_MCHW, draws[Site.PERTURB])[0] if Site.PERTURB in draws else unit(x_MCHW)
         if Site.AUGMENT in draws:
             x_MCHW = self._augment(x_MCHW, draws[Site.AUGMENT])

@@ -55,16 +55,16 @@ def grid_from(x: Tensor, y: Tensor) -> Tensor:
     torch's grid_sample reads outside of memory (a segmentation fault, seen on CPU in 2.15) where a coordinate is NaN
     and padding is border or reflection.
     """
-    grid = torch.stack([x, y], dim=-1)
-    far = grid.detach().nan_to_num(0.0, _FAR, -_FAR).clamp(-_FAR, _FAR)  # has no gradient
-    return torch.where(grid.abs() <= _FAR, grid, far)
+    grid = F.hardtanh(torch.stack([x, y], dim=-1), -_FAR, _FAR)  # has no gradient outside
+    grid.detach().nan_to_num_(0.0)
+    return grid
 
 
 def move(theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return points under an affine matrix; elementwise, so without TF32."""
     a_B2, b_B2, c_B2 = theta[:, :2, :, None, None].to(x.dtype).unbind(2)
-    moved_B2HW = a_B2 * x + b_B2 * y + c_B2
-    return moved_B2HW[:, 0], moved_B2HW[:, 1]
+    moved_x, moved_y = (a_B2 * x + b_B2 * y + c_B2).unbind(1)
+    return moved_x, moved_y
 
 
 def project(theta_B33: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,9 +47,8 @@ class SeedOptimiser(torch.optim.Optimizer):
             for step in range(steps)
         ]
         table_T3 = torch.tensor(rows, dtype=torch.float64)
-        table_T3[
-            :, 2
-        ].sqrt_()  # torch's root, as in runs of before: Python's differs in the last bit at a step in twenty
+        # Torch's root, as in runs of before: Python's differs in the last bit at a step in twenty.
+        table_T3[:, 2].sqrt_()
         factor_T, correction_T, root_T = table_T3.to(self.model.flat.dtype).unbind(1)
         return torch.stack([factor_T, factor_T / correction_T, root_T], 1).to(self.model.flat.device)
 
