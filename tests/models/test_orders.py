@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stn.multiseed.model import StackedModel
-from stn.multiseed.rules.gradients import is_thin
+from stn.multiseed.rules.gradients import is_slow
 from stn.multiseed.rules.order import channels_of, in_memory_order, in_order
 from stn.multiseed.stacked import Stacked, run_operation
 
@@ -79,9 +79,34 @@ def test_wide_convolutions_keep_the_order_that_a_norm_has_made() -> None:
 def test_depthwise_convolutions_are_not_thin() -> None:
     x = torch.randn(2, 8, 9, 9)
     for filters, thin in ((8, False), (16, False), (64, True)):
-        assert is_thin(x, nn.Parameter(torch.randn(filters, 1, 3, 3)), 1, 1, 1, 8) == thin
+        assert is_slow(x, nn.Parameter(torch.randn(filters, 1, 3, 3)), 1, 1, 1, 8) == thin
         double = nn.Parameter(torch.randn(filters, 1, 3, 3).double())
-        assert is_thin(x.double(), double, 1, 1, 1, 8), "the last bits of runs of before"
+        assert is_slow(x.double(), double, 1, 1, 1, 8), "the last bits of runs of before"
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "side", "padding", "slow"),
+    [(16, 7, 10, 0, True), (16, 5, 12, 0, False), (16, 7, 10, 3, False), (20, 7, 10, 0, False), (64, 3, 4, 0, False)],
+)
+def test_large_filters_on_small_maps_have_slow_gradients(
+    channels: int, kernel: int, side: int, padding: int, slow: bool
+) -> None:
+    x = torch.randn(2, 2 * channels, side, side, requires_grad=True)
+    weight = nn.Parameter(torch.randn(64, channels, kernel, kernel))
+    assert is_slow(x, weight, 1, padding, 1, 2) == slow
+    assert not is_slow(x.detach(), weight, 1, padding, 1, 2)
+    assert not is_slow(x.detach().double().requires_grad_(), weight, 1, padding, 1, 2), (
+        "the last bits of runs of before"
+    )
+
+
+def test_a_copy_for_a_view_has_a_gradient_in_the_order_of_what_it_copies() -> None:
+    maps = _made_by_convolution(2, 3, 4, 5).detach().requires_grad_()
+    flat = run_operation(None, torch.flatten, (Stacked(maps), 1), {})
+    assert torch.equal(flat.every, maps.flatten(2))
+    assert flat.every.is_contiguous()
+    (grad,) = torch.autograd.grad(flat.every, maps, torch.ones_like(flat.every))
+    assert grad.stride() == maps.stride()
 
 
 def test_functions_in_memory_order_see_dense_tensors_and_their_axes() -> None:

@@ -3,6 +3,7 @@
 The seed axis is in front: a dimension that counts from the end stays, others move up by one.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.multiseed.rules.order import in_memory_order
+from stn.multiseed.rules.order import in_memory_order, reshaped
 from stn.multiseed.stacked import ALONE, QUIET, RULES, Stacked, count_seeds, every_of, for_seeds, functions
 
 
@@ -91,15 +92,18 @@ def _reshape(mode: Any, func: Any, /, x: Any, *shape: Any) -> Any:
     """Reshape where a view is asked for: with channels last, which the network has not chosen, it may need a copy."""
     if isinstance(shape[0], torch.dtype):
         return NotImplemented if isinstance(x, Stacked) else func(x, *shape)
-    if not isinstance(x, Stacked):
-        return x.reshape(*shape)
     sizes = shape[0] if isinstance(shape[0], tuple | list) else shape
-    return Stacked(x.every.reshape(len(x.every), *sizes))
+    return Stacked(reshaped(x.every, len(x.every), *sizes)) if isinstance(x, Stacked) else reshaped(x, *sizes)
 
 
-@rule("flatten")
-def _flatten(mode: Any, func: Any, /, x: Stacked, start_dim: int = 0, end_dim: int = -1) -> Stacked:
-    return Stacked(x.every.flatten(shift(start_dim), shift(end_dim)))
+@rule("flatten", alone=True)
+def _flatten(mode: Any, func: Any, /, x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    rank = x.dim()
+    if not rank or not -rank <= start_dim < rank or not -rank <= end_dim < rank:
+        return NotImplemented if isinstance(x, Stacked) else func(x, start_dim, end_dim)
+    first, last = start_dim % rank, end_dim % rank
+    sizes = *x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]
+    return Stacked(reshaped(x.every, len(x.every), *sizes)) if isinstance(x, Stacked) else reshaped(x, *sizes)
 
 
 @rule("transpose swapaxes")

@@ -10,33 +10,50 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stn.multiseed.convolution import pair
+from stn.multiseed.convolution import Pair, pair
 
 
-def is_thin(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
-    """Whether a convolution of one or two input channels (in each group) on a CPU has faster gradients by ThinConv.
-
-    With as few filters as channels, as in a depthwise one, oneDNN's are faster: 7x7 5 against 44 ms (one core). In
-    float64 ThinConv stays: its last bits are those of runs of before.
-    """
+def is_slow(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:
+    """Whether a convolution has faster gradients by OwnConv."""
     return (
         x.device.type == "cpu"
         and weight.requires_grad
         and x.dim() == 4
-        and weight.shape[1] <= 2
-        and (x.dtype == torch.float64 or len(weight) >= 4 * groups * weight.shape[1])
         and pair(stride) == pair(dilation) == (1, 1)
         and not isinstance(padding, str)
-        and pair(padding)[0] < weight.shape[2] > 1
+        and (_is_thin(x, weight, pair(padding), groups) or _is_small(x, weight, pair(padding), groups))
+    )
+
+
+def _is_thin(x: Tensor, weight: Tensor, padding: Pair, groups: int) -> bool:
+    """Whether each group has one or two input channels.
+
+    With as few filters as channels, as in a depthwise one, oneDNN's are faster: 7x7 5 against 44 ms (one core). In
+    float64 OwnConv stays: its last bits are those of runs of before.
+    """
+    return (
+        weight.shape[1] <= 2
+        and (x.dtype == torch.float64 or len(weight) >= 4 * groups * weight.shape[1])
+        and padding[0] < weight.shape[2] > 1
         and (x.requires_grad or not torch.is_autocast_enabled("cpu"))  # oneDNN's own weight gradient is as fast in bf16
     )
 
 
-class ThinConv(torch.autograd.Function):
-    """conv2d whose input gradient is computed one kernel column at a time, its bias gradient apart.
+def _is_small(x: Tensor, weight: Tensor, padding: Pair, groups: int) -> bool:
+    """Whether filters are larger than the map that they make, and channels fill vectors of 16.
 
-    oneDNN's own input gradient takes 3 to 7 times longer (2 cores, 64 to 256 images, 10 to 16
-    filters of 5x5 to 9x9); its weight gradient takes 1.4 to 1.7 times longer with the bias's in it.
+    With channels last, in which maps are kept, oneDNN's input gradient then takes 1.1 to 1.5 times longer (bf16: 1.9).
+    """
+    (O, C, k, l), (H, W) = weight.shape, x.shape[2:]
+    small = k >= 5 and k > H + 2 * padding[0] - k + 1 and l > W + 2 * padding[1] - l + 1
+    return small and x.requires_grad and x.dtype != torch.float64 and C % 16 == O // groups % 16 == 0
+
+
+class OwnConv(torch.autograd.Function):
+    """conv2d whose input gradient is not oneDNN's for its memory order, and whose bias gradient is computed apart.
+
+    oneDNN's own weight gradient takes 1.4 to 1.7 times longer with the bias's in it (2 cores, 64 to 256 images, 10 to
+    16 filters of 5x5 to 9x9).
     """
 
     @staticmethod
@@ -56,14 +73,26 @@ class ThinConv(torch.autograd.Function):
         grad_bias = grad_BOHW.sum((0, 2, 3)) if ctx.has_bias else None
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = _input_gradient(grad_BOHW, weight_OCkl, x.shape, ctx.padding, groups)
+            input_gradient = _by_column if weight_OCkl.shape[1] <= 2 else _pixels_side_by_side
+            grad_x = input_gradient(grad_BOHW, weight_OCkl, x.shape, ctx.padding, groups)
         return grad_x, grad_weight, grad_bias, None, None
 
 
-def _input_gradient(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, padding: tuple, G: int) -> Tensor:
+def _pixels_side_by_side(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, padding: Pair, G: int) -> Tensor:
+    """Let oneDNN compute with the pixels of a channel side by side in memory."""
+    like = grad_BOHW.new_empty(shape)  # only its shape counts
+    grad_BOHW, weight_OCkl, how = grad_BOHW.contiguous(), weight_OCkl.contiguous(), ([1, 1], padding, [1, 1])
+    grad_x, _, _ = torch.ops.aten.convolution_backward(
+        grad_BOHW, like, weight_OCkl, None, *how, False, [0, 0], G, [True, False, False]
+    )
+    return grad_x.contiguous(memory_format=torch.channels_last)
+
+
+def _by_column(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, padding: Pair, G: int) -> Tensor:
     """Convolve with each kernel column, then add the results, each shifted by its column's index.
 
-    G groups of C input and M output channels, D = G * C; kernels of k rows and l columns.
+    For thin convolutions oneDNN's own takes 3 to 7 times longer. G groups of C input and M output channels, D = G * C;
+    kernels of k rows and l columns.
     """
     (pad_k, pad_l), (B, D, H, W), (O, C, k, l) = padding, shape, weight_OCkl.shape
     M, grad_W = O // G, grad_BOHW.shape[3]

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stn.multiseed.rules.basic import reduce, rule
-from stn.multiseed.rules.gradients import ThinConv, is_thin
-from stn.multiseed.rules.order import WIDE, channels_of, side_by_side, split_seeds, wants_channels_last
+from stn.multiseed.rules.gradients import OwnConv, is_slow
+from stn.multiseed.rules.order import WIDE, channels_of, reshaped, side_by_side, split_seeds, wants_channels_last
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
 
@@ -19,11 +19,11 @@ def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilatio
     if x.dim() == 4 and wants_channels_last(x) and not keep:
         x = x.contiguous(memory_format=torch.channels_last)
         weight = weight.to(memory_format=torch.channels_last)  # decides where the input has one channel
-    if is_thin(x, weight, stride, padding, dilation, groups):
+    if is_slow(x, weight, stride, padding, dilation, groups):
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        return ThinConv.apply(x, weight, bias, padding, groups)
+        return OwnConv.apply(x, weight, bias, padding, groups)
     return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
 
@@ -77,8 +77,8 @@ def _grid_sample(mode: Any, func: Any, /, input: Any, grid: Any, *args: Any, **k
     if not (isinstance(input, Stacked) or isinstance(grid, Stacked)):
         return _sample(input, grid, *args, **kwargs)
     S = count_seeds(input, grid)
-    out = _sample(for_seeds(input, S).flatten(0, 1), for_seeds(grid, S).flatten(0, 1), *args, **kwargs)
-    return Stacked(out.unflatten(0, (S, -1)))
+    x, grid = (reshaped(every, -1, *every.shape[2:]) for every in (for_seeds(input, S), for_seeds(grid, S)))
+    return Stacked(_sample(x, grid, *args, **kwargs).unflatten(0, (S, -1)))
 
 
 @rule("affine_grid")

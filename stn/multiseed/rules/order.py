@@ -44,7 +44,17 @@ def in_order(x: Tensor, *axes: int) -> Tensor:
     if x.permute(axes).is_contiguous():
         return x
     dense = x.numel() == 1 + sum((n - 1) * stride for n, stride in zip(x.shape, x.stride(), strict=True))
-    return _InOrder.apply(x, axes) if dense else x.permute(axes).contiguous().permute([axes.index(i) for i in range(5)])
+    if dense:
+        return _InOrder.apply(x, axes)
+    return x.permute(axes).contiguous().permute([axes.index(axis) for axis in range(len(axes))])
+
+
+def reshaped(x: Tensor, *sizes: int) -> Tensor:
+    """Return x in this shape; where that takes a copy, the gradient has x's order in memory."""
+    try:
+        return x.view(*sizes)
+    except RuntimeError:  # the sizes do not fit its strides
+        return in_order(x, *range(x.dim())).view(*sizes)
 
 
 def channels_of(x_SBCHW: Tensor) -> Tensor:

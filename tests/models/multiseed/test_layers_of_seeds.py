@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stn.multiseed.rules.gradients import ThinConv
+from stn.multiseed.rules.gradients import OwnConv
 from stn.multiseed.stacked import SeedOps
 
 
@@ -15,16 +15,21 @@ def ops(seed: int, step: int, rows: Tensor) -> SeedOps:
 
 @pytest.mark.parametrize(
     ("channels", "kernel", "padding", "groups"),
-    [(1, (5, 5), (0, 0), 1), (2, (3, 5), (1, 2), 1), (1, (7, 3), (2, 0), 3), (2, (5, 5), 1, 2)],
+    [
+        (1, (5, 5), (0, 0), 1),
+        (2, (3, 5), (1, 2), 1),
+        (1, (7, 3), (2, 0), 3),
+        (2, (5, 5), 1, 2),
+        (16, (7, 8), (0, 1), 2),
+    ],
 )
-def test_thin_convolution_has_the_gradients_of_conv2d(
-    channels: int, kernel: tuple, padding: tuple, groups: int
-) -> None:
+def test_our_convolution_has_the_gradients_of_conv2d(channels: int, kernel: tuple, padding: tuple, groups: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(3, groups * channels, 11, 12, dtype=torch.float64, requires_grad=True)
-    weight = torch.randn(groups * 4, channels, *kernel, dtype=torch.float64, requires_grad=True)
-    bias = torch.randn(groups * 4, dtype=torch.float64, requires_grad=True)
-    ours, theirs = ThinConv.apply(x, weight, bias, padding, groups), F.conv2d(x, weight, bias, 1, padding, 1, groups)
+    filters = groups * max(4, channels)
+    weight = torch.randn(filters, channels, *kernel, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(filters, dtype=torch.float64, requires_grad=True)
+    ours, theirs = OwnConv.apply(x, weight, bias, padding, groups), F.conv2d(x, weight, bias, 1, padding, 1, groups)
     torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
     up = torch.randn_like(theirs)
     for a, b in zip(
@@ -44,7 +49,7 @@ def test_a_thin_convolution_in_bf16_has_ways_of_its_own_where_an_image_needs_its
     with torch.autocast("cpu", torch.bfloat16), ops(0, 0, torch.arange(8)):
         out = layer(x)
     assert out.dtype == torch.bfloat16
-    assert (type(out.grad_fn).__name__ == "ThinConvBackward") == needs_gradient
+    assert (type(out.grad_fn).__name__ == "OwnConvBackward") == needs_gradient
     up, x_exact = torch.randn(out.shape), x.detach().double().requires_grad_(needs_gradient)
     needed = [tensor for tensor in (x, *layer.parameters()) if tensor.requires_grad]
     needed_exact = [tensor for tensor in (x_exact, *exact.parameters()) if tensor.requires_grad]
