@@ -45,9 +45,9 @@ from stn.tracking.log import Log
 from stn.training import profiler
 from stn.training.blocks import lock_unfinished, plan_blocks, try_network
 from stn.training.checkpointer import Checkpointer
-from stn.training.cuda_graph import GraphedStep
 from stn.training.fingerprint import stamp
 from stn.training.optimizer import SeedOptimiser, clip_gradients, learning_rate
+from stn.training.recorded_step import replayed
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop, ignore_signals
@@ -105,7 +105,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
         stepper.step()
         metrics.add(stream.clock, loss_S, hits_S, norm_S)
 
-    graphed_step = GraphedStep(update, runtime.device, runtime.can_graph(config), warn)
+    replayed_step = replayed(update, runtime.device, runtime.can_replay(config), warn)
 
     # ---- resume
     checkpointer = Checkpointer(trials, runtime, model, optimiser, metrics)
@@ -114,7 +114,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
     # ---- the loop
     model.train()
     log = Log(trials, step, runtime.writes, runtime.shares, partial(snapshot_png, model, stream))
-    with log, profiler.profiled(graphed_step, trials, runtime, step) as run_step:
+    with log, profiler.profiled(replayed_step, trials, runtime, step) as run_step:
         if step == 0:
             log.write([], transform_snapshots(model, stream, 0))
         metrics.tick(training=False)

@@ -17,8 +17,8 @@ from stn.config.schema import Arch, Config, Data, Optim
 from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
-from stn.training.cuda_graph import GraphedStep
 from stn.training.optimizer import SeedOptimiser
+from stn.training.recorded_step import replayed
 
 BATCH, LR, STEPS = 64, 0.01, 50_000
 Step = Callable[[], int]
@@ -151,7 +151,7 @@ def fused(config: Config, device: torch.device, count: int, bf16: bool, graph: b
     def refuse(text: str) -> None:
         raise RuntimeError(text)
 
-    replay, steps = GraphedStep(update, device, graph, refuse), itertools.cycle(range(STEPS))
+    replay, steps = replayed(update, device, graph, refuse, plain_calls=1), itertools.cycle(range(STEPS))
 
     def step() -> int:
         size = stream.seek(next(steps))

@@ -39,7 +39,7 @@ def prepare(job: dict[str, Any], device: torch.device) -> forms.Step:
         torch.backends.cudnn.benchmark = True
         if device.type == "cpu":
             keep_freed_memory()
-        return forms.fused(config, device, job["seeds"], precision == "bf16", job["graph"])
+        return forms.fused(config, device, job["seeds"], precision == "bf16", job["graph"] or device.type == "cpu")
     if kind == "vmap":
         return forms.vmapped(config, device, job["seeds"])
     if kind == "loader":

@@ -14,8 +14,9 @@ from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.tracking.console import say, warn
-from stn.training.cuda_graph import WARM_UP, GraphedStep
+from stn.training.cuda_graph import WARM_UP
 from stn.training.optimizer import SeedOptimiser
+from stn.training.recorded_step import replayed
 from stn.training.runtime import Runtime
 
 USUAL = {"cpu": 4, "cuda": 64}
@@ -58,7 +59,7 @@ def fastest_size(config: Config, sizes: Sequence[int], runtime: Runtime, seed_lo
 def images_per_s(config: Config, size: int, runtime: Runtime, seed_losses: Callable[..., Any]) -> float:
     """Time the step of ``train_block`` in train.py, without its log."""
     on_gpu = runtime.device.type == "cuda"
-    first, most = (WARM_UP + 1, _STEPS) if on_gpu else (1, 10 * _STEPS)
+    first, most = (WARM_UP + 1, _STEPS) if on_gpu else (3, 10 * _STEPS)
     stream = Stream(config.data, build_dataset(config.data.name), list(range(size)), runtime.device, runtime.dtype)
     model = StackedModel(partial(build_network, config), list(range(size)), runtime.device, runtime.dtype)
     model.compiled = {} if config.train.compile and not on_gpu else None
@@ -71,7 +72,7 @@ def images_per_s(config: Config, size: int, runtime: Runtime, seed_losses: Calla
         stepper.step()
 
     model.train()
-    step = GraphedStep(update, runtime.device, runtime.can_graph(config), warn)
+    step = replayed(update, runtime.device, runtime.can_replay(config), warn, plain_calls=1)
     for i in range(first):
         step(stream.seek(i))
     if on_gpu:

@@ -145,13 +145,17 @@ class Runtime:
         # Accelerate's optimiser is needed for skipped steps in fp16 only, and costs 0.3 ms a step.
         return prepared, self.accelerator.prepare_optimizer(optimiser) if self.accelerator.scaler else optimiser
 
-    def can_graph(self, config: Config) -> bool:
-        """Whether a step can be a CUDA graph: it needs no other process and no host sync."""
+    def can_replay(self, config: Config) -> bool:
+        """Whether a step can be recorded and replayed: it needs no other process and no host sync.
+
+        On a CPU a plugin's network is called at every step: it may be anything that Python can write.
+        """
         reason = "processes share each batch" if self.world > 1 else "fp16 asks whether to skip a step"
         can = self.world == 1 and self.accelerator.scaler is None
         if config.train.cuda_graph and self.device.type == "cuda" and not can and self.writes:
             say(f"note: steps are not replayed as a CUDA graph: {reason}")
-        return config.train.cuda_graph and can
+        on_cpu = self.device.type == "cpu" and (config.train.compile or config.train.plugins)
+        return config.train.cuda_graph and can and not on_cpu
 
     def sync(self, module: torch.nn.Module, last: bool) -> AbstractContextManager:
         """Return the context of one part of a batch: DDP reduces gradients in the last one only."""
