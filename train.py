@@ -47,7 +47,7 @@ from stn.training.blocks import lock_unfinished, plan_blocks, try_network
 from stn.training.checkpointer import Checkpointer
 from stn.training.fingerprint import stamp
 from stn.training.optimizer import SeedOptimiser, clip_gradients, learning_rate
-from stn.training.recorded_step import replayed
+from stn.training.replay.recorded_step import replayed
 from stn.training.running_metrics import RunningMetrics
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop, ignore_signals

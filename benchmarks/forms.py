@@ -18,7 +18,7 @@ from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.training.optimizer import SeedOptimiser
-from stn.training.recorded_step import replayed
+from stn.training.replay.recorded_step import replayed
 
 BATCH, LR, STEPS = 64, 0.01, 50_000
 Step = Callable[[], int]

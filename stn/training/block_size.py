@@ -14,9 +14,9 @@ from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.tracking.console import say, warn
-from stn.training.cuda_graph import WARM_UP
 from stn.training.optimizer import SeedOptimiser
-from stn.training.recorded_step import replayed
+from stn.training.replay.cuda_graph import WARM_UP
+from stn.training.replay.recorded_step import replayed
 from stn.training.runtime import Runtime
 
 USUAL = {"cpu": 4, "cuda": 64}

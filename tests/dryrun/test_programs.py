@@ -47,7 +47,7 @@ def test_evaluation_and_poses_of_64_seeds_take_few_launches(dry: Dry, tmp_path: 
 
 BROKEN = """
 import sys, torch
-from stn.training.cuda_graph import WARM_UP, GraphedStep
+from stn.training.replay.cuda_graph import WARM_UP, GraphedStep
 device, told = torch.device("cuda"), []
 x, noise = torch.zeros(1000, device=device), torch.zeros(1000, device=device)
 def step():
@@ -81,7 +81,7 @@ def test_after_a_capture_that_failed_plain_calls_are_safe_and_the_cause_is_told(
 
 POOLS = """
 import torch
-from stn.training.cuda_graph import WARM_UP, GraphedStep
+from stn.training.replay.cuda_graph import WARM_UP, GraphedStep
 device = torch.device("cuda")
 def step():
     big = torch.empty(2**28, device=device)  # 1 GiB, for as long as the step

@@ -13,7 +13,7 @@ from stn.data.rng import Draws
 from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
-from stn.training.cuda_graph import GraphedStep
+from stn.training.replay.cuda_graph import GraphedStep
 from stn.training.runtime import Runtime
 from tests.support.trainer import QUIET, SMALL, only_run, train
 

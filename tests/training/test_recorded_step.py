@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from stn.training.recorded_step import RecordedStep
+from stn.training.replay.recorded_step import RecordedStep
 
 
 class Training:

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from stn.training.cuda_graph import GraphedStep
+from stn.training.replay.cuda_graph import GraphedStep
 
 PLAIN_CALLS = 50
 """Calls before a step is recorded: that takes the time of five, and saves a twentieth to a tenth of each."""
