@@ -118,7 +118,7 @@ class Train(Section):
     compile: bool = False
     """torch.compile the network; seldom worth its start-up on a CPU."""
     cuda_graph: bool = True
-    """CUDA: record a training step once and replay it, unless something in it syncs with the host."""
+    """Record a training step once and replay it: as a CUDA graph, on a CPU as its operations (not of plugins)."""
     conv: Literal["auto", "grouped", "channels_last", "loop", "unfold", "rows", "whole"] = "auto"
     """How several seeds convolve; auto on CUDA: the fastest, timed for each shape (grouped: DDP, deterministic)."""
     parallel: Annotated[Literal["auto", "data", "seeds"], short("parallel")] = "auto"
