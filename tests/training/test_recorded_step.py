@@ -2,12 +2,15 @@
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from stn.training.replay import recorded_step
 from stn.training.replay.recorded_step import RecordedStep
+from tests.support.trainer import QUIET, only_run, train, train_with
 
 
 class Training:
@@ -119,9 +122,105 @@ def test_a_tensor_that_no_operation_has_made_is_found_by_the_comparison() -> Non
     assert len(said) == 1
 
 
+def _raises(*_: object) -> None:
+    raise RuntimeError("not\ntoday")
+
+
+@pytest.mark.parametrize("finish", [_raises, lambda recorder: _raises])
+def test_whatever_goes_wrong_with_a_record_the_step_is_called(
+    finish: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recorded_step._Recorder, "finish", finish)
+    training, plain = Training(), _plain(Training())
+    _, said = _train(training)
+    assert said == ["the training step is not replayed: not"]
+    assert all(map(torch.equal, training.state(), plain.state()))
+
+
 def test_a_loss_that_is_not_finite_is_replayed_too() -> None:
     training, plain = Training(lambda loss: loss / 0), _plain(Training(lambda loss: loss / 0))
     _, said = _train(training)
     assert (said, training.calls) == ([], 4)
     for ours, theirs in zip(training.state(), plain.state(), strict=True):
         assert torch.allclose(ours, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+COUNTING = """
+import torch.nn as nn
+import stn
+
+class Counts(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.linear, self.calls = nn.Linear(784, classes), 0
+
+    def forward(self, x_BCHW):
+        if self.training and len(x_BCHW) > 2:
+            self.calls += 1
+            if self.calls == 60:
+                print("forward pass 60 of training", flush=True)
+        return self.linear(x_BCHW.flatten(1))
+
+@stn.register("arch")
+def counts(net, shape, classes):
+    '''Counts its calls.'''
+    return Counts(classes)
+"""
+
+
+COUNTS = """
+import stn.training.replay.recorded_step as module
+compare = module.RecordedStep._compare
+def counted(self, key):
+    compare(self, key)
+    print('compared', key, key in self._replays)
+module.RecordedStep._compare = counted
+"""
+
+
+@pytest.mark.slow
+def test_a_training_is_the_same_with_replays_and_without(tmp_path: Path) -> None:
+    """With everything that a step can have: batch norm, dropout, clipping, perturbation, a smaller last batch."""
+    words = (
+        "--arch",
+        "stn_c0_coord",
+        "--net",
+        "tutorial_norm",
+        "--dataset",
+        "mnist_r",
+        "--seeds",
+        "0-2",
+        "--batch-size",
+        16,
+    )
+    words += ("--steps", 130, "--optim.clip", 1, "--log.grad-norm", "--log.every", "9 steps", "--data.rotate", 10)
+    words += ("--eval.every", "60 steps", *QUIET, "--limit-train", 40, "--limit-test", 100)
+    replayed = train_with(COUNTS, *words, runs=tmp_path / "replayed")
+    assert replayed.returncode == 0, replayed.stderr
+    assert "compared 16 True" in replayed.stdout
+    assert train(*words, "--train.no-cuda-graph", runs=tmp_path / "plain").returncode == 0
+    ours, theirs = only_run(tmp_path / "replayed"), only_run(tmp_path / "plain")
+    assert ours.metrics_without_clock() == theirs.metrics_without_clock()
+    for seed in range(3):
+        assert ours.results()[seed]["weights_sha256"] == theirs.results()[seed]["weights_sha256"]
+
+
+@pytest.mark.slow
+def test_networks_of_plugins_are_called_at_every_step(tmp_path: Path) -> None:
+    (tmp_path / "counting.py").write_text(COUNTING)
+    words = (
+        "--plugin",
+        "counting",
+        "--arch",
+        "counts",
+        "--steps",
+        60,
+        *QUIET,
+        "--limit-train",
+        320,
+        "--limit-test",
+        50,
+    )
+    done = train(*words, runs=tmp_path / "runs", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "forward pass 60 of training" in done.stdout

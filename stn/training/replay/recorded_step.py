@@ -139,30 +139,36 @@ class RecordedStep:
             with recorder:
                 self.step()
             self._recorded[key] = recorder.finish(), recorder.changed
-        except CannotRecord as error:
+        except Exception as error:  # an error of the step's own is raised again
             with torch.no_grad():
                 recorder.undo()
-            self._give_up(str(error))
+            self._give_up(error)
             self.step()
 
+    @torch.no_grad()
     def _compare(self, key: int) -> None:
         """Run the step, and its replay from the same state; keep the replay if it comes to the same."""
         replay, changed = self._recorded.pop(key)
-        before = [tensor.detach().clone() for tensor in changed]
-        self.step()
-        with torch.no_grad():
-            right = [tensor.clone() for tensor in changed]
-            _restore(changed, before)
+        before = [tensor.clone() for tensor in changed]
+        with torch.enable_grad():
+            self.step()
+        right = [tensor.clone() for tensor in changed]
+        _restore(changed, before)
+        try:
             replay()
-            if all(torch.allclose(*pair, rtol=0, atol=0, equal_nan=True) for pair in zip(changed, right, strict=True)):
-                self._replays[key] = replay
-            else:
-                _restore(changed, right)
-                self._give_up("it comes to something else than its operations replayed")
+            for ours, theirs in zip(changed, right, strict=True):
+                if not torch.allclose(ours, theirs, rtol=0, atol=0, equal_nan=True):
+                    raise CannotRecord("its operations, replayed, come to something else")
+            self._replays[key] = replay
+        except Exception as error:
+            _restore(changed, right)
+            self._give_up(error)
 
-    def _give_up(self, why: str) -> None:
+    def _give_up(self, error: Exception) -> None:
         self.enabled = False
-        self.warn(f"the training step is not replayed: {why}")
+        self.warn(
+            f"the training step is not replayed: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        )
 
 
 def replayed(
