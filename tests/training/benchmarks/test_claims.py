@@ -16,7 +16,7 @@ from stn.runs.directory import RunDir
 from tests.support.trainer import QUICK, QUIET, only_run, train
 
 R, H100 = "2026-11-26-finnveden-r", "2026-11-26-h100"
-ZEN, PEERS = "2026-11-20-cpu-epyc", "2026-11-26-peers-xeon"
+ZEN, ZEN4, PEERS = "2026-11-20-cpu-epyc", "2026-11-27-cpu-zen4", "2026-11-26-peers-xeon"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -26,7 +26,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
 
 @pytest.fixture
 def copies(tmp_path: Path) -> Path:
-    for name in (R, H100, ZEN, PEERS):
+    for name in (R, H100, ZEN, ZEN4, PEERS):
         shutil.copytree(claims.CLAIMS / name, tmp_path / name)
     return tmp_path
 
@@ -48,6 +48,16 @@ def _record(folder: Path) -> None:
     for old, new in {"705674": "805674", "17738.": "27738.", "7854.": "9854."}.items():
         changed = changed.replace(old, new, 1)
     file.write_text(changed)
+
+
+def _twice_as_fast(folder: Path) -> None:
+    file = folder / "record.json"
+    record = json.loads(file.read_text())
+    for row in record["cnn"]:
+        if (row["form"]["kind"], row["form"]["processes"]) == ("fused", 1):
+            for one in row["rounds"]:
+                one["images_per_s"] *= 2
+    file.write_text(json.dumps(record))
 
 
 def _replace(name: str, old: str, new: str) -> Callable[[Path], None]:
@@ -81,7 +91,7 @@ def _other_figure(folder: Path) -> None:
             _record,
             "docs/pages/performance.md lacks the line: | `cnn`, `mnist_r` | 4,949 | 7,178 | 7,112 | **27,738",
         ),
-        (ZEN, _record, "README.md does not say: to 5.6 times as fast"),
+        (ZEN4, _twice_as_fast, "README.md does not say: to 8.0 times as fast"),
         (
             PEERS,
             _record,
