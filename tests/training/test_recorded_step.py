@@ -155,7 +155,7 @@ class Counts(nn.Module):
         self.linear, self.calls = nn.Linear(784, classes), 0
 
     def forward(self, x_BCHW):
-        if self.training and len(x_BCHW) > 2:
+        if self.training and len(x_BCHW) == 32:
             self.calls += 1
             if self.calls == 60:
                 print("forward pass 60 of training", flush=True)
