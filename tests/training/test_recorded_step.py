@@ -181,18 +181,8 @@ module.RecordedStep._compare = counted
 @pytest.mark.slow
 def test_a_training_is_the_same_with_replays_and_without(tmp_path: Path) -> None:
     """With everything that a step can have: batch norm, dropout, clipping, perturbation, a smaller last batch."""
-    words = (
-        "--arch",
-        "stn_c0_coord",
-        "--net",
-        "tutorial_norm",
-        "--dataset",
-        "mnist_r",
-        "--seeds",
-        "0-2",
-        "--batch-size",
-        16,
-    )
+    words = ("--arch", "stn_c0_coord", "--net", "tutorial_norm", "--dataset", "mnist_r", "--seeds", "0-2")
+    words += ("--batch-size", 16)
     words += ("--steps", 130, "--optim.clip", 1, "--log.grad-norm", "--log.every", "9 steps", "--data.rotate", 10)
     words += ("--eval.every", "60 steps", *QUIET, "--limit-train", 40, "--limit-test", 100)
     replayed = train_with(COUNTS, *words, runs=tmp_path / "replayed")
@@ -208,19 +198,8 @@ def test_a_training_is_the_same_with_replays_and_without(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_networks_of_plugins_are_called_at_every_step(tmp_path: Path) -> None:
     (tmp_path / "counting.py").write_text(COUNTING)
-    words = (
-        "--plugin",
-        "counting",
-        "--arch",
-        "counts",
-        "--steps",
-        60,
-        *QUIET,
-        "--limit-train",
-        320,
-        "--limit-test",
-        50,
-    )
+    words = ("--plugin", "counting", "--arch", "counts", "--batch-size", 32, "--steps", 60)
+    words += (*QUIET, "--limit-train", 320, "--limit-test", 50)
     done = train(*words, runs=tmp_path / "runs", PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "forward pass 60 of training" in done.stdout
