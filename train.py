@@ -153,7 +153,6 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
             facts |= {"mode": runtime.mode, "world_size": runtime.processes}
             fields = [metrics.result(s) | final[0][s] | predictions[s] for s in range(len(trials))]
             log.close(write_results(trials, model, facts, fields, runtime.writes))
-    runtime.accelerator.free_memory()
 
 
 def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
@@ -161,6 +160,7 @@ def train(runtime: Runtime, stop: Stop, trials: list[Trial]) -> int:
     unfinished = lock_unfinished(runtime, trials)
     for block in plan_blocks(runtime, unfinished, seed_losses):
         train_block(runtime, stop, block)
+        runtime.accelerator.free_memory()
         if stop.reason:
             break
     return wrap_up(trials, stop.reason, {trial.sig for trial in unfinished}) if runtime.writes else 0

@@ -55,7 +55,7 @@ def grid_from(x: Tensor, y: Tensor) -> Tensor:
     torch's grid_sample reads outside of memory (a segmentation fault, seen on CPU in 2.15) where a coordinate is NaN
     and padding is border or reflection.
     """
-    grid = F.hardtanh(torch.stack([x, y], dim=-1), -_FAR, _FAR)  # has no gradient outside
+    grid = F.hardtanh(torch.stack([x, y], dim=-1), -_FAR, _FAR)  # no gradient outside; NaN's does not matter
     grid.detach().nan_to_num_(0.0)
     return grid
 

@@ -154,8 +154,8 @@ class Runtime:
         can = self.world == 1 and self.accelerator.scaler is None
         if config.train.cuda_graph and self.device.type == "cuda" and not can and self.writes:
             say(f"note: steps are not replayed as a CUDA graph: {reason}")
-        on_cpu = self.device.type == "cpu" and (config.train.compile or config.train.plugins)
-        return config.train.cuda_graph and can and not on_cpu
+        calls_python = self.device.type == "cpu" and (config.train.compile or config.train.plugins)
+        return config.train.cuda_graph and can and not calls_python
 
     def sync(self, module: torch.nn.Module, last: bool) -> AbstractContextManager:
         """Return the context of one part of a batch: DDP reduces gradients in the last one only."""

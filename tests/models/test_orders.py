@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from stn.multiseed.model import StackedModel
 from stn.multiseed.rules.gradients import is_slow
-from stn.multiseed.rules.order import channels_of, in_memory_order, in_order
-from stn.multiseed.stacked import Stacked, run_operation
+from stn.multiseed.rules.order import channels_of, in_memory_order, in_order, reshaped
+from stn.multiseed.stacked import SeedOps, Stacked, run_operation
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "group norm between convolutions": lambda: nn.Sequential(
@@ -91,10 +91,11 @@ def test_depthwise_convolutions_are_not_thin() -> None:
 def test_large_filters_on_small_maps_have_slow_gradients(
     channels: int, kernel: int, side: int, padding: int, slow: bool
 ) -> None:
-    x = torch.randn(2, 2 * channels, side, side, requires_grad=True)
+    x = torch.randn(2, 2 * channels, side, side).to(memory_format=torch.channels_last).requires_grad_()
     weight = nn.Parameter(torch.randn(64, channels, kernel, kernel))
     assert is_slow(x, weight, 1, padding, 1, 2) == slow
     assert not is_slow(x.detach(), weight, 1, padding, 1, 2)
+    assert not is_slow(x.contiguous(), weight, 1, padding, 1, 2), "oneDNN computes in this order anyway"
     assert not is_slow(x.detach().double().requires_grad_(), weight, 1, padding, 1, 2), (
         "the last bits of runs of before"
     )
@@ -107,6 +108,35 @@ def test_a_copy_for_a_view_has_a_gradient_in_the_order_of_what_it_copies() -> No
     assert flat.every.is_contiguous()
     (grad,) = torch.autograd.grad(flat.every, maps, torch.ones_like(flat.every))
     assert grad.stride() == maps.stride()
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_flattening_is_torchs_for_any_arguments(stacked: bool) -> None:
+    x = torch.randn(3, 2, 4, 5, requires_grad=True)
+    flatten = nn.Flatten(1, -1)
+
+    def run(function: Callable) -> Tensor:
+        with SeedOps([0, 1, 2], torch.arange(3), 0, torch.arange(2)):
+            out = function(Stacked(x) if stacked else x)
+        return out.every if isinstance(out, Stacked) else out
+
+    every = x if stacked else x.unsqueeze(0)
+    for arguments in ((), (1,), (0, 1), (-2, -1), (1, 1)):
+        wanted = torch.stack([one.flatten(*arguments) for one in every])
+        assert torch.equal(run(lambda y, a=arguments: torch.flatten(y, *a)), wanted if stacked else wanted[0])
+    assert run(lambda y: torch.flatten(input=y, start_dim=1)).numel() == x.numel()
+    assert run(flatten).numel() == x.numel()
+    with pytest.raises(RuntimeError, match="start_dim"):
+        run(lambda y: y.flatten(2, 1))
+
+
+def test_copies_for_views_keep_to_what_autograd_and_functorch_can() -> None:
+    overlapping = torch.randn(2, 7, requires_grad=True)
+    flat = reshaped(overlapping[:, :1].expand(2, 4), -1)  # as many elements as if it were dense
+    assert torch.autograd.grad(flat.sum(), overlapping)[0].sum() == 8
+    assert reshaped(torch.ones(1, requires_grad=True)).dim() == 0
+    x = torch.randn(3, 4, 5, requires_grad=True)
+    assert torch.equal(torch.vmap(lambda y: reshaped(y.mT, -1))(x), x.mT.reshape(3, -1))
 
 
 def test_functions_in_memory_order_see_dense_tensors_and_their_axes() -> None:

@@ -183,11 +183,12 @@ def test_a_training_is_the_same_with_replays_and_without(tmp_path: Path) -> None
     """With everything that a step can have: batch norm, dropout, clipping, perturbation, a smaller last batch."""
     words = ("--arch", "stn_c0_coord", "--net", "tutorial_norm", "--dataset", "mnist_r", "--seeds", "0-2")
     words += ("--batch-size", 16)
-    words += ("--steps", 130, "--optim.clip", 1, "--log.grad-norm", "--log.every", "9 steps", "--data.rotate", 10)
+    words += ("--steps", 170, "--optim.clip", 1, "--log.grad-norm", "--log.every", "9 steps", "--data.rotate", 10)
     words += ("--eval.every", "60 steps", *QUIET, "--limit-train", 40, "--limit-test", 100)
     replayed = train_with(COUNTS, *words, runs=tmp_path / "replayed")
     assert replayed.returncode == 0, replayed.stderr
     assert "compared 16 True" in replayed.stdout
+    assert "compared 8 True" in replayed.stdout
     assert train(*words, "--train.no-cuda-graph", runs=tmp_path / "plain").returncode == 0
     ours, theirs = only_run(tmp_path / "replayed"), only_run(tmp_path / "plain")
     assert ours.metrics_without_clock() == theirs.metrics_without_clock()

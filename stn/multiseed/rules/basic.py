@@ -97,13 +97,17 @@ def _reshape(mode: Any, func: Any, /, x: Any, *shape: Any) -> Any:
 
 
 @rule("flatten", alone=True)
-def _flatten(mode: Any, func: Any, /, x: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
-    rank = x.dim()
-    if not rank or not -rank <= start_dim < rank or not -rank <= end_dim < rank:
-        return NotImplemented if isinstance(x, Stacked) else func(x, start_dim, end_dim)
-    first, last = start_dim % rank, end_dim % rank
-    sizes = *x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]
-    return Stacked(reshaped(x.every, len(x.every), *sizes)) if isinstance(x, Stacked) else reshaped(x, *sizes)
+def _flatten(mode: Any, func: Any, /, input: Any, start_dim: int = 0, end_dim: int = -1) -> Any:
+    rank = input.dim()
+    first, last = (dim + rank if dim < 0 else dim for dim in (start_dim, end_dim))
+    if not 0 <= first <= last < rank:
+        return NotImplemented if isinstance(input, Stacked) else func(input, start_dim, end_dim)
+    sizes = *input.shape[:first], math.prod(input.shape[first : last + 1]), *input.shape[last + 1 :]
+    return (
+        Stacked(reshaped(input.every, len(input.every), *sizes))
+        if isinstance(input, Stacked)
+        else reshaped(input, *sizes)
+    )
 
 
 @rule("transpose swapaxes")

@@ -1,4 +1,4 @@
-"""A training step as a CUDA graph: captured once and replayed. Plain calls on other devices."""
+"""A training step as a CUDA graph: captured once and replayed."""
 
 from collections.abc import Callable
 from contextlib import suppress
