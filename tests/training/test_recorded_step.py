@@ -30,8 +30,7 @@ class Training:
         loss.backward()
         with torch.no_grad():
             for p in self.net.parameters():
-                assert p.grad is not None
-                p -= 0.1 * p.grad
+                p -= 0.1 * (p.grad if p.grad is not None else 0)
             self.total += loss
             self.clock += 1
 
@@ -117,9 +116,8 @@ def test_a_tensor_that_no_operation_has_made_is_found_by_the_comparison() -> Non
         return Training(behind_the_recorder)
 
     training, plain = make(), _plain(make())
-    _, said = _train(training)
+    assert len(_train(training)[1]) == 1
     assert all(map(torch.equal, training.state(), plain.state()))
-    assert len(said) == 1
 
 
 def _raises(*_: object) -> None:
@@ -167,14 +165,10 @@ def counts(net, shape, classes):
     return Counts(classes)
 """
 
-
 COUNTS = """
-import stn.training.replay.recorded_step as module
-compare = module.RecordedStep._compare
-def counted(self, key):
-    compare(self, key)
-    print('compared', key, key in self._replays)
-module.RecordedStep._compare = counted
+from stn.training.replay.recorded_step import RecordedStep
+compare = RecordedStep._compare
+RecordedStep._compare = lambda self, key: (compare(self, key), print('compared', key, key in self._replays))
 """
 
 
