@@ -86,6 +86,10 @@ def _dtype_beside_scalars(tensors: list[Tensor]) -> torch.dtype | None:
     return None
 
 
+def _in_shape(x: Tensor, sizes: Any) -> Tensor:
+    return Stacked(reshaped(x.every, len(x.every), *sizes)) if isinstance(x, Stacked) else reshaped(x, *sizes)
+
+
 @rule("reshape")
 @rule("view", alone=True)
 def _reshape(mode: Any, func: Any, /, x: Any, *shape: Any) -> Any:
@@ -93,7 +97,7 @@ def _reshape(mode: Any, func: Any, /, x: Any, *shape: Any) -> Any:
     if isinstance(shape[0], torch.dtype):
         return NotImplemented if isinstance(x, Stacked) else func(x, *shape)
     sizes = shape[0] if isinstance(shape[0], tuple | list) else shape
-    return Stacked(reshaped(x.every, len(x.every), *sizes)) if isinstance(x, Stacked) else reshaped(x, *sizes)
+    return _in_shape(x, sizes)
 
 
 @rule("flatten", alone=True)
@@ -103,11 +107,7 @@ def _flatten(mode: Any, func: Any, /, input: Any, start_dim: int = 0, end_dim: i
     if not 0 <= first <= last < rank:
         return NotImplemented if isinstance(input, Stacked) else func(input, start_dim, end_dim)
     sizes = *input.shape[:first], math.prod(input.shape[first : last + 1]), *input.shape[last + 1 :]
-    return (
-        Stacked(reshaped(input.every, len(input.every), *sizes))
-        if isinstance(input, Stacked)
-        else reshaped(input, *sizes)
-    )
+    return _in_shape(input, sizes)
 
 
 @rule("transpose swapaxes")

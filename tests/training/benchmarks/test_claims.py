@@ -174,10 +174,10 @@ def test_no_claim_names_a_folder_of_one_machine() -> None:
         "--seeds",
         "0",
         "--runs",
-        "/tmp/r",
-        "--data-root=/tmp/d",
+        "/some/runs",
+        "--data-root=/some/data",
         "--data.root",
-        "/tmp/d",
+        "/some/data",
         "--lr",
         "1",
     ]
