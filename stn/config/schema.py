@@ -119,7 +119,7 @@ class Train(Section):
     """torch.compile the network; seldom worth its start-up on a CPU."""
     cuda_graph: bool = True
     """Record a training step once and replay it: as a CUDA graph, on a CPU as its operations (not of plugins)."""
-    conv: Literal["auto", "grouped", "channels_last", "loop", "unfold", "rows", "whole"] = "auto"
+    conv: Literal["auto", "grouped", "channels_last", "loop", "unfold", "rows", "whole", "triton"] = "auto"
     """How several seeds convolve; auto on CUDA: the fastest, timed for each shape (grouped: DDP, deterministic)."""
     parallel: Annotated[Literal["auto", "data", "seeds"], short("parallel")] = "auto"
     """data: processes share each batch; seeds: each trains its own seeds."""

@@ -15,14 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from stn.multiseed.memory import free_bytes
-from stn.multiseed.products import MOST_WASTE, conv_product, scratch_elements, waste
+from stn.models import kernels
+from stn.multiseed.memory import MOST_ELEMENTS, free_bytes
+from stn.multiseed.passes import PASSES, Backward, convolve
+from stn.multiseed.products import MOST_WASTE, Product, scratch_elements, waste
 
 _COLUMNS_SHARE = 0.05
 """Share of the free memory that a way's matrices may take; the backward pass has two of them."""
 _REPLAYS = 10
 Pair = tuple[int, int]
-Way = Literal["grouped", "channels_last", "loop", "unfold", "rows", "whole"]
+Way = Literal["grouped", "channels_last", "loop", "unfold", "rows", "whole", "triton"]
 
 
 def pair(value: Any) -> Pair:
@@ -47,24 +49,29 @@ def loop(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups:
     return torch.cat([F.conv2d(x, w, b, *how) for x, w, b in parts], 1)
 
 
-def product(way: str, x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
-    """Multiply matrices: of patches with the filters (unfold), or of rows or whole maps with the filters as bands."""
+def by_passes(ways: str, x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:
+    """Convolve in ways of our own; autocast does not see into them."""
     if torch.is_autocast_enabled(x_BDHW.device.type):
         dtype = torch.get_autocast_dtype(x_BDHW.device.type)
         x_BDHW, weight, bias = x_BDHW.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    out_BDhw = conv_product(x_BDHW, weight, *how, groups, way)
-    return out_BDhw if bias is None else out_BDhw + bias.view(-1, 1, 1)
+    return convolve(x_BDHW, weight, bias, *how, groups, ways)
 
 
-WAYS: dict[str, Callable[..., Tensor]] = {
-    "grouped": grouped,
-    "channels_last": channels_last,
-    "loop": loop,
-    "unfold": partial(product, "unfold"),
-    "rows": partial(product, "rows"),
-    "whole": partial(product, "whole"),
-}
-assert tuple(WAYS) == get_args(Way)
+def has_kernel(arguments: tuple, groups: int) -> bool:
+    """Whether Triton has kernels for a shape: steps of one pixel, and few channels, since many are cuDNN's."""
+    x, weight, _, stride, padding, dilation = arguments
+    O, C, k, l = weight.shape
+    steps = (*stride, *dilation) == (1, 1, 1, 1) and padding[0] < k and padding[1] < l
+    few = C <= 32 and O // groups <= 64
+    return steps and few and len(x) * max(O, groups * C) * x[0, 0].numel() <= MOST_ELEMENTS
+
+
+WHOLE: dict[str, Callable[..., Tensor]] = {"grouped": grouped, "channels_last": channels_last, "loop": loop}
+"""Ways whose backward pass is PyTorch's."""
+OWN = ("grouped", "unfold", "rows", "whole", "triton")
+"""Ways of each pass by itself."""
+WAYS = (*WHOLE, *OWN[1:])
+assert get_args(Way) == WAYS
 
 
 class Convolutions:
@@ -83,7 +90,9 @@ class Convolutions:
             return None
         arguments = x_BDHW, weight, bias, pair(stride), pair(padding), pair(dilation)
         name = self._choose(arguments, groups) if self.wish == "auto" else self.wish
-        return WAYS[name](*arguments, groups=groups)
+        if name in WHOLE or (name == "triton" and not has_kernel(arguments, groups)):
+            return WHOLE.get(name, grouped)(*arguments, groups=groups)
+        return by_passes(name, *arguments, groups=groups)
 
     def _choose(self, arguments: tuple, groups: int) -> str:
         x, weight = arguments[:2]
@@ -95,46 +104,86 @@ class Convolutions:
         if key not in self.chosen:
             if torch.cuda.is_current_stream_capturing() or get_proxy_mode() is not None:
                 return "channels_last"  # nothing can be timed here
-            times = {
-                name: _milliseconds(way, arguments, groups, trains)
-                for name, way in WAYS.items()
-                if _worth_trying(name, x, weight)
-            }
-            torch.cuda.empty_cache()
-            self.chosen[key] = min(times, key=times.__getitem__)
-            shown = ", ".join(f"{name} {ms:.2f}" for name, ms in times.items())
-            self._tell(f"convolution of {key}: {self.chosen[key]} (ms: {shown})")
+            self.chosen[key] = self._fastest(key, arguments, groups, trains)
         return self.chosen[key]
 
+    def _fastest(self, key: str, arguments: tuple, groups: int, trains: bool) -> str:
+        own = [way for way in OWN if _worth_trying(way, arguments, groups)]
+        if not self.chosen and (reason := kernels.missing()):
+            self._tell(f"convolutions without Triton's kernels: {reason}")
+        whole = {name: _milliseconds(_whole(way, arguments, groups, trains)) for name, way in WHOLE.items()}
+        by_pass = {
+            part: {way: _milliseconds(once) for way, once in calls.items()}
+            for part, calls in _passes(own, arguments, groups, trains).items()
+        }
+        torch.cuda.empty_cache()
+        best = {part: min(times, key=times.__getitem__) for part, times in by_pass.items()}
+        together = sum(by_pass[part][way] for part, way in best.items())
+        chosen = min(whole, key=whole.__getitem__) if min(whole.values()) <= together else "/".join(best.values())
+        tables = {"all passes": whole} | by_pass
+        shown = [f"{part}: " + ", ".join(f"{way} {ms:.2f}" for way, ms in t.items()) for part, t in tables.items()]
+        self._tell(f"convolution of {key}: {chosen} (ms of {'; '.join(shown)})")
+        return chosen
 
-def _worth_trying(name: str, x_BDHW: Tensor, weight_OCkl: Tensor) -> bool:
-    """Whether a way's matrices are small beside the free memory: the estimate of a block's memory leaves them out."""
-    if name not in ("unfold", "rows", "whole"):
+
+def _worth_trying(name: str, arguments: tuple, groups: int) -> bool:
+    """Whether a way can be fast, and has matrices that are small beside the free memory: no estimate has them in it."""
+    x_BDHW, weight_OCkl = arguments[:2]
+    if name == "triton":  # no product of tiles is fast in double precision
+        return x_BDHW.dtype != torch.float64 and has_kernel(arguments, groups) and not kernels.missing()
+    if name == "grouped":
         return True
-    fits = scratch_elements(x_BDHW, weight_OCkl, name) * x_BDHW.element_size() <= _COLUMNS_SHARE * free_bytes(
-        x_BDHW.device
-    )
+    scratch = scratch_elements(x_BDHW, weight_OCkl, name) * x_BDHW.element_size()
+    fits = scratch <= _COLUMNS_SHARE * free_bytes(x_BDHW.device)
     return fits and waste(x_BDHW, weight_OCkl, name) <= MOST_WASTE
 
 
-def _milliseconds(way: Callable[..., Tensor], arguments: tuple, groups: int, trains: bool) -> float:
-    """Return the time of a pass on the device, replayed as a graph like a step; infinite for a way that cannot run."""
+def _whole(way: Callable[..., Tensor], arguments: tuple, groups: int, trains: bool) -> Callable[[], Any]:
+    """Return a call of forward and backward pass."""
     x, weight, bias, *how = arguments
     x, weight = x.detach().requires_grad_(trains and x.requires_grad), weight.detach().requires_grad_(trains)
+    bias = None if bias is None else bias.detach()
     needs = [tensor for tensor in (x, weight) if tensor.requires_grad]
+    grads: list[Tensor] = []
 
     def once() -> None:
-        out = way(x, weight, None if bias is None else bias.detach(), *how, groups=groups)
+        out = way(x, weight, bias, *how, groups=groups)
         if trains:
-            torch.autograd.grad(out, needs, torch.ones_like(out))
+            grads[:] = grads or [torch.ones_like(out)]
+            torch.autograd.grad(out, needs, grads)
 
-    stream, graph = torch.cuda.Stream(x.device), torch.cuda.CUDAGraph()
+    return once
+
+
+def _passes(ways: list[str], arguments: tuple, groups: int, trains: bool) -> dict[str, dict[str, Callable[[], Any]]]:
+    """Return a call of each pass in each of our own ways."""
+    x, weight, bias, stride, padding, dilation = arguments
+    x, weight, bias = x.detach(), weight.detach(), None if bias is None else bias.detach()
+    how = stride, padding, dilation
+    calls = {"forward": {way: partial(by_passes, way, x, weight, bias, *how, groups=groups) for way in ways}}
+    if not trains:
+        return calls
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+    x, weight = x.to(dtype), weight.to(dtype)
+    grad = x.new_ones(Product(x, weight, *how, groups, "rows").size)
+
+    def run(part: str, way: str) -> Tensor:
+        with torch.autocast("cuda", enabled=False):
+            return getattr(Backward(grad, x, weight, how, groups), part)(way)
+
+    parts = PASSES[1:] if arguments[0].requires_grad else PASSES[1:2]
+    return calls | {part: {way: partial(run, part, way) for way in ways} for part in parts}
+
+
+def _milliseconds(once: Callable[[], Any]) -> float:
+    """Return the time of a call on the device, replayed as a graph like a step; infinite for one that cannot run."""
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
     stream.wait_stream(torch.cuda.current_stream())
     try:
         with torch.cuda.stream(stream):
             for _ in range(2):  # libraries choose their algorithms
                 once()
-    except RuntimeError:  # out of memory, or a shape that a library refuses
+    except Exception:  # out of memory, a shape that a library refuses, a kernel that does not compile
         return math.inf
     with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         once()

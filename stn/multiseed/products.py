@@ -5,17 +5,12 @@ with the zeros, too, take W / l times the operations of the convolution for rows
 and (H * W) / (k * l) times for whole maps. It is the faster way all the same where filters are large beside their maps:
 unfolded patches have k * l elements a pixel, windows of rows k, and whole maps one.
 
-They are custom operators, so that torch.compile does not trace into them and derive slow gradients. The backward pass
-makes the matrices again.
-
 B batch, G groups, C channels in, M out, D = G * C, O = G * M, k x l kernel, H x W map in (padded), h x w out; V windows
 of Y rows each, with v rows of the output each: h windows of k rows for rows, one of H for whole maps.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -37,7 +32,7 @@ def scratch_elements(x_BDHW: Tensor, weight_OCkl: Tensor, way: str) -> int:
     return x_BDHW.numel() * {"unfold": k * l, "rows": k}.get(way, 1) + filters
 
 
-class _Shape:
+class Product:
     """The sizes of a convolution, and its tensors as matrices: R = B * V * X windows, N = M * v * w columns."""
 
     def __init__(self, x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, G: int, way: str):
@@ -123,50 +118,3 @@ class _Shape:
             top, last = i * step, self.stride[0] * (self.V - 1) + 1
             grad_BGCHW[:, :, :, top : top + last : self.stride[0]] += grad_GBVCYW[:, :, :, :, i].permute(1, 0, 3, 2, 4)
         return grad_BGCHW
-
-
-@torch.library.custom_op("stn::conv_product", mutates_args=())
-def conv_product(x: Tensor, weight: Tensor, stride: Sizes, padding: Sizes, dilation: Sizes, G: int, way: str) -> Tensor:
-    """Return the convolution, without bias, by one of the ways."""
-    return _Shape(x, weight, stride, padding, dilation, G, way).convolve(x, weight)
-
-
-@torch.library.custom_op("stn::conv_product_gradients", mutates_args=())
-def _gradients(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: Sizes,
-    padding: Sizes,
-    dilation: Sizes,
-    G: int,
-    way: str,
-    needs: Sequence[bool],
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of image and filters; an empty tensor for what is not needed."""
-    shape = _Shape(x, weight, stride, padding, dilation, G, way)
-    grad_GRN = shape.rows_of(grad)
-    return (
-        shape.fold(grad_GRN @ shape.filters(weight).mT) if needs[0] else grad.new_empty(0),
-        shape.taps(shape.windows(x).mT @ grad_GRN).reshape(weight.shape) if needs[1] else grad.new_empty(0),
-    )
-
-
-def _keep(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.how = inputs[2:]
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple:
-    needs = ctx.needs_input_grad[:2]
-    grads = _gradients(grad, *ctx.saved_tensors, *ctx.how, needs)
-    return *(g if needed else None for g, needed in zip(grads, needs, strict=True)), *[None] * len(ctx.how)
-
-
-conv_product.register_autograd(_backward, setup_context=_keep)
-conv_product.register_fake(lambda x, weight, *how: x.new_empty(_Shape(x, weight, *how).size))
-_gradients.register_fake(
-    lambda grad, x, weight, *how: tuple(
-        t.new_empty(t.shape if n else 0) for t, n in zip((x, weight), how[-1], strict=True)
-    )
-)

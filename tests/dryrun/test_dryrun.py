@@ -81,6 +81,8 @@ def test_what_was_timed_is_said_once_for_each_shape(dry: Dry, tmp_path: Path) ->
     counts, text = train(dry, tmp_path, *words)
     assert_captured(counts, text)
     assert re.search(r"[124] seeds as one network \(images/s by number of seeds: 1: ", text), text
-    shapes = re.findall(r"(convolution of .*?): \w+ \(ms: ", text)  # which way and how many seeds win is noise here
+    shapes = re.findall(
+        r"(convolution of .*?): [\w/]+ \(ms of ", text
+    )  # which way and how many seeds win is noise here
     assert "convolution of 2 x 1 to 16 channels, 9x9 on 28x28, float32, backward" in shapes
     assert len(shapes) == len(set(shapes))

@@ -60,8 +60,9 @@ def test_every_way_is_the_grouped_one_for_the_shapes_of_all_networks(monkeypatch
     assert len(cases) > 15
     for shape in cases:
         expected = run("grouped", shape)
-        x, weight = torch.empty(shape[0], device="meta"), torch.empty(shape[1], device="meta")
-        ways = [way for way in WAYS if convolution._worth_trying(way, x, weight) or shape[0][-1] < 12]
+        arguments = torch.empty(shape[0], device="meta"), torch.empty(shape[1], device="meta"), None, *shape[3:6]
+        ways = [way for way in WAYS if way != "triton"]
+        ways = [way for way in ways if convolution._worth_trying(way, arguments, shape[6]) or shape[0][-1] < 12]
         for way, memory_format in product(ways, (torch.contiguous_format, torch.channels_last)):
             for a, b in zip(run(way, shape, memory_format), expected, strict=True):
                 assert float((a - b).abs().max()) <= 1e-12 * max(1.0, float(b.abs().max())), (way, shape)
@@ -98,61 +99,93 @@ def test_one_seed_and_a_cpu_have_no_choice() -> None:
     assert Convolutions("unfold")(x, weight, None, 1, "same", 1, 2) is None
 
 
-def test_the_fastest_is_taken_told_once_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = {"grouped": 3.0, "channels_last": float("inf"), "loop": 2.0, "unfold": 1.0, "rows": 1.5, "whole": 4.0}
+WHOLE = {"grouped": 3.0, "channels_last": float("inf"), "loop": 2.0}
+PASSES = {
+    "forward": {"grouped": 1.0, "unfold": 0.2, "rows": 0.7, "whole": 0.5},
+    "filters": {"grouped": 1.0, "unfold": 3.0, "rows": 0.1, "whole": float("inf")},
+    "image": {"grouped": 1.0, "unfold": 0.8, "rows": 0.7, "whole": 0.6},
+}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let every way take the time of the tables above; return what was timed."""
     timed: list[str] = []
 
-    def measure(way: object, *_: object) -> float:
-        name = next(name for name, known in WAYS.items() if known is way)
-        timed.append(name)
-        return times[name]
+    def measure(call: tuple[str, str]) -> float:
+        timed.append("/".join(call))
+        part, way = call
+        return WHOLE[way] if part == "all" else PASSES[part][way]
+
+    def passes(ways: list[str], arguments: tuple, groups: int, trains: bool) -> dict:
+        parts = PASSES if arguments[0].requires_grad else ["forward", "filters"]
+        return {part: {way: (part, way) for way in ways} for part in (parts if trains else ["forward"])}
 
     monkeypatch.setattr(convolution, "_milliseconds", measure)
+    monkeypatch.setattr(convolution, "_passes", passes)
+    monkeypatch.setattr(convolution, "_whole", lambda way, *_: ("all", way.__name__))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(convolution, "free_bytes", lambda device: 10**9)
+    return timed
+
+
+def small(batch: int = 2, to_image: bool = False) -> tuple:
+    x = torch.randn(batch, 4, 6, 6, requires_grad=to_image)
+    return x, torch.randn(4, 2, 3, 3), None, (1, 1), (0, 0), (1, 1)
+
+
+def test_the_fastest_of_each_pass_is_taken_told_once_and_kept(clock: list[str]) -> None:
     told: list[str] = []
     choice = Convolutions("auto", told.append)
-    arguments = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3), None, (1, 1), (0, 0), (1, 1)
-    assert choice._choose(arguments, 2) == "unfold"
-    assert choice._choose((torch.randn(7, 4, 6, 6), *arguments[1:]), 2) == "unfold"  # another size of the batch
-    assert len(timed) == len(WAYS)
-    assert len(told) == 1
-    assert "unfold 1.00" in told[0]
+    assert choice._choose(small(), 2) == "unfold/rows"
+    assert choice._choose(small(batch=7), 2) == "unfold/rows"  # another size of the batch
+    assert len(clock) == 3 + 2 * 4
+    assert "without Triton's kernels: there is no CUDA device" in told[0]
+    assert len(told) == 2
+    assert "all passes: grouped 3.00, channels_last inf" in told[1]
+    assert "filters: grouped 1.00, unfold 3.00, rows 0.10" in told[1]
     resumed = Convolutions("auto")
     resumed.chosen |= dict.fromkeys(choice.chosen, "loop")
-    assert resumed._choose(arguments, 2) == "loop"
+    assert resumed._choose(small(), 2) == "loop"
+    assert choice._choose(small(to_image=True), 2) == "unfold/rows/whole"
     with torch.no_grad():  # a forward pass is timed by itself
-        choice._choose(arguments, 2)
-    assert len(timed) == 2 * len(WAYS)
+        assert choice._choose(small(), 2) == "unfold"
+
+
+def test_pytorchs_own_passes_are_taken_where_they_are_as_fast(clock: list[str], monkeypatch) -> None:
+    monkeypatch.setitem(WHOLE, "loop", 0.3)
+    assert Convolutions("auto")._choose(small(), 2) == "loop"
+
+
+def test_passes_in_different_ways_are_one_convolution() -> None:
+    shape = ((2, 4, 9, 9), (6, 2, 3, 3), True, 1, 1, 1, 2)
+    expected = run("grouped", shape)
+    for ways in ("unfold/rows", "rows/grouped/whole", "grouped/whole/unfold"):
+        for a, b in zip(run(ways, shape), expected, strict=True):
+            assert torch.allclose(a, b, atol=1e-12), ways
 
 
 def test_nothing_is_timed_in_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     choice = Convolutions("auto")
-    arguments = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3), None, (1, 1), (0, 0), (1, 1)
-    assert choice._choose(arguments, 2) == "channels_last"
+    assert choice._choose(small(), 2) == "channels_last"
     assert not choice.chosen
 
 
-def test_matrices_that_would_fill_the_memory_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried: list[object] = []
-    monkeypatch.setattr(convolution, "_milliseconds", lambda way, *_: tried.append(way) or 1.0)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    arguments = torch.randn(2, 4, 6, 6), torch.randn(4, 2, 3, 3), None, (1, 1), (0, 0), (1, 1)
+def test_matrices_that_would_fill_the_memory_are_not_tried(clock: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for free, ways in {1e4: [], 1e5: ["rows"], 1e6: ["unfold", "rows", "whole"]}.items():
         monkeypatch.setattr(convolution, "free_bytes", lambda device, free=free: free)
-        tried.clear()
-        assert Convolutions("auto")._choose(arguments, 2) == "grouped"
-        assert tried == [WAYS[name] for name in ("grouped", "channels_last", "loop", *ways)]
+        clock.clear()
+        Convolutions("auto")._choose(small(), 2)
+        assert [name for name in clock if "forward" in name] == [f"forward/{way}" for way in ("grouped", *ways)]
 
 
 def test_bands_with_mostly_zeros_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "free_bytes", lambda device: 1e12)
-    x, weight = torch.empty(2, 4, 28, 28), torch.empty(4, 2, 9, 9)
-    tried = [name for name in WAYS if convolution._worth_trying(name, x, weight)]
-    assert tried == ["grouped", "channels_last", "loop", "unfold", "rows"]
+    arguments = torch.empty(2, 4, 28, 28), torch.empty(4, 2, 9, 9), None, (1, 1), (0, 0), (1, 1)
+    tried = [name for name in convolution.OWN if convolution._worth_trying(name, arguments, 2)]
+    assert tried == ["grouped", "unfold", "rows"]
 
 
 @pytest.mark.parametrize(

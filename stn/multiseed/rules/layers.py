@@ -8,7 +8,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
+from stn.models import kernels
+from stn.multiseed.convolution import pair
 from stn.multiseed.rules.basic import reduce, rule
 from stn.multiseed.rules.gradients import OwnConv, is_slow
 from stn.multiseed.rules.order import WIDE, channels_of, reshaped, side_by_side, split_seeds, wants_channels_last
@@ -60,7 +63,23 @@ def _each_channel(mode: Any, func: Any, /, input: Stacked, *args: Any, **kwargs:
         return NotImplemented
     if name == "adaptive_avg_pool2d" and args and args[0] in (1, (1, 1), [1, 1]):
         return reduce(mode, torch.mean, input, (2, 3), keepdim=True)
-    return split_seeds(func(side_by_side(input.every), *args, **kwargs), len(input.every))
+    x = side_by_side(input.every)
+    side = _square(*args, **kwargs) if name == "max_pool2d" and x.is_cuda else None
+    if side and get_proxy_mode() is None and not kernels.missing():
+        from stn.models.kernels.pooling import has_kernel, max_pool
+
+        if has_kernel(x, side):
+            return split_seeds(max_pool(x, side), len(input.every))
+    return split_seeds(func(x, *args, **kwargs), len(input.every))
+
+
+def _square(
+    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode=False, **_: Any
+) -> Any:
+    """Return the side of the squares that a pool takes, if these do not overlap and fill the map; None otherwise."""
+    sizes = {*pair(kernel_size), *pair(kernel_size if stride in (None, []) else stride)}
+    plain = len(sizes) == 1 and pair(padding) == (0, 0) and pair(dilation) == (1, 1) and not ceil_mode
+    return sizes.pop() if plain else None
 
 
 def _sample(input: Tensor, grid: Tensor, mode="bilinear", padding_mode="zeros", align_corners=None) -> Tensor:
