@@ -26,7 +26,7 @@ def test_convolutions_are_pytorchs() -> None:
     interpreted("""
 import torch
 import torch.nn.functional as F
-from stn.multiseed.convolution import Convolutions, has_kernel, pair
+from stn.multiseed.ways import has_kernel, pair
 from tests.models.test_convolution import run, shapes
 
 tried = 0
@@ -36,6 +36,7 @@ for shape in shapes():
     for a, b in zip(run("triton", shape), run("grouped", shape), strict=True):
         assert float((a - b).abs().max()) <= 1e-12 * max(1.0, float(b.abs().max())), shape
 assert tried > 12, tried
+from stn.multiseed.convolution import Convolutions
 x = torch.randn(7, 6, 12, 9, requires_grad=True)  # several tiles, float32
 weight = torch.randn(40, 3, 3, 5, requires_grad=True)
 outs = [Convolutions(way)(x, weight, None, 1, (1, 2), 1, 2) for way in ("triton", "grouped")]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stn.multiseed.convolution import Pair, pair
+from stn.multiseed.ways import Pair, pair
 
 
 def is_slow(x: Tensor, weight: Tensor, stride: Any, padding: Any, dilation: Any, groups: int) -> bool:

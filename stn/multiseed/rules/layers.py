@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from stn.models import kernels
-from stn.multiseed.convolution import pair
 from stn.multiseed.rules.basic import reduce, rule
 from stn.multiseed.rules.gradients import OwnConv, is_slow
 from stn.multiseed.rules.order import WIDE, channels_of, reshaped, side_by_side, split_seeds, wants_channels_last
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
+from stn.multiseed.ways import pair
 
 
 def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1, keep=False) -> Tensor:
