@@ -41,8 +41,9 @@ def run(*words: object, limit_s: float = LIMIT_S) -> Record:
 
 
 def tests(folder: Path) -> Record:
-    done = run("-m", "pytest", "-n8", "-q", "-m", "gpu", "-p", "no:benchmark", "tests/gpu", "tests/models")
-    return done | {"output": done["output"][-60:]}
+    words = ("-n8", "-v", "-m", "gpu", "-p", "no:benchmark", "--durations=10", "tests/gpu", "tests/models")
+    done = run("-m", "pytest", *words)
+    return done | {"output": done["output"][-200:]}  # with -v the verdicts stand there even if time ran out
 
 
 def step(folder: Path) -> Record:

@@ -66,12 +66,27 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
     config.option.loadscopereorder = False  # keep the order of pytest_collection_modifyitems
 
+    several = _fit_on_the_device(len(config.getoption("tx") or []))
+
     class FileScheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
+            if several and file.startswith("tests/gpu/"):
+                return nodeid
             return next((folder for folder in ONE_DEVICE if file.startswith(folder)), file)
 
     return FileScheduling(config, log)
+
+
+def _fit_on_the_device(workers: int) -> bool:
+    """Whether a GPU has memory for a training of each worker: then its tests are spread over them."""
+    return torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory > workers * 4e9
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Print a failure of a test of the GPU when it happens: a run there may be cut short before the summary."""
+    if report.failed and "gpu" in report.keywords and not WORKER:
+        print(f"\n{report.nodeid}\n{report.longreprtext[-1500:]}", file=sys.__stderr__, flush=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
