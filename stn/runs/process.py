@@ -50,8 +50,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-def environment_json(**more: Any) -> str:
-    """Return the contents of env.json."""
+STAGE = ("device", "device_name", "world_size", "commit", "dirty", "packages")
+"""What a run that resumes keeps of where it was trained before, in the list "earlier"."""
+
+
+def environment_json(before: dict[str, Any], **more: Any) -> str:
+    """Return the contents of env.json; ``before`` are those of a run that was begun."""
     facts = {
         "python": platform.python_version(),
         "packages": {"stn-harness": VERSION} | {package: _version(package) for package in PACKAGES},
@@ -62,4 +66,9 @@ def environment_json(**more: Any) -> str:
         "folder": str(Path.cwd()),
         "slurm": {k: v for k, v in os.environ.items() if k.startswith(("SLURM_JOB_ID", "SLURM_ARRAY"))},
     }
-    return json.dumps(facts | more, indent=1) + "\n"
+    facts |= more
+    stage, kept = {key: before[key] for key in STAGE if key in before}, before.get("earlier")
+    earlier = kept if isinstance(kept, list) else []
+    if any(facts.get(key) != value for key, value in stage.items()):
+        earlier = [*earlier, stage]
+    return json.dumps(facts | ({"earlier": earlier} if earlier else {}), indent=1) + "\n"

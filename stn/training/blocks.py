@@ -87,18 +87,22 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
             run.replace(run.config, dump_yaml(group[0].config))
             tried = _tried_size(run)
             facts = runtime.facts() | ({FUSED: tried} if tried else {}) | _sources(group[0].config)
-            run.replace(run.env, environment_json(sig=group[0].sig, fingerprint=group[0].fingerprint, **facts))
+            before = read_json(run.env) if _begun(group) or run.finished() else {}
+            run.replace(run.env, environment_json(before, sig=group[0].sig, fingerprint=group[0].fingerprint, **facts))
         # Read again under the lock: another copy may have finished some in the meantime.
         finished = runtime.from_writer(set(run.finished()) if runtime.writes else set())
         unfinished += [trial for trial in group if trial.seed not in finished]
     return unfinished
 
 
+def _begun(group: list[Trial]) -> bool:
+    return any(checkpoints.saved_steps(trial.run, trial.seed) for trial in group)
+
+
 def _threads_so_far(group: list[Trial]) -> int | None:
     """Return the threads that a run to resume was trained with: they decide the last bits of its numbers."""
     run, asked = group[0].run, group[0].config.train.threads
-    begun = any(checkpoints.saved_steps(run, trial.seed) for trial in group)
-    threads = read_json(run.env).get("threads") if begun and not asked else None
+    threads = read_json(run.env).get("threads") if _begun(group) and not asked else None
     return threads if isinstance(threads, int) and 0 < threads <= cores() else None
 
 

@@ -11,7 +11,7 @@ UNKNOWN = "unknown"
 
 
 class Environment(NamedTuple):
-    """One run directory."""
+    """One run directory, or what one was before it resumed elsewhere."""
 
     cell: Cell
     run: RunDir
@@ -43,7 +43,16 @@ class Environment(NamedTuple):
 
 
 def environments(cells: Iterable[Cell]) -> list[Environment]:
-    return [Environment(cell, run, read_json(run.env)) for cell in cells for run in cell.runs]
+    found: list[Environment] = []
+    for cell in cells:
+        for run in cell.runs:
+            facts = read_json(run.env)
+            earlier = facts.get("earlier", [])
+            stages = (
+                [*(stage for stage in earlier if isinstance(stage, dict)), {}] if isinstance(earlier, list) else [{}]
+            )
+            found += [Environment(cell, run, facts | stage) for stage in stages]
+    return found
 
 
 def distinct(values: Iterable[object]) -> list[str]:
