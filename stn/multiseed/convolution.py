@@ -87,6 +87,13 @@ class Convolutions:
         return chosen
 
 
+def convolutions_for(wish: Literal["auto"] | Way, fixed: bool, tell: Callable[[str], None]) -> Convolutions:
+    """Return a run's choice; ``fixed``: nothing may depend on times. ValueError if a wish cannot be met here."""
+    if wish == "triton" and (reason := kernels.missing()):
+        raise ValueError(f"--train.conv triton: {reason}")
+    return Convolutions("grouped" if wish == "auto" and fixed else wish, tell)
+
+
 def _worth_trying(name: str, arguments: tuple, groups: int) -> bool:
     """Whether a way can be fast, and has matrices that are small beside the free memory: no estimate has them in it."""
     x_BDHW, weight_OCkl = arguments[:2]

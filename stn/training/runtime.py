@@ -22,7 +22,7 @@ from torch import Tensor
 
 from stn.config.flags.launcher import PARENT, launched
 from stn.config.schema import Config
-from stn.multiseed.convolution import Convolutions
+from stn.multiseed.convolution import convolutions_for
 from stn.multiseed.model import StackedModel
 from stn.runs.cores import Neighbours, cores
 from stn.runs.process import follow_parent
@@ -81,8 +81,8 @@ class Runtime:
         """Whether this process writes the run directory."""
         self.dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
         self._configure_torch(config, neighbours)
-        cannot_time = config.train.conv == "auto" and (config.train.deterministic or self.world > 1)
-        self.convolutions = Convolutions("grouped" if cannot_time else config.train.conv, say)
+        fixed = config.train.deterministic or self.world > 1
+        self.convolutions = convolutions_for(config.train.conv, fixed, say)
 
     @staticmethod
     def _accelerator(config: Config, timeout: timedelta) -> Accelerator:

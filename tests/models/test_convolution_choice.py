@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from stn.config.schema import Config, Train
+from stn.models import kernels
 from stn.multiseed import convolution
 from stn.multiseed.convolution import Convolutions
+from stn.training.runtime import Runtime
 
 WHOLE = {"grouped": 3.0, "channels_last": float("inf"), "loop": 2.0}
 PASSES = {
@@ -94,3 +97,10 @@ def test_bands_with_mostly_zeros_are_not_tried(monkeypatch: pytest.MonkeyPatch) 
     arguments = torch.empty(2, 4, 28, 28), torch.empty(4, 2, 9, 9), None, (1, 1), (0, 0), (1, 1)
     tried = [name for name in convolution.OWN if convolution._worth_trying(name, arguments, 2)]
     assert tried == ["grouped", "unfold", "rows"]
+
+
+def test_triton_alone_needs_a_device_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Runtime, "_configure_torch", lambda *_: None)  # is for the whole process
+    monkeypatch.setattr(kernels, "missing", lambda: "RuntimeError: no C compiler")
+    with pytest.raises(ValueError, match=r"--train.conv triton: RuntimeError: no C compiler"):
+        Runtime(Config(train=Train(conv="triton")), 1)
