@@ -15,7 +15,7 @@ from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.training.replay.cuda_graph import GraphedStep
 from stn.training.runtime import Runtime
-from tests.support.trainer import QUIET, SMALL, only_run, train
+from tests.support.trainer import QUIET, SMALL, noise_images, only_run, train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -85,10 +85,13 @@ ARCHS = ["cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx"]
 @pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
 @pytest.mark.parametrize("arch", ARCHS)
 def test_recorded_steps_are_the_plain_ones_and_fused_is_alone(arch: str, optimiser: str, tmp_path: Path) -> None:
-    """1,000 images in batches of 96: whole batches and the shorter last one are recorded after four plain ones."""
+    """1,000 images of noise (see test_other_roundings.py) in batches of 96.
+
+    Whole batches and the shorter last one are recorded after four plain ones.
+    """
     words = ("--arch", arch, "--net", "tutorial", "--optim.name", optimiser, "--lr", 0.002, "--precision", "fp64",
-             "--limit-train", 1000, "--batch-size", 96, "--epochs", 8, "--optim.clip", 1.0,
-             "--optim.weight-decay", 0.01, "--limit-test", 300, "--train.deterministic", *QUIET)  # fmt: skip
+             "--dataset", noise_images(tmp_path), "--batch-size", 96, "--epochs", 8, "--optim.clip", 1.0,
+             "--optim.weight-decay", 0.01, "--train.deterministic", *QUIET)  # fmt: skip
     runs = {
         "replayed": ("--seeds", "0-3"),
         "plain": ("--seeds", "0-3", "--train.no-cuda-graph"),

@@ -9,6 +9,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -76,6 +77,15 @@ def train(
         timeout=500,
         check=False,
     )
+
+
+def noise_images(folder: Path) -> str:
+    """Write 1,000 training and 300 test images of noise, in which no two patches are equal; return their data set."""
+    generator = np.random.default_rng(0)
+    images, labels = generator.integers(0, 256, (1300, 28, 28), np.uint8), generator.integers(0, 10, 1300)
+    file = folder / "noise.npz"
+    np.savez(file, x_train=images[:1000], y_train=labels[:1000], x_test=images[1000:], y_test=labels[1000:])
+    return f"npz:{file}"
 
 
 def train_with(patch: str, *words: object, runs: Path) -> subprocess.CompletedProcess[str]:
