@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from stn.runs.directory import RunDir
 from tests.support.trainer import QUICK, QUIET, only_run, train
 
-R, H100 = "2026-11-26-finnveden-r", "2026-11-26-h100"
+R, H100 = "2026-11-27-finnveden-r", "2026-11-26-h100"
 ZEN, ZEN4, PEERS = "2026-11-20-cpu-epyc", "2026-11-27-cpu-zen4", "2026-11-26-peers-xeon"
 
 
