@@ -47,7 +47,7 @@ def offsets(size: int, device: torch.device) -> Tensor:
 
 
 def resample(x_MChw: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Sample bytes at positions, which it overwrites, bilinear with black outside: [M, C, H, W] in [0, 1].
+    """Sample bytes at positions, which it may overwrite, bilinear with black outside: [M, C, H, W] in [0, 1].
 
     Not F.grid_sample, whose last bits depend on the instruction set: the SHA-256 of every perturbed test set is fixed.
     For a batch of 256 on one core it takes 1.1 (mnist_r) and 1.0 (mnist_s) times as long as F.grid_sample.

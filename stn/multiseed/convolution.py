@@ -40,9 +40,13 @@ class Convolutions:
             return None
         arguments = x_BDHW, weight, bias, pair(stride), pair(padding), pair(dilation)
         name = self._choose(arguments, groups) if self.wish == "auto" else self.wish
-        if name in WHOLE or (name == "triton" and not has_kernel(arguments, groups)):
+        if name in WHOLE or ("triton" in name.split("/") and not has_kernel(arguments, groups)):
             return WHOLE.get(name, grouped)(*arguments, groups=groups)
         return by_passes(name, *arguments, groups=groups)
+
+    def keep(self, chosen: dict[str, str]) -> None:
+        """Take the choices of a checkpoint, but for ways that cannot run here."""
+        self.chosen |= {key: ways for key, ways in chosen.items() if "triton" not in ways or not kernels.missing()}
 
     def _choose(self, arguments: tuple, groups: int) -> str:
         x, weight = arguments[:2]
@@ -51,6 +55,9 @@ class Convolutions:
         use = ("backward to the image" if x.requires_grad else "backward") if trains else "forward"
         H, W = x.shape[2:]
         key = f"{groups} x {C} to {O // groups} channels, {k}x{l} on {H}x{W}, {str(x.dtype)[6:]}, {use}"
+        stride, _, dilation = arguments[3:]
+        if (*stride, *dilation) != (1, 1, 1, 1):
+            key += f", stride {stride}, dilation {dilation}"
         if key not in self.chosen:
             if torch.cuda.is_current_stream_capturing() or get_proxy_mode() is not None:
                 return "channels_last"  # nothing can be timed here

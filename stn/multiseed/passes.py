@@ -25,7 +25,7 @@ def forward(way: str, x: Tensor, weight: Tensor, bias: Tensor | None, how: How, 
 
         return convolve(x, weight, bias, how[1], G)
     if way == "grouped":
-        return F.conv2d(x.contiguous(), weight, bias, *how, G)  # type: ignore[call-overload]
+        return F.conv2d(x.contiguous(), weight, bias, *how, G).contiguous()  # type: ignore[call-overload]
     out = Product(x, weight, *how, G, way).convolve(x, weight)
     return out if bias is None else out.add_(bias.view(-1, 1, 1))
 

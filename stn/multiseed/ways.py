@@ -15,6 +15,8 @@ from stn.multiseed.memory import MOST_ELEMENTS
 from stn.multiseed.passes import convolve
 
 Pair = tuple[int, int]
+MOST_PROGRAMS = 65_535
+"""In the second dimension of a CUDA grid, which has one for each group."""
 Way = Literal["grouped", "channels_last", "loop", "unfold", "rows", "whole", "triton"]
 
 
@@ -53,7 +55,7 @@ def has_kernel(arguments: tuple, groups: int) -> bool:
     x, weight, _, stride, padding, dilation = arguments
     O, C, k, l = weight.shape
     steps = (*stride, *dilation) == (1, 1, 1, 1) and padding[0] < k and padding[1] < l
-    few = C <= 32 and O // groups <= 64
+    few = C <= 32 and O // groups <= 64 and groups <= MOST_PROGRAMS
     return steps and few and len(x) * max(O, groups * C) * x[0, 0].numel() <= MOST_ELEMENTS
 
 

@@ -35,7 +35,7 @@ class Checkpointer:
             self.model.load_weights(s, checkpoint.model)
             self.optimiser.load_seed_state(s, checkpoint.optim)
         if saved:
-            self.model.convolutions.chosen |= saved[0].header.get("convolutions", {})
+            self.model.convolutions.keep(saved[0].header.get("convolutions", {}))
         self.metrics.load_state_dicts([checkpoint.header for checkpoint in saved])
         if saved and (scaler := self.runtime.accelerator.scaler):  # of fp16
             scaler.load_state_dict(saved[0].header["scaler"])

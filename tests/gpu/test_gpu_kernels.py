@@ -22,29 +22,33 @@ def test_they_run_here() -> None:
 @pytest.mark.parametrize(
     "shape", [(10, 1, 16, 28, 9), (3, 1, 32, 28, 9), (10, 16, 32, 10, 7), (4, 3, 10, 15, 5)], ids=str
 )
-def test_convolutions_are_as_exact_as_the_librarys(shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("low", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_convolutions_are_as_exact_as_the_librarys(
+    shape: tuple[int, ...], low: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     groups, channels, out, side, kernel = shape
     generator = torch.Generator("cuda").manual_seed(0)
 
     def passes(way: str, dtype: torch.dtype) -> list[Tensor]:
         generator.manual_seed(0)
         sizes = (33, groups * channels, side, side), (groups * out, channels, kernel, kernel), (groups * out,)
-        tensors = [torch.randn(size, device="cuda", generator=generator) for size in sizes]
+        tensors = [torch.randn(size, device="cuda", generator=generator).to(low) for size in sizes]
         x, weight, bias = (tensor.to(dtype).requires_grad_() for tensor in tensors)
         result = Convolutions(way)(x, weight, bias, 1, 0, 1, groups)  # type: ignore[arg-type]
         assert result is not None
-        grad = torch.randn(result.shape, device="cuda", generator=generator).to(dtype)
+        grad = torch.randn(result.shape, device="cuda", generator=generator).to(low).to(dtype)
         return [result, *torch.autograd.grad(result, [x, weight, bias], grad)]
 
     exact, library, ours = (
         passes("grouped", torch.float64),
-        passes("grouped", torch.float32),
-        passes("triton", torch.float32),
+        passes("grouped", low),
+        passes("triton", low),
     )
     for reference, theirs, own in zip(exact, library, ours, strict=True):
         scale = float(reference.abs().max())
         errors = [float((tensor.double() - reference).abs().max()) / scale for tensor in (theirs, own)]
-        assert errors[1] <= max(2 * errors[0], 1e-6), errors
+        assert errors[1] <= max(2 * errors[0], 8 * torch.finfo(low).eps), errors
 
 
 def test_pools_are_pytorchs_to_the_bit() -> None:

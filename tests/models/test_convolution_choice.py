@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stn.config.schema import Config, Train
 from stn.models import kernels
@@ -104,3 +105,24 @@ def test_triton_alone_needs_a_device_for_it(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(kernels, "missing", lambda: "RuntimeError: no C compiler")
     with pytest.raises(ValueError, match=r"--train.conv triton: RuntimeError: no C compiler"):
         Runtime(Config(train=Train(conv="triton")), 1)
+
+
+def test_steps_of_more_pixels_are_another_shape_and_no_kernels(clock: list[str]) -> None:
+    """Triton's kernels take steps of one pixel: a choice for these is not taken over, nor carried out otherwise."""
+    choice = Convolutions("auto")
+    choice._choose(small(), 2)
+    x, weight, bias, _, padding, dilation = small()
+    choice._choose((x, weight, bias, (2, 2), padding, dilation), 2)
+    assert len(choice.chosen) == 2
+    strided = Convolutions("triton/rows")(x, weight, bias, 2, padding, dilation, 2)  # type: ignore[arg-type]
+    assert strided is not None
+    assert torch.allclose(strided, F.conv2d(x, weight, None, 2, 0, 1, 2))
+
+
+def test_a_checkpoints_choice_of_what_is_missing_here_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = {"one shape": "triton/rows", "another": "rows/whole"}
+    for missing, kept in {"": saved, "no C compiler": {"another": "rows/whole"}}.items():
+        monkeypatch.setattr(kernels, "missing", lambda missing=missing: missing)
+        choice = Convolutions("auto")
+        choice.keep(saved)
+        assert choice.chosen == kept

@@ -15,7 +15,8 @@ pytest.importorskip("triton", reason="PyTorch has no Triton here")
 
 def interpreted(program: str) -> None:
     """Run a program in a process of its own: Triton decides at import whether it interprets."""
-    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", program]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -58,7 +59,10 @@ for k, H, W in ((2, 20, 20), (2, 7, 9), (3, 10, 11), (4, 8, 8)):
     ours, theirs = max_pool(x, k), F.max_pool2d(x, k)
     assert torch.equal(ours.nan_to_num(9), theirs.nan_to_num(9))
     grad = torch.randn_like(ours)
-    assert torch.equal(*(torch.autograd.grad(out, x, grad)[0] for out in (ours, theirs)))
+    first = [torch.autograd.grad(out, x, grad.requires_grad_(), create_graph=True)[0] for out in (ours, theirs)]
+    assert torch.equal(*first)
+    again = torch.randn_like(x)
+    assert torch.equal(*(torch.autograd.grad(out, grad, again)[0] for out in first))
 """)
 
 

@@ -113,7 +113,8 @@ def convolve(x_BDHW: Tensor, weight_OCkl: Tensor, bias: Tensor | None, padding: 
     out = x_BDHW.new_empty(B, O, h, w)
     shape = C, M, H, W, h, w, k, l, top, left, bias is not None
     run: Any = _convolve[triton.cdiv(B * h * w, R), G, triton.cdiv(M, N)]
-    run(x_BDHW.contiguous(), weight_OCkl.contiguous(), bias, out, B, G, *shape, N, R, K, **_how(out, *program))
+    with torch.cuda.device_of(out):
+        run(x_BDHW.contiguous(), weight_OCkl.contiguous(), bias, out, B, G, *shape, N, R, K, **_how(out, *program))
     return out
 
 
@@ -130,7 +131,7 @@ def filter_gradient(
     """Return sums over chunks of pixels, then over the chunks, in a fixed order; and those for the bias."""
     (B, _, H, W), (_, O, h, w), (C, k, l) = x_BDHW.shape, grad_BOhw.shape, weight_OCkl.shape[1:]
     M, (R, K, *program) = O // G, _filters_tile(C * k * l)
-    tiles, pixels = triton.cdiv(C * k * l, K), B * h * w
+    tiles, pixels = triton.cdiv(C * k * l, K), max(1, B * h * w)
     rows = R * triton.cdiv(triton.cdiv(pixels, R), max(1, _CHUNKS // (tiles * G)))
     chunks = triton.cdiv(pixels, rows)
     dtype = torch.promote_types(x_BDHW.dtype, torch.float32)
@@ -138,10 +139,9 @@ def filter_gradient(
     bias_parts = x_BDHW.new_empty((chunks, O), dtype=dtype) if has_bias else None
     shape = C, M, H, W, h, w, k, l, *padding, has_bias, max(_LEAST, triton.next_power_of_2(M))
     run: Any = _correlate[tiles, G, chunks]
-    run(
-        x_BDHW.contiguous(), grad_BOhw.contiguous(), parts, bias_parts, B, G, rows, *shape, R, K,
-        **_how(x_BDHW, *program),
-    )  # fmt: skip
+    tensors = x_BDHW.contiguous(), grad_BOhw.contiguous(), parts, bias_parts
+    with torch.cuda.device_of(parts):
+        run(*tensors, B, G, rows, *shape, R, K, **_how(x_BDHW, *program))
     filters, bias = (None if part is None else part.sum(0).to(x_BDHW.dtype) for part in (parts, bias_parts))
     assert filters is not None
     return filters, bias

@@ -58,7 +58,8 @@ def _max_pool(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     out = x.new_empty(B, D, H // k, W // k)
     place = torch.empty_like(out, dtype=torch.int8)
     run: Any = _forward[(triton.cdiv(out.numel(), _BLOCK),)]
-    run(x, out, place, out.numel(), H, W, k, _BLOCK)
+    with torch.cuda.device_of(x):
+        run(x, out, place, out.numel(), H, W, k, _BLOCK)
     return out, place
 
 
@@ -67,7 +68,8 @@ def _gradient(grad: Tensor, place: Tensor, k: int, H: int, W: int) -> Tensor:
     make = grad.new_zeros if H % k or W % k else grad.new_empty
     out = make(*grad.shape[:2], H, W)
     run: Any = _backward[(triton.cdiv(grad.numel(), _BLOCK),)]
-    run(grad.contiguous(), place, out, grad.numel(), H, W, k, _BLOCK)
+    with torch.cuda.device_of(grad):
+        run(grad.contiguous(), place, out, grad.numel(), H, W, k, _BLOCK)
     return out
 
 
@@ -76,13 +78,28 @@ def _keep(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
     ctx.H, ctx.W = x.shape[2:]
     ctx.save_for_backward(output[1])
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad: Tensor, _: Any) -> tuple[Tensor, None]:
-    return _gradient(grad, *ctx.saved_tensors, ctx.k, ctx.H, ctx.W), None
+def _differentiate(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None, None]:
+    return None if grad is None else _gradient(grad, *ctx.saved_tensors, ctx.k, ctx.H, ctx.W), None
+
+
+def _keep_place(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    _, place, ctx.k, _, ctx.W = inputs
+    ctx.save_for_backward(place)
+
+
+def _take(ctx: Any, grad_BDHW: Tensor) -> tuple[Tensor | None, ...]:
+    """Return the pixels at the places: the derivative of the gradient."""
+    place = ctx.saved_tensors[0].long()
+    y, x = (torch.arange(n, device=place.device) * ctx.k for n in place.shape[2:])
+    index = (y[:, None] + place // ctx.k) * ctx.W + x + place % ctx.k
+    return grad_BDHW.flatten(2).gather(2, index.flatten(2)).view(place.shape), None, None, None, None
 
 
 _max_pool.register_autograd(_differentiate, setup_context=_keep)
+_gradient.register_autograd(_take, setup_context=_keep_place)
 _max_pool.register_fake(
     lambda x, k: tuple(
         x.new_empty(*x.shape[:2], x.shape[2] // k, x.shape[3] // k, dtype=dtype) for dtype in (x.dtype, torch.int8)

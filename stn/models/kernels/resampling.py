@@ -4,6 +4,7 @@ Each operation is rounded by itself: nothing is fused, and the division is not a
 M images, C channels, h x w their size, P positions.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -47,7 +48,8 @@ def resample(x_MChw: Tensor, x: Tensor, y: Tensor) -> Tensor:
     (M, C, h, w), size = x_MChw.shape, torch.broadcast_shapes(x.shape, y.shape)
     x, y = (positions.expand(M, *size[1:]).contiguous() for positions in (x, y))
     out = torch.empty(M, C, *size[1:], device=x.device)
-    P = out[0, 0].numel()
+    P = math.prod(size[1:])
     run: Any = _sample[(M, triton.cdiv(P, _BLOCK))]
-    run(x_MChw.contiguous(), x, y, out, P, C, h, w, _BLOCK, enable_fp_fusion=False)
+    with torch.cuda.device_of(x):
+        run(x_MChw.contiguous(), x, y, out, P, C, h, w, _BLOCK, enable_fp_fusion=False)
     return out

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[import-not-found]
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from stn.models import kernels
@@ -65,7 +66,8 @@ def _each_channel(mode: Any, func: Any, /, input: Stacked, *args: Any, **kwargs:
         return reduce(mode, torch.mean, input, (2, 3), keepdim=True)
     x = side_by_side(input.every)
     side = _square(*args, **kwargs) if name == "max_pool2d" and x.is_cuda else None
-    if side and get_proxy_mode() is None and not kernels.missing():
+    looked_at = get_proxy_mode() is not None or is_functorch_wrapped_tensor(x)  # by a compiler or functorch
+    if side and not looked_at and not kernels.missing():
         from stn.models.kernels.pooling import has_kernel, max_pool
 
         if has_kernel(x, side):

@@ -36,9 +36,9 @@ def test_every_claim_follows_from_its_rows(monkeypatch: pytest.MonkeyPatch, caps
 
 
 def _row(folder: Path) -> None:
-    file = next(folder.glob("runs/*/*/*/results.jsonl"))
+    file = min(folder.glob("runs/*/*/*/results.jsonl"))
     row, *others = file.read_text().splitlines()
-    changed = json.loads(row) | {"test_acc": 0.999}
+    changed = json.loads(row) | {"test_acc": 0.5}
     file.write_text("\n".join([json.dumps(changed), *others]) + "\n")
 
 
@@ -81,8 +81,8 @@ def _other_figure(folder: Path) -> None:
         (R, _row, "figure.png is of other rows"),
         (R, _other_figure, "figure.png is of other rows"),
         (R, lambda folder: (folder / "figure.png").unlink(), "figure.png is missing"),
-        (R, _replace("README.md", "0.66 points", "0.76 points"), "README.md was edited"),
-        (R, _replace("claim.yaml", "stn_cx ? cnn", "stn_cx > cnn"), "'stn_cx > cnn' does not hold"),
+        (R, _replace("README.md", "0.40 points", "0.50 points"), "README.md was edited"),
+        (R, _replace("claim.yaml", "stn_slx ? stn_dlx", "stn_slx > stn_dlx"), "'stn_slx > stn_dlx' does not hold"),
         (H100, _record, "its rows are not those that were collected"),
         (H100, _record, "README.md does not say: [73 times the plain loop]"),
         (ZEN, _record, "its rows are not those that were collected"),
