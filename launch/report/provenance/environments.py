@@ -47,11 +47,9 @@ def environments(cells: Iterable[Cell]) -> list[Environment]:
     for cell in cells:
         for run in cell.runs:
             facts = read_json(run.env)
-            earlier = facts.get("earlier", [])
-            stages = (
-                [*(stage for stage in earlier if isinstance(stage, dict)), {}] if isinstance(earlier, list) else [{}]
-            )
-            found += [Environment(cell, run, facts | stage) for stage in stages]
+            earlier = facts.get("earlier")
+            stages = [stage for stage in earlier if isinstance(stage, dict)] if isinstance(earlier, list) else []
+            found += [Environment(cell, run, facts | stage) for stage in (*stages, {})]
     return found
 
 

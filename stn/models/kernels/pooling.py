@@ -15,13 +15,19 @@ _BLOCK = 512
 
 
 @triton.jit
+def _corner(o, H: tl.constexpr, W: tl.constexpr, k: tl.constexpr):
+    """Return where the squares of these pixels of the output begin."""
+    h: tl.constexpr = H // k
+    w: tl.constexpr = W // k
+    return (o // (h * w)).to(tl.int64) * (H * W) + o // w % h * (k * W) + o % w * k
+
+
+@triton.jit
 def _forward(
     x_ptr, out_ptr, place_ptr, n, H: tl.constexpr, W: tl.constexpr, k: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    h: tl.constexpr = H // k
-    w: tl.constexpr = W // k
     o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    first = (o // (h * w)).to(tl.int64) * (H * W) + o // w % h * (k * W) + o % w * k
+    first = _corner(o, H, W, k)
     best = tl.load(x_ptr + first, o < n, 0)
     place = tl.full((BLOCK,), 0, tl.int8)
     for i in tl.static_range(1, k * k):  # type: ignore[attr-defined]
@@ -37,10 +43,8 @@ def _forward(
 def _backward(
     grad_ptr, place_ptr, out_ptr, n, H: tl.constexpr, W: tl.constexpr, k: tl.constexpr, BLOCK: tl.constexpr
 ):  # fmt: skip
-    h: tl.constexpr = H // k
-    w: tl.constexpr = W // k
     o = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    first = (o // (h * w)).to(tl.int64) * (H * W) + o // w % h * (k * W) + o % w * k
+    first = _corner(o, H, W, k)
     grad = tl.load(grad_ptr + o, o < n, 0)
     place = tl.load(place_ptr + o, o < n, 0)
     for i in tl.static_range(k * k):  # type: ignore[attr-defined]
