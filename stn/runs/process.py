@@ -50,7 +50,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-STAGE = ("device", "device_name", "world_size", "commit", "dirty", "packages")
+STAGE = ("device", "device_name", "world_size", "kernels", "commit", "dirty", "packages")
 """What a run that resumes keeps of where it was trained before, in the list "earlier"."""
 
 

@@ -13,6 +13,7 @@ from stn.config.dataset import build_dataset
 from stn.config.plugins import plugin_of, provenance
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
+from stn.models import kernels
 from stn.models.build import build_network
 from stn.models.warping import check_warps, warping
 from stn.multiseed.equivalence import Equivalence, check_equivalence
@@ -86,7 +87,8 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
         if runtime.writes and seeds - set(run.finished()):
             run.replace(run.config, dump_yaml(group[0].config))
             tried = _tried_size(run)
-            facts = runtime.facts() | ({FUSED: tried} if tried else {}) | _sources(group[0].config)
+            facts = runtime.facts() | {"kernels": kernels.kind(runtime.device)} | _sources(group[0].config)
+            facts |= {FUSED: tried} if tried else {}
             before = read_json(run.env) if _begun(group) or run.finished() else {}
             run.replace(run.env, environment_json(before, sig=group[0].sig, fingerprint=group[0].fingerprint, **facts))
         # Read again under the lock: another copy may have finished some in the meantime.

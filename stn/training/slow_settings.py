@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from stn.config.schema import Config
+from stn.models.kernels import compiled
 from stn.runs.cores import cores
 from stn.runs.trials import Trial
 from stn.training.block_size import USUAL, images_per_s
@@ -70,7 +71,8 @@ def slow_settings(
     settings = _settings(config, size, usual_size, runtime.processes)
     settings = [setting for setting in settings if thorough or setting.flag == "--precision bf16"]
     speed = images_per_s(config, size, runtime, seed_losses) if settings else 0.0
-    said = []
+    reason = compiled.library()[1]
+    said = [f"slower by 2 to 11 %: pools and samples are PyTorch's own, because {reason}"] if reason else []
     for setting in settings:
         with _threads(setting.threads):
             usual = images_per_s(setting.config, setting.size, runtime, seed_losses)

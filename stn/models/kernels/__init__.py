@@ -1,9 +1,15 @@
-"""Triton kernels where PyTorch's are slow on CUDA. Not every PyTorch has Triton: import them where they are used."""
+"""Kernels where PyTorch's are slow: Triton's on CUDA, C on a CPU. Neither can run everywhere: import them where needed.
+
+A function returns None where there is no kernel for its arguments.
+"""
 
 from functools import cache
 from importlib.util import find_spec
 
 import torch
+from torch import Tensor
+
+from stn.models.kernels.compiled import library
 
 
 @cache
@@ -22,3 +28,35 @@ def missing() -> str:
     except Exception as error:  # no C compiler, a device that Triton does not know, a cache that cannot be written
         return f"{type(error).__name__}: {error}".splitlines()[0][:200]
     return ""
+
+
+def kind(device: torch.device) -> str:
+    """Return what kernels a device has beside PyTorch's: where there are none, last bits are others."""
+    if device.type == "cpu":
+        return "PyTorch" if library()[0] is None else "C"
+    return "Triton" if device.type == "cuda" and not missing() else "PyTorch"
+
+
+def max_pool(x_BDHW: Tensor, k: int) -> Tensor | None:
+    """Return the largest pixel of each square of k x k."""
+    if x_BDHW.is_cuda and not missing():
+        from stn.models.kernels import pooling
+
+        return pooling.max_pool(x_BDHW, k) if pooling.has_kernel(x_BDHW, k) else None
+    if x_BDHW.device.type == "cpu":
+        from stn.models.kernels import cpu_pooling
+
+        return cpu_pooling.max_pool(x_BDHW) if cpu_pooling.has_kernel(x_BDHW, k) else None
+    return None
+
+
+def sample(
+    x_SBCHW: Tensor, grid_SBhw2: Tensor, mode="bilinear", padding_mode="zeros", align_corners=None
+) -> Tensor | None:
+    """Sample maps of several seeds, as F.grid_sample does each seed's."""
+    if x_SBCHW.device.type != "cpu" or mode != "bilinear" or padding_mode not in ("zeros", "border"):
+        return None
+    from stn.models.kernels import cpu_sampling
+
+    border, fits = padding_mode == "border", cpu_sampling.has_kernel(x_SBCHW, grid_SBhw2)
+    return cpu_sampling.sample(x_SBCHW, grid_SBhw2, border, bool(align_corners)) if fits else None

@@ -65,14 +65,15 @@ def _each_channel(mode: Any, func: Any, /, input: Stacked, *args: Any, **kwargs:
     if name == "adaptive_avg_pool2d" and args and args[0] in (1, (1, 1), [1, 1]):
         return reduce(mode, torch.mean, input, (2, 3), keepdim=True)
     x = side_by_side(input.every)
-    side = _square(*args, **kwargs) if name == "max_pool2d" and x.is_cuda else None
-    looked_at = get_proxy_mode() is not None or is_functorch_wrapped_tensor(x)  # by a compiler or functorch
-    if side and not looked_at and not kernels.missing():
-        from stn.models.kernels.pooling import has_kernel, max_pool
+    pooled = None
+    if name == "max_pool2d" and not _is_looked_at(x) and (side := _square(*args, **kwargs)):
+        pooled = kernels.max_pool(x, side)
+    return split_seeds(func(x, *args, **kwargs) if pooled is None else pooled, len(input.every))
 
-        if has_kernel(x, side):
-            return split_seeds(max_pool(x, side), len(input.every))
-    return split_seeds(func(x, *args, **kwargs), len(input.every))
+
+def _is_looked_at(x: Tensor) -> bool:
+    """Whether a compiler or functorch follows what happens to a tensor."""
+    return get_proxy_mode() is not None or is_functorch_wrapped_tensor(x)
 
 
 def _square(
@@ -98,6 +99,10 @@ def _grid_sample(mode: Any, func: Any, /, input: Any, grid: Any, *args: Any, **k
     if not (isinstance(input, Stacked) or isinstance(grid, Stacked)):
         return _sample(input, grid, *args, **kwargs)
     S = count_seeds(input, grid)
+    if isinstance(input, Stacked) and isinstance(grid, Stacked) and not _is_looked_at(grid.every):
+        sampled = kernels.sample(input.every, grid.every, *args, **kwargs)
+        if sampled is not None:
+            return Stacked(sampled)
     x, grid = (reshaped(every, -1, *every.shape[2:]) for every in (for_seeds(input, S), for_seeds(grid, S)))
     return Stacked(_sample(x, grid, *args, **kwargs).unflatten(0, (S, -1)))
 
