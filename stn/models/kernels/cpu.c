@@ -180,3 +180,20 @@ void resample(const float *dark, const float *x, const float *y, float *out, lon
         }
     }
 }
+
+/* Sums over the l columns of a kernel, each shifted by its column: [B, H, w, D, l] to [B, D, H, W], without pad pixels
+   at each end. Additions are in the order of columns. */
+
+void add_columns(const float *x, float *out, long B, long H, long w, long D, long l, long W, long pad, long threads) {
+    SHARED for (long row = 0; row < B * H; row++) {
+        const float *pixels = x + row * w * D * l;
+        for (long d = 0; d < D; d++) {
+            float *to = out + ((row / H * D + d) * H + row % H) * W;
+            memset(to, 0, W * sizeof *to);
+            for (long j = 0; j < l; j++) {
+                long first = j < pad ? pad - j : 0, end = W + pad - j < w ? W + pad - j : w;
+                for (long i = first; i < end; i++) to[i + j - pad] += pixels[i * D * l + d * l + j];
+            }
+        }
+    }
+}

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stn.models.kernels.cpu_columns import add_columns, has_kernel
 from stn.multiseed.ways import Pair, pair
 
 
@@ -101,6 +102,8 @@ def _by_column(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, paddin
     columns_GClMk = flipped_GMCkl.permute(0, 2, 4, 1, 3)
     filters = columns_GClMk.reshape(D * l, M, k, 1).contiguous(memory_format=torch.channels_last)
     by_column = F.conv2d(grad_BOHW, filters, padding=(k - 1 - pad_k, 0), groups=G)
+    if has_kernel(by_column):
+        return add_columns(by_column, l, W, pad_l)
     by_column_BDlHW = by_column.unflatten(1, (D, l))
     sums_in = torch.float32 if grad_BOHW.dtype == torch.bfloat16 else grad_BOHW.dtype
     padded_BDHW = grad_BOHW.new_zeros(B, D, H, W + 2 * pad_l, dtype=sums_in)

@@ -1,0 +1,26 @@
+"""The last part of a thin convolution's input gradient on a CPU: the columns' results, added up where they belong.
+
+B batch, D channel, l kernel columns, H x W the input's map, w columns of the output's.
+"""
+
+import torch
+from torch import Tensor
+
+from stn.models.kernels.compiled import call, usable
+
+
+def has_kernel(by_column_BNHw: Tensor) -> bool:
+    last = by_column_BNHw.is_contiguous(memory_format=torch.channels_last)
+    return last and by_column_BNHw.dtype == torch.float32 and by_column_BNHw.numel() > 0 and usable()
+
+
+@torch.library.custom_op("stn::add_columns", mutates_args=())
+def add_columns(by_column_BNHw: Tensor, columns: int, W: int, padding: int) -> Tensor:
+    """Return the sums over the columns, each shifted by its index; N = D * columns."""
+    B, N, H, w = by_column_BNHw.shape
+    out = torch.empty(B, N // columns, H, W)
+    call("add_columns", by_column_BNHw, out, B, H, w, N // columns, columns, W, padding)
+    return out
+
+
+add_columns.register_fake(lambda x, columns, W, padding: x.new_empty(len(x), x.shape[1] // columns, x.shape[2], W))
