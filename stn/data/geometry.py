@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stn.models import kernels
 from stn.models.grids import cached_constant, control_points, plate_grid
-from stn.models.kernels import compiled
+from stn.models.kernels import cpu_sampling
 
 _PARTS = 1024
 """Positions are rounded to this fraction of a pixel: the last bits of float64 ones depend on the machine."""
@@ -60,10 +60,8 @@ def resample(x_MChw: Tensor, x: Tensor, y: Tensor) -> Tensor:
     M, C, h, w = x_MChw.shape
     pitch = w + 3  # one black pixel before, two after: positions are clamped, neighbours are not
     dark = F.pad(unit(x_MChw), (1, 2, 1, 2))
-    if not x.is_cuda and compiled.usable():
-        from stn.models.kernels.cpu_sampling import resample as in_one_pass
-
-        return in_one_pass(dark, x, y)
+    if (sampled := cpu_sampling.resample(dark, x, y)) is not None:
+        return sampled
     dark = dark.flatten(2)
     x, y = x.add_((w + 1) / 2).clamp_(0, w + 1), y.add_((h + 1) / 2).clamp_(0, h + 1)
     left, top = x.floor(), y.floor()

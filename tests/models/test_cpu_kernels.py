@@ -13,8 +13,9 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
 from stn.data.geometry import resample
 from stn.models.build import build_network
-from stn.models.kernels import compiled, cpu_pooling, cpu_sampling
+from stn.models.kernels import compiled, cpu_columns, cpu_pooling, cpu_sampling
 from stn.multiseed.model import StackedModel
+from tests.support.orders import maps
 
 pytestmark = pytest.mark.skipif(compiled.library()[0] is None, reason=compiled.library()[1] or "never")
 
@@ -28,7 +29,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "library", lambda: (None, "the test"))
+    monkeypatch.setattr(compiled, "library", lambda: compiled.Library(None, "the test"))
 
 
 @pytest.mark.usefixtures("threads")
@@ -55,10 +56,6 @@ def test_a_pool_without_a_kernel_is_pytorchs() -> None:
     for other in (x.contiguous(), x.double(), x.bfloat16(), x[:, :4].contiguous(**last), x[:0], x[:, :, :1], x[0]):
         assert not cpu_pooling.has_kernel(other, 2)
     assert not cpu_pooling.has_kernel(x, 3)
-
-
-def maps(S: int, B: int, C: int, H: int, W: int) -> Tensor:
-    return torch.randn(B, H, W, S, C).permute(3, 0, 4, 1, 2)
 
 
 @pytest.mark.usefixtures("threads")
@@ -120,6 +117,21 @@ def test_perturbed_images_have_the_same_bits_without_the_kernel(monkeypatch: pyt
         assert torch.equal(got, resample(image, x.clone(), y.clone()))
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
+    ("D", "l", "w", "pad"), [(4, 9, 20, 0), (1, 5, 24, 0), (3, 5, 12, 2), (2, 3, 1, 1), (2, 7, 3, 4)]
+)
+def test_columns_are_added_in_their_order(D: int, l: int, w: int, pad: int) -> None:
+    x, W = torch.randn(3, D * l, 5, w).contiguous(memory_format=torch.channels_last), w + l - 1 - 2 * pad
+    if W <= 0:
+        W = 1
+    padded = torch.zeros(3, D, 5, max(W + 2 * pad, w + l - 1))
+    for j in range(l):
+        padded[..., j : j + w] += x.unflatten(1, (D, l))[:, :, j]
+    assert cpu_columns.has_kernel(x)
+    assert torch.equal(cpu_columns.add_columns(x, l, W, pad), padded[..., pad : pad + W])
+
+
 class Operations(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
@@ -130,26 +142,28 @@ class Operations(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def gradients(arch: str) -> tuple[list[Tensor], set[str]]:
-    """Return the gradients of three seeds' parameters, and the names of the operations that made them."""
+def gradients(arch: str, S: int) -> tuple[list[Tensor], set[str]]:
+    """Return the gradients of some seeds' parameters, and the names of the operations that made them."""
     config = resolve(Config(arch=Arch(name=arch), data=Data(name="mnist_r")))
-    model = StackedModel(lambda: build_network(config), [0, 1, 2])
-    images = torch.randn(3, 5, *build_dataset("mnist_r").shape, generator=torch.Generator().manual_seed(0))
+    model = StackedModel(lambda: build_network(config), list(range(S)))
+    images = torch.randn(S, 5, *build_dataset("mnist_r").shape, generator=torch.Generator().manual_seed(0))
     with Operations() as seen:
         model(images, 0, torch.arange(5)).logsumexp(-1).sum().backward()
     return [p.grad for p in model.parameters() if p.grad is not None], seen.names
 
 
 @pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("seeds", [1, 3])
 @pytest.mark.parametrize(("arch", "rounding"), [("cnn", 0.0), ("stn_slx", 0.0), ("stn_cx", 1e-5)])
 def test_networks_take_the_kernels_and_learn_the_same(
-    arch: str, rounding: float, monkeypatch: pytest.MonkeyPatch
+    arch: str, rounding: float, seeds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, operations = gradients(arch)
+    ours, operations = gradients(arch, seeds)
     assert "stn.max_pool_last_gradient" in operations
+    assert ("stn.add_columns" in operations) == (arch == "stn_slx")
     assert ("stn.sample_last_gradients" in operations) == (arch == "stn_cx")
     without(monkeypatch)
-    theirs, operations = gradients(arch)
+    theirs, operations = gradients(arch, seeds)
     assert not any(name.startswith("stn.") for name in operations)
     assert len(ours) == len(theirs) > 4
     for got, right in zip(ours, theirs, strict=True):

@@ -1,9 +1,9 @@
 """How the C kernels are built and kept; without a compiler training goes on with PyTorch's."""
 
-import ctypes
 import json
 import stat
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "stn-harness"
 
 
-def build() -> tuple[ctypes.CDLL | None, str]:
+def build() -> compiled.Library:
     return compiled.library.__wrapped__()
 
 
@@ -36,7 +36,7 @@ def test_a_library_is_built_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -
     built = []
     monkeypatch.setattr(compiled, "_build", lambda path, *_: built.append(path.write_bytes(kept.read_bytes())))
     assert build()[0] is not None
-    assert built
+    assert len(built) == 1
     assert len(list(cache.iterdir())) == 2
 
 
@@ -45,7 +45,7 @@ def test_a_damaged_library_is_built_again(cache: Path) -> None:
     build()
     (kept,) = cache.iterdir()
     right = kept.read_bytes()
-    for damaged in (b"", b"not a library", right[:100]):
+    for damaged in (b"", b"not a library", right[:100], right[:4096], right[:-4000], right[:9000] + bytes(9000)):
         kept.unlink()  # never in place: a process may have it mapped
         kept.write_bytes(damaged)
         assert build()[0] is not None
@@ -55,20 +55,26 @@ def test_a_damaged_library_is_built_again(cache: Path) -> None:
 
 @needs_compiler
 def test_without_a_place_to_keep_it_a_library_is_built_for_the_process(
-    cache: Path, monkeypatch: pytest.MonkeyPatch
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.parent.mkdir()
     cache.write_text("a file where the folder should be")
     assert build()[0] is not None
 
-    def no_space(self: Path, data: bytes) -> int:
-        self.touch()
-        raise OSError(28, "No space left on device")
-
     cache.unlink()
-    monkeypatch.setattr(Path, "write_bytes", no_space)
+    write, full = Path.write_bytes, cache
+
+    def write_unless_full(self: Path, data: bytes) -> int:
+        if full in self.parents:
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write_unless_full)
     assert build()[0] is not None
     assert not list(cache.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    full = tmp_path
+    assert build() == (None, "a library cannot be built or loaded: [Errno 28] No space left on device", False)
 
 
 @needs_compiler
@@ -89,16 +95,16 @@ def script(path: Path, text: str) -> str:
 def test_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "_SECONDS", 1)
     cases = {
-        "no-such-compiler": "there is no C compiler (no-such-compiler)",
+        "no-such-compiler": "there is no C compiler (no-such-compiler: No such file or directory)",
         script(tmp_path / "fails", "echo 'cpu.c:1: no vectors' >&2; exit 1"): "fails cannot build cpu.c: cpu.c:1: no",
-        script(tmp_path / "silent", "exit 3"): "silent cannot build cpu.c: ?",
+        script(tmp_path / "silent", "exit 3"): "silent cannot build cpu.c: 3",
         script(tmp_path / "hangs", "exec sleep 60"): "hangs takes longer than 1 s",
         script(tmp_path / "no-library", 'while [ "$1" != -o ]; do shift; done; echo no > "$2"'): "file too short",
         "'unbalanced": "No closing quotation",
     }
     for compiler, reason in cases.items():
         monkeypatch.setenv("CC", compiler)
-        functions, told = build()
+        functions, told, _ = build()
         assert functions is None
         assert reason in told, told
         assert "\n" not in told
@@ -109,7 +115,7 @@ def test_without_a_compiler_training_goes_on_and_says_so(tmp_path: Path) -> None
     without = environment(CC="no-such-compiler", XDG_CACHE_HOME=str(tmp_path))
     done = subprocess.run(words, env=without, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "PyTorch's own, because there is no C compiler (no-such-compiler)" in " ".join(done.stdout.split())
+    assert "PyTorch's kernels alone, because there is no C compiler (no-such-compiler" in " ".join(done.stdout.split())
     (env,) = tmp_path.rglob("env.json")
     assert json.loads(env.read_text())["kernels"] == "PyTorch"
 

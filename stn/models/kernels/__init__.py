@@ -1,4 +1,4 @@
-"""Kernels where PyTorch's are slow: Triton's on CUDA, C on a CPU. Neither can run everywhere: import them where needed.
+"""Kernels where PyTorch's are slow: Triton's on CUDA, C on a CPU. Not every PyTorch has Triton: import it where needed.
 
 A function returns None where there is no kernel for its arguments.
 """
@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from stn.models.kernels.compiled import library
+from stn.models.kernels import compiled, cpu_pooling, cpu_sampling
 
 
 @cache
@@ -33,7 +33,7 @@ def missing() -> str:
 def kind(device: torch.device) -> str:
     """Return what kernels a device has beside PyTorch's: where there are none, last bits are others."""
     if device.type == "cpu":
-        return "PyTorch" if library()[0] is None else "C"
+        return "C" if compiled.missing() is None else "PyTorch"
     return "Triton" if device.type == "cuda" and not missing() else "PyTorch"
 
 
@@ -43,20 +43,17 @@ def max_pool(x_BDHW: Tensor, k: int) -> Tensor | None:
         from stn.models.kernels import pooling
 
         return pooling.max_pool(x_BDHW, k) if pooling.has_kernel(x_BDHW, k) else None
-    if x_BDHW.device.type == "cpu":
-        from stn.models.kernels import cpu_pooling
-
-        return cpu_pooling.max_pool(x_BDHW) if cpu_pooling.has_kernel(x_BDHW, k) else None
-    return None
+    return cpu_pooling.max_pool(x_BDHW) if cpu_pooling.has_kernel(x_BDHW, k) else None
 
 
 def sample(
     x_SBCHW: Tensor, grid_SBhw2: Tensor, mode="bilinear", padding_mode="zeros", align_corners=None
 ) -> Tensor | None:
     """Sample maps of several seeds, as F.grid_sample does each seed's."""
-    if x_SBCHW.device.type != "cpu" or mode != "bilinear" or padding_mode not in ("zeros", "border"):
+    if (
+        mode != "bilinear"
+        or padding_mode not in ("zeros", "border")
+        or not cpu_sampling.has_kernel(x_SBCHW, grid_SBhw2)
+    ):
         return None
-    from stn.models.kernels import cpu_sampling
-
-    border, fits = padding_mode == "border", cpu_sampling.has_kernel(x_SBCHW, grid_SBhw2)
-    return cpu_sampling.sample(x_SBCHW, grid_SBhw2, border, bool(align_corners)) if fits else None
+    return cpu_sampling.sample(x_SBCHW, grid_SBhw2, padding_mode == "border", bool(align_corners))

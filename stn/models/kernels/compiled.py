@@ -1,6 +1,6 @@
 """The C functions of cpu.c, built by this machine's compiler when they are first needed, and kept for the next time.
 
-They share PyTorch's pool of threads: those of a second OpenMP would wait for the same cores.
+They share PyTorch's pool of threads: those of a second OpenMP would wait for the same cores. Linux only.
 """
 
 import ctypes
@@ -9,22 +9,35 @@ import os
 import platform
 import shlex
 import subprocess
+import sys
 import tempfile
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 VECTOR = 8
 """Channels that cpu.c takes at once."""
+FUNCTIONS = ("max_pool", "max_pool_gradient", "sample", "sample_gradient", "resample", "add_columns")
 _SOURCE = Path(__file__).with_name("cpu.c")
-_FLAGS = ("-O3", "-march=native", "-ffp-contract=off", "-fno-trapping-math", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-fno-fast-math", "-ffp-contract=off", "-fno-trapping-math", "-fPIC")
 """Operations are rounded one by one, none is fused with another."""
 _SECONDS = 60
 """For a compiler that hangs; it takes 0.3."""
+
+
+class Library(NamedTuple):
+    functions: ctypes.CDLL | None
+    reason: str = ""
+    """Why there are none; empty where none are expected."""
+    shares: bool = False
+    """Whether threads can share the work."""
+
+
+class _CannotBuild(Exception):
+    pass
 
 
 def _lines(path: str) -> list[str]:
@@ -34,11 +47,15 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-@cache
 def _openmp() -> str:
-    """Return the path of the OpenMP library that PyTorch has loaded; an empty text if there is none."""
-    paths = sorted({line.split()[-1] for line in _lines("/proc/self/maps")})
-    return next((path for path in paths if Path(path).name.startswith(("libgomp", "libiomp", "libomp"))), "")
+    """Return the path of PyTorch's OpenMP library; an empty text if it has none, or another may be its own."""
+    mapped = {line.split(maxsplit=5)[5] for line in _lines("/proc/self/maps") if line.count("/")}
+    paths = sorted(path for path in mapped if Path(path).name.startswith(("libgomp", "libiomp5", "libomp.")))
+    home = Path(torch.__file__).parent
+    its = [
+        path for path in paths if Path(path).is_relative_to(home) or home.with_name("torch.libs") in Path(path).parents
+    ]
+    return (its or paths)[0] if its or len(paths) == 1 else ""
 
 
 def _instruction_set() -> str:
@@ -50,65 +67,96 @@ def _build(path: Path, compiler: list[str], flags: list[str]) -> None:
     """Compile, then link without any library: what is missing, Python and PyTorch have loaded."""
     compiled = str(path.with_suffix(".o"))
     for words in ([*flags, "-c", str(_SOURCE), "-o", compiled], ["-shared", "-nostdlib", compiled, "-o", str(path)]):
-        done = subprocess.run([*compiler, *words], capture_output=True, text=True, timeout=_SECONDS, check=False)
+        try:
+            done = subprocess.run(
+                [*compiler, *words], capture_output=True, text=True, timeout=_SECONDS, check=False, errors="replace"
+            )
+        except subprocess.TimeoutExpired:
+            raise _CannotBuild(f"{compiler[0]} takes longer than {_SECONDS} s") from None
+        except OSError as error:
+            raise _CannotBuild(f"there is no C compiler ({compiler[0]}: {error.strerror})") from None
         if done.returncode:
-            raise OSError(f"{compiler[0]} cannot build {_SOURCE.name}: {(done.stderr.splitlines() or ['?'])[0]}")
+            said = next(iter(done.stderr.split("\n")), "")
+            raise _CannotBuild(f"{compiler[0]} cannot build {_SOURCE.name}: {said or done.returncode}")
 
 
-def _keep(built: Path, kept: Path) -> None:
-    """Keep a library for later processes; without a home, or on a full disk, they build it again."""
-    beside = kept.with_name(f"{kept.name}.{os.getpid()}")
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(built.read_bytes())
-        beside.replace(kept)
-    except OSError:
-        with suppress(OSError):
-            beside.unlink()
-
-
-def _load(compiler: list[str], flags: list[str]) -> ctypes.CDLL:
-    """Load the library that an earlier process has built, or build it."""
-    built_from = "\n".join([_SOURCE.read_text(), *compiler, *flags, platform.machine(), _instruction_set()])
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stn-harness"
-    kept = folder / f"cpu-{hashlib.sha256(built_from.encode()).hexdigest()[:16]}.so"
-    with suppress(OSError):  # it is not there
-        return ctypes.CDLL(str(kept))
-    with tempfile.TemporaryDirectory() as empty:
-        built = Path(empty, kept.name)
-        _build(built, compiler, flags)
-        functions = ctypes.CDLL(str(built))
-        _keep(built, kept)
+def _open(path: Path) -> ctypes.CDLL:
+    functions = ctypes.CDLL(str(path))
+    for name in FUNCTIONS:
+        getattr(functions, name)
     return functions
 
 
-@cache
-def library() -> tuple[ctypes.CDLL | None, str]:
-    """Return the functions, or None and why there are none."""
+def _is_whole(path: Path) -> bool:
+    """Whether a file ends with the hash of what is before: loading half a library kills the process."""
     try:
-        flags = [*_FLAGS]
-        if _openmp():
-            ctypes.CDLL(_openmp(), mode=ctypes.RTLD_GLOBAL)  # its names are looked up when the functions are loaded
-            flags.append("-fopenmp")
-        return _load(shlex.split(os.environ.get("CC") or "cc"), flags), ""
-    except FileNotFoundError as error:
-        return None, f"there is no C compiler ({error.filename})"
-    except subprocess.TimeoutExpired as error:
-        return None, f"{error.cmd[0]} takes longer than {error.timeout} s"
-    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: no home
-        return None, str(error)[:200]
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return len(content) > 32 and hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 
-def usable() -> bool:
-    """Whether cpu.c's functions can be called, with as many threads as PyTorch has."""
-    return library()[0] is not None and (torch.get_num_threads() == 1 or _openmp() != "")
+def _load(compiler: list[str], flags: list[str]) -> ctypes.CDLL:
+    """Load the library that an earlier process has built; or build it, where it is kept or for this process alone."""
+    built_from = "\n".join([_SOURCE.read_text(), *compiler, *flags, platform.machine(), _instruction_set()])
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (never fails)
+    kept = Path(home, "stn-harness", f"cpu-{hashlib.sha256(built_from.encode()).hexdigest()[:16]}.so")
+    if _is_whole(kept):
+        return _open(kept)
+    problem: Exception | None = None
+    for place in (kept.parent, None):
+        try:
+            if place:
+                place.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=place) as folder:
+                built = Path(folder, kept.name)
+                _build(built, compiler, flags)
+                content = built.read_bytes()
+                built.write_bytes(content + hashlib.sha256(content).digest())
+                functions = _open(built)
+                if place:
+                    built.replace(kept)
+                return functions
+        except (OSError, AttributeError) as error:  # a place without rights, room or leave to run programs
+            problem = error
+    raise _CannotBuild(f"a library cannot be built or loaded: {problem}")
+
+
+@cache
+def library() -> Library:
+    """Return the functions, or why there are none."""
+    if sys.platform != "linux":
+        return Library(None)
+    try:
+        compiler = shlex.split(os.environ.get("CC") or "cc")
+        if openmp := _openmp():
+            try:
+                ctypes.CDLL(openmp, mode=ctypes.RTLD_GLOBAL)  # its names are looked up when the functions are loaded
+                return Library(_load(compiler, [*_FLAGS, "-fopenmp"]), shares=True)
+            except (OSError, _CannotBuild):  # a compiler without OpenMP, or with another one than PyTorch's
+                pass
+        return Library(_load(compiler, [*_FLAGS]))
+    except (OSError, ValueError, _CannotBuild) as error:
+        return Library(None, str(error).splitlines()[0][:200])
+
+
+def missing() -> str | None:
+    """Return why the functions cannot be called with PyTorch's number of threads; None if they can."""
+    functions, reason, shares = library()
+    if functions is not None and not shares and torch.get_num_threads() > 1:
+        return "threads cannot share PyTorch's OpenMP"
+    return reason if functions is None else None
+
+
+def fits(*tensors: Tensor) -> bool:
+    """Whether these are tensors that the functions take, and the functions are there."""
+    plain = all(x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() for x in tensors)
+    return plain and missing() is None
 
 
 def call(name: str, *arguments: Any) -> None:
     """Call a function with tensors and numbers, and the number of threads."""
-    functions = library()[0]
-    assert functions is not None
-    getattr(functions, name)(*map(_passed, (*arguments, torch.get_num_threads())))
+    getattr(library().functions, name)(*map(_passed, (*arguments, torch.get_num_threads())))
 
 
 def _passed(value: Any) -> Any:

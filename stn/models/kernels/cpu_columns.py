@@ -6,19 +6,18 @@ B batch, D channel, l kernel columns, H x W the input's map, w columns of the ou
 import torch
 from torch import Tensor
 
-from stn.models.kernels.compiled import call, usable
+from stn.models.kernels.compiled import call, fits
 
 
 def has_kernel(by_column_BNHw: Tensor) -> bool:
-    last = by_column_BNHw.is_contiguous(memory_format=torch.channels_last)
-    return last and by_column_BNHw.dtype == torch.float32 and by_column_BNHw.numel() > 0 and usable()
+    return by_column_BNHw.is_contiguous(memory_format=torch.channels_last) and fits(by_column_BNHw)
 
 
-@torch.library.custom_op("stn::add_columns", mutates_args=())
+@torch.library.custom_op("stn::add_columns", mutates_args=(), device_types="cpu")
 def add_columns(by_column_BNHw: Tensor, columns: int, W: int, padding: int) -> Tensor:
     """Return the sums over the columns, each shifted by its index; N = D * columns."""
     B, N, H, w = by_column_BNHw.shape
-    out = torch.empty(B, N // columns, H, W)
+    out = by_column_BNHw.new_empty(B, N // columns, H, W)
     call("add_columns", by_column_BNHw, out, B, H, w, N // columns, columns, W, padding)
     return out
 

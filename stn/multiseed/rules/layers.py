@@ -8,13 +8,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[import-not-found]
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from stn.models import kernels
 from stn.multiseed.rules.basic import reduce, rule
 from stn.multiseed.rules.gradients import OwnConv, is_slow
-from stn.multiseed.rules.order import WIDE, channels_of, reshaped, side_by_side, split_seeds, wants_channels_last
+from stn.multiseed.rules.order import (
+    WIDE,
+    channels_of,
+    in_other_hands,
+    reshaped,
+    side_by_side,
+    split_seeds,
+    wants_channels_last,
+)
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 from stn.multiseed.ways import pair
 
@@ -65,23 +71,32 @@ def _each_channel(mode: Any, func: Any, /, input: Stacked, *args: Any, **kwargs:
     if name == "adaptive_avg_pool2d" and args and args[0] in (1, (1, 1), [1, 1]):
         return reduce(mode, torch.mean, input, (2, 3), keepdim=True)
     x = side_by_side(input.every)
-    pooled = None
-    if name == "max_pool2d" and not _is_looked_at(x) and (side := _square(*args, **kwargs)):
-        pooled = kernels.max_pool(x, side)
+    pooled = _pooled(x, *args, **kwargs) if name == "max_pool2d" else None
     return split_seeds(func(x, *args, **kwargs) if pooled is None else pooled, len(input.every))
 
 
-def _is_looked_at(x: Tensor) -> bool:
-    """Whether a compiler or functorch follows what happens to a tensor."""
-    return get_proxy_mode() is not None or is_functorch_wrapped_tensor(x)
+@rule("max_pool2d", alone=True)
+def _max_pool2d(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) -> Any:
+    if isinstance(input, Stacked):
+        return _each_channel(mode, func, input, *args, **kwargs)
+    pooled = None if input.is_cuda else _pooled(input, *args, **kwargs)
+    return func(input, *args, **kwargs) if pooled is None else pooled
+
+
+def _pooled(x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
+    """Return max-pooled maps; None where there is no kernel for it."""
+    side = _square(*args, **kwargs)
+    return kernels.max_pool(x, side) if side and not in_other_hands(x) else None
 
 
 def _square(
-    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode=False, **_: Any
+    kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode=False, return_indices=False
 ) -> Any:
-    """Return the side of the squares that a pool takes, if these do not overlap and fill the map; None otherwise."""
+    """Return the side of the squares whose largest pixels a pool returns, if they fill the map; None otherwise."""
     sizes = {*pair(kernel_size), *pair(kernel_size if stride in (None, []) else stride)}
-    plain = len(sizes) == 1 and pair(padding) == (0, 0) and pair(dilation) == (1, 1) and not ceil_mode
+    plain = (
+        len(sizes) == 1 and pair(padding) == (0, 0) and pair(dilation) == (1, 1) and not (ceil_mode or return_indices)
+    )
     return sizes.pop() if plain else None
 
 
@@ -90,6 +105,10 @@ def _sample(input: Tensor, grid: Tensor, mode="bilinear", padding_mode="zeros", 
         from stn.models.sampling import deterministic_sample  # imported where it is needed: it registers operators
 
         return deterministic_sample(input, grid, padding_mode, bool(align_corners))
+    if input.dim() == 4 and not in_other_hands(input, grid):
+        sampled = kernels.sample(input.unsqueeze(0), grid.unsqueeze(0), mode, padding_mode, align_corners)
+        if sampled is not None:
+            return sampled.squeeze(0)
     return F.grid_sample(input, grid, mode, padding_mode, align_corners)
 
 
@@ -99,7 +118,7 @@ def _grid_sample(mode: Any, func: Any, /, input: Any, grid: Any, *args: Any, **k
     if not (isinstance(input, Stacked) or isinstance(grid, Stacked)):
         return _sample(input, grid, *args, **kwargs)
     S = count_seeds(input, grid)
-    if isinstance(input, Stacked) and isinstance(grid, Stacked) and not _is_looked_at(grid.every):
+    if isinstance(input, Stacked) and isinstance(grid, Stacked) and not in_other_hands(input.every, grid.every):
         sampled = kernels.sample(input.every, grid.every, *args, **kwargs)
         if sampled is not None:
             return Stacked(sampled)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor  # type: ignore[import-not-found]
+from torch.autograd.forward_ad import unpack_dual
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from stn.multiseed.stacked import Stacked, for_seeds
@@ -22,6 +23,12 @@ WIDE = 16
 def wants_channels_last(x: Tensor) -> bool:
     """Whether maps are kept channels last: on a CPU 1.2 to 1.5 times faster, max-pooling 7 to 16 times."""
     return x.device.type == "cpu" and x.dtype != torch.float64
+
+
+def in_other_hands(*tensors: Tensor) -> bool:
+    """Whether a compiler or functorch follows what happens to tensors, or they carry a forward derivative."""
+    followed = any(is_functorch_wrapped_tensor(x) or unpack_dual(x).tangent is not None for x in tensors)
+    return followed or get_proxy_mode() is not None
 
 
 class _InOrder(torch.autograd.Function):
@@ -56,8 +63,7 @@ def in_order(x: Tensor, *axes: int) -> Tensor:
 
 def reshaped(x: Tensor, *sizes: int) -> Tensor:
     """Return x in this shape; where that takes a copy, the gradient has x's order in memory."""
-    in_other_hands = get_proxy_mode() is not None or is_functorch_wrapped_tensor(x)
-    if in_other_hands or not x.requires_grad:
+    if not x.requires_grad or in_other_hands(x):
         return x.reshape(sizes)
     try:
         return x.view(sizes)
