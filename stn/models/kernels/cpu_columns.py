@@ -7,19 +7,20 @@ import torch
 from torch import Tensor
 
 from stn.models.kernels.compiled import call, fits
+from stn.models.kernels.operators import operator
 
 
 def has_kernel(by_column_BNHw: Tensor) -> bool:
     return by_column_BNHw.is_contiguous(memory_format=torch.channels_last) and fits(by_column_BNHw)
 
 
-@torch.library.custom_op("stn::add_columns", mutates_args=(), device_types="cpu")
+@operator(
+    "add_columns(Tensor x, int columns, int W, int padding) -> Tensor",
+    lambda x, columns, W, padding: x.new_empty(len(x), x.shape[1] // columns, x.shape[2], W),
+)
 def add_columns(by_column_BNHw: Tensor, columns: int, W: int, padding: int) -> Tensor:
     """Return the sums over the columns, each shifted by its index; N = D * columns."""
     B, N, H, w = by_column_BNHw.shape
     out = by_column_BNHw.new_empty(B, N // columns, H, W)
     call("add_columns", by_column_BNHw, out, B, H, w, N // columns, columns, W, padding)
     return out
-
-
-add_columns.register_fake(lambda x, columns, W, padding: x.new_empty(len(x), x.shape[1] // columns, x.shape[2], W))

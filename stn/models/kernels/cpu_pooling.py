@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from stn.models.kernels.compiled import VECTOR, call, fits
+from stn.models.kernels.operators import operator
 
 _LAST = torch.channels_last
 
@@ -28,8 +29,8 @@ def _results(x_BDHW: Tensor) -> tuple[Tensor, Tensor]:
     return _maps(x_BDHW, h, w, x_BDHW.dtype), _maps(x_BDHW, h, w, torch.int8)
 
 
-@torch.library.custom_op("stn::max_pool_last", mutates_args=(), device_types="cpu")
-def _max_pool(x_BDHW: Tensor) -> tuple[Tensor, Tensor]:
+@operator("max_pool_last(Tensor x) -> (Tensor, Tensor)", _results)
+def _places(x_BDHW: Tensor) -> tuple[Tensor, Tensor]:
     """Return the maps, and the places of their pixels in the squares of 2x2."""
     B, D, H, W = x_BDHW.shape
     out, place = _results(x_BDHW)
@@ -37,43 +38,46 @@ def _max_pool(x_BDHW: Tensor) -> tuple[Tensor, Tensor]:
     return out, place
 
 
-@torch.library.custom_op("stn::max_pool_last_gradient", mutates_args=(), device_types="cpu")
-def _max_pool_gradient(grad_BDhw: Tensor, place_BDhw: Tensor, H: int, W: int) -> Tensor:
+@operator(
+    "max_pool_last_gradient(Tensor grad, Tensor place, int H, int W) -> Tensor",
+    lambda grad, place, H, W: _maps(grad, H, W, grad.dtype),
+)
+def _put(grad_BDhw: Tensor, place_BDhw: Tensor, H: int, W: int) -> Tensor:
+    """Return maps of zeros with the gradient at the places."""
     B, D = grad_BDhw.shape[:2]
     out = _maps(grad_BDhw, H, W, grad_BDhw.dtype)
     call("max_pool_gradient", grad_BDhw.contiguous(memory_format=_LAST), place_BDhw, out, B, H, W, D)
     return out
 
 
-def _save(ctx: Any, inputs: tuple, output: tuple[Tensor, Tensor]) -> None:
-    ctx.size = inputs[0].shape[2:]
-    ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
-    ctx.set_materialize_grads(False)
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_BDHW: Tensor) -> Tensor:  # type: ignore[override]
+        out, place = _places(x_BDHW)
+        ctx.size = x_BDHW.shape[2:]
+        ctx.save_for_backward(place)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_BDhw: Tensor) -> Tensor:  # type: ignore[override]
+        return _Put.apply(grad_BDhw, *ctx.saved_tensors, *ctx.size)
 
 
-def _differentiate(ctx: Any, grad: Tensor | None, _: Any) -> Tensor | None:
-    return None if grad is None else _max_pool_gradient(grad, *ctx.saved_tensors, *ctx.size)
+class _Put(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, grad_BDhw: Tensor, place_BDhw: Tensor, H: int, W: int) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(place_BDhw)
+        return _put(grad_BDhw, place_BDhw, H, W)
 
-
-def _save_place(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    ctx.save_for_backward(inputs[1])
-
-
-def _take(ctx: Any, grad_BDHW: Tensor) -> tuple[Tensor | None, ...]:
-    """Return the pixels at the places: the derivative of the gradient."""
-    place, W = ctx.saved_tensors[0].long(), grad_BDHW.shape[3]
-    y, x = (torch.arange(n) * 2 for n in place.shape[2:])
-    index = (y[:, None] + place // 2) * W + x + place % 2
-    return grad_BDHW.flatten(2).gather(2, index.flatten(2)).view(place.shape), None, None, None
-
-
-_max_pool.register_autograd(_differentiate, setup_context=_save)
-_max_pool_gradient.register_autograd(_take, setup_context=_save_place)
-_max_pool.register_fake(_results)
-_max_pool_gradient.register_fake(lambda grad, place, H, W: _maps(grad, H, W, grad.dtype))
+    @staticmethod
+    def backward(ctx: Any, grad_BDHW: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Return the pixels at the places."""
+        place, W = ctx.saved_tensors[0].long(), grad_BDHW.shape[3]
+        y, x = (torch.arange(n) * 2 for n in place.shape[2:])
+        index = (y[:, None] + place // 2) * W + x + place % 2
+        return grad_BDHW.flatten(2).gather(2, index.flatten(2)).view(place.shape), None, None, None
 
 
 def max_pool(x_BDHW: Tensor) -> Tensor:
     """Return the largest pixel of each square of 2x2; what is left over at the edges is left out."""
-    return _max_pool(x_BDHW)[0]
+    return _MaxPool.apply(x_BDHW)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stn.models.kernels.compiled import VECTOR, call, fits
+from stn.models.kernels.operators import operator
 
 
 def has_kernel(x_SBCHW: Tensor, grid_SBhw2: Tensor) -> bool:
@@ -32,14 +33,20 @@ def _how(x_SBCHW: Tensor, grid_SBhw2: Tensor, border: bool, align_corners: bool)
     return S, B, H, W, C, math.prod(grid_SBhw2.shape[2:4]), int(border), *scales
 
 
-@torch.library.custom_op("stn::sample_last", mutates_args=(), device_types="cpu")
+@operator(
+    "sample_last(Tensor x, Tensor grid, bool border, bool align_corners) -> Tensor",
+    lambda x, grid, *how: _maps(x, *grid.shape[2:4]),
+)
 def _sample(x_SBCHW: Tensor, grid_SBhw2: Tensor, border: bool, align_corners: bool) -> Tensor:
     out = _maps(x_SBCHW, *grid_SBhw2.shape[2:4])
     call("sample", x_SBCHW, grid_SBhw2, out, *_how(x_SBCHW, grid_SBhw2, border, align_corners))
     return out
 
 
-@torch.library.custom_op("stn::sample_last_gradients", mutates_args=(), device_types="cpu")
+@operator(
+    "sample_last_gradients(Tensor grad, Tensor x, Tensor grid, bool border, bool align_corners) -> (Tensor, Tensor)",
+    lambda grad, x, grid, *how: (_maps(x, *x.shape[3:]), torch.empty_like(grid)),
+)
 def _gradients(
     grad_SBChw: Tensor, x_SBCHW: Tensor, grid_SBhw2: Tensor, border: bool, align_corners: bool
 ) -> tuple[Tensor, Tensor]:
@@ -50,40 +57,38 @@ def _gradients(
     return to_maps, to_grid
 
 
-def _save(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
-    ctx.how = inputs[2:]
+class _Sample(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_SBCHW: Tensor, grid_SBhw2: Tensor, *how: bool) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x_SBCHW, grid_SBhw2)
+        ctx.how = how
+        return _sample(x_SBCHW, grid_SBhw2, *how)
 
-
-def _differentiate(ctx: Any, grad_SBChw: Tensor) -> tuple[Tensor | None, ...]:
-    x_SBCHW, grid_SBhw2 = ctx.saved_tensors
-    if not torch.is_grad_enabled():
-        return *_gradients(grad_SBChw, x_SBCHW, grid_SBhw2, *ctx.how), None, None
-    rows = (tensor.flatten(0, 1) for tensor in (grad_SBChw, x_SBCHW, grid_SBhw2))  # PyTorch's has a derivative
-    border, align_corners = ctx.how
-    to_maps, to_grid = torch.ops.aten.grid_sampler_2d_backward(*rows, 0, int(border), align_corners, [True, True])
-    return to_maps.view(x_SBCHW.shape), to_grid.view(grid_SBhw2.shape), None, None
-
-
-_sample.register_autograd(_differentiate, setup_context=_save)
-_sample.register_fake(lambda x, grid, *how: _maps(x, *grid.shape[2:4]))
-_gradients.register_fake(lambda grad, x, grid, *how: (_maps(x, *x.shape[3:]), torch.empty_like(grid)))
+    @staticmethod
+    def backward(ctx: Any, grad_SBChw: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        x_SBCHW, grid_SBhw2 = ctx.saved_tensors
+        if not torch.is_grad_enabled():
+            return *_gradients(grad_SBChw, x_SBCHW, grid_SBhw2, *ctx.how), None, None
+        rows = (tensor.flatten(0, 1) for tensor in (grad_SBChw, x_SBCHW, grid_SBhw2))  # PyTorch's has a derivative
+        border, align_corners = ctx.how
+        to_maps, to_grid = torch.ops.aten.grid_sampler_2d_backward(*rows, 0, int(border), align_corners, [True, True])
+        return to_maps.view(x_SBCHW.shape), to_grid.view(grid_SBhw2.shape), None, None
 
 
 def sample(x_SBCHW: Tensor, grid_SBhw2: Tensor, border: bool, align_corners: bool) -> Tensor:
     """Return bilinear samples, in memory as the maps are; outside are zeros or the border's pixels."""
-    return _sample(x_SBCHW, grid_SBhw2.contiguous(), border, align_corners)
+    return _Sample.apply(x_SBCHW, grid_SBhw2.contiguous(), border, align_corners)
 
 
-@torch.library.custom_op("stn::resample", mutates_args=(), device_types="cpu")
+@operator(
+    "resample(Tensor dark, Tensor x, Tensor y) -> Tensor",
+    lambda dark, x, y: dark.new_empty(*dark.shape[:2], *x.shape[1:]),
+)
 def _resample(dark_MChw: Tensor, x_MHW: Tensor, y_MHW: Tensor) -> Tensor:
     (M, C, h, w), P = dark_MChw.shape, math.prod(x_MHW.shape[1:])
     out = dark_MChw.new_empty(M, C, *x_MHW.shape[1:])
     call("resample", dark_MChw, x_MHW, y_MHW, out, M, C, h - 3, w - 3, P)
     return out
-
-
-_resample.register_fake(lambda dark, x, y: dark.new_empty(*dark.shape[:2], *x.shape[1:]))
 
 
 def resample(dark_MChw: Tensor, x: Tensor, y: Tensor) -> Tensor | None:
