@@ -84,7 +84,9 @@ def test_samples_are_those_of_grid_sample(shape: tuple[int, ...], padding: str, 
 def test_points_that_are_no_numbers_read_nothing_outside() -> None:
     x, grid = maps(1, 2, 8, 5, 5), torch.full((1, 2, 3, 3, 2), float("nan"))
     grid[0, 1], grid[0, 1, 0] = float("inf"), float("-inf")
-    assert not cpu_sampling.sample(x, grid, False, True).any()
+    assert not cpu_sampling.sample(x, grid.requires_grad_(), False, True).any()
+    (slope,) = torch.autograd.grad(cpu_sampling.sample(x, grid, False, True).sum(), grid)
+    assert not slope.any()
     assert cpu_sampling.sample(x, grid, True, True).isfinite().all()
 
 

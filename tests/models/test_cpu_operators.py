@@ -50,8 +50,8 @@ def test_samples_have_second_derivatives() -> None:
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:FutureWarning")
 def test_forward_derivatives_are_pytorchs() -> None:
-    network = StackedModel(lambda: torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.MaxPool2d(2)), [0, 1])
-    images, along = torch.randn(2, 2, 3, 1, 8, 8)
+    network = StackedModel(lambda: torch.nn.Sequential(torch.nn.Conv2d(4, 8, 3), torch.nn.MaxPool2d(2)), [0])
+    images, along = torch.randn(2, 1, 3, 4, 8, 8)
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(images, along)
         tangent = torch.autograd.forward_ad.unpack_dual(network(dual, 0, torch.arange(3))).tangent
