@@ -77,7 +77,7 @@ def _build(path: Path, compiler: list[str], flags: list[str]) -> None:
             raise _CannotBuild(f"there is no C compiler ({compiler[0]}: {error.strerror})") from None
         if done.returncode:
             said = next(iter(done.stderr.split("\n")), "")
-            raise _CannotBuild(f"{compiler[0]} cannot build {_SOURCE.name}: {said or done.returncode}")
+            raise _CannotBuild(f"{compiler[0]} cannot build {_SOURCE.name}: {said or f'exit status {done.returncode}'}")
 
 
 def _open(path: Path) -> ctypes.CDLL:
