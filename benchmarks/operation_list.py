@@ -162,7 +162,7 @@ REASONS = {
 SLOWER = {
     **dict.fromkeys(("relu", "gelu", "silu", "scale", "dropout2d", "mean", "amax", "cat", "pad", "roll"), "cache"),
     **dict.fromkeys(("positions", "embedding", "bmm", "einsum_scores", "attention", "attention_function"), "cache"),
-    **dict.fromkeys(("softmax", "log_softmax", "fft_tokens"), "cache"),
+    **dict.fromkeys(("matmul", "block_transformer", "softmax", "log_softmax", "fft_tokens"), "cache"),
     **dict.fromkeys(("group_norm", "instance_norm", "layer_norm_maps", "unfold_patches", "tensor_unfold"), "order"),
     **dict.fromkeys(("flatten_linear", "grid_sample", "batch_norm_rows", "block_resnet"), "order"),
     "layer_norm": "calls",
