@@ -105,7 +105,7 @@ def machine(gpu: str | None, packages: Iterable[str] = ()) -> dict[str, Any]:
         "gpu": gpu,
         "torch": version("torch"),
         "versions": _versions(("torch", "torchvision", "numpy", "accelerate", *packages)),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": shlex.join(["python", *(Path(w).name if Path(w).is_absolute() else w for w in sys.argv)]),
     }
 
 

@@ -118,3 +118,8 @@ def test_what_sweeps_and_reports_cost_is_measured(tmp_path: Path) -> None:
 
 def test_a_record_says_what_it_was_measured_on() -> None:
     assert {"date", "commit", "dirty", "cpu", "cores", "gpu", "torch", "command"} <= set(measure.machine(None))
+
+
+def test_a_record_names_no_folder_of_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["benchmarks/fused.py", "--quick", "--json", "/some/folder/record.json"])
+    assert measure.machine(None)["command"] == "python benchmarks/fused.py --quick --json record.json"
