@@ -19,6 +19,14 @@ def has_kernel(x: Tensor, k: int) -> bool:
     return squares and x.is_contiguous(memory_format=_LAST) and fits(x)
 
 
+def at_places(x_BDHW: Tensor, place_BDhw: Tensor, k: int) -> Tensor:
+    """Return the pixel at the place in each square of k x k."""
+    place = place_BDhw.long()
+    y, x = (torch.arange(n, device=place.device) * k for n in place.shape[2:])
+    index = (y[:, None] + place // k) * x_BDHW.shape[3] + x + place % k
+    return x_BDHW.flatten(2).gather(2, index.flatten(2)).view(place.shape)
+
+
 def _maps(like: Tensor, H: int, W: int, dtype: torch.dtype) -> Tensor:
     size = *like.shape[:2], H, W
     return torch.empty(size, dtype=dtype, device=like.device, memory_format=_LAST)
@@ -71,11 +79,7 @@ class _Put(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_BDHW: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Return the pixels at the places."""
-        place, W = ctx.saved_tensors[0].long(), grad_BDHW.shape[3]
-        y, x = (torch.arange(n) * 2 for n in place.shape[2:])
-        index = (y[:, None] + place // 2) * W + x + place % 2
-        return grad_BDHW.flatten(2).gather(2, index.flatten(2)).view(place.shape), None, None, None
+        return at_places(grad_BDHW, ctx.saved_tensors[0], 2), None, None, None
 
 
 def max_pool(x_BDHW: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from stn.models.kernels.cpu_pooling import at_places
+
 _BLOCK = 512
 
 
@@ -90,16 +92,12 @@ def _differentiate(ctx: Any, grad: Tensor | None, _: Any) -> tuple[Tensor | None
 
 
 def _keep_place(ctx: Any, inputs: tuple, output: Tensor) -> None:
-    _, place, ctx.k, _, ctx.W = inputs
+    _, place, ctx.k, _, _ = inputs
     ctx.save_for_backward(place)
 
 
 def _take(ctx: Any, grad_BDHW: Tensor) -> tuple[Tensor | None, ...]:
-    """Return the pixels at the places: the derivative of the gradient."""
-    place = ctx.saved_tensors[0].long()
-    y, x = (torch.arange(n, device=place.device) * ctx.k for n in place.shape[2:])
-    index = (y[:, None] + place // ctx.k) * ctx.W + x + place % ctx.k
-    return grad_BDHW.flatten(2).gather(2, index.flatten(2)).view(place.shape), None, None, None, None
+    return at_places(grad_BDHW, ctx.saved_tensors[0], ctx.k), None, None, None, None
 
 
 _max_pool.register_autograd(_differentiate, setup_context=_keep)
