@@ -81,7 +81,7 @@ def _other_figure(folder: Path) -> None:
         (R, _row, "figure.png is of other rows"),
         (R, _other_figure, "figure.png is of other rows"),
         (R, lambda folder: (folder / "figure.png").unlink(), "figure.png is missing"),
-        (R, _replace("README.md", "0.40 points", "0.50 points"), "README.md was edited"),
+        (R, _replace("README.md", "0.38 points", "0.50 points"), "README.md was edited"),
         (R, _replace("claim.yaml", "stn_slx ? stn_dlx", "stn_slx > stn_dlx"), "'stn_slx > stn_dlx' does not hold"),
         (H100, _record, "its rows are not those that were collected"),
         (H100, _record, "README.md does not say: [73 times the plain loop]"),
