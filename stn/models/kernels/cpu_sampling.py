@@ -95,5 +95,5 @@ def resample(dark_MChw: Tensor, x: Tensor, y: Tensor) -> Tensor | None:
     """Sample images with black pixels around, one before and two after, as stn.data.geometry does; None: no kernel."""
     if not fits(dark_MChw, x, y):
         return None
-    size = len(dark_MChw), *torch.broadcast_shapes(x.shape, y.shape)[1:]
-    return _resample(dark_MChw.contiguous(), *(p.expand(size).contiguous() for p in (x, y)))
+    points = torch.broadcast_tensors(x, y)  # torch.broadcast_shapes would import sympy, half a second
+    return _resample(dark_MChw.contiguous(), *(p.expand(len(dark_MChw), *p.shape[1:]).contiguous() for p in points))

@@ -45,10 +45,10 @@ def _sample(
 
 def resample(x_MChw: Tensor, x: Tensor, y: Tensor) -> Tensor:
     """Return [M, C, H, W] in [0, 1]; x and y are pixels from the centre of the image, and broadcast to [M, H, W]."""
-    (M, C, h, w), size = x_MChw.shape, torch.broadcast_shapes(x.shape, y.shape)
-    x, y = (positions.expand(M, *size[1:]).contiguous() for positions in (x, y))
-    out = torch.empty(M, C, *size[1:], device=x.device)
-    P = math.prod(size[1:])
+    M, C, h, w = x_MChw.shape
+    x, y = (positions.expand(M, -1, -1).contiguous() for positions in torch.broadcast_tensors(x, y))
+    out = torch.empty(M, C, *x.shape[1:], device=x.device)
+    P = math.prod(x.shape[1:])
     run: Any = _sample[(M, triton.cdiv(P, _BLOCK))]
     with torch.cuda.device_of(x):
         run(x_MChw.contiguous(), x, y, out, P, C, h, w, _BLOCK, enable_fp_fusion=False)
