@@ -84,7 +84,6 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
     config, seeds = trials[0].config, [trial.seed for trial in trials]
     steps = config.train.steps
     assert steps is not None
-
     # ---- data, model, optimiser
     dataset = build_dataset(config.data.name)
     stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
@@ -132,6 +131,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
                 metrics.tick(training=True)
                 rows = []
                 if due(config.eval.every, step, steps):
+                    replayed_step.make_room(stepper)
                     scores, answers = evaluate_images(model, stream, config.eval, runtime)
                     rows = metrics.eval_rows(step, epoch, scores)
                     if config.checkpoint.keep_best:

@@ -100,3 +100,37 @@ def test_graphs_of_all_batch_sizes_share_one_pool_of_memory(dry: Dry, tmp_path: 
     script = tmp_path / "pools.py"
     script.write_text(POOLS)
     assert dry(script)[0]["captured"] == 3
+
+
+ROOM = """
+import torch
+from stn.training.replay import cuda_graph
+device = torch.device("cuda")
+p = torch.zeros(2**26, device=device, requires_grad=True)
+optimiser = torch.optim.SGD([p], lr=0.1)
+def step():
+    optimiser.zero_grad()
+    (p * p).sum().backward()  # the gradient stays in the graph's memory
+    optimiser.step()
+graphed = cuda_graph.GraphedStep(step, device, True, print)
+def train():
+    for _ in range(cuda_graph.WARM_UP + 2):
+        graphed(64)
+    return torch.cuda.memory_reserved() / 2**30
+before, held = torch.cuda.memory_reserved() / 2**30, train()
+graphed.make_room(optimiser)
+assert torch.cuda.memory_reserved() / 2**30 == held, "a small graph is freed"
+cuda_graph.LARGE = 0
+graphed.make_room(optimiser)
+freed = torch.cuda.memory_reserved() / 2**30
+assert freed <= before + 0.01 < held, f"{before:.2f}, {held:.2f} and then {freed:.2f} GiB reserved"
+train()
+"""
+
+
+@pytest.mark.slow
+def test_a_large_graph_makes_room_for_an_evaluation_and_is_captured_anew(dry: Dry, tmp_path: Path) -> None:
+    script = tmp_path / "room.py"
+    script.write_text(ROOM)
+    counts, text = dry(script)
+    assert (counts["captured"], counts["failed"], counts["not allowed"]) == (2, 0, 0), text

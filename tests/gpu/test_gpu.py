@@ -13,7 +13,7 @@ from stn.data.rng import Draws
 from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
-from stn.training.replay.cuda_graph import GraphedStep
+from stn.training.replay import cuda_graph
 from stn.training.runtime import Runtime
 from tests.support.trainer import QUIET, SMALL, noise_images, only_run, train
 
@@ -124,26 +124,11 @@ def test_what_cannot_be_recorded_trains_all_the_same(tmp_path: Path) -> None:
     def asks() -> None:
         total.add_(1 if float(total) >= 0 else 2)
 
-    replay = GraphedStep(asks, runtime.device, True, said.append)
+    replay = cuda_graph.GraphedStep(asks, runtime.device, True, said.append)
     for _ in range(10):
         replay(0)
     assert float(total) == 10
     assert len(said) == 1
-
-
-def test_recorded_steps_are_replayed_for_each_size() -> None:
-    seen = torch.zeros(3, device="cuda")
-    size = [0]
-
-    def step() -> None:
-        seen[size[0]] += torch.ones((), device="cuda")
-
-    replay = GraphedStep(step, torch.device("cuda"), True, print)
-    for i in range(30):
-        size[0] = i % 3
-        replay(size[0])
-    assert seen.tolist() == [10, 10, 10]
-    assert len(replay._graphs) == 3
 
 
 def test_memory_grows_by_little_for_each_seed(tmp_path: Path) -> None:

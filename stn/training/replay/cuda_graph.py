@@ -7,6 +7,8 @@ import torch
 
 WARM_UP = 4
 """Steps before the capture: libraries choose their algorithms in the first ones."""
+LARGE = 1 / 16
+"""Share of a device's memory from which graphs are freed for an evaluation, and captured anew after it."""
 
 
 class GraphedStep:
@@ -21,11 +23,14 @@ class GraphedStep:
     ) -> None:
         self.step, self.warn = step, warn
         self.enabled = enabled and device.type == "cuda"
+        self._device = device
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._calls: dict[int, int] = {}
         self._side_stream = torch.cuda.Stream(device) if self.enabled else None
         self._pool = torch.cuda.graph_pool_handle() if self.enabled else None
         """The memory of all graphs: one runs at a time, and what is in it does not outlive a step."""
+        self._held = 0
+        """Bytes of that memory."""
 
     def __call__(self, key: int) -> None:
         if key in self._graphs:
@@ -40,6 +45,18 @@ class GraphedStep:
         else:
             self._call_on_side_stream()
 
+    def make_room(self, optimiser: torch.optim.Optimizer) -> None:
+        """Free the memory of large graphs, with the gradients in it; the next step is captured anew."""
+        if self._held <= LARGE * torch.cuda.get_device_properties(self._device).total_memory:
+            return
+        optimiser.zero_grad()
+        torch.cuda.synchronize(self._device)
+        for graph in self._graphs.values():
+            graph.reset()
+        self._graphs.clear()
+        self._held, self._pool = 0, torch.cuda.graph_pool_handle()
+        torch.cuda.empty_cache()
+
     def _call_on_side_stream(self) -> None:
         """Call the step on the stream that the capture uses, in order with everything before and after."""
         assert self._side_stream is not None
@@ -51,6 +68,7 @@ class GraphedStep:
     def _capture(self, key: int) -> bool:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         torch.cuda.empty_cache()  # free what plain steps have cached; the graph has memory of its own
+        before = torch.cuda.memory_reserved(self._device)
         try:
             with torch.cuda.graph(graph, self._pool, self._side_stream, capture_error_mode="thread_local"):
                 self.step()
@@ -63,6 +81,7 @@ class GraphedStep:
             self.warn(f"steps are not replayed as a CUDA graph: {str(cause).splitlines()[0]}")
             return False
         self._graphs[key] = graph
+        self._held += torch.cuda.memory_reserved(self._device) - before
         return True
 
     def _clean_up(self, stream: torch.cuda.Stream) -> None:

@@ -132,6 +132,9 @@ class RecordedStep:
             self._calls[key] = self._calls.get(key, 0) + 1
             self.step()
 
+    def make_room(self, optimiser: torch.optim.Optimizer) -> None:
+        """Do nothing: a record has no memory of its own."""
+
     def _record(self, key: int) -> None:
         """Run the step and record it."""
         recorder = _Recorder()
