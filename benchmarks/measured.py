@@ -16,7 +16,7 @@ from typing import Any
 
 from measure import DISTURBED, console, others_s
 
-from stn.runs.cores import SPINS
+from stn.runs.cores import SETTINGS
 
 SIX = ("cnn", "stn_c0", "stn_c0_coord", "stn_cx", "stn_dlx", "stn_slx")
 NETWORKS = {"tutorial": ("stn_c0", "tutorial", "mnist"), **{arch: (arch, "finnveden_r", "mnist_r") for arch in SIX}}
@@ -81,7 +81,7 @@ def command(job: dict[str, Any]) -> list[str]:
 def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     """Start the processes of a form, release them together and return the sum of their images/s."""
     words, pipe = command(asdict(form) | job), subprocess.PIPE
-    environ = os.environ | ({"GOMP_SPINCOUNT": SPINS} if form.kind == "fused" else {})  # as train.py sets it
+    environ = os.environ | (SETTINGS if form.kind == "fused" else {})  # as train.py sets it
     start, before = time.perf_counter(), others_s()
     with tempfile.TemporaryFile("w+") as stderr_file, ExitStack() as pipes:
         started = [

@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 
 from stn.multiseed import stacked
+from stn.runs.cores import SETTINGS
 
 
 @pytest.fixture(autouse=True)
 def _unchanged_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The script sets threads, libgomp's spinning and glibc's memory, for its own process."""
-    monkeypatch.setenv("GOMP_SPINCOUNT", "30000")
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr("stn.training.runtime.keep_freed_memory", lambda: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(operations, "TURN_S", 0.0)

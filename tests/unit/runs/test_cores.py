@@ -94,15 +94,20 @@ def test_free_cores_are_those_that_others_leave_and_at_least_one(
 
 
 @pytest.mark.parametrize(
-    ("given", "spins"),
-    [({}, cores_module.SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ("given", "spins", "huge"),
+    [
+        ({}, "30000", "1"),
+        ({"GOMP_SPINCOUNT": "7", "THP_MEM_ALLOC_ENABLE": "0"}, "7", "0"),
+        ({"OMP_WAIT_POLICY": "active"}, None, "1"),
+    ],
 )
-def test_waiting_threads_spin_less_unless_the_user_decides(
-    given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+def test_waiting_threads_spin_less_and_pages_are_huge_unless_the_user_decides(
+    given: dict[str, str], spins: str | None, huge: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert isinstance(share_cores(), Neighbours)
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == huge
