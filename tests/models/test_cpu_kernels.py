@@ -13,7 +13,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data
 from stn.data.geometry import resample
 from stn.models.build import build_network
-from stn.models.kernels import compiled, cpu_columns, cpu_pooling, cpu_sampling
+from stn.models.kernels import compiled, cpu_columns, cpu_convolution, cpu_pooling, cpu_sampling
 from stn.multiseed.model import StackedModel
 from tests.support.orders import maps
 
@@ -156,11 +156,23 @@ def gradients(arch: str, S: int) -> tuple[list[Tensor], set[str]]:
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("seeds", [1, 3])
-@pytest.mark.parametrize(("arch", "rounding"), [("cnn", 0.0), ("stn_slx", 0.0), ("stn_cx", 1e-5)])
+@pytest.mark.parametrize(
+    ("arch", "convolves", "rounding"),
+    [
+        ("cnn", True, 1e-5),
+        ("stn_slx", True, 1e-5),
+        ("stn_cx", True, 1e-5),
+        ("cnn", False, 0.0),
+        ("stn_slx", False, 0.0),
+    ],
+)
 def test_networks_take_the_kernels_and_learn_the_same(
-    arch: str, rounding: float, seeds: int, monkeypatch: pytest.MonkeyPatch
+    arch: str, convolves: bool, rounding: float, seeds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if not convolves:
+        monkeypatch.setattr(cpu_convolution, "has_kernel", lambda *given: False)
     ours, operations = gradients(arch, seeds)
+    assert ("stn.convolve_last_to_filters" in operations) == convolves
     assert "stn.max_pool_last_gradient" in operations
     assert ("stn.add_columns" in operations) == (arch == "stn_slx")
     assert ("stn.sample_last_gradients" in operations) == (arch == "stn_cx")

@@ -18,12 +18,17 @@ def test_operators_do_what_their_registrations_say() -> None:
     x, grid = maps(2, 3, 8, 5, 5).requires_grad_(), torch.rand(2, 3, 4, 4, 2).requires_grad_()
     pooled = torch.randn(2, 8, 5, 7).contiguous(memory_format=torch.channels_last).requires_grad_()
     columns = torch.randn(2, 6, 5, 4).contiguous(memory_format=torch.channels_last)
+    maps_of_two = torch.randn(2, 32, 6, 7).contiguous(memory_format=torch.channels_last)
+    filters = torch.randn(32, 16, 3, 3)
     checks = "test_schema", "test_autograd_registration", "test_faketensor"
     for operator, given in (
         (torch.ops.stn.max_pool_last, (pooled,)),
         (torch.ops.stn.sample_last, (x, grid, True, False)),
         (torch.ops.stn.resample, (torch.rand(2, 1, 8, 8), *torch.rand(2, 2, 5, 5))),
         (torch.ops.stn.add_columns, (columns, 3, 6, 0)),
+        (torch.ops.stn.convolve_last, (maps_of_two, filters, torch.rand(32), 2)),
+        (torch.ops.stn.convolve_last_to_image, (torch.randn(2, 32, 4, 5), filters, 6, 7, 2)),
+        (torch.ops.stn.convolve_last_to_filters, (maps_of_two, torch.randn(2, 32, 4, 5), 2)),
     ):
         torch.library.opcheck(operator, given, test_utils=checks)
 

@@ -1,4 +1,4 @@
-"""The C functions of cpu.c, built by this machine's compiler when they are first needed, and kept for the next time.
+"""The C functions beside this file, built by this machine's compiler when they are first needed, and kept.
 
 They share PyTorch's pool of threads: those of a second OpenMP would wait for the same cores. Linux only.
 """
@@ -20,10 +20,16 @@ from torch import Tensor
 
 VECTOR = 8
 """Channels that cpu.c takes at once."""
-FUNCTIONS = ("max_pool", "max_pool_gradient", "sample", "sample_gradient", "resample", "add_columns")
-_SOURCE = Path(__file__).with_name("cpu.c")
-_FLAGS = ("-O3", "-march=native", "-fno-fast-math", "-ffp-contract=off", "-fno-trapping-math", "-fPIC")
-"""Operations are rounded one by one, none is fused with another."""
+_SOURCES = {
+    Path(__file__).with_name("cpu.c"): "-ffp-contract=off",
+    Path(__file__).with_name("conv.c"): "-ffp-contract=fast",
+}
+"""With the flag that says whether a product and a sum are rounded one by one or as one."""
+FUNCTIONS = (
+    *("max_pool", "max_pool_gradient", "sample", "sample_gradient", "resample", "add_columns"),
+    *("convolve", "convolve_to_image", "convolve_to_filters"),
+)
+_FLAGS = ("-O3", "-march=native", "-fno-fast-math", "-fno-trapping-math", "-fPIC")
 _SECONDS = 60
 """For a compiler that hangs; it takes 0.3."""
 
@@ -65,8 +71,11 @@ def _instruction_set() -> str:
 
 def _build(path: Path, compiler: list[str], flags: list[str]) -> None:
     """Compile, then link without any library: what is missing, Python and PyTorch have loaded."""
-    compiled = str(path.with_suffix(".o"))
-    for words in ([*flags, "-c", str(_SOURCE), "-o", compiled], ["-shared", "-nostdlib", compiled, "-o", str(path)]):
+    steps, objects = [], []
+    for source, contract in _SOURCES.items():
+        objects.append(str(path.with_suffix(f".{source.stem}.o")))
+        steps.append((source.name, [*flags, contract, "-c", str(source), "-o", objects[-1]]))
+    for name, words in [*steps, ("a library", ["-shared", "-nostdlib", *objects, "-o", str(path)])]:
         try:
             done = subprocess.run(
                 [*compiler, *words], capture_output=True, text=True, timeout=_SECONDS, check=False, errors="replace"
@@ -77,7 +86,7 @@ def _build(path: Path, compiler: list[str], flags: list[str]) -> None:
             raise _CannotBuild(f"there is no C compiler ({compiler[0]}: {error.strerror})") from None
         if done.returncode:
             said = next(iter(done.stderr.split("\n")), "")
-            raise _CannotBuild(f"{compiler[0]} cannot build {_SOURCE.name}: {said or f'exit status {done.returncode}'}")
+            raise _CannotBuild(f"{compiler[0]} cannot build {name}: {said or f'exit status {done.returncode}'}")
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -98,7 +107,9 @@ def _is_whole(path: Path) -> bool:
 
 def _load(compiler: list[str], flags: list[str]) -> ctypes.CDLL:
     """Load the library that an earlier process has built; or build it, where it is kept or for this process alone."""
-    built_from = "\n".join([_SOURCE.read_text(), *compiler, *flags, platform.machine(), _instruction_set()])
+    built_from = "\n".join(
+        [*(source.read_text() for source in _SOURCES), *compiler, *flags, platform.machine(), _instruction_set()]
+    )
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (never fails)
     kept = Path(home, "stn-harness", f"cpu-{hashlib.sha256(built_from.encode()).hexdigest()[:16]}.so")
     if _is_whole(kept):

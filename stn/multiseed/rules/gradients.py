@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stn.models.kernels import cpu_convolution
 from stn.models.kernels.cpu_columns import add_columns, has_kernel
+from stn.multiseed.rules.order import in_other_hands
 from stn.multiseed.ways import Pair, pair
 
 
@@ -51,6 +53,14 @@ def _is_small(x: Tensor, weight: Tensor, padding: Pair, groups: int) -> bool:
     return small and last and x.requires_grad and x.dtype != torch.float64 and C % 16 == O // groups % 16 == 0
 
 
+def _has_kernel(x: Tensor, weight: Tensor, padding: Pair, groups: int) -> bool:
+    """Whether there are kernels in C, which compute eight pixels of a result at once."""
+    pixels = (x.shape[2] - weight.shape[2] + 1) * (x.shape[3] - weight.shape[3] + 1)
+    full = pixels >= 0.75 * 8 * -(-pixels // 8)
+    fits = padding == (0, 0) and full and cpu_convolution.has_kernel(x, weight, groups)
+    return fits and not in_other_hands(x, weight)
+
+
 class OwnConv(torch.autograd.Function):
     """conv2d whose input gradient is not oneDNN's for its memory order, and whose bias gradient is computed apart.
 
@@ -62,6 +72,9 @@ class OwnConv(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, groups: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.has_bias, ctx.groups = pair(padding), bias is not None, groups
+        ctx.in_c = _has_kernel(x, weight, ctx.padding, groups)
+        if ctx.in_c:
+            return cpu_convolution.convolve(x, weight, x.new_zeros(len(weight)) if bias is None else bias, groups)
         return F.conv2d(x, weight, bias, padding=padding, groups=groups)
 
     @staticmethod
@@ -69,10 +82,14 @@ class OwnConv(torch.autograd.Function):
     def backward(ctx: Any, grad_BOHW: Tensor):  # type: ignore[override]
         x, weight_OCkl = ctx.saved_tensors
         groups, O = ctx.groups, len(weight_OCkl)
+        grad_bias = grad_BOHW.sum((0, 2, 3)) if ctx.has_bias else None
+        if ctx.in_c:
+            grad_weight = cpu_convolution.to_filters(x, grad_BOHW, groups)
+            grad_x = cpu_convolution.to_image(grad_BOHW, weight_OCkl, *x.shape[2:], groups)
+            return grad_x, grad_weight, grad_bias, None, None
         _, grad_weight, _ = torch.ops.aten.convolution_backward(
             grad_BOHW, x, weight_OCkl, [O], [1, 1], ctx.padding, [1, 1], False, [0, 0], groups, [False, True, False]
         )
-        grad_bias = grad_BOHW.sum((0, 2, 3)) if ctx.has_bias else None
         grad_x = None
         if ctx.needs_input_grad[0]:
             input_gradient = _by_column if weight_OCkl.shape[1] <= 2 else _pixels_side_by_side

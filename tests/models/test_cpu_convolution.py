@@ -1,0 +1,111 @@
+"""Convolutions in C on a CPU: as exact as oneDNN's, whatever the number of threads, and taken where they fit."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stn.models.kernels import compiled, cpu_convolution
+from stn.multiseed.model import StackedModel
+from stn.multiseed.rules import gradients
+from stn.multiseed.rules.gradients import OwnConv, is_slow
+
+pytestmark = pytest.mark.skipif(compiled.library()[0] is None, reason=compiled.library()[1] or "never")
+LAST = torch.channels_last
+SHAPES = [
+    (5, 3, 16, 32, (7, 7), (10, 10)),
+    (33, 4, 32, 32, (7, 7), (10, 10)),
+    (17, 2, 32, 16, (3, 5), (7, 9)),
+    (16, 1, 64, 32, (5, 5), (8, 11)),
+    (1, 1, 48, 80, (4, 4), (4, 4)),
+    (2, 2, 16, 16, (1, 1), (3, 3)),
+]
+"""Images, groups, channels, filters, kernel, map: whole tiles and parts of them, one vector and several."""
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pytorchs(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, groups: int) -> list[Tensor]:
+    x, weight = (tensor.detach().requires_grad_() for tensor in (x, weight))
+    result = F.conv2d(x, weight, bias, groups=groups)
+    return [result.detach(), *torch.autograd.grad(result, [x, weight], grad)]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_results_are_as_exact_as_onednns_and_the_same_for_all_threads(shape: tuple) -> None:
+    B, G, C, O, kernel, size = shape
+    x = torch.randn(B, G * C, *size).contiguous(memory_format=LAST)
+    weight, bias = torch.randn(G * O, C, *kernel), torch.randn(G * O)
+    grad = torch.randn_like(F.conv2d(x, weight, bias, groups=G))
+
+    def ours() -> list[Tensor]:
+        convolved = cpu_convolution.convolve(x, weight, bias, G)
+        images = cpu_convolution.to_image(grad.contiguous(), weight, *size, G)  # in another order of memory
+        return [convolved, images, cpu_convolution.to_filters(x, grad, G)]
+
+    assert cpu_convolution.has_kernel(x, weight, G)
+    exact = pytorchs(x.double(), weight.double(), bias.double(), grad.double(), G)
+    found, theirs = ours(), pytorchs(x, weight, bias, grad, G)
+    for name, own, reference, library in zip(("result", "images", "filters"), found, exact, theirs, strict=True):
+        assert own.shape == reference.shape, name
+        errors = [float((tensor - reference).abs().max() / reference.abs().max()) for tensor in (own, library)]
+        assert errors[0] <= 2e-6 + 4 * errors[1], (name, errors)
+    assert found[0].is_contiguous(memory_format=LAST)
+    assert found[1].is_contiguous(memory_format=LAST)
+    torch.set_num_threads(2)
+    assert all(torch.equal(one, two) for one, two in zip(found, ours(), strict=True))
+
+
+def test_what_has_no_kernel() -> None:
+    x, weight = torch.randn(2, 32, 10, 10).contiguous(memory_format=LAST), torch.randn(32, 16, 7, 7)
+    assert cpu_convolution.has_kernel(x, weight, 2)
+    assert not cpu_convolution.has_kernel(x.contiguous(), weight, 2)
+    assert not cpu_convolution.has_kernel(x.double(), weight.double(), 2)
+    assert not cpu_convolution.has_kernel(x, weight.bfloat16(), 2)
+    assert not cpu_convolution.has_kernel(x[:, :, :6], weight, 2)
+    assert not cpu_convolution.has_kernel(x[:0], weight, 2)
+    assert not cpu_convolution.has_kernel(x, torch.randn(24, 16, 7, 7), 2)
+    assert not cpu_convolution.has_kernel(x[:, :24].contiguous(memory_format=LAST), torch.randn(32, 12, 7, 7), 2)
+
+
+@pytest.mark.parametrize(
+    ("size", "padding", "uses"),
+    [((10, 10), 0, True), ((10, 10), 1, False), ((8, 9), 0, True), ((9, 9), 0, False), ((7, 7), 0, False)],
+    ids=["sixteen pixels", "padding", "six pixels", "nine pixels", "one pixel"],
+)
+def test_small_maps_are_convolved_in_c(size: tuple[int, int], padding: int, uses: bool) -> None:
+    """Where tiles of eight pixels would be mostly empty, oneDNN is faster."""
+    x = torch.randn(4, 32, *size).contiguous(memory_format=LAST).requires_grad_()
+    weight, bias = torch.randn(64, 16, 7, 7, requires_grad=True), torch.randn(64, requires_grad=True)
+    assert is_slow(x, weight, 1, padding, 1, 2)
+    result = OwnConv.apply(x, weight, bias, padding, 2)
+    assert result.grad_fn.in_c == uses
+    grad = torch.randn_like(result)
+    found = torch.autograd.grad(result, [x, weight, bias], grad)
+    X, Y, Z = (tensor.detach().double().requires_grad_() for tensor in (x, weight, bias))
+    exact = torch.autograd.grad(F.conv2d(X, Y, Z, padding=padding, groups=2), [X, Y, Z], grad.double())
+    for own, reference in zip(found, exact, strict=True):
+        assert torch.allclose(own.double(), reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
+
+
+def test_seeds_together_take_the_kernels_and_a_compiler_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = StackedModel(lambda: torch.nn.Sequential(torch.nn.Conv2d(16, 32, 7)), [0, 1])
+    images = torch.randn(2, 3, 16, 10, 10, requires_grad=True)
+
+    def names() -> set[str]:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            network(images, 0, torch.arange(3)).sum().backward()
+        return {event.key for event in profile.key_averages() if event.key.startswith("stn::")}
+
+    assert names() == {"stn::convolve_last", "stn::convolve_last_to_image", "stn::convolve_last_to_filters"}
+    monkeypatch.setattr(gradients, "in_other_hands", lambda *tensors: True)
+    assert names() == set()
