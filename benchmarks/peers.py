@@ -41,7 +41,7 @@ from peer_forms import TESTED
 from peer_rows import PEERS, describe, draw, label
 
 NETWORKS = {**{name: measured.NETWORKS[name] for name in SIX}, "mnist": ("stn_slx", "finnveden_r", "mnist")}
-QUICK_JAX = ("cnn", "stn_c0", "stn_slx")
+QUICK_JAX = ("cnn", "stn_slx")
 """Networks that JAX trains with --quick: it takes longer than the others to compile."""
 PACKAGES = sorted({package for packages in PEERS.values() for package in packages})
 FLAGS = "--batch-size 64 --optim.name sgd --lr 0.01 --optim.momentum 0 --optim.schedule constant --log.wandb disabled"
