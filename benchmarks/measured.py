@@ -81,7 +81,7 @@ def command(job: dict[str, Any]) -> list[str]:
 def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     """Start the processes of a form, release them together and return the sum of their images/s."""
     words, pipe = command(asdict(form) | job), subprocess.PIPE
-    environ = os.environ | (SETTINGS if form.kind == "fused" else {})  # as train.py sets it
+    environ = (SETTINGS if form.kind == "fused" else {}) | dict(os.environ)  # as train.py sets it
     start, before = time.perf_counter(), others_s()
     with tempfile.TemporaryFile("w+") as stderr_file, ExitStack() as pipes:
         started = [

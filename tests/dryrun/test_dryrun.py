@@ -66,6 +66,15 @@ def test_each_option_is_captured(words: tuple, dry: Dry, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_large_graph_and_an_evaluation_do_not_add_up(dry: Dry, tmp_path: Path) -> None:
+    words = ("--config", "finnveden_s", "--arch", "stn_c0", "--seeds", "0-31", "--train.fuse", 64)
+    how = ("--optim.schedule", "constant", "--eval.every", "20steps", "--train.conv", "grouped", "--limit-train", 4096)
+    counts, text = train(dry, tmp_path, *words, *how)
+    assert_captured(counts, text, blocks=2)
+    assert counts["reserved"] < 1.5 * counts["allocated"]
+
+
+@pytest.mark.slow
 def test_unfolded_convolutions_have_no_slow_weight_gradient(dry: Dry, tmp_path: Path) -> None:
     words = ("--arch", "stn_slx", "--dataset", "mnist_r", "--seeds", "0-3", "--train.fuse", 4)
     grouped, _ = train(dry, tmp_path / "grouped", *words, "--train.conv", "grouped")

@@ -1,15 +1,16 @@
 """Convolutions in C on a CPU: as exact as oneDNN's, whatever the number of threads, and taken where they fit."""
 
+import platform
 from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from stn.models.kernels import compiled, cpu_convolution
 from stn.multiseed.model import StackedModel
-from stn.multiseed.rules import gradients
 from stn.multiseed.rules.gradients import OwnConv, is_slow
 
 pytestmark = pytest.mark.skipif(compiled.library()[0] is None, reason=compiled.library()[1] or "never")
@@ -25,7 +26,7 @@ SHAPES = [
 """Images, groups, channels, filters, kernel, map: whole tiles and parts of them, one vector and several."""
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -39,9 +40,16 @@ def pytorchs(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, groups: int)
     return [result.detach(), *torch.autograd.grad(result, [x, weight], grad)]
 
 
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("vectors", ["of this machine", "of eight"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_results_are_as_exact_as_onednns_and_the_same_for_all_threads(shape: tuple) -> None:
+def test_results_are_as_exact_as_onednns_and_the_same_for_all_threads(
+    shape: tuple, vectors: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if vectors == "of eight":
+        if platform.machine() != "x86_64":
+            pytest.skip("other machines have vectors of eight or fewer")
+        built = compiled._load(["cc"], [*compiled._FLAGS, "-mno-avx512f", "-fopenmp"])
+        monkeypatch.setattr(compiled, "library", lambda: compiled.Library(built, shares=True))
     B, G, C, O, kernel, size = shape
     x = torch.randn(B, G * C, *size).contiguous(memory_format=LAST)
     weight, bias = torch.randn(G * O, C, *kernel), torch.randn(G * O)
@@ -52,7 +60,7 @@ def test_results_are_as_exact_as_onednns_and_the_same_for_all_threads(shape: tup
         images = cpu_convolution.to_image(grad.contiguous(), weight, *size, G)  # in another order of memory
         return [convolved, images, cpu_convolution.to_filters(x, grad, G)]
 
-    assert cpu_convolution.has_kernel(x, weight, G)
+    assert cpu_convolution.has_kernel(x, weight, bias, G)
     exact = pytorchs(x.double(), weight.double(), bias.double(), grad.double(), G)
     found, theirs = ours(), pytorchs(x, weight, bias, grad, G)
     for name, own, reference, library in zip(("result", "images", "filters"), found, exact, theirs, strict=True):
@@ -67,14 +75,25 @@ def test_results_are_as_exact_as_onednns_and_the_same_for_all_threads(shape: tup
 
 def test_what_has_no_kernel() -> None:
     x, weight = torch.randn(2, 32, 10, 10).contiguous(memory_format=LAST), torch.randn(32, 16, 7, 7)
-    assert cpu_convolution.has_kernel(x, weight, 2)
-    assert not cpu_convolution.has_kernel(x.contiguous(), weight, 2)
-    assert not cpu_convolution.has_kernel(x.double(), weight.double(), 2)
-    assert not cpu_convolution.has_kernel(x, weight.bfloat16(), 2)
-    assert not cpu_convolution.has_kernel(x[:, :, :6], weight, 2)
-    assert not cpu_convolution.has_kernel(x[:0], weight, 2)
-    assert not cpu_convolution.has_kernel(x, torch.randn(24, 16, 7, 7), 2)
-    assert not cpu_convolution.has_kernel(x[:, :24].contiguous(memory_format=LAST), torch.randn(32, 12, 7, 7), 2)
+    bias = torch.zeros(32)
+    assert cpu_convolution.has_kernel(x, weight, bias, 2)
+    assert cpu_convolution.has_kernel(x, weight, None, 2)
+    for images in (x.contiguous(), x.double(), x[:, :, :6], x[:0], x[:, :16].contiguous(memory_format=LAST)):
+        assert not cpu_convolution.has_kernel(images, weight, bias, 2)
+    for filters in (weight.bfloat16(), torch.randn(24, 16, 7, 7), torch.randn(32, 32, 7, 7), torch.randn(32, 12, 7, 7)):
+        assert not cpu_convolution.has_kernel(x, filters, bias[: len(filters)], 2)
+    for other in (bias.double(), bias[:3]):
+        assert not cpu_convolution.has_kernel(x, weight, other, 2)
+
+
+def test_wrong_sizes_are_pytorchs_errors() -> None:
+    x = torch.randn(4, 64, 10, 10).contiguous(memory_format=LAST).requires_grad_()
+    for weight, bias in (
+        (torch.randn(64, 16, 7, 7, requires_grad=True), None),
+        (torch.randn(64, 32, 7, 7, requires_grad=True), torch.zeros(3)),
+    ):
+        with pytest.raises(RuntimeError, match=r"expected|shape"):
+            OwnConv.apply(x, weight, bias, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +116,7 @@ def test_small_maps_are_convolved_in_c(size: tuple[int, int], padding: int, uses
         assert torch.allclose(own.double(), reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
 
 
-def test_seeds_together_take_the_kernels_and_a_compiler_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_together_take_the_kernels_and_a_compiler_does_not() -> None:
     network = StackedModel(lambda: torch.nn.Sequential(torch.nn.Conv2d(16, 32, 7)), [0, 1])
     images = torch.randn(2, 3, 16, 10, 10, requires_grad=True)
 
@@ -107,5 +126,6 @@ def test_seeds_together_take_the_kernels_and_a_compiler_does_not(monkeypatch: py
         return {event.key for event in profile.key_averages() if event.key.startswith("stn::")}
 
     assert names() == {"stn::convolve_last", "stn::convolve_last_to_image", "stn::convolve_last_to_filters"}
-    monkeypatch.setattr(gradients, "in_other_hands", lambda *tensors: True)
-    assert names() == set()
+    traced = make_fx(lambda images: network(images, 0, torch.arange(3)))(images)
+    assert "aten.convolution" in traced.code
+    assert "stn." not in traced.code

@@ -29,6 +29,7 @@ def test_operators_do_what_their_registrations_say() -> None:
         (torch.ops.stn.convolve_last, (maps_of_two, filters, torch.rand(32), 2)),
         (torch.ops.stn.convolve_last_to_image, (torch.randn(2, 32, 4, 5), filters, 6, 7, 2)),
         (torch.ops.stn.convolve_last_to_filters, (maps_of_two, torch.randn(2, 32, 4, 5), 2)),
+        (torch.ops.stn.convolve_last_to_filters, (maps_of_two, torch.randn(2, 16, 4, 5), 1)),
     ):
         torch.library.opcheck(operator, given, test_utils=checks)
 

@@ -108,7 +108,13 @@ def _is_whole(path: Path) -> bool:
 def _load(compiler: list[str], flags: list[str]) -> ctypes.CDLL:
     """Load the library that an earlier process has built; or build it, where it is kept or for this process alone."""
     built_from = "\n".join(
-        [*(source.read_text() for source in _SOURCES), *compiler, *flags, platform.machine(), _instruction_set()]
+        [
+            *(f"{flag}\n{source.read_text()}" for source, flag in _SOURCES.items()),
+            *compiler,
+            *flags,
+            platform.machine(),
+            _instruction_set(),
+        ]
     )
     home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111 (never fails)
     kept = Path(home, "stn-harness", f"cpu-{hashlib.sha256(built_from.encode()).hexdigest()[:16]}.so")

@@ -120,9 +120,9 @@ void convolve_to_image(const float *grad, const float *filters, float *out, long
 
 INLINE void gather(const float *x, const float *grad, float *to, long images, long H, long W, long h, long w, long G,
                    long C, long O, const int V) {
-    floats sum[TILE][2];
+    floats sum[TILE][2]; /* apart from those of other images: a long sum loses digits */
     UNROLLED for (int c = 0; c < TILE; c++)
-        for (int v = 0; v < V; v++) sum[c][v] = get(to + c * O + v * LANES);
+        for (int v = 0; v < V; v++) sum[c][v] = (floats){0};
     for (long b = 0; b < images; b++)
         for (long y = 0; y < h; y++) {
             const float *pixels = x + (b * H + y) * W * G * C, *grads = grad + (b * h + y) * w * G * O;
@@ -135,7 +135,7 @@ INLINE void gather(const float *x, const float *grad, float *to, long images, lo
             }
         }
     UNROLLED for (int c = 0; c < TILE; c++)
-        for (int v = 0; v < V; v++) put(to + c * O + v * LANES, sum[c][v]);
+        for (int v = 0; v < V; v++) put(to + c * O + v * LANES, get(to + c * O + v * LANES) + sum[c][v]);
 }
 
 /* The gradient of the filters, [G, k, l, C, O]. */

@@ -14,11 +14,12 @@ _CHANNELS = 16
 """Channels and filters of a group come in as many, a vector of the widest kind."""
 
 
-def has_kernel(x: Tensor, weight: Tensor, groups: int) -> bool:
-    """Whether a convolution without padding, stride and dilation has kernels."""
-    G_O, C, k, l = weight.shape
-    channels = C % _CHANNELS == G_O // groups % _CHANNELS == 0
-    return channels and x.shape[2] >= k and x.shape[3] >= l and x.is_contiguous(memory_format=_LAST) and fits(x, weight)
+def has_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> bool:
+    """Whether a convolution without padding, stride and dilation has kernels; PyTorch tells what is wrong with one."""
+    (G_O, C, k, l), tensors = weight.shape, (x, weight) if bias is None else (x, weight, bias)
+    channels = G_O % (groups * _CHANNELS) == C % _CHANNELS == 0 and x.shape[1] == groups * C
+    sizes = x.shape[2] >= k and x.shape[3] >= l and (bias is None or bias.shape == (G_O,))
+    return channels and sizes and x.is_contiguous(memory_format=_LAST) and fits(*tensors)
 
 
 def _maps(like: Tensor, *size: int) -> Tensor:
@@ -36,6 +37,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     (B, _, H, W), (G_O, C, k, l) = x.shape, weight.shape
     out, O = _outputs(x, weight, bias, groups), G_O // groups
     filters_GklCO = weight.view(groups, O, C, k, l).permute(0, 3, 4, 2, 1).contiguous()
+    x = x.contiguous(memory_format=_LAST)
     call("convolve", x, filters_GklCO, bias.contiguous(), out, B, H, W, groups, C, O, k, l)
     return out
 
@@ -67,7 +69,7 @@ def to_filters(x: Tensor, grad: Tensor, groups: int) -> Tensor:
     out_GklCO = grad.new_empty(groups, k, l, C, O)
     call(
         "convolve_to_filters",
-        *(x, grad.contiguous(memory_format=_LAST), out_GklCO),
+        *(x.contiguous(memory_format=_LAST), grad.contiguous(memory_format=_LAST), out_GklCO),
         *(B, H, W, groups, C, O, k, l),
     )
-    return out_GklCO.permute(0, 4, 3, 1, 2).reshape(G_O, C, k, l)
+    return out_GklCO.permute(0, 4, 3, 1, 2).contiguous().view(G_O, C, k, l)

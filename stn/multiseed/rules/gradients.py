@@ -53,11 +53,11 @@ def _is_small(x: Tensor, weight: Tensor, padding: Pair, groups: int) -> bool:
     return small and last and x.requires_grad and x.dtype != torch.float64 and C % 16 == O // groups % 16 == 0
 
 
-def _has_kernel(x: Tensor, weight: Tensor, padding: Pair, groups: int) -> bool:
+def _has_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, groups: int) -> bool:
     """Whether there are kernels in C, which compute eight pixels of a result at once."""
     pixels = (x.shape[2] - weight.shape[2] + 1) * (x.shape[3] - weight.shape[3] + 1)
     full = pixels >= 0.75 * 8 * -(-pixels // 8)
-    fits = padding == (0, 0) and full and cpu_convolution.has_kernel(x, weight, groups)
+    fits = padding == (0, 0) and full and cpu_convolution.has_kernel(x, weight, bias, groups)
     return fits and not in_other_hands(x, weight)
 
 
@@ -72,7 +72,7 @@ class OwnConv(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Any, groups: int) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.has_bias, ctx.groups = pair(padding), bias is not None, groups
-        ctx.in_c = _has_kernel(x, weight, ctx.padding, groups)
+        ctx.in_c = _has_kernel(x, weight, bias, ctx.padding, groups)
         if ctx.in_c:
             return cpu_convolution.convolve(x, weight, x.new_zeros(len(weight)) if bias is None else bias, groups)
         return F.conv2d(x, weight, bias, padding=padding, groups=groups)

@@ -105,7 +105,8 @@ def test_waiting_threads_spin_less_and_pages_are_huge_unless_the_user_decides(
     given: dict[str, str], spins: str | None, huge: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "THP_MEM_ALLOC_ENABLE"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # to be restored, even if it was not there
+        monkeypatch.delenv(name)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert isinstance(share_cores(), Neighbours)
