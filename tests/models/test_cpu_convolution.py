@@ -1,6 +1,5 @@
 """Convolutions in C on a CPU: as exact as oneDNN's, whatever the number of threads, and taken where they fit."""
 
-import platform
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +12,8 @@ from stn.models.kernels import compiled, cpu_convolution
 from stn.multiseed.model import StackedModel
 from stn.multiseed.rules.gradients import OwnConv, is_slow
 
-pytestmark = pytest.mark.skipif(compiled.library()[0] is None, reason=compiled.library()[1] or "never")
+WHY_NOT = compiled.library().reason if compiled.has_wide_vectors() else "the CPU has no AVX-512"
+pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 LAST = torch.channels_last
 SHAPES = [
     (5, 3, 16, 32, (7, 7), (10, 10)),
@@ -46,8 +46,6 @@ def test_results_are_as_exact_as_onednns_and_the_same_for_all_threads(
     shape: tuple, vectors: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if vectors == "of eight":
-        if platform.machine() != "x86_64":
-            pytest.skip("other machines have vectors of eight or fewer")
         built = compiled._load(["cc"], [*compiled._FLAGS, "-mno-avx512f", "-fopenmp"])
         monkeypatch.setattr(compiled, "library", lambda: compiled.Library(built, shares=True))
     B, G, C, O, kernel, size = shape
@@ -73,7 +71,7 @@ def test_results_are_as_exact_as_onednns_and_the_same_for_all_threads(
     assert all(torch.equal(one, two) for one, two in zip(found, ours(), strict=True))
 
 
-def test_what_has_no_kernel() -> None:
+def test_what_has_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     x, weight = torch.randn(2, 32, 10, 10).contiguous(memory_format=LAST), torch.randn(32, 16, 7, 7)
     bias = torch.zeros(32)
     assert cpu_convolution.has_kernel(x, weight, bias, 2)
@@ -84,6 +82,8 @@ def test_what_has_no_kernel() -> None:
         assert not cpu_convolution.has_kernel(x, filters, bias[: len(filters)], 2)
     for other in (bias.double(), bias[:3]):
         assert not cpu_convolution.has_kernel(x, weight, other, 2)
+    monkeypatch.setattr(cpu_convolution, "has_wide_vectors", lambda: False)
+    assert not cpu_convolution.has_kernel(x, weight, bias, 2)
 
 
 def test_wrong_sizes_are_pytorchs_errors() -> None:

@@ -69,6 +69,12 @@ def _instruction_set() -> str:
     return next((line for line in _lines("/proc/cpuinfo") if line.startswith(("flags", "Features"))), "")
 
 
+@cache
+def has_wide_vectors() -> bool:
+    """Whether the CPU has vectors of 16 floats."""
+    return "avx512f" in _instruction_set().split()
+
+
 def _build(path: Path, compiler: list[str], flags: list[str]) -> None:
     """Compile, then link without any library: what is missing, Python and PyTorch have loaded."""
     steps, objects = [], []

@@ -5,13 +5,8 @@
 
 #include <string.h>
 
-#ifdef __AVX512F__
 #define LANES 16
 #define TILE 8 /* pixels: with two vectors for each they fill half of the registers */
-#else
-#define LANES 8
-#define TILE 4
-#endif
 #define IMAGES 16 /* whose maps fit into the cache */
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
@@ -44,7 +39,9 @@ INLINE void add_products(floats sum[TILE][2], const float *const from[TILE], lon
 
 /* What is left of the last tile repeats its last pixel; all write the same there. */
 
-#define EACH_PIXEL(n, N) UNROLLED for (int p = 0; p < TILE; p++) for (long m = n + p < N ? n + p : N - 1, once = 1; once; once = 0)
+#define EACH_PIXEL(n, N) \
+    UNROLLED for (int p = 0; p < TILE; p++) \
+        for (long m = n + p < N ? n + p : N - 1, once = 1; once; once = 0)
 
 INLINE void forward(const float *x, const float *filters, const float *bias, float *out, long H, long W, long G, long C,
                     long O, long k, long l, const int V) {
