@@ -123,3 +123,13 @@ def test_without_a_compiler_training_goes_on_and_says_so(tmp_path: Path) -> None
 def test_what_a_device_has() -> None:
     assert kernels.kind(torch.device("mps")) == "PyTorch"
     assert kernels.kind(torch.device("cpu")) == ("C" if compiled.library()[0] else "PyTorch")
+
+
+def test_a_library_is_kept_for_its_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether products and sums are fused is a flag for each file: another one must not find the same library."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = set()
+    for contract in ("-ffp-contract=off", "-ffp-contract=fast"):
+        monkeypatch.setattr(compiled, "_SOURCES", dict.fromkeys(compiled._SOURCES, contract))
+        names.add(Path(compiled._load(["cc"], [*compiled._FLAGS])._name).name)
+    assert len(names) == 2
