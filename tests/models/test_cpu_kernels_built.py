@@ -125,9 +125,9 @@ def test_what_a_device_has() -> None:
     assert kernels.kind(torch.device("cpu")) == ("C" if compiled.library()[0] else "PyTorch")
 
 
-def test_a_library_is_kept_for_its_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_compiler
+def test_a_library_is_kept_for_its_flags(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether products and sums are fused is a flag for each file: another one must not find the same library."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     names = set()
     for contract in ("-ffp-contract=off", "-ffp-contract=fast"):
         monkeypatch.setattr(compiled, "_SOURCES", dict.fromkeys(compiled._SOURCES, contract))
