@@ -97,6 +97,9 @@ def test_the_reason_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     cases = {
         "no-such-compiler": "there is no C compiler (no-such-compiler: No such file or directory)",
         script(tmp_path / "fails", "echo 'cpu.c:1: no vectors' >&2; exit 1"): "fails cannot build cpu.c: cpu.c:1: no",
+        script(
+            tmp_path / "full", "echo 'Messages:' >&2; echo 'Fatal error: no space' >&2; exit 1"
+        ): "cpu.c: Fatal error",
         script(tmp_path / "silent", "exit 3"): "silent cannot build cpu.c: exit status 3",
         script(tmp_path / "hangs", "exec sleep 60"): "hangs takes longer than 1 s",
         script(tmp_path / "no-library", 'while [ "$1" != -o ]; do shift; done; echo no > "$2"'): "file too short",

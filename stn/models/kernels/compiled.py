@@ -91,7 +91,8 @@ def _build(path: Path, compiler: list[str], flags: list[str]) -> None:
         except OSError as error:
             raise _CannotBuild(f"there is no C compiler ({compiler[0]}: {error.strerror})") from None
         if done.returncode:
-            said = next(iter(done.stderr.split("\n")), "")
+            lines = done.stderr.splitlines()
+            said = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")
             raise _CannotBuild(f"{compiler[0]} cannot build {name}: {said or f'exit status {done.returncode}'}")
 
 
