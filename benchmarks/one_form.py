@@ -17,6 +17,8 @@ import torch
 from measure import CORES
 from traffic import work_per_image
 
+from stn.runs.process import keep_freed_memory
+
 
 def facts(networks: dict[str, list[str]]) -> dict[str, Any]:
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t")
@@ -34,8 +36,6 @@ def prepare(job: dict[str, Any], device: torch.device) -> forms.Step:
         return forms.product(device, precision == "bf16") if kind == "product" else forms.copy(device)
     config = forms.configure(*job["network"])
     if kind == "fused":
-        from stn.training.runtime import keep_freed_memory  # imports Accelerate
-
         torch.backends.cudnn.benchmark = True
         if device.type == "cpu":
             keep_freed_memory()

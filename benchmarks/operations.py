@@ -24,6 +24,7 @@ from measured import Form, Row, text
 from rich.table import Table
 
 from stn.runs.cores import share_cores
+from stn.runs.process import keep_freed_memory
 
 if TYPE_CHECKING:
     from operation_list import Operation
@@ -130,8 +131,6 @@ def main() -> int:
     share_cores()  # before torch is imported
     import torch
     from operation_list import OPERATIONS, REASONS, SLOWER
-
-    from stn.training.runtime import keep_freed_memory
 
     parser = Parser(__doc__)
     parser.add_argument("--quick", action="store_true", help="5 pairs of turns instead of 15")

@@ -1,9 +1,7 @@
 """The process: Accelerate, its ranks, threads and arithmetic."""
 
-import ctypes
 import os
 import platform
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
@@ -25,7 +23,7 @@ from stn.config.schema import Config
 from stn.multiseed.convolution import convolutions_for
 from stn.multiseed.model import StackedModel
 from stn.runs.cores import Neighbours, cores
-from stn.runs.process import follow_parent
+from stn.runs.process import follow_parent, keep_freed_memory
 from stn.runs.trials import build_trials
 from stn.tracking.console import say
 
@@ -38,15 +36,6 @@ def _launched_alone() -> bool:
         with suppress(psutil.Error):  # the launcher, not the user's shell, has set the address to meet at
             return "MASTER_ADDR" not in psutil.Process(os.getppid()).environ()
     return False
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed memory: large batches otherwise pay page faults at every step."""
-    if sys.platform == "linux":
-        m_trim_threshold, m_mmap_max = -1, -4
-        libc = ctypes.CDLL(None)
-        libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 class Runtime:

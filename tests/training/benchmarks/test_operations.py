@@ -21,7 +21,7 @@ def _unchanged_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The script sets threads, libgomp's spinning and glibc's memory, for its own process."""
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("stn.training.runtime.keep_freed_memory", lambda: None)
+    monkeypatch.setattr(operations, "keep_freed_memory", lambda: None)
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr(operations, "TURN_S", 0.0)
 
