@@ -186,7 +186,7 @@ def main() -> int:
     except (ValueError, OSError) as error:
         fail(error, everywhere=True)
     stop_requests = [group[0].run.stop_reason for group in group_by_run(trials)]
-    stop = Stop(stop_requests, configs[0].train.time_limit, runtime.any_rank if runtime.world > 1 else None)
+    stop = Stop(stop_requests, configs[0].train.time_limit, runtime.first_reason if runtime.world > 1 else None)
     stop.listen()
     try:
         code = train(runtime, stop, trials)

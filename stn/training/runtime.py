@@ -14,6 +14,7 @@ from accelerate.utils import (
     DistributedDataParallelKwargs,
     InitProcessGroupKwargs,
     broadcast_object_list,
+    gather_object,
     parse_flag_from_env,
 )
 from torch import Tensor
@@ -163,9 +164,11 @@ class Runtime:
         row = tensor.unsqueeze(0)
         return self.accelerator.gather(row) if self.world > 1 else row  # type: ignore[return-value]
 
-    def any_rank(self, flag: bool) -> bool:
-        """Whether the flag is set on any rank that shares these seeds."""
-        return bool(self.total(torch.tensor(int(flag), device=self.device)))
+    def first_reason(self, reason: str | None) -> str | None:
+        """Return the reason of the first rank that has one, of those that share these seeds."""
+        if not self.total(torch.tensor(int(reason is not None), device=self.device)):
+            return None
+        return next(filter(None, gather_object([reason]) if self.world > 1 else [reason]))
 
     def from_writer(self, value: T) -> T:
         """Return the writing rank's value on every rank."""

@@ -14,16 +14,17 @@ POLL_S = 0.5
 class Stop:
     """Decides when to stop: on a signal, when a request returns a reason, or after so many minutes.
 
-    ``any_rank`` is an all-reduce OR over the ranks that train the same seeds; None in a single process.
+    ``first_reason`` returns, on all ranks that train the same seeds, the reason of the first that has one; None in a
+    single process.
     """
 
     def __init__(
         self,
         requests: list[Callable[[], str | None]],
         minutes: float | None,
-        any_rank: Callable[[bool], bool] | None,
+        first_reason: Callable[[str | None], str | None] | None,
     ) -> None:
-        self._requests, self._any_rank = requests, any_rank
+        self._requests, self._first_reason = requests, first_reason
         self._deadline = time.monotonic() + minutes * 60 if minutes else None
         self._last_poll = 0.0
         self._interrupted: float | None = None
@@ -58,10 +59,10 @@ class Stop:
             if self._deadline and now > self._deadline:
                 reasons.append("time limit")
             self._local_reason = reasons[0] if reasons else None
-        if self._any_rank is None:
+        if self._first_reason is None:
             self.reason = self._local_reason
-        elif step % AGREE_EVERY == 0 and self._any_rank(self._local_reason is not None):
-            self.reason = self._local_reason or "another rank stopped"
+        elif step % AGREE_EVERY == 0:
+            self.reason = self._first_reason(self._local_reason)
         return self.reason is not None
 
 

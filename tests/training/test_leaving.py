@@ -150,7 +150,7 @@ def test_a_signal_to_one_rank_stops_them_all(tmp_path: Path) -> None:
     ranks = [p for p in psutil.Process(process.pid).children(recursive=True) if "RANK" in p.environ()]
     next(rank for rank in ranks if rank.environ()["RANK"] == "1").send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
-    assert only_run(tmp_path).status()["state"] == "stopped"
+    assert (only_run(tmp_path).status()["state"], only_run(tmp_path).status()["reason"]) == ("stopped", "SIGTERM")
 
 
 @pytest.mark.slow

@@ -55,7 +55,7 @@ _HINTS = {
     "make train takes every GPU; accelerate launch --num_processes N train.py takes N, python train.py one": (
         "gpus devices ngpus ngpu num-gpus n-gpu n-gpus nproc-per-node num-processes world-size nprocs num-devices"
     ),
-    "a GPU is taken where there is one; CUDA_VISIBLE_DEVICES=1 before the command picks one, with nothing the CPU": (
+    "training runs on a GPU if there is one; to choose, set CUDA_VISIBLE_DEVICES (2: the third GPU, empty: the CPU)": (
         "device gpu gpu-id gpu-ids cuda no-cuda use-cuda use-gpu cpu use-cpu accelerator device-id"
     ),
     "the launcher says it; start the processes with accelerate launch or torchrun": (

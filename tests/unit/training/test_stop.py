@@ -11,17 +11,17 @@ from stn.runs.directory import RunDir
 from stn.training.stop import AGREE_EVERY, Stop
 
 
-@pytest.mark.parametrize(
-    ("own", "others", "reason"), [(True, False, "stop file"), (False, True, "another rank stopped")]
-)
-def test_ranks_leave_at_a_step_that_all_have_agreed_on(own: bool, others: bool, reason: str, tmp_path: Path) -> None:
-    asked: list[bool] = []
+@pytest.mark.parametrize(("own", "others", "reason"), [("stop file", None, "stop file"), (None, "SIGTERM", "SIGTERM")])
+def test_ranks_leave_at_a_step_that_all_have_agreed_on(
+    own: str | None, others: str | None, reason: str, tmp_path: Path
+) -> None:
+    asked: list[str | None] = []
 
-    def any_rank(flag: bool) -> bool:
-        asked.append(flag)
-        return flag or others
+    def first_reason(reason: str | None) -> str | None:
+        asked.append(reason)
+        return reason or others
 
-    stop = Stop([RunDir(tmp_path / "other").stop_reason, RunDir(tmp_path).stop_reason], None, any_rank)
+    stop = Stop([RunDir(tmp_path / "other").stop_reason, RunDir(tmp_path).stop_reason], None, first_reason)
     if own:
         (tmp_path / "stop").touch()
     for step in range(1, AGREE_EVERY):
