@@ -23,15 +23,16 @@ VECTOR = 8
 _SOURCES = {
     Path(__file__).with_name("cpu.c"): "-ffp-contract=off",
     Path(__file__).with_name("conv.c"): "-ffp-contract=fast",
+    Path(__file__).with_name("thin.c"): "-ffp-contract=fast",
 }
 """With the flag that says whether a product and a sum are rounded one by one or as one."""
 FUNCTIONS = (
     *("max_pool", "max_pool_gradient", "sample", "sample_gradient", "resample", "add_columns"),
-    *("convolve", "convolve_to_image", "convolve_to_filters"),
+    *("vector_lanes", "convolve", "convolve_to_image", "convolve_to_filters", "thin_to_image"),
 )
 _FLAGS = ("-O3", "-march=native", "-fno-fast-math", "-fno-trapping-math", "-fPIC")
 _SECONDS = 60
-"""For a compiler that hangs; both files take 0.8."""
+"""For a compiler that hangs; all files take 1.5."""
 
 
 class Library(NamedTuple):
@@ -67,12 +68,6 @@ def _openmp() -> str:
 def _instruction_set() -> str:
     """Return what code for this CPU depends on: a home directory is shared by machines."""
     return next((line for line in _lines("/proc/cpuinfo") if line.startswith(("flags", "Features"))), "")
-
-
-@cache
-def has_wide_vectors() -> bool:
-    """Whether the CPU has vectors of 16 floats."""
-    return "avx512f" in _instruction_set().split()
 
 
 def _build(path: Path, compiler: list[str], flags: list[str]) -> None:
@@ -117,6 +112,7 @@ def _load(compiler: list[str], flags: list[str]) -> ctypes.CDLL:
     built_from = "\n".join(
         [
             *(f"{flag}\n{source.read_text()}" for source, flag in _SOURCES.items()),
+            Path(__file__).with_name("vectors.h").read_text(),
             *compiler,
             *flags,
             platform.machine(),

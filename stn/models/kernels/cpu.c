@@ -4,22 +4,13 @@
 
 #include <math.h>
 #include <stdint.h>
-#include <string.h>
 
 #define VECTOR 8
-typedef float floats __attribute__((vector_size(4 * VECTOR)));
+#define LANES VECTOR
+#include "vectors.h"
+
 typedef int32_t ints __attribute__((vector_size(4 * VECTOR)));
 typedef int8_t bytes __attribute__((vector_size(VECTOR)));
-
-#define SHARED _Pragma("omp parallel for num_threads(threads)")
-
-static inline floats get(const float *p) {
-    floats v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-static inline void put(float *p, floats v) { memcpy(p, &v, sizeof v); }
 
 static inline floats choose(ints test, floats yes, floats no) {
     return (floats)((test & (ints)yes) | (~test & (ints)no));
