@@ -7,7 +7,7 @@ setup(
     package_dir={"stn.files": "."},
     package_data={
         "launch": ["report/analysis/*.yaml", "report/output/assets/*"],
-        "stn": ["py.typed", "data/mnist_xz/*.xz", "models/kernels/*.[ch]"],
+        "stn": ["py.typed", "data/mnist_xz/*.xz", "models/kernels/c/*"],
         "stn.files": ["configs/*.yaml", "configs/*/*.yaml", "slurm/*.sh"],  # and train.py, as a module
     },
     include_package_data=False,

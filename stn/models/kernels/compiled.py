@@ -1,4 +1,4 @@
-"""The C functions beside this file, built by this machine's compiler when they are first needed, and kept.
+"""The functions in the folder c, built by this machine's compiler when they are first needed, and kept.
 
 They share PyTorch's pool of threads: those of a second OpenMP would wait for the same cores. Linux only.
 """
@@ -20,10 +20,11 @@ from torch import Tensor
 
 VECTOR = 8
 """Channels that cpu.c takes at once."""
+_C = Path(__file__).with_name("c")
 _SOURCES = {
-    Path(__file__).with_name("cpu.c"): "-ffp-contract=off",
-    Path(__file__).with_name("conv.c"): "-ffp-contract=fast",
-    Path(__file__).with_name("thin.c"): "-ffp-contract=fast",
+    _C / "cpu.c": "-ffp-contract=off",
+    _C / "conv.c": "-ffp-contract=fast",
+    _C / "thin.c": "-ffp-contract=fast",
 }
 """With the flag that says whether a product and a sum are rounded one by one or as one."""
 FUNCTIONS = (
@@ -112,7 +113,7 @@ def _load(compiler: list[str], flags: list[str]) -> ctypes.CDLL:
     built_from = "\n".join(
         [
             *(f"{flag}\n{source.read_text()}" for source, flag in _SOURCES.items()),
-            Path(__file__).with_name("vectors.h").read_text(),
+            (_C / "vectors.h").read_text(),
             *compiler,
             *flags,
             platform.machine(),
