@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -93,8 +94,11 @@ def _draw_warps(subject: Subject | None, out: Path, gif: bool) -> list[Path]:
 
 
 def _save(figure: Figure, path: Path) -> Path:
+    """Write what is on a figure; bbox_inches="tight" would do the same and draw it twice."""
+    figure.set_dpi(120)
+    box = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer()).padded(0.08)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight", pad_inches=0.08)
+    figure.savefig(buffer, format="png", dpi=120, bbox_inches=box)
     write_atomic(path, buffer.getvalue())
     return path
 
@@ -110,8 +114,9 @@ def _curves(config: Config, run: RunDir) -> Figure:
     seeds = sorted({row["seed"] for row in rows})
     training = {"label": "training", "color": "tab:blue"}
     evaluation = {"label": split, "color": "tab:orange", "marker": "o"}
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    for axis, quantity, key in zip(figure.subplots(1, 2), ("loss", "error"), ("loss", "acc"), strict=True):
+    figure = Figure(figsize=(10, 3.8))
+    axes = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.99, "bottom": 0.13, "top": 0.91, "wspace": 0.23})
+    for axis, quantity, key in zip(axes, ("loss", "error"), ("loss", "acc"), strict=True):
         for seed in seeds:
             for kind, prefix, style in (("train", "", training), ("eval", f"{split}_", evaluation)):
                 points = [row for row in rows if row["seed"] == seed and row["kind"] == kind]
