@@ -10,9 +10,10 @@ others are the six architectures on rotated MNIST. Batches of 64 images, SGD 0.0
     vmap      the same batches, many seeds by torch.func.vmap
     fused     many seeds as train.py trains them, without its log and checkpoints
 
-Each number comes from fresh processes: the median images/s over stretches of fixed time, without the
-first stretch. Two processes have one thread each, start together and are added up; their last stretch
-is dropped too. A row is the median over rounds, a ratio the median of the rounds' ratios. Measurements
+Each number comes from fresh processes. Those of a network wait side by side (as many as fit into memory; on
+a GPU one at a time) and train in turns, so that a machine whose speed changes is the same for all. A round is
+the median images/s over turns of fixed time, without the first. Two processes have one thread each, train at
+the same time and are added up. A row is the median over rounds, a ratio the median of the rounds' ratios. Turns
 that other processes disturbed are repeated up to twice (not with --quick), and the output says so.
 
 The share of the machine's limits is operations and bytes per image of the ordinary network (counted
@@ -31,8 +32,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from measure import CORES, DISTURBED, Parser, console, machine, names_from, positive, save, unpack
-from measured import MAY_FAIL, NETWORKS, Form, Row, best, command, measure_round, text
+from measured import MAY_FAIL, NETWORKS, Form, Row, best, text
 from rich.table import Table
+from rounds import measure_round
+from running import command
 
 START_S = 4
 """Approximate start-up time of a process, used in the time estimate only."""
@@ -132,15 +135,15 @@ def main() -> int:
     facts = json.loads(done.stdout)
     cuda = facts["gpu"] is not None
     record = machine(facts["gpu"]) | {"per_image": facts["networks"]}
-    job: dict[str, Any] = {"cuda": cuda, "seconds": 0.3, "stretches": 5, "again": 0}
+    job: dict[str, Any] = {"cuda": cuda, "seconds": 0.3, "turns": 5, "again": 0}
     if not quick:
-        job |= {"seconds": 1.0, "stretches": 8, "again": 2}
+        job |= {"seconds": 1.0, "turns": 8, "again": 2}
     tables = {
         name: [Row(form) for form in plan(name, quick, arguments.seeds_at_once, cuda)]
         for name in ("machine", *networks)
     }
     total = rounds * sum(map(len, tables.values()))
-    minutes = total * (START_S + job["seconds"] * job["stretches"]) / 60
+    minutes = total * (START_S + job["seconds"] * job["turns"]) / 60
     console.print(f"{total} measurements, about {minutes:.0f} minutes; load before: {record['load_before']}")
 
     start = time.perf_counter()
@@ -163,7 +166,7 @@ def main() -> int:
         )
     for name, values in summary.items():
         console.print(f"{name}: " + ", ".join(f"{text(value)} {key}" for key, value in values.items()))
-    record |= {"rounds": rounds, "seconds": job["seconds"], "stretches": job["stretches"], "summary": summary}
+    record |= {"rounds": rounds, "seconds": job["seconds"], "turns": job["turns"], "summary": summary}
     for name, rows in {"machine": roofs, **tables}.items():
         record[name] = [asdict(row) | {"median": row.median} | ratios(row, rows, cuda) for row in rows]
     save(arguments.json, record)

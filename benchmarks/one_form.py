@@ -1,14 +1,13 @@
 """One process of a form, which fused.py starts for each measurement.
 
-The argument is a JSON object that names the form. The process prints when it is ready, waits for a line on stdin and
-answers with one line of JSON.
+The argument is a JSON object that names the form. The process prints when it is ready, trains in its turns (turns.py)
+and answers at last with one line of JSON.
 """
 
 import json
 import os
 import resource
 import sys
-import time
 import warnings
 from typing import Any
 
@@ -16,6 +15,7 @@ import forms
 import torch
 from measure import CORES
 from traffic import work_per_image
+from turns import Turns
 
 from stn.runs.process import keep_freed_memory
 
@@ -47,34 +47,22 @@ def prepare(job: dict[str, Any], device: torch.device) -> forms.Step:
     return forms.plain(config, device, forms.resident(config, device))
 
 
-def stretch(step: forms.Step, device: torch.device, seconds: float) -> tuple[float, float]:
-    """Return images/s over at least this many seconds, and images per second of CPU time."""
-    start, cpu, images = time.perf_counter(), time.process_time(), 0
-    while (elapsed := time.perf_counter() - start) < seconds:
-        # The host runs ahead of a GPU: synchronise every 50 steps only.
-        for _ in range(1 if device.type == "cpu" else 50):
-            images += step()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    return images / elapsed, images / (time.process_time() - cpu)
-
-
 def main(job: dict[str, Any]) -> dict[str, Any]:
     if job["kind"] == "facts":
         return facts(job["networks"])
     device = torch.device("cuda" if job["cuda"] else "cpu")
     step = prepare(job, device)
     step()
-    print("ready", flush=True)
-    sys.stdin.readline()
-    start = time.perf_counter()
-    stretches = [stretch(step, device, job["seconds"]) for _ in range(job["stretches"])]
+    turns = Turns(job["seconds"])
+    over = not turns.wait()
+    while not over:
+        # The host runs ahead of a GPU: synchronise every 50 steps only.
+        images = sum(step() for _ in range(50 if job["cuda"] else 1))
+        over = turns.enough(images, torch.cuda.synchronize if job["cuda"] else lambda: None)
     peak = (
         torch.cuda.max_memory_allocated() if job["cuda"] else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
-    speeds, cpu_speeds = map(list, zip(*stretches, strict=True))
-    seconds = time.perf_counter() - start
-    return {"images_per_s": speeds, "images_per_cpu_s": cpu_speeds, "seconds": seconds, "peak_mb": peak / 1e6}
+    return {"peak_mb": peak / 1e6}
 
 
 if __name__ == "__main__":

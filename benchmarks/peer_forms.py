@@ -1,8 +1,8 @@
 """One process of a peer, which peers.py starts for each measurement: the protocol, and MNIST as arrays.
 
 The argument is a JSON object that names the peer. The process trains a few hundred steps and tests the network: its
-result. Then it prints "ready", waits for a line on stdin, trains on for stretches of fixed time within the same loop,
-and answers with one line of JSON. Nothing here imports torch, so that JAX need not wait for it.
+result. Then it prints "ready", trains on in its turns (turns.py) within the same loop, and answers with a line of JSON.
+Nothing here imports torch, so that JAX need not wait for it.
 """
 
 import json
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from turns import Turns
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that stn is found from any working directory
 
@@ -35,48 +36,33 @@ def load(root: str, train: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Meter:
-    """Counts the steps of a loop: first those to the result, then stretches of fixed time."""
+    """Counts the steps of a loop: first those to the result, then those of its turns."""
 
     def __init__(self, job: dict[str, Any], result: Callable[[], list[float]]) -> None:
-        self.job, self._result, self._left = job, result, job["steps"]
+        self._result, self._left = result, job["steps"]
+        self._turns = Turns(job["seconds"], job["answers"])
         self.accuracy: list[float] = []
         self.cpu_s = 0.0
         """CPU time of this process up to its result."""
-        self.speeds: list[float] = []
-        self.cpu_speeds: list[float] = []
-        self._start, self._cpu, self._images = 0.0, 0.0, 0
 
     def enough(self, images: int, wait: Callable[[], Any] = lambda: None) -> bool:
         """Count a step of so many images and return whether to stop; ``wait`` ends work that still runs."""
-        self._images += images
-        if self._left > 0:
-            self._left -= 1
-            if not self._left:
-                self.accuracy, self.cpu_s = self._result(), time.process_time()
-                print("ready", file=self.job["answers"], flush=True)
-                sys.stdin.readline()
-                self._start, self._cpu, self._images = time.perf_counter(), time.process_time(), 0
+        if self._left == 0:
+            return self._turns.enough(images, wait)
+        self._left -= 1
+        if self._left:
             return False
-        if time.perf_counter() - self._start >= self.job["seconds"]:
-            wait()
-            now, cpu = time.perf_counter(), time.process_time()
-            self.speeds.append(self._images / (now - self._start))
-            self.cpu_speeds.append(self._images / (cpu - self._cpu))
-            self._start, self._cpu, self._images = now, cpu, 0
-        return len(self.speeds) == self.job["stretches"]
+        self.accuracy, self.cpu_s = self._result(), time.process_time()
+        return not self._turns.wait()
 
 
 def main(job: dict[str, Any], answers: TextIO = sys.stdout) -> dict[str, Any]:
     if job["threads"] == 1:
         os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false"
     module = import_module("peer_jax" if job["kind"] == "jax" else "peer_torch")
-    start = time.perf_counter()
     meter: Meter = module.train(job | {"answers": answers})
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    seconds = time.perf_counter() - start
-    speeds = {"images_per_s": meter.speeds, "images_per_cpu_s": meter.cpu_speeds}
-    result = {"accuracy": meter.accuracy, "result_cpu_s": meter.cpu_s}
-    return speeds | result | {"seconds": seconds, "peak_mb": peak / 1e6}
+    return {"accuracy": meter.accuracy, "result_cpu_s": meter.cpu_s, "peak_mb": peak / 1e6}
 
 
 if __name__ == "__main__":

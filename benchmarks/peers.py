@@ -11,11 +11,12 @@ The same network, data, batches of 64, SGD 0.01 and number of steps, each in fre
     jax          Flax, jitted, vmap over seeds
     ours         what train.py trains, alone or several seeds as one network
 
-Two numbers come from each. *Steady*: images/s summed over seeds, the median of stretches of fixed time within the
-running loop, without the first one. *To the result*: seconds from the start of the process to the accuracy on 2,000
+Two numbers come from each. *Steady*: images/s summed over seeds, the median of turns of fixed time within the running
+loop, without the first one; the forms of a network wait for each other's turns, so that the machine is the same for
+all. *To the result*: seconds from the start of the process to the accuracy on 2,000
 test images after --steps steps; of ours it is the whole of `train.py`, with its run directory and pictures, until it
 has exited. A ratio is of two measurements of one round, its row the median over rounds; the range is over rounds, or
-over stretches where there is one round. Two processes have one thread each and are added up. Measurements that other
+over turns where there is one round. Two processes have one thread each and are added up. Measurements that other
 processes disturbed are repeated up to twice (not with --quick), and the output says so. On a machine that others use
 all the time, compare images per second of CPU time with --threads 1: threads of one process wait for the slowest one.
 
@@ -39,6 +40,8 @@ from measure import CORES, DISTURBED, ROOT, Parser, console, machine, names_from
 from measured import SIX, Form, Row
 from peer_forms import TESTED
 from peer_rows import PEERS, describe, draw, label
+from rounds import measure_round
+from running import Running
 
 NETWORKS = {**{name: measured.NETWORKS[name] for name in SIX}, "mnist": ("stn_slx", "finnveden_r", "mnist")}
 QUICK_JAX = ("cnn", "stn_slx")
@@ -102,17 +105,21 @@ def train_py(form: Form, job: dict[str, Any]) -> dict[str, Any]:
     return found | {"accuracy": [row["test_acc"] for row in rows]}
 
 
-def measure(form: Form, job: dict[str, Any]) -> dict[str, Any]:
-    """Measure a form: images/s, and where it is asked for the seconds to the result and the accuracies."""
-    with_result = reaches_result(form, job)
-    found = measured.measure(form, job | {"steps": job["steps"] if with_result else 3})
+def begin(form: Form, job: dict[str, Any]) -> Running:
+    """Start a form's processes; peers are ready when they have their result."""
+    return Running(form, job | {"steps": job["steps"] if reaches_result(form, job) else 3})
+
+
+def finish(running: Running) -> dict[str, Any]:
+    """End a form's processes and return images/s, and perhaps seconds to the result and accuracies."""
+    found, form, job = running.end(), running.form, running.job
     parts = found["processes"]
     result = {
         "ready_s": found.pop("ready_s"),
         "result_cpu_s": sum(p.get("result_cpu_s", 0.0) for p in parts),
         "accuracy": [a for p in parts for a in p.get("accuracy", [])],
     }
-    if not with_result:
+    if not reaches_result(form, job):
         return found
     if form.kind == "fused":
         result = train_py(form, job)
@@ -159,9 +166,9 @@ def main() -> int:
         console.print(f"{peer} skipped: {reason}")
     peers = [peer for peer in arguments.peers if peer not in skipped]
     record = machine(None, PACKAGES)
-    job: dict[str, Any] = {"cuda": False, "seconds": 0.3, "stretches": 5, "again": 0, "quick": quick}
+    job: dict[str, Any] = {"cuda": False, "seconds": 0.3, "turns": 5, "again": 0, "quick": quick}
     if not quick:
-        job |= {"seconds": 1.0, "stretches": 8, "again": 2}
+        job |= {"seconds": 1.0, "turns": 8, "again": 2}
     job["threads"] = arguments.threads
     job["steps"] = arguments.steps or (100 if quick else 300)
     tables = {name: [Row(form) for form in plan(name, peers, quick)] for name in names}
@@ -173,7 +180,7 @@ def main() -> int:
         for i in range(rounds):
             for name, rows in tables.items():
                 here = job | {"root": folder, "network": NETWORKS[name]}
-                measured.measure_round(name, rows, here, measure)
+                measure_round(name, rows, here, begin, finish)
                 console.print(f"round {i + 1} of {rounds}: {name} done after {time.perf_counter() - start:.0f} s")
                 record[name] = [asdict(row) | describe(row, rows) for row in rows]
                 record.setdefault("summary", {})[name] = summary(rows)

@@ -10,6 +10,7 @@ import fused
 import measure
 import measured
 import pytest
+import running
 import traffic
 
 from tests.support.paths import ROOT
@@ -80,13 +81,13 @@ def test_every_form_that_is_promised_is_planned(quick: bool, cuda: bool) -> None
 
 @pytest.mark.slow
 def test_two_processes_measure_together(tmp_path: Path) -> None:
-    job = {"cuda": False, "seconds": 0.1, "stretches": 4, "again": 0, "root": str(tmp_path)}
+    job = {"cuda": False, "seconds": 0.1, "turns": 3, "again": 0, "root": str(tmp_path)}
     form = measured.Form("fused", processes=2, seeds=2)
-    found = measured.measure(form, job | {"network": measured.NETWORKS["stn_cx"]})
+    found = running.measure(form, job | {"network": measured.NETWORKS["stn_cx"]})
     assert found["images_per_s"] > 100
     assert len(found["processes"]) == 2
     with pytest.raises(RuntimeError, match=r"No such file|not found"):
-        measured.measure(measured.Form("loader"), job | {"network": measured.NETWORKS["tutorial"]})
+        running.measure(measured.Form("loader"), job | {"network": measured.NETWORKS["tutorial"]})
 
 
 @pytest.mark.slow

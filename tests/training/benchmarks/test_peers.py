@@ -13,6 +13,7 @@ import peer_forms
 import peer_rows
 import peers
 import pytest
+import turns
 from measured import Form, Row
 
 from tests.support.paths import ROOT
@@ -109,19 +110,17 @@ def test_ratios_are_to_the_best_peer_of_the_same_round_and_number_of_processes()
     assert peer_rows.describe(ours, [failed, ours])["x best peer"] is None
 
 
-def test_a_meter_tests_the_network_once_and_stops_after_its_stretches(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, asked = iter(range(100)), []
-    monkeypatch.setattr(peer_forms.time, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(sys, "stdin", io.StringIO("go"))
-    meter = peer_forms.Meter(
-        {"steps": 3, "seconds": 2, "stretches": 2, "answers": sys.stdout}, lambda: asked.append(1) or [0.5]
-    )
+def test_a_meter_tests_the_network_once_before_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, said = [], io.StringIO()
+    monkeypatch.setattr(sys, "stdin", io.StringIO("go\n"))
+    monkeypatch.setattr(turns.select, "select", lambda *given: ([sys.stdin], [], []))
+    meter = peer_forms.Meter({"steps": 3, "seconds": 0.0, "answers": said}, lambda: asked.append(1) or [0.5])
     steps = 1
     while not meter.enough(64):
         steps += 1
-    assert (asked, meter.accuracy, len(meter.speeds)) == ([1], [0.5], 2)
-    assert steps > 3
-    assert all(20 < speed <= 64 for speed in meter.speeds)
+        assert bool(asked) == (steps > 3)
+    assert (asked, meter.accuracy, steps) == ([1], [0.5], 6)
+    assert [line[:5] for line in said.getvalue().splitlines()] == ["ready", '{"ima', "ready"]
 
 
 @pytest.mark.slow
@@ -130,9 +129,11 @@ def test_a_peer_learns_and_is_measured(peer: str, root: str) -> None:
     kind, processes = ("accelerate", 2) if peer == "two" else (peer, 1)
     if reason := peers.missing(kind):
         pytest.skip(reason)
-    job = {"cuda": False, "seconds": 0.1, "stretches": 4, "steps": 40, "quick": False, "root": root, "threads": 1}
+    job = {"cuda": False, "seconds": 0.1, "steps": 40, "quick": False, "root": root, "threads": 1, "again": 0}
     form = Form(kind, processes=processes, seeds=2 if kind in ("vmap", "jax") else 1, script="peer_forms.py")
-    found = peers.measure(form, job | {"network": peers.NETWORKS["mnist"]})
+    process = peers.begin(form, job | {"network": peers.NETWORKS["mnist"]})
+    process.turn()
+    found = peers.finish(process)
     assert found["images_per_s"] > 10
     assert found["ready_s"] > 0
     assert found["result_cpu_s"] > 0
@@ -152,7 +153,7 @@ def test_the_record_of_peers_has_machine_ratios_and_spread(tmp_path: Path, monke
     assert peers.main() == 0
     record = json.loads(file.read_text())
     assert set(measure.machine(None)) <= set(record)
-    assert {"rounds", "steps", "skipped", "summary", "wall_s", "seconds", "stretches"} <= set(record)
+    assert {"rounds", "steps", "skipped", "summary", "wall_s", "seconds", "turns"} <= set(record)
     assert set(record["summary"]["cnn"]) >= {"ours, 1 seed, 1 process", "ours, 8 seeds, 1 process"}
     ours = next(r for r in record["cnn"] if r["form"] == Form("fused").__dict__)
     assert ours["n"] == 1

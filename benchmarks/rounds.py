@@ -1,0 +1,66 @@
+"""Rounds of measurements: every form of a network once, in turns."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import psutil
+from measure import console
+from measured import Form, Row, best
+from running import Running
+
+PROCESS_BYTES = 700e6
+"""Memory of a process that waits for its turn; no more are started at once than fit."""
+
+
+def _groups(rows: list[Row], job: dict[str, Any]) -> Iterator[list[Row]]:
+    """Divide rows into those whose processes fit into memory side by side; on a GPU each is alone."""
+    group: list[Row] = []
+    room = psutil.virtual_memory().available / PROCESS_BYTES
+    for row in rows:
+        if group and (job["cuda"] or sum(r.form.processes for r in (*group, row)) > room):
+            yield group
+            group = []
+        group.append(row)
+    yield group
+
+
+def measure_round(
+    name: str,
+    rows: list[Row],
+    job: dict[str, Any],
+    start: Callable[[Form, dict[str, Any]], Running] = Running,
+    end: Callable[[Running], dict[str, Any]] = Running.end,
+) -> None:
+    """Measure every form in turns; on a GPU the round ends with other precisions of the fastest form."""
+
+    def tried(row: Row, act: Callable[[], Any]) -> Any:
+        try:
+            return act()
+        except (RuntimeError, OSError, ValueError) as error:
+            row.rounds.append({"error": str(error)})
+            console.print(f"{name}, {row.form} failed: {error}")
+            return None
+
+    def measure_group(group: list[Row]) -> None:
+        running = [(row, tried(row, lambda form=row.form: start(form, job))) for row in group]
+        left = [(row, process) for row, process in running if process]
+        try:
+            for _ in range(job["turns"]):
+                left = [(row, p) for row, p in left if tried(row, lambda p=p: p.turn() or True)]
+            for row, process in left:
+                if found := tried(row, lambda p=process: end(p)):
+                    row.rounds.append(found)
+        finally:
+            for _, process in running:
+                if process:
+                    process.close()
+
+    for group in _groups(rows, job):
+        measure_group(group)
+    fastest = best(rows, "fused")
+    if fastest and job["cuda"] and rows[-1].form.precision == "fp32":
+        more = [Row(replace(fastest.form, precision=precision)) for precision in ("tf32", "bf16")]
+        rows += more
+        for row in more:
+            measure_group([row])
