@@ -46,8 +46,10 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
 
     def measure(*forms: tuple[str, int], **more: Any) -> list[Row]:
         rows = [Row(Form(kind, processes)) for kind, processes in forms]
-        rounds.measure_round("test", rows, JOB | {"log": str(tmp_path / "log")} | more)
-        assert not [p for p in psutil.Process().children() if p.is_running() and str(script) in p.cmdline()]
+        try:
+            rounds.measure_round("test", rows, JOB | {"log": str(tmp_path / "log")} | more)
+        finally:
+            assert not [p for p in psutil.Process().children() if str(script) in p.cmdline()], "a process is left"
         return rows
 
     return measure
@@ -94,6 +96,15 @@ def test_a_disturbed_turn_is_repeated_and_the_least_disturbed_counts(
     (row,) = measured(("alone", 1), again=2)
     assert row.rounds[0]["others_cores"] == round((0.0 + 0.3 + 0.05) / 3, 3)
     assert next(others, None) is None
+
+
+def test_an_interrupt_leaves_no_process(measured: Callable[..., list[Row]], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(process: running.Running) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running.Running, "turn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measured(("alone", 1), ("pair", 2))
 
 
 def test_a_process_that_is_stuck_is_killed(measured: Callable[..., list[Row]], monkeypatch: pytest.MonkeyPatch) -> None:
