@@ -4,7 +4,7 @@
 
 A ratio is of two measurements on one machine in one run (columns "x ..."), which other machines and other days share;
 images/s are not compared. Its noise is twice the relative standard deviation of its row's images/s, of both records
-together, over rounds, or over stretches where there is one round; at least the tolerance. Ratios of different kinds of
+together, over rounds, or over turns where there is one round; at least the tolerance. Ratios of different kinds of
 CPU differ, and the output says so; those of different numbers of cores are shown, but end it with 0.
 """
 
@@ -67,7 +67,7 @@ def scatter(row: dict[str, Any]) -> float:
     """Return the relative standard deviation of a row's images/s; 0 where there is one value only."""
     rounds = [found for found in row["rounds"] if "error" not in found]
     speeds = [found["images_per_s"] for found in rounds]
-    if len(rounds) == 1:  # the first stretch is not counted, nor is it in the median
+    if len(rounds) == 1:  # the first turn is not counted, nor is it in the median
         speeds = [sum(each) for each in zip(*(p["images_per_s"][1:] for p in rounds[0]["processes"]), strict=True)]
     return statistics.stdev(speeds) / statistics.mean(speeds) if len(speeds) > 1 else 0.0
 

@@ -23,7 +23,7 @@ def label(form: Form) -> str:
 
 
 def spread(row: Row) -> tuple[float, float]:
-    """Return the lowest and highest images/s of the rounds; of a single one, those of its stretches."""
+    """Return the lowest and highest images/s of the rounds; of a single one, those of its turns."""
     if len(row.speeds) > 1:
         return min(row.speeds), max(row.speeds)
     good = [r for r in row.rounds if "error" not in r]

@@ -13,7 +13,7 @@ from stn.multiseed.model import StackedModel
 from stn.multiseed.rules import gradients
 from stn.multiseed.rules.gradients import Kernels, OwnConv, is_slow
 
-WHY_NOT = compiled.missing() or ""
+WHY_NOT = compiled.missing() or ("" if cpu_convolution.lanes() else "the CPU has no AVX2")
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
 LAST = torch.channels_last
 SHAPES = [
@@ -99,6 +99,9 @@ def test_what_has_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
         assert cpu_convolution.has_kernel(large, torch.randn(32, C, 7, 7), bias, 2) == fits, "a thread's stack"
     for other in (bias.double(), bias[:3]):
         assert not cpu_convolution.has_kernel(x, weight, other, 2)
+    monkeypatch.setattr(cpu_convolution, "lanes", lambda: 0)
+    assert not cpu_convolution.has_kernel(x, weight, bias, 2), "a CPU on which nothing was measured"
+    monkeypatch.undo()
     monkeypatch.setattr(compiled, "library", lambda: compiled.Library(None, "no compiler"))
     assert not cpu_convolution.has_kernel(x, weight, bias, 2)
 

@@ -16,7 +16,7 @@ _PIXELS, _FLOATS = 2**14, 2**17
 
 
 def lanes() -> int:
-    """Return the floats of a vector: 16 with AVX-512, else 8."""
+    """Return the floats of a vector: 16 with AVX-512, 8 with AVX2; 0 where there are no functions, or none measured."""
     functions = library().functions
     return functions.vector_lanes() if functions else 0
 
@@ -27,7 +27,7 @@ def has_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> b
     tensors = (x, weight) if bias is None else (x, weight, bias)
     channels = G_O % groups == 0 and x.shape[1] == groups * C
     sizes = k <= H and l <= W and H * W <= _PIXELS and (bias is None or bias.shape == (G_O,))
-    if not (channels and sizes and x.is_contiguous(memory_format=_LAST) and fits(*tensors)):
+    if not (channels and sizes and x.is_contiguous(memory_format=_LAST) and fits(*tensors) and lanes()):
         return False
     return C % lanes() == 0 or _whole(C) * H * (W + 32 + l) <= _FLOATS
 

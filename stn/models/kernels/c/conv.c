@@ -9,7 +9,15 @@
 #define TILE 8 /* rows of a tile at most, pixels or channels with 1 to 3 vectors for each: what fits into registers */
 #define IMAGES 16 /* whose maps fit into the cache */
 
-int vector_lanes(void) { return LANES; }
+/* 0 where these functions were never measured. */
+
+int vector_lanes(void) {
+#ifdef __AVX2__
+    return LANES;
+#else
+    return 0;
+#endif
+}
 
 /* Store the first lanes, whose number a branch predicts: a call of memcpy would take as long as a tile. */
 
