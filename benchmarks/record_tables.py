@@ -50,15 +50,20 @@ def _speeds(record: dict[str, Any], network: str) -> dict[tuple[str, int, int], 
 def over_loops(record: dict[str, Any]) -> RecordTable:
     """Return the table of a record of fused.py: four seeds as one network over the loop that tutorials teach."""
     lines, ratios = [_line(list(OVER_LOOPS)), "|---" * len(OVER_LOOPS) + "|"], []
+    in_two: list[tuple[float, float]] = []
     for network in (name for name in NETWORKS if name in record):
         speed = _speeds(record, network)
         loops, ours = [speed["loader", n, 1] for n in (1, 2)], [speed["fused", n, 4] for n in (1, 2)]
         ratios.append(ours[0] / loops[0])
+        in_two.append((ours[1] / loops[0], ours[1] / loops[1]))
         cells = [f"**{value:,.0f}**" if value == max(ours) else f"{value:,.0f}" for value in ours]
         cells = [f"{value:,.0f}" for value in (*loops, speed["vmap", 1, 4])] + cells
-        cells += [f"{ratios[-1]:.1f}", f"{ours[1] / loops[1]:.1f}"]
+        cells += [f"{ratios[-1]:.1f}", f"{in_two[-1][1]:.1f}"]
         lines.append(_line([TITLES.get(network, f"`{network}`"), *cells]))
-    return RecordTable(lines, {"least": min(ratios), "most": max(ratios)})
+    found = {"least": min(ratios), "most": max(ratios)}
+    for name, values in zip(("two over one", "two over two"), zip(*in_two, strict=True), strict=True):
+        found |= {f"least {name}": min(values), f"most {name}": max(values)}
+    return RecordTable(lines, found)
 
 
 def beside_programs(record: dict[str, Any]) -> RecordTable:
