@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stn.models.kernels.compiled import call, fits, library
+from stn.models.kernels import compiled
+from stn.models.kernels.compiled import call, fits
 from stn.models.kernels.operators import operator
 
 _LAST = torch.channels_last
@@ -17,7 +18,7 @@ _PIXELS, _FLOATS = 2**14, 2**17
 
 def lanes() -> int:
     """Return the floats of a vector: 16 with AVX-512, 8 with AVX2; 0 where there are no functions, or none measured."""
-    functions = library().functions
+    functions = compiled.library().functions
     return functions.vector_lanes() if functions else 0
 
 
@@ -33,13 +34,14 @@ def has_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> b
 
 
 def _whole(channels: int) -> int:
-    return -(-channels // lanes()) * lanes()
+    vector = lanes() or 8
+    return -(-channels // vector) * vector
 
 
 def _filled(x: Tensor) -> Tensor:
     """Return a tensor whose last axis is whole vectors, filled with zeros."""
     missing = _whole(x.shape[-1]) - x.shape[-1]
-    return F.pad(x, (0, missing)) if missing else x.contiguous()
+    return (F.pad(x, (0, missing)) if missing else x).contiguous()
 
 
 def _maps(like: Tensor, *size: int) -> Tensor:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from stn.models.kernels import cpu_convolution
 from stn.models.kernels.cpu_columns import add_columns, has_kernel
@@ -71,9 +70,10 @@ def _is_odd(x: Tensor, weight: Tensor, padding: Pair, groups: int) -> bool:
 
     From 10 channels to 20, of 5x5 on 12x12, it takes 1.5 times longer than in C (one thread of a Zen 3).
     """
-    O, C = weight.shape[:2]
-    odd = C >= 4 and (C % 8 != 0 or O // groups % 8 != 0)
-    return odd and x.requires_grad and _kernels(x, weight, None, padding, groups).images
+    O, C, k, l = weight.shape
+    odd = 4 <= C < 32 and (C % 8 != 0 or O // groups % 8 != 0) and min(k, l) >= 3
+    learns = x.requires_grad and not torch.is_autocast_enabled("cpu")  # which has no kernel for bf16
+    return odd and learns and _kernels(x, weight, None, padding, groups).images
 
 
 def _kernels(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, groups: int) -> Kernels:
@@ -105,16 +105,19 @@ class OwnConv(torch.autograd.Function):
         return F.conv2d(x, weight, bias, padding=padding, groups=groups)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_BOHW: Tensor):  # type: ignore[override]
         x, weight_OCkl = ctx.saved_tensors
         groups, O = ctx.groups, len(weight_OCkl)
+        how = ([1, 1], ctx.padding, [1, 1], False, [0, 0], groups)
+        if torch.is_grad_enabled():  # the gradient's own gradient is wanted, which PyTorch's has
+            wanted = [ctx.needs_input_grad[0], True, ctx.has_bias]
+            return *torch.ops.aten.convolution_backward(grad_BOHW, x, weight_OCkl, [O], *how, wanted), None, None
         grad_bias = grad_BOHW.sum((0, 2, 3)) if ctx.has_bias else None
         if ctx.in_c.filters:
             grad_weight = cpu_convolution.to_filters(x, grad_BOHW, groups)
         else:
-            how = ([1, 1], ctx.padding, [1, 1], False, [0, 0], groups, [False, True, False])
-            _, grad_weight, _ = torch.ops.aten.convolution_backward(grad_BOHW, x, weight_OCkl, [O], *how)
+            only = [False, True, False]
+            _, grad_weight, _ = torch.ops.aten.convolution_backward(grad_BOHW, x, weight_OCkl, [O], *how, only)
         grad_x = None
         if ctx.needs_input_grad[0] and ctx.in_c.images:
             own = cpu_convolution.thin_to_image if weight_OCkl.shape[1] == 1 else cpu_convolution.to_image

@@ -9,7 +9,7 @@
 #define FILTERS 8 /* whose maps fit into the first cache */
 #define VECTORS (SPAN / LANES)
 
-#ifdef __x86_64__
+#if defined __AVX512F__ || (defined __AVX__ && LANES == 8)
 #define IN_REGISTER(v) __asm__("" : "+x"(v)) /* load it once: each product would from memory */
 #else
 #define IN_REGISTER(v)
