@@ -25,7 +25,7 @@ from tests.support.trainer import environment, train
 def test_nothing_is_lost_doubled_or_different() -> None:
     command = [sys.executable, "-m", "tests.chaos"]
     done = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500, check=False
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=900, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
