@@ -123,7 +123,7 @@ def draw(title: str, rows: list[Row], cuda: bool, scale: float = 1.0) -> None:
 
 def main() -> int:
     parser = Parser(__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round of fewer forms: under 8 minutes")
+    parser.add_argument("--quick", action="store_true", help="one short round of fewer forms: 6 to 13 minutes")
     parser.add_argument("--rounds", type=positive, help="default 3; with --quick 1")
     parser.add_argument("--networks", type=names_from(NETWORKS), default=list(NETWORKS), help=", ".join(NETWORKS))
     parser.add_argument("--seeds-at-once", type=lambda s: [positive(n) for n in s.split(",")], metavar="1,4,8")
