@@ -1,6 +1,7 @@
 """Rounds of measurements: every form of a network once, in turns."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -34,27 +35,27 @@ def measure_round(
 ) -> None:
     """Measure every form in turns; on a GPU the round ends with other precisions of the fastest form."""
 
-    def tried(row: Row, act: Callable[[], Any]) -> Any:
+    def tried(row: Row, act: Callable[..., Any], *given: Any) -> Any:
+        """Return a function's result, or True where it has none; None if it failed, which the row then says."""
         try:
-            return act()
+            return act(*given) or True
         except (RuntimeError, OSError, ValueError) as error:
             row.rounds.append({"error": str(error)})
             console.print(f"{name}, {row.form} failed: {error}")
             return None
 
     def measure_group(group: list[Row]) -> None:
-        running = [(row, tried(row, lambda form=row.form: start(form, job))) for row in group]
-        left = [(row, process) for row, process in running if process]
-        try:
+        left: list[tuple[Row, Running]] = []
+        with ExitStack() as started:
+            for row in group:
+                if process := tried(row, start, row.form, job):
+                    started.callback(process.close)
+                    left.append((row, process))
             for _ in range(job["turns"]):
-                left = [(row, p) for row, p in left if tried(row, lambda p=p: p.turn() or True)]
+                left = [(row, process) for row, process in left if tried(row, process.turn)]
             for row, process in left:
-                if found := tried(row, lambda p=process: end(p)):
+                if found := tried(row, end, process):
                     row.rounds.append(found)
-        finally:
-            for _, process in running:
-                if process:
-                    process.close()
 
     for group in _groups(rows, job):
         measure_group(group)

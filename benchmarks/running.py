@@ -49,7 +49,11 @@ class Running:
         start, before = time.perf_counter(), others_s()
         words = command(asdict(form) | job)
         self._parts = [subprocess.Popen(words, text=True, env=environ, **pipes) for _ in range(form.processes)]
-        self._lines()
+        try:
+            self._lines()
+        except BaseException:  # an interrupt: nobody else knows these processes
+            self.close()
+            raise
         self.ready_s = time.perf_counter() - start
         self.others_cores = self._others(start, before, 0.0)
 

@@ -85,16 +85,20 @@ def test_odd_channels_are_convolved_to_images_in_c(channels: int, filters: int, 
     assert gradients_are_exact(x, weight, bias, 0, 2) == Kernels(images=lanes == 8)
 
 
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.float64, 1e-12), (torch.float32, 1e-4)])
 @pytest.mark.parametrize(("channels", "filters", "padding"), [(1, 9, 0), (10, 20, 0), (2, 8, 1)])
-def test_a_gradient_has_a_gradient(channels: int, filters: int, padding: int) -> None:
-    given = [x.detach().double().requires_grad_() for x in tensors(channels, filters, 5, (9, 8))]
+def test_a_gradient_has_a_gradient(
+    channels: int, filters: int, padding: int, dtype: torch.dtype, rounding: float
+) -> None:
+    """In float32 passes in C are among them, which autograd does not see into."""
+    given = [x.detach().to(dtype, memory_format=torch.preserve_format) for x in tensors(channels, filters, 5, (9, 8))]
+    x, weight, bias = (tensor.requires_grad_() for tensor in given)
     found = []
-    x, weight, bias = given
     for result in (OwnConv.apply(x, weight, bias, padding, 2), F.conv2d(x, weight, bias, padding=padding, groups=2)):
         first = torch.autograd.grad(result.pow(3).sum(), given, create_graph=True)
         found.append([*first, *torch.autograd.grad(torch.stack([g.pow(2).sum() for g in first]).sum(), given)])
     for ours, theirs in zip(*found, strict=True):
-        assert torch.allclose(ours, theirs, rtol=1e-10, atol=0)
+        assert torch.allclose(ours, theirs, rtol=0, atol=rounding * float(theirs.detach().abs().max()))
 
 
 @pytest.mark.parametrize("lanes", [16, 8], indirect=True)

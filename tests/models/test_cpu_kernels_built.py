@@ -136,3 +136,13 @@ def test_a_library_is_kept_for_its_flags(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setattr(compiled, "_SOURCES", dict.fromkeys(compiled._SOURCES, contract))
         names.add(Path(compiled._load(["cc"], [*compiled._FLAGS])._name).name)
     assert len(names) == 2
+
+
+@needs_compiler
+def test_a_library_is_kept_for_what_its_files_share(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    names = {Path(compiled._load(["cc"], [*compiled._FLAGS])._name).name}
+    shared = (compiled._C / "vectors.h").read_text()
+    (tmp_path / "vectors.h").write_text(shared + "/* edited */")
+    monkeypatch.setattr(compiled, "_C", tmp_path)
+    names.add(Path(compiled._load(["cc"], [*compiled._FLAGS])._name).name)
+    assert len(names) == 2

@@ -186,3 +186,16 @@ def test_the_title_of_the_poses_says_what_the_result_row_says() -> None:
     assert figure is not None
     expected = ", ".join(f"{key} {row[f'pose_{key}']:.3g}" for key in ("spread", "slope", "intercept"))
     assert figure.axes[0].get_title() == f"{expected} (n = 300)"
+
+
+@torch.no_grad()
+def test_a_picture_is_drawn_once_and_has_all_that_is_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Titles of a sheet lie outside its axis; a tight box of matplotlib's has them, and draws everything twice."""
+    figure = warps.warp(subject("stn_slx", "mnist"))
+    assert figure
+    figure.savefig(tmp_path / "tight.png", dpi=120, bbox_inches="tight", pad_inches=0.08)
+    drawn, usual = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: drawn.append(1) or usual(self, renderer))
+    draw._save(figure, tmp_path / "ours.png")
+    assert len(drawn) == 1
+    assert (tmp_path / "ours.png").read_bytes() == (tmp_path / "tight.png").read_bytes()

@@ -47,7 +47,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
     def measure(*forms: tuple[str, int], **more: Any) -> list[Row]:
         rows = [Row(Form(kind, processes)) for kind, processes in forms]
         try:
-            rounds.measure_round("test", rows, JOB | {"log": str(tmp_path / "log")} | more)
+            rounds.measure_round("test", rows, JOB | {"log": str(tmp_path / "log")} | more, end=lambda p: p.end())
         finally:
             assert not [p for p in psutil.Process().children() if str(script) in p.cmdline()], "a process is left"
         return rows
@@ -98,11 +98,20 @@ def test_a_disturbed_turn_is_repeated_and_the_least_disturbed_counts(
     assert next(others, None) is None
 
 
-def test_an_interrupt_leaves_no_process(measured: Callable[..., list[Row]], monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(process: running.Running) -> None:
+@pytest.mark.parametrize("method", ["_lines", "turn", "end"])
+def test_an_interrupt_leaves_no_process(
+    method: str, measured: Callable[..., list[Row]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the second form starts, in a turn, and at the end."""
+    calls, usual = [], getattr(running.Running, method)
+
+    def interrupted(process: running.Running) -> Any:
+        calls.append(process)
+        if method == "_lines" and len(calls) == 1:
+            return usual(process)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running.Running, "turn", interrupted)
+    monkeypatch.setattr(running.Running, method, interrupted)
     with pytest.raises(KeyboardInterrupt):
         measured(("alone", 1), ("pair", 2))
 

@@ -42,16 +42,18 @@ INLINE void put_some(float *p, floats v, long lanes) {
                     : (some = 2, CALL(v, 6, 2));
 #endif
 
+#define EACH_VECTOR UNROLLED for (int v = 0; v < V; v++)
+
 /* The sums of a tile's results, V vectors for each of T pixels. */
 
 INLINE void add_products(floats sum[TILE][3], const float *const from[TILE], long offset, const float *filters,
                          long channels, long P, const int T, const int V) {
     for (long c = 0; c < channels; c++, filters += P) {
         floats own[3];
-        UNROLLED for (int v = 0; v < V; v++) own[v] = get(filters + v * LANES);
+        EACH_VECTOR own[v] = get(filters + v * LANES);
         UNROLLED for (int p = 0; p < T; p++) {
             float pixel = from[p][offset + c];
-            UNROLLED for (int v = 0; v < V; v++) sum[p][v] += own[v] * pixel;
+            EACH_VECTOR sum[p][v] += own[v] * pixel;
         }
     }
 }
@@ -61,7 +63,6 @@ INLINE void add_products(floats sum[TILE][3], const float *const from[TILE], lon
 #define EACH_PIXEL(n, N)                  \
     UNROLLED for (int p = 0; p < T; p++) \
         for (long m = MIN(n + p, N - 1), once = 1; once; once = 0)
-#define EACH_VECTOR UNROLLED for (int v = 0; v < V; v++)
 
 INLINE void forward(const float *x, const float *filters, const float *bias, float *out, long lanes, long H, long W,
                     long G, long C, long O, long k, long l, long P, const int T, const int V) {
