@@ -53,6 +53,7 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
     assert len([name for name in names if name.endswith(".xz")]) == 4
     assert any(name.startswith("launch/report/output/assets/") for name in names)
     assert "launch/report/analysis/published.yaml" in names
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "stn/models/kernels/c").iterdir()} <= names
     assert not [name for name in names if name.startswith(("tests", "docs", "benchmarks", "train"))]
 
 
