@@ -72,7 +72,7 @@ def slow_settings(
     settings = [setting for setting in settings if thorough or setting.flag == "--precision bf16"]
     speed = images_per_s(config, size, runtime, seed_losses) if settings else 0.0
     reason = config.train.precision == "fp32" and compiled.missing()
-    said = [f"training is up to 16 % slower, with PyTorch's kernels alone, because {reason}"] if reason else []
+    said = [f"training is up to a quarter slower, with PyTorch's kernels alone, because {reason}"] if reason else []
     for setting in settings:
         with _threads(setting.threads):
             usual = images_per_s(setting.config, setting.size, runtime, seed_losses)
