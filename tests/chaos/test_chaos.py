@@ -22,6 +22,7 @@ from tests.support.trainer import environment, train
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)  # above the command's own limit, whose end says more
 def test_nothing_is_lost_doubled_or_different() -> None:
     command = [sys.executable, "-m", "tests.chaos"]
     done = subprocess.run(

@@ -179,10 +179,8 @@ def test_rows_are_the_start_the_middle_and_the_end() -> None:
 @torch.no_grad()
 def test_the_title_of_the_poses_says_what_the_result_row_says() -> None:
     s = subject("stn_c0", "mnist_r")
-    row, figure = (
-        pose.measure_poses(StackedModel(lambda: cast(Transformed, s.model), [0]), s.stream, 100)[0][0],
-        warps.poses(s),
-    )
+    row = pose.measure_poses(StackedModel(lambda: cast(Transformed, s.model), [0]), s.stream, 100)[0][0]
+    figure = warps.poses(s)
     assert figure is not None
     expected = ", ".join(f"{key} {row[f'pose_{key}']:.3g}" for key in ("spread", "slope", "intercept"))
     assert figure.axes[0].get_title() == f"{expected} (n = 300)"
