@@ -13,14 +13,9 @@ from functools import partial
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C leaves no traceback until Stop listens
     gc.disable()  # imports make no garbage: this saves 0.5 s of 2.6
-from stn.commands.list import list_names
-from stn.config.command_line import fail, parse
-from stn.runs.cores import share_cores
+from stn.commands.begin import begin
 
-neighbours = share_cores()  # both before torch is imported, so that --help, --list and bad input answer at once
-commands = parse(sys.argv[1:])
-if commands[0].list:
-    sys.exit(list_names())
+commands, neighbours = begin(sys.argv[1:])  # before torch is imported: --help, --list and bad input answer at once
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +23,7 @@ from torch import Tensor, nn
 
 from stn.commands.check import check
 from stn.commands.finish import leave, record_failure, summarise, wrap_up, write_results
+from stn.config.command_line import fail
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
 from stn.config.resolve import resolve_all

@@ -1,12 +1,11 @@
 """Draw the pictures of a run as PNGs, from its directory alone, or those of a network with given weights."""
 
-import io
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from stn.config.dataset import build_dataset
@@ -14,6 +13,8 @@ from stn.config.fields import steps_of
 from stn.config.schema import Config
 from stn.data.stream import Stream
 from stn.evaluation.pictures import warps
+from stn.evaluation.pictures.painter import PAINTER
+from stn.evaluation.pictures.plans import Confusion, Curves, Line, Plan
 from stn.evaluation.pictures.subject import Subject
 from stn.evaluation.transformer_metrics import SHOWN
 from stn.models.build import build_network
@@ -45,8 +46,7 @@ def draw_run(
         rows = [row for row in run.read_metrics() if row["kind"] == "warp" and row["seed"] == shown]
         title = f"{config.arch.name} on {config.data.label}, seed {shown}"
         subject = _subject(config, lambda _: load_final(run, finished[shown]), title, numbers, rows)
-    figures = {"curves": _curves(config, run), "confusion": _confusion(config, run)}
-    paths = [_save(figure, out / f"{name}.png") for name, figure in figures.items() if figure]
+    paths = _save({"curves": partial(_curves, config, run), "confusion": partial(_confusion, config, run)}, out)
     return paths + _draw_warps(subject, out, gif)
 
 
@@ -89,63 +89,46 @@ def _draw_warps(subject: Subject | None, out: Path, gif: bool) -> list[Path]:
         "region": warps.region,
         "pose": warps.poses,
     }
-    paths = [_save(figure, out / f"{name}.png") for name, make in makers.items() if (figure := make(subject))]
+    paths = _save({name: partial(make, subject) for name, make in makers.items()}, out)
     return [*paths, warps.film(subject, out / "warp.gif")] if gif and subject.rows else paths
 
 
-def _save(figure: Figure, path: Path) -> Path:
-    """Write what is on a figure; bbox_inches="tight" would do the same and draw it twice."""
-    figure.set_dpi(120)
-    box = figure.get_tightbbox(FigureCanvasAgg(figure).get_renderer()).padded(0.08)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, bbox_inches=box)
-    write_atomic(path, buffer.getvalue())
-    return path
+def _save(plans: dict[str, Callable[[], Plan | None]], out: Path) -> list[Path]:
+    """Write a picture of each plan; the next one is made while one is drawn."""
+
+    def save(plan: Plan, path: Path) -> Path:
+        write_atomic(path, PAINTER.paint(plan))
+        return path
+
+    with ThreadPoolExecutor(1) as drawing:
+        made = ((name, make()) for name, make in plans.items())
+        saved = [drawing.submit(save, plan, out / f"{name}.png") for name, plan in made if plan]
+        return [file.result() for file in saved]
 
 
 def _title(config: Config, n: int) -> str:
     return f"{config.arch.name} on {config.data.label}, {n} seed{'s' * (n != 1)}"
 
 
-def _curves(config: Config, run: RunDir) -> Figure:
-    """Plot loss and error of every seed against the epoch."""
+def _curves(config: Config, run: RunDir) -> Curves:
+    """Show loss and error of every seed against the epoch."""
     every, split = steps_of(config.log.every), config.data.split
     rows = [r for r in run.read_metrics() if r["kind"] == "eval" or r["step"] % every == 0 or r["step"] < every]
     seeds = sorted({row["seed"] for row in rows})
-    training = {"label": "training", "color": "tab:blue"}
-    evaluation = {"label": split, "color": "tab:orange", "marker": "o"}
-    figure = Figure(figsize=(10, 3.8))
-    axes = figure.subplots(1, 2, gridspec_kw={"left": 0.06, "right": 0.99, "bottom": 0.13, "top": 0.91, "wspace": 0.23})
-    for axis, quantity, key in zip(axes, ("loss", "error"), ("loss", "acc"), strict=True):
-        for seed in seeds:
-            for kind, prefix, style in (("train", "", training), ("eval", f"{split}_", evaluation)):
-                points = [row for row in rows if row["seed"] == seed and row["kind"] == kind]
-                values = [row[prefix + key] for row in points]
-                if quantity == "error":
-                    values = [1 - accuracy for accuracy in values]
-                axis.plot([row["epoch"] for row in points], values, ms=4, lw=1.2, **style)
-        axis.set(xlabel="epoch", ylabel=quantity, yscale="log")
-        axis.grid(alpha=0.3, which="both")
-        axis.legend(handles=axis.lines[:2])  # the first seed's
-    figure.suptitle(_title(config, len(seeds)))
-    return figure
+    charts: dict[str, list[Line]] = {"loss": [], "error": []}
+    for seed in seeds:
+        for kind, prefix in (("train", ""), ("eval", f"{split}_")):
+            points = [row for row in rows if row["seed"] == seed and row["kind"] == kind]
+            epochs = [row["epoch"] for row in points]
+            charts["loss"].append(Line(kind == "eval", epochs, [row[f"{prefix}loss"] for row in points]))
+            charts["error"].append(Line(kind == "eval", epochs, [1 - row[f"{prefix}acc"] for row in points]))
+    return Curves(_title(config, len(seeds)), split, charts)
 
 
-def _confusion(config: Config, run: RunDir) -> Figure | None:
-    """Draw the mean confusion matrix of the finished seeds."""
+def _confusion(config: Config, run: RunDir) -> Confusion | None:
+    """Show the mean confusion matrix of the finished seeds."""
     matrices = [row["confusion"] for row in run.rows().values() if row.get("confusion")]
     if not matrices:
         return None
-    mean_KK = torch.tensor(matrices).double().mean(0)
-    share_KK = mean_KK / mean_KK.sum(1, keepdim=True).clamp(min=1)
-    figure = Figure(figsize=(6, 5.4))
-    axis = figure.subplots()
-    axis.imshow(share_KK.numpy(), cmap="Blues", vmin=0, vmax=1)
-    for i, line in enumerate(mean_KK.tolist()):
-        for j, value in enumerate(line):
-            colour = "white" if share_KK[i, j] > 0.5 else "black"
-            axis.text(j, i, f"{value:.4g}" if value else "", ha="center", va="center", fontsize=7, color=colour)
-    ticks = range(len(mean_KK))
-    axis.set(xlabel="predicted", ylabel="true", xticks=ticks, yticks=ticks)
-    axis.set_title(f"{_title(config, len(matrices))}: images, mean over seeds", fontsize=10)
-    return figure
+    title = f"{_title(config, len(matrices))}: images, mean over seeds"
+    return Confusion(title, torch.tensor(matrices).double().mean(0).numpy())

@@ -5,12 +5,12 @@ All are on one axis whose unit is a cell: an axis for each would take ten times 
 
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from torch import Tensor
 
-from stn.evaluation.pictures.subject import Strip
+from stn.evaluation.pictures.plans import Strip
 
 COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
 """Okabe and Ito's, which colour-blind readers can tell apart."""
@@ -48,16 +48,16 @@ def _draw_strip(axis: Axes, strip: Strip, top: float) -> None:
 
 
 def _draw_image(
-    axis: Axes, image_CHW: Tensor, outlines: Sequence[Tensor], centre: tuple[float, float], frame: Rectangle
+    axis: Axes, image_CHW: np.ndarray, outlines: Sequence[np.ndarray], centre: tuple[float, float], frame: Rectangle
 ) -> None:
     H, W = image_CHW.shape[1:]
     middle_x, middle_y = (W - 1) / 2, (H - 1) / 2
     # As much around the image as the widest outline needs, up to half a side.
-    reach = max((float((lines - middle_y).abs().max()) for lines in outlines), default=0.0) - H / 2
+    reach = max((float(abs(lines - middle_y).max()) for lines in outlines), default=0.0) - H / 2
     margin = min(max(reach, 0) + 1, H / 2) if outlines else 0.0
     pixel = (1 - _BETWEEN) / (max(H, W) + 2 * margin)
     left, above = centre[0] - W / 2 * pixel, centre[1] - H / 2 * pixel
-    shown = image_CHW.permute(1, 2, 0).squeeze(-1).clamp(0, 1).numpy()
+    shown = image_CHW.clip(0, 1).transpose(1, 2, 0).squeeze((2,) if len(image_CHW) == 1 else ())
     extent = (left, left + W * pixel, above + H * pixel, above)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 1}
     axis.imshow(shown, extent=extent, aspect="auto", interpolation="nearest", **grey)  # type: ignore[arg-type]

@@ -4,16 +4,17 @@ Everything is drawn from the transform's parameters, so that the snapshots of a 
 alike; a test compares that with the network's own images. B batch, P parameters, C channel, H W map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stn.data.stream import Stream
+from stn.evaluation.pictures.plans import Strip
 from stn.evaluation.pose import pixels_per_unit
 from stn.models.grids import axes, compose, grid_from, project, sample
 from stn.models.transforms import Linear
@@ -21,15 +22,9 @@ from stn.models.warping import PlainWarping, Warping
 from stn.runs.directory import Row
 
 
-class Strip(NamedTuple):
-    """A row of images in [0, 1], [C, H, W] each."""
-
-    label: str
-    images: Tensor | Sequence[Tensor]
-    titles: Sequence[str] = ()
-    """Over each image."""
-    outlines: Sequence[Tensor] = ()
-    """Closed lines over each image, [B, points, 2] in its pixels."""
+def strip(label: str, images: Iterable[Tensor], titles: Sequence[str] = (), outlines: Iterable[Tensor] = ()) -> Strip:
+    """Return a row of images, [C, H, W] each, without PyTorch's tensors."""
+    return Strip(label, [image.numpy() for image in images], titles, [lines.numpy() for lines in outlines])
 
 
 def image_grids(model: Warping, shape: tuple[int, ...], theta_BP: Tensor) -> list[Tensor]:
@@ -120,4 +115,4 @@ class Subject:
     def strips(self, label: str, x_BCHW: Tensor, theta_BP: Tensor | None) -> list[Strip]:
         images = self.warped(x_BCHW, theta_BP)
         labels = [f"{label} ({k + 1})" for k in range(len(images))] if len(images) > 1 else [label]
-        return list(map(Strip, labels, images))
+        return list(map(strip, labels, images))

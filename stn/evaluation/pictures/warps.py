@@ -1,18 +1,15 @@
-"""Draw what transformers do to images: during training, to one object, step by step, as a region, as a pose."""
+"""What pictures show of transformers: during training, one object, step by step, a region, poses."""
 
 import io
-import math
 from pathlib import Path
 
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from stn.data.stream import Stream
-from stn.evaluation.pictures.sheet import sheet
+from stn.evaluation.pictures.plans import Pose, Poses, Sheet, Strip
 from stn.evaluation.pictures.snapshot import frame
-from stn.evaluation.pictures.subject import Strip, Subject, as_maps, outline
+from stn.evaluation.pictures.subject import Subject, as_maps, outline, strip
 from stn.evaluation.pose import applied_and_compensated, total_matrix
 from stn.evaluation.pose_statistics import pose_summary, predicted_pose
 from stn.models.grids import affine_grid, sample
@@ -31,9 +28,9 @@ _POSES = {
 """Kind of pose -> its axis label and the title of an image under it."""
 
 
-def warp(s: Subject) -> Figure:
-    """Draw the same images warped at the start, in the middle and at the end of training."""
-    strips = [Strip("input", s.stream.as_image(s.x_BCHW))]
+def warp(s: Subject) -> Sheet:
+    """Show the same images warped at the start, in the middle and at the end of training."""
+    strips: list[Strip | None] = [strip("input", s.stream.as_image(s.x_BCHW))]
     if s.rows:
         half = s.rows[-1]["step"] / 2
         middle = min(s.rows, key=lambda row: abs(row["step"] - half))
@@ -43,8 +40,8 @@ def warp(s: Subject) -> Figure:
         strips += s.strips("warped", s.x_BCHW, s.theta(s.x_BCHW))
     if s.model.at[-1]:
         maps = as_maps(s.model.warps(s.x_BCHW)[-1].image_BCHW)
-        strips.append(Strip("warped\nfeature map,\nmean over\nchannels", maps))
-    return sheet(s.title, strips)
+        strips.append(strip("warped\nfeature map,\nmean over\nchannels", maps))
+    return Sheet(s.title, strips)
 
 
 def _rotated(stream: Stream, number: int) -> Tensor:
@@ -56,8 +53,8 @@ def _rotated(stream: Stream, number: int) -> Tensor:
     return stream.as_input(sample(plain, grid, "zeros", True))
 
 
-def objects(s: Subject) -> Figure:
-    """Draw a few objects of different classes under many perturbations, before and after the warp."""
+def objects(s: Subject) -> Sheet:
+    """Show a few objects of different classes under many perturbations, before and after the warp."""
     dataset = s.stream.dataset
     labels = s.stream.test_images(torch.tensor(s.numbers)).y_B.tolist()
     first_of_class: dict[int, int] = {}
@@ -75,13 +72,13 @@ def objects(s: Subject) -> Figure:
         else:
             x_BCHW, applied = _rotated(s.stream, number), _ROTATIONS.unsqueeze(1)
         titles = [wording.format(*pose) for pose in applied.tolist()]
-        before = Strip("input", s.stream.as_image(x_BCHW), titles)
+        before = strip("input", s.stream.as_image(x_BCHW), titles)
         strips += [before, *s.strips("warped", x_BCHW, s.theta(x_BCHW)), None]
-    return sheet(f"{s.title}: one object under many perturbations{unit and f', {unit}'}", strips[:-1])
+    return Sheet(f"{s.title}: one object under many perturbations{unit and f', {unit}'}", strips[:-1])
 
 
-def iterations(s: Subject) -> Figure | None:
-    """Draw the result of every resampling; None for a network with a single one."""
+def iterations(s: Subject) -> Sheet | None:
+    """Show the result of every resampling; None for a network with a single one."""
     warps = s.model.warps(s.x_BCHW[:6])
     if sum(len(warp.steps) for warp in warps) == 1:
         return None
@@ -95,19 +92,19 @@ def iterations(s: Subject) -> Figure | None:
             numbered = (("transformer", t, len(warps)), (head, k // turns, heads), ("step", k % turns, turns))
             titles.append("\n".join(f"{name} {i + 1}" for name, i, n in numbered if n > 1))
     lines = list(zip(*columns, strict=True))
-    return sheet(s.title, [Strip("", lines[0], titles), *(Strip("", line) for line in lines[1:])])
+    return Sheet(s.title, [strip("", lines[0], titles), *(strip("", line) for line in lines[1:])])
 
 
-def region(s: Subject) -> Figure:
-    """Draw which part of the image is sampled, and the result."""
+def region(s: Subject) -> Sheet:
+    """Show which part of the image is sampled, and the result."""
     shape, theta_BP = s.stream.dataset.shape, s.theta(s.x_BCHW)
     lines = [outline(grid, shape[1:], s.model.options.align_corners) for grid in s.grids(s.x_BCHW)]
-    before = Strip("sampled\nregion", s.stream.as_image(s.x_BCHW), outlines=lines)
-    return sheet(s.title, [before, *s.strips("sampled", s.x_BCHW, theta_BP)])
+    before = strip("sampled\nregion", s.stream.as_image(s.x_BCHW), outlines=lines)
+    return Sheet(s.title, [before, *s.strips("sampled", s.x_BCHW, theta_BP)])
 
 
-def poses(s: Subject) -> Figure | None:
-    """Plot predicted against applied pose, for images from one end of the test set to the other."""
+def poses(s: Subject) -> Poses | None:
+    """Show predicted against applied pose, for images from one end of the test set to the other."""
     n = s.stream.test_count
     index_N = torch.linspace(0, n - 1, min(_POINTS, n)).long()
     batches = [s.stream.test_images(index_B) for index_B in index_N.split(500)]
@@ -116,37 +113,12 @@ def poses(s: Subject) -> Figure | None:
     A_N33 = torch.cat([total_matrix(s.model, shape, of_batch) for of_batch in grids])
     pose_NP = torch.cat([batch.pose_BP for batch in batches]).double()
     label_N = torch.cat([batch.y_B for batch in batches])
-    kinds = list(applied_and_compensated(s.model, s.stream, A_N33, pose_NP))
-    if not kinds:
-        return None
-    figure = Figure(figsize=(5.2 * len(kinds), 4.6))
-    for axis, kind in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        _plot_pose(axis, *kind, label_N)
-    figure.suptitle(s.title, fontsize=10)
-    return figure
-
-
-def _plot_pose(axis: Axes, kind: str, applied: Tensor, compensated: Tensor, label_N: Tensor) -> None:
-    summary = pose_summary(kind, applied, compensated, label_N)
-    N = len(applied)
-    x_NK, y_NK = applied.view(N, -1), predicted_pose(kind, applied, compensated).view(N, -1)
-    names = ("x", "y") if kind == "shift" else (None,)
-    for j, name in enumerate(names):
-        colour = ("#0072B2", "#009E73")[j]
-        axis.scatter(x_NK[:, j], y_NK[:, j], s=9, alpha=0.25, color=colour, linewidths=0, label=name)
-    axis.axline((0, 0), slope=1, color="0.6", ls="--", lw=1, label="all undone")
-    if math.isfinite(summary["slope"]):
-        intercept = (0, summary["intercept"])
-        axis.axline(intercept, slope=summary["slope"], color="#D55E00", lw=1.2, label="orthogonal fit")
-    limits = [*axis.get_xlim(), *axis.get_ylim()]
-    square = (min(limits), max(limits))
-    label = _POSES[kind][0]
-    axis.set(xlim=square, ylim=square, aspect="equal", xlabel=f"applied {label}", ylabel=f"predicted {label}")
-    numbers = ", ".join(f"{name} {value:.3g}" for name, value in summary.items())
-    axis.set_title(f"{numbers} (n = {N:,})", fontsize=10)
-    axis.grid(alpha=0.3)
-    for handle in axis.legend(fontsize=8).legend_handles:
-        handle.set_alpha(1)  # type: ignore[union-attr]
+    shown = []
+    for kind, applied, compensated in applied_and_compensated(s.model, s.stream, A_N33, pose_NP):
+        predicted = predicted_pose(kind, applied, compensated)
+        x_NK, y_NK = (pose.reshape(len(applied), -1).numpy() for pose in (applied, predicted))
+        shown.append(Pose(_POSES[kind][0], x_NK, y_NK, pose_summary(kind, applied, compensated, label_N)))
+    return Poses(s.title, shown) if shown else None
 
 
 def film(s: Subject, path: Path) -> Path:

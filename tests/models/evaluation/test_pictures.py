@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from stn.config.dataset import build_dataset
 from stn.data.stream import Stream
 from stn.evaluation import pose
-from stn.evaluation.pictures import draw, warps
+from stn.evaluation.pictures import draw, figures, warps
+from stn.evaluation.pictures.plans import Plan
 from stn.evaluation.pictures.subject import Subject, image_grids, outline
 from stn.models.build import build_network
 from stn.models.wirings import Transformed
@@ -108,11 +109,10 @@ def test_every_perturbed_data_set_is_drawn(dataset: str) -> None:
         assert (warps.poses(s) is None) == (dataset == "mnist_h")
 
 
-def words_of(figure: Figure, side: str) -> list[str]:
+def words_of(plan: Plan, side: str) -> list[str]:
     """Return the texts of a sheet: titles are centred over images, labels to the left of a strip."""
-    return [
-        text.get_text() for text in figure.axes[0].texts if text.get_horizontalalignment() == side and text.get_text()
-    ]
+    texts = figures.draw(plan).axes[0].texts
+    return [text.get_text() for text in texts if text.get_horizontalalignment() == side and text.get_text()]
 
 
 @pytest.mark.parametrize("depth", [(0, 1), 1])
@@ -125,12 +125,13 @@ def test_parallel_transforms_of_feature_maps_are_drawn(depth: tuple[int, ...] | 
 @torch.no_grad()
 def test_an_object_is_one_test_image_under_its_perturbations() -> None:
     s = subject("stn_c0", "mnist_r")
-    figure = warps.objects(s)
-    shown = [torch.tensor(image.get_array().filled()) for image in figure.axes[0].images[:10]]  # type: ignore[union-attr]
+    plan = warps.objects(s)
+    images = figures.draw(plan).axes[0].images[:10]
+    shown = [torch.tensor(image.get_array().filled()) for image in images]  # type: ignore[union-attr]
     batch = s.stream.test_images(torch.arange(10) * 10_000)
     order = batch.pose_BP[:, 0].argsort()
     torch.testing.assert_close(torch.stack(shown), s.stream.as_image(batch.x_BCHW[order, 0]).clamp(0, 1))
-    assert words_of(figure, "center")[:10] == [f"{degrees:.0f}°" for degrees in batch.pose_BP[order, 0].tolist()]
+    assert words_of(plan, "center")[:10] == [f"{degrees:.0f}°" for degrees in batch.pose_BP[order, 0].tolist()]
 
 
 @needs_cifar
@@ -161,8 +162,8 @@ def test_an_object_of_a_single_fixed_perturbation_has_further_ones(dataset: str,
     ids=str,
 )
 def test_every_step_has_its_column(arch: str, options: dict, titles: list[str] | None) -> None:
-    figure = warps.iterations(subject(arch, "mnist", **options))
-    assert (figure and words_of(figure, "center")) == titles
+    plan = warps.iterations(subject(arch, "mnist", **options))
+    assert (plan and words_of(plan, "center")) == titles
 
 
 @torch.no_grad()
@@ -172,7 +173,7 @@ def test_rows_are_the_start_the_middle_and_the_end() -> None:
     rows = [{"step": step, "epoch": step / 10, "theta": theta} for step in (0, 10, 48, 60, 100)]
     assert words_of(warps.warp(replace(s, rows=rows)), "right") == ["input", "epoch 0", "epoch 4.8", "epoch 10"]
     # A cx network's last row is its own map, not an image.
-    final = warps.warp(replace(subject("stn_cx", "mnist_r"), rows=rows)).axes[0].images[-1]
+    final = figures.draw(warps.warp(replace(subject("stn_cx", "mnist_r"), rows=rows))).axes[0].images[-1]
     assert final.get_array().shape == (10, 10)  # type: ignore[union-attr]
 
 
@@ -180,20 +181,18 @@ def test_rows_are_the_start_the_middle_and_the_end() -> None:
 def test_the_title_of_the_poses_says_what_the_result_row_says() -> None:
     s = subject("stn_c0", "mnist_r")
     row = pose.measure_poses(StackedModel(lambda: cast(Transformed, s.model), [0]), s.stream, 100)[0][0]
-    figure = warps.poses(s)
-    assert figure is not None
+    plan = warps.poses(s)
+    assert plan is not None
     expected = ", ".join(f"{key} {row[f'pose_{key}']:.3g}" for key in ("spread", "slope", "intercept"))
-    assert figure.axes[0].get_title() == f"{expected} (n = 300)"
+    assert figures.draw(plan).axes[0].get_title() == f"{expected} (n = 300)"
 
 
 @torch.no_grad()
 def test_a_picture_is_drawn_once_and_has_all_that_is_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Titles of a sheet lie outside its axis; a tight box of matplotlib's has them, and draws everything twice."""
-    figure = warps.warp(subject("stn_slx", "mnist"))
-    assert figure
-    figure.savefig(tmp_path / "tight.png", dpi=120, bbox_inches="tight", pad_inches=0.08)
+    plan = warps.warp(subject("stn_slx", "mnist"))
+    figures.draw(plan).savefig(tmp_path / "tight.png", dpi=120, bbox_inches="tight", pad_inches=0.08)
     drawn, usual = [], Figure.draw
     monkeypatch.setattr(Figure, "draw", lambda self, renderer: drawn.append(1) or usual(self, renderer))
-    draw._save(figure, tmp_path / "ours.png")
+    assert figures.png(plan) == (tmp_path / "tight.png").read_bytes()
     assert len(drawn) == 1
-    assert (tmp_path / "ours.png").read_bytes() == (tmp_path / "tight.png").read_bytes()

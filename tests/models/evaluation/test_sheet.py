@@ -6,7 +6,7 @@ import torch
 from matplotlib.patches import Rectangle
 
 from stn.evaluation.pictures.sheet import sheet
-from stn.evaluation.pictures.subject import Strip
+from stn.evaluation.pictures.subject import strip
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 6), (6, 4)])
@@ -16,7 +16,7 @@ def test_an_outline_lies_where_its_pixels_do(shape: tuple[int, int], beyond: flo
     H, W = shape
     x, y = (-0.5 - beyond, W - 0.5 + beyond), (-0.5 - beyond, H - 0.5 + beyond)
     border = torch.tensor([[x[0], y[0]], [x[1], y[0]], [x[1], y[1]], [x[0], y[1]], [x[0], y[0]]])
-    axis = sheet("", [None, Strip("a", torch.zeros(2, 1, H, W), outlines=[border.expand(2, 5, 2)])]).axes[0]
+    axis = sheet("", [None, strip("a", torch.zeros(2, 1, H, W), outlines=[border.expand(2, 5, 2)])]).axes[0]
     for j in range(2):
         left, right, below, above = axis.images[j].get_extent()
         line = axis.lines[2 * j]
