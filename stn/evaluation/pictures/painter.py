@@ -35,7 +35,7 @@ class Painter:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                env=os.environ | {"PYTHONPATH": paths}, start_new_session=True,
+                env=os.environ | {"PYTHONPATH": paths},
             )  # fmt: skip
             atexit.register(self.end)
 
