@@ -36,14 +36,14 @@ class Kind(NamedTuple):
 KINDS = {
     "kills": Kind("kill at a random moment", "kills", 12, "--kills"),
     "copies": Kind("copy paused at a write, deposed, woken", "copies", 24, "--every"),
-    "crashes": Kind("death of the process or its machine at a file operation", "crashes", 24, "--every"),
-    "damage": Kind("damaged file of a stopped, killed or finished run", "damage", 8, "--every"),
-    "disks": Kind("disk full, failing or read-only at a file operation", "disks", 36, "--every"),
+    "crashes": Kind("death of the process or its machine at a file operation", "crashes", 36, "--every"),
+    "damage": Kind("damaged file of a stopped, killed or finished run", "damage", 12, "--every"),
+    "disks": Kind("disk full, failing or read-only at a file operation", "disks", 48, "--every"),
     "clocks": Kind("clocks that jump by hours and days", "clocks", 4, "--kills"),
     "seeds": Kind("one of two seeds diverges", "seeds", 3, "--kills"),
     "parts": Kind("batch divided over ranks or into parts", "parts", 3, "--kills", together=False),
     "ranks": Kind("one of two ranks killed, or told to stop", "ranks", 2, "--kills", together=False),
-    "launchers": Kind("launcher of two ranks killed", "launchers", 2, "--kills", together=False),
+    "launchers": Kind("launcher of two ranks killed", "launchers", 1, "--kills", together=False),
 }
 
 

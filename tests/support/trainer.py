@@ -38,8 +38,11 @@ def command(*arguments: object, launcher: str | None = None, runs: Path | None =
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Return this process's environment without the user's W&B and Accelerate settings."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "ACCELERATE_"))}
+    """Return this process's environment without the user's W&B and Accelerate settings.
+
+    Bytecode is cached, also where it otherwise is not: the stand-in for CUDA starts in half the time."""
+    not_kept = ("WANDB_", "ACCELERATE_", "PYTHONDONTWRITEBYTECODE")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(not_kept)}
     return kept | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "WANDB_SILENT": "true"} | more
 
 

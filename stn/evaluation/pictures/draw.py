@@ -1,8 +1,9 @@
 """Draw the pictures of a run as PNGs, from its directory alone, or those of a network with given weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from stn.config.fields import steps_of
 from stn.config.schema import Config
 from stn.data.stream import Stream
 from stn.evaluation.pictures import warps
-from stn.evaluation.pictures.painter import PAINTER
+from stn.evaluation.pictures.painter import PAINTER, PROCESSES
 from stn.evaluation.pictures.plans import Confusion, Curves, Line, Plan
 from stn.evaluation.pictures.subject import Subject
 from stn.evaluation.transformer_metrics import SHOWN
@@ -40,21 +41,25 @@ def draw_run(
     finished = {number: row for number, row in sorted(run.rows().items()) if row["status"] == "finished"}
     if seed is not None and seed not in finished:
         raise ValueError(f"seed {seed} is not finished in {run.path}; finished: {', '.join(map(str, finished))}")
-    subject = None
+    plans, films = _of_run(config, run), []
     if finished:
         shown = min(finished) if seed is None else seed
         rows = [row for row in run.read_metrics() if row["kind"] == "warp" and row["seed"] == shown]
         title = f"{config.arch.name} on {config.data.label}, seed {shown}"
-        subject = _subject(config, lambda _: load_final(run, finished[shown]), title, numbers, rows)
-    paths = _save({"curves": partial(_curves, config, run), "confusion": partial(_confusion, config, run)}, out)
-    return paths + _draw_warps(subject, out, gif)
+        subject = cache(partial(_subject, config, lambda _: load_final(run, finished[shown]), title, numbers, rows))
+        if numbers:
+            subject()  # refuses a number without an image before anything is drawn
+        plans = chain(plans, _of_network(subject))
+        films = [subject] if gif and rows else []
+    paths = _save(plans, out)
+    return paths + [warps.film(found, out / "warp.gif") for subject in films if (found := subject())]
 
 
 def draw_weights(
     config: Config, load: Callable[[nn.Module], dict[str, Tensor]], title: str, out: Path, numbers: Sequence[int] = ()
 ) -> list[Path]:
     """Draw what the network of a configuration does to images; ``load`` returns its weights."""
-    return _draw_warps(_subject(config, load, title, numbers, []), out, gif=False)
+    return _save(_of_network(partial(_subject, config, load, title, numbers, [])), out)
 
 
 def _subject(
@@ -78,32 +83,31 @@ def _subject(
     return Subject(shown, stream, title, list(numbers or recorded), rows)
 
 
-@torch.no_grad()
-def _draw_warps(subject: Subject | None, out: Path, gif: bool) -> list[Path]:
-    if subject is None:
-        return []
-    makers = {
-        "warp": warps.warp,
-        "object": warps.objects,
-        "iterations": warps.iterations,
-        "region": warps.region,
-        "pose": warps.poses,
-    }
-    paths = _save({name: partial(make, subject) for name, make in makers.items()}, out)
-    return [*paths, warps.film(subject, out / "warp.gif")] if gif and subject.rows else paths
-
-
-def _save(plans: dict[str, Callable[[], Plan | None]], out: Path) -> list[Path]:
-    """Write a picture of each plan; the next one is made while one is drawn."""
+def _save(plans: Iterator[tuple[str, Plan | None]], out: Path) -> list[Path]:
+    """Write a picture of each plan; the next plans are made while pictures are drawn."""
 
     def save(plan: Plan, path: Path) -> Path:
         write_atomic(path, PAINTER.paint(plan))
         return path
 
-    with ThreadPoolExecutor(1) as drawing:
-        made = ((name, make()) for name, make in plans.items())
-        saved = [drawing.submit(save, plan, out / f"{name}.png") for name, plan in made if plan]
+    with ThreadPoolExecutor(PROCESSES) as drawing:
+        saved = [drawing.submit(save, plan, out / f"{name}.png") for name, plan in plans if plan]
         return [file.result() for file in saved]
+
+
+def _of_run(config: Config, run: RunDir) -> Iterator[tuple[str, Plan | None]]:
+    yield "curves", _curves(config, run)
+    yield "confusion", _confusion(config, run)
+
+
+@torch.no_grad()
+def _of_network(subject: Callable[[], Subject | None]) -> Iterator[tuple[str, Plan | None]]:
+    if found := subject():
+        yield "warp", warps.warp(found)
+        yield "object", warps.objects(found)
+        yield "iterations", warps.iterations(found)
+        yield "region", warps.region(found)
+        yield "pose", warps.poses(found)
 
 
 def _title(config: Config, n: int) -> str:

@@ -1,89 +1,101 @@
-"""Draws pictures in a process of its own, which imports matplotlib while the training imports torch.
+"""Draws pictures in processes of their own, which import matplotlib while the training imports torch.
 
-Both take a core for seconds: beside each other they take half the time. The process knows nothing of the run: it gets a
-plan and returns a PNG. If it is killed, hangs or has left, the training draws by itself.
+They know nothing of the run: they get a plan and return a PNG. Where one is killed, hangs or has left, the training
+draws by itself.
 """
 
 import atexit
 import os
-import pickle
 import subprocess
 import sys
 from contextlib import suppress
-from threading import Timer
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from threading import Lock
 
 from stn.config.source import SOURCE
-from stn.evaluation.pictures.plans import Plan
+from stn.evaluation.pictures.plans import Curves, Line, Plan
 from stn.runs.cores import cores
 
 MOST_S = 60.0
-"""Seconds that the process waits for its first plan, and the training for a picture."""
+"""Seconds that a process waits for its first plan, and the training for a picture."""
+PROCESSES = 2
+_FIRST = Curves("", "test", {"loss": [Line(False, [1, 2], [2, 1])], "error": [Line(True, [1, 2], [0.5, 0.1])]})
+"""What is drawn before there is anything to draw: the first figure takes a third longer."""
 
 
 class Painter:
-    """The process, from its start until it is no longer there."""
+    """The processes, from their start until they are no longer there."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._idle: list[Connection] = []
+        self._alone = Lock()
 
     def start(self) -> None:
-        """Start the process if there is a core for it: beside other ranks there is none."""
-        if os.environ.get("WORLD_SIZE", "1") != "1" or cores() == 1:
+        """Start the processes if there is a core for them: beside other ranks there is none."""
+        if sys.platform != "linux" or os.environ.get("WORLD_SIZE", "1") != "1" or cores() == 1:
             return
+        ours, theirs = zip(*(Pipe() for _ in range(PROCESSES)), strict=True)
+        numbers = [end.fileno() for end in theirs]
         paths = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
+        words = [sys.executable, "-m", __name__, *map(str, numbers)]
         with suppress(OSError):
             self._process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                words,
+                pass_fds=numbers,
                 env=os.environ | {"PYTHONPATH": paths},
-            )  # fmt: skip
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            self._idle = list(ours)
             atexit.register(self.end)
+        for end in theirs:
+            end.close()
 
     def paint(self, plan: Plan) -> bytes:
-        """Return a PNG."""
-        if self._process:
-            assert self._process.stdin
-            assert self._process.stdout
-            limit = Timer(MOST_S, self._process.kill)
-            limit.start()
-            try:
-                pickle.dump(plan, self._process.stdin)
-                self._process.stdin.flush()
-                return pickle.load(self._process.stdout)
-            except (OSError, EOFError, pickle.UnpicklingError):
-                self.end()
-            finally:
-                limit.cancel()
+        """Return a PNG; may be called by as many threads as there are processes."""
+        with suppress(IndexError, OSError, EOFError):
+            process = self._idle.pop()
+            process.send(plan)
+            if process.poll(MOST_S):
+                picture = process.recv()
+                self._idle.append(process)
+                return picture
         from stn.evaluation.pictures.figures import png  # matplotlib takes half a second
 
-        return png(plan)
+        with self._alone:  # matplotlib's fonts are for one thread
+            return png(plan)
 
     def end(self) -> None:
+        """End the processes: the first is killed, and another one sees that its connection is closed."""
+        while self._idle:
+            self._idle.pop().close()
         if self._process:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
             self._process = None
 
 
 PAINTER = Painter()
 
 
-def serve() -> None:
-    """Answer the plans that come in until there are no more."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no answer
-    idle = Timer(MOST_S, os._exit, [0])
-    idle.start()
+def serve(numbers: list[int]) -> None:
+    """Fork a process for each connection, and answer the plans that come in until there are no more."""
     from stn.evaluation.pictures.figures import png
 
-    with suppress(EOFError):
-        while True:
-            plan = pickle.load(sys.stdin.buffer)
-            idle.cancel()
-            pickle.dump(png(plan), answers)
-            answers.flush()
+    png(_FIRST)
+    while len(numbers) > 1:
+        other = numbers.pop() if os.fork() else numbers.pop(0)
+        os.close(other)
+    plans = Connection(numbers[0])
+    with suppress(EOFError, OSError):
+        if plans.poll(MOST_S):
+            while True:
+                plans.send(png(plans.recv()))
     os._exit(0)
 
 
 if __name__ == "__main__":
-    serve()
+    serve([int(number) for number in sys.argv[1:]])
