@@ -35,13 +35,16 @@ def values(row: Row, key: str) -> list[float]:
     return [r[key] for r in row.rounds if key in r]
 
 
-def ratio(row: Row, peers: list[Row], key: str, less: bool = False) -> float | None:
-    """Return the ratio to the best of the peers, or to the least, as the median over rounds that have both."""
+def ratio(row: Row, peers: list[Row], key: str, less: bool = False, own: str | None = None) -> float | None:
+    """Return the ratio to the best of the peers, or to the least, as the median over rounds that have both.
+
+    ``own`` is what is compared of the row, if not the same."""
+    own = own or key
     peers = [peer for peer in peers if values(peer, key)]
     if not peers:
         return None
     best = (min if less else max)(peers, key=lambda peer: statistics.median(values(peer, key)))
-    pairs = [(a[key], b[key]) for a, b in zip(row.rounds, best.rounds, strict=False) if key in a and key in b]
+    pairs = [(a[own], b[key]) for a, b in zip(row.rounds, best.rounds, strict=False) if own in a and key in b]
     return statistics.median(b / a if less else a / b for a, b in pairs) if pairs else None
 
 
@@ -53,13 +56,14 @@ def ratios(row: Row, rows: list[Row]) -> dict[str, float | None]:
         "x best peer": ratio(row, peers, "images_per_s"),
         "x best per CPU s": ratio(row, peers, "images_per_cpu_s"),
         "x soonest": ratio(row, alike, "ready_s", less=True),
+        "x exited": ratio(row, alike, "ready_s", less=True, own="exit_s"),
         "x least CPU s": ratio(row, alike, "result_cpu_s", less=True),
     }
 
 
 def describe(row: Row, rows: list[Row]) -> dict[str, Any]:
     """Return what the table and the record say of a row."""
-    (low, high), seconds = spread(row), values(row, "ready_s")
+    (low, high), seconds, exits = spread(row), values(row, "ready_s"), values(row, "exit_s")
     cpu, cpu_s = values(row, "images_per_cpu_s"), values(row, "result_cpu_s")
     accuracy = [a for r in row.rounds for a in r.get("accuracy", [])]
     return {
@@ -72,6 +76,7 @@ def describe(row: Row, rows: list[Row]) -> dict[str, Any]:
         "result_s": statistics.median(seconds) if seconds else None,
         "result_low_s": min(seconds, default=None),
         "result_high_s": max(seconds, default=None),
+        "exit_s": statistics.median(exits) if exits else None,
         "accuracy": statistics.mean(accuracy) if accuracy else None,
         **ratios(row, rows),
     }
@@ -83,6 +88,7 @@ COLUMNS = {
     "x best ": "x best per CPU s",
     "result, s": "result_s",
     "x": "x soonest",
+    "exit, s": "exit_s",
     "CPU s": "result_cpu_s",
     "x ": "x least CPU s",
     "accuracy": "accuracy",

@@ -13,10 +13,10 @@ The same network, data, batches of 64, SGD 0.01 and number of steps, each in fre
 
 Two numbers come from each. *Steady*: images/s summed over seeds, the median of turns of fixed time within the running
 loop, without the first one; the forms of a network wait for each other's turns, so that the machine is the same for
-all. *To the result*: seconds from the start of the process to the accuracy on 2,000
-test images after --steps steps; of ours it is the whole of `train.py`, with its run directory and pictures, until it
-has exited. A ratio is of two measurements of one round, its row the median over rounds; the range is over rounds, or
-over turns where there is one round. Two processes have one thread each and are added up. Measurements that other
+all. *To the result*: seconds from the start of the process to the accuracy on 2,000 test images after --steps steps; of
+ours until `train.py` has written its result row and, in a column of its own, until it has drawn its pictures and exited,
+which no peer does. A ratio is of two measurements of one round, its row the median over rounds; the range is over
+rounds, or over turns where there is one round. Two processes have one thread each and are added up. Measurements that other
 processes disturbed are repeated up to twice (not with --quick), and the output says so. On a machine that others use
 all the time, compare images per second of CPU time with --threads 1: threads of one process wait for the slowest one.
 
@@ -84,25 +84,25 @@ def children_s() -> float:
 
 
 def train_py(form: Form, job: dict[str, Any]) -> dict[str, Any]:
-    """Run train.py (in two processes: launch) from start to exit; return its seconds and the seeds' accuracies."""
+    """Run train.py (in two processes: launch) from start to exit; return when it was where, and the accuracies."""
     arch, net, dataset = job["network"]
     with tempfile.TemporaryDirectory() as runs:
         words = ["train.py"] if form.processes == 1 else ["-m", "launch", "train"]
         words += ["--arch", arch, "--net", net, "--dataset", dataset, *FLAGS.split(), "--steps", str(job["steps"])]
         words += ["--seeds", f"0-{form.seeds * form.processes - 1}", "--fuse", str(form.seeds)]
         words += ["--limit-test", str(TESTED), "--runs", runs]
-        words += ["--train.threads", str(job["threads"])] if form.processes == 1 else []
-        start, before, cpu = time.perf_counter(), others_s(), children_s()
+        words += ["--train.threads", str(job["threads"])] * (form.processes == 1)
+        start, before, cpu = time.time(), others_s(), children_s()
         done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - start
+        seconds = time.time() - start
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
-        rows = [
-            json.loads(line) for file in Path(runs).rglob("results.jsonl") for line in file.read_text().splitlines()
-        ]
+        files = list(Path(runs).rglob("results.jsonl"))
+        ready_s = max(file.stat().st_mtime for file in files) - start
+        rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     others = round(max(0.0, others_s() - before) / seconds, 3)
-    found = {"ready_s": round(seconds, 3), "result_cpu_s": round(children_s() - cpu, 3), "others_cores": others}
-    return found | {"accuracy": [row["test_acc"] for row in rows]}
+    found = {"ready_s": round(ready_s, 3), "exit_s": round(seconds, 3), "result_cpu_s": round(children_s() - cpu, 3)}
+    return found | {"others_cores": others, "accuracy": [row["test_acc"] for row in rows]}
 
 
 def begin(form: Form, job: dict[str, Any]) -> Running:
@@ -138,6 +138,7 @@ def summary(rows: list[Row]) -> dict[str, float | None]:
             values[f"{name}, per CPU s"] = found["x best per CPU s"]
             if found["x soonest"]:
                 values[f"{name}, to the result"] = found["x soonest"]
+                values[f"{name}, to exit"] = found["x exited"]
                 values[f"{name}, CPU s to the result"] = found["x least CPU s"]
     return values
 
@@ -166,10 +167,8 @@ def main() -> int:
         console.print(f"{peer} skipped: {reason}")
     peers = [peer for peer in arguments.peers if peer not in skipped]
     record = machine(None, PACKAGES)
-    job: dict[str, Any] = {"cuda": False, "seconds": 0.3, "turns": 5, "again": 0, "quick": quick}
-    if not quick:
-        job |= {"seconds": 1.0, "turns": 8, "again": 2}
-    job["threads"] = arguments.threads
+    turned = {"seconds": 0.3, "turns": 5, "again": 0} if quick else {"seconds": 1.0, "turns": 8, "again": 2}
+    job: dict[str, Any] = {"cuda": False, "quick": quick, "threads": arguments.threads} | turned
     job["steps"] = arguments.steps or (100 if quick else 300)
     tables = {name: [Row(form) for form in plan(name, peers, quick)] for name in names}
     console.print(f"{rounds * sum(map(len, tables.values()))} measurements; load before: {record['load_before']}")

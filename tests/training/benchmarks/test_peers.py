@@ -84,6 +84,7 @@ def row(kind: str, speeds: list[float], seconds: list[float], processes: int = 1
             "images_per_s": v,
             "images_per_cpu_s": v / 2,
             "ready_s": s,
+            "exit_s": 2 * s,
             "result_cpu_s": 2 * s,
             "accuracy": [0.5],
             "others_cores": 0,
@@ -100,6 +101,7 @@ def test_ratios_are_to_the_best_peer_of_the_same_round_and_number_of_processes()
     found = peer_rows.describe(ours, [slow, fast, twice, ours])
     assert found["x best peer"] == pytest.approx((60 / 20 + 80 / 40) / 2)
     assert found["x soonest"] == pytest.approx((5 / 10 + 6 / 3) / 2)
+    assert found["x exited"] == pytest.approx((5 / 20 + 6 / 6) / 2)  # our exit, the peer's result
     assert found["x best per CPU s"] == found["x best peer"]
     assert found["x least CPU s"] == found["x soonest"]
     assert (found["n"], found["low"], found["high"], found["result_s"]) == (2, 60.0, 80.0, 6.5)
@@ -158,7 +160,7 @@ def test_the_record_of_peers_has_machine_ratios_and_spread(tmp_path: Path, monke
     ours = next(r for r in record["cnn"] if r["form"] == Form("fused").__dict__)
     assert ours["n"] == 1
     assert 0 < ours["low"] <= ours["high"]
-    assert ours["result_s"] > 0
+    assert 0 < ours["result_s"] < ours["exit_s"]
     assert 0 <= ours["accuracy"] <= 1
     assert math.isfinite(ours["x best peer"])
 
