@@ -13,12 +13,13 @@ The same network, data, batches of 64, SGD 0.01 and number of steps, each in fre
 
 Two numbers come from each. *Steady*: images/s summed over seeds, the median of turns of fixed time within the running
 loop, without the first one; the forms of a network wait for each other's turns, so that the machine is the same for
-all. *To the result*: seconds from the start of the process to the accuracy on 2,000 test images after --steps steps; of
-ours until `train.py` has written its result row and, in a column of its own, until it has drawn its pictures and exited,
-which no peer does. A ratio is of two measurements of one round, its row the median over rounds; the range is over
-rounds, or over turns where there is one round. Two processes have one thread each and are added up. Measurements that other
-processes disturbed are repeated up to twice (not with --quick), and the output says so. On a machine that others use
-all the time, compare images per second of CPU time with --threads 1: threads of one process wait for the slowest one.
+all. *To the result*: seconds from the start of the process to the accuracy on 2,000 test images after --steps steps;
+of ours until `train.py` has written its result row and, in a column of its own, until it has drawn its pictures and
+exited, which no peer does. A ratio is of two measurements of one round, its row the median over rounds; the range is
+over rounds, or over turns where there is one round. Two processes have one thread each and are added up. Measurements
+that other processes disturbed are repeated up to twice (not with --quick), and the output says so. On a machine that
+others use all the time, compare images per second of CPU time with --threads 1: threads of one process wait for the
+slowest one.
 
 `pip install '.[peers]'` installs the peers; one that is missing is skipped. Choices in the peers' favour are listed in
 benchmarks/peer_torch.py and peer_jax.py.

@@ -12,16 +12,17 @@ from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from stn.config.source import SOURCE
-from stn.evaluation.pictures.plans import Curves, Line, Plan
 from stn.runs.cores import cores
+
+if TYPE_CHECKING:
+    from stn.evaluation.pictures.plans import Plan  # numpy takes a tenth of a second
 
 MOST_S = 60.0
 """Seconds that a process waits for its first plan, and the training for a picture."""
 PROCESSES = 2
-_FIRST = Curves("", "test", {"loss": [Line(False, [1, 2], [2, 1])], "error": [Line(True, [1, 2], [0.5, 0.1])]})
-"""What is drawn before there is anything to draw: the first figure takes a third longer."""
 
 
 class Painter:
@@ -54,7 +55,7 @@ class Painter:
         for end in theirs:
             end.close()
 
-    def paint(self, plan: Plan) -> bytes:
+    def paint(self, plan: "Plan") -> bytes:
         """Return a PNG; may be called by as many threads as there are processes."""
         with suppress(IndexError, OSError, EOFError):
             process = self._idle.pop()
@@ -84,8 +85,10 @@ PAINTER = Painter()
 def serve(numbers: list[int]) -> None:
     """Fork a process for each connection, and answer the plans that come in until there are no more."""
     from stn.evaluation.pictures.figures import png
+    from stn.evaluation.pictures.plans import Curves, Line
 
-    png(_FIRST)
+    # Before there is anything to draw: a first figure takes a third longer.
+    png(Curves("", "test", {"loss": [Line(False, [1, 2], [2, 1])], "error": [Line(True, [1, 2], [0.5, 0.1])]}))
     while len(numbers) > 1:
         other = numbers.pop() if os.fork() else numbers.pop(0)
         os.close(other)
