@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from stn.models.kernels.operators import on_any_device
+
 _PADDING = {"zeros": 0, "border": 1, "reflection": 2}
 """ATen's numbers for the paddings."""
 
@@ -51,10 +53,10 @@ def _any_order() -> Iterator[None]:
         torch.use_deterministic_algorithms(True, warn_only=warn_only)
 
 
-# Custom operators, which torch.compile does not trace into: it would trace the inside without _any_order.
+# Operators, which torch.compile does not trace into: it would trace the inside without _any_order.
 
 
-@torch.library.custom_op("stn::grid_gradient", mutates_args=())
+@on_any_device("grid_gradient", lambda grad, x, grid, *how: grid.new_empty(grid.shape))
 def _grid_gradient(grad_BCHW: Tensor, x_BCHW: Tensor, grid_BHW2: Tensor, padding: int, align_corners: bool) -> Tensor:
     """Return ATen's gradient, in which one thread writes each element."""
     options = 0, padding, align_corners, [False, True]
@@ -62,7 +64,7 @@ def _grid_gradient(grad_BCHW: Tensor, x_BCHW: Tensor, grid_BHW2: Tensor, padding
         return torch.ops.aten.grid_sampler_2d_backward(grad_BCHW, x_BCHW, grid_BHW2, *options)[1]
 
 
-@torch.library.custom_op("stn::image_gradient", mutates_args=())
+@on_any_device("image_gradient", lambda grad, x, grid, *how: x.new_empty(x.shape))
 def _image_gradient(grad_BCHW: Tensor, x_BCHW: Tensor, grid_BHW2: Tensor, padding: int, align_corners: bool) -> Tensor:
     """Return a sum of integers, in a unit of each image's own: a power of two, so exact."""
     B, C, H, W = x_BCHW.shape
@@ -75,10 +77,6 @@ def _image_gradient(grad_BCHW: Tensor, x_BCHW: Tensor, grid_BHW2: Tensor, paddin
     unit_B = 1 / scale_B + 0 * largest_B  # NaN for an image whose gradient is not finite
     image_BCP = x_BCHW.new_empty(sum_BCP.shape)
     return torch.mul(sum_BCP, unit_B[:, None, None], out=image_BCP).view(B, C, H, W)
-
-
-_grid_gradient.register_fake(lambda grad, x, grid, *how: grid.new_empty(grid.shape))
-_image_gradient.register_fake(lambda grad, x, grid, *how: x.new_empty(x.shape))
 
 
 def _scale(largest_B: Tensor, N: int) -> Tensor:

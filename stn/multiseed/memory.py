@@ -20,6 +20,10 @@ class Allocations(TorchDispatchMode):
         super().__init__()
         self.bytes, self.elements = 0, 1
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # torch would import torch._dynamo for it, which takes two seconds
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for x in [] if func.is_view else tree_leaves(out):

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from stn.models.kernels.operators import differentiate, on_any_device
 from stn.multiseed.products import Product
 
 Sizes = Sequence[int]
@@ -73,7 +74,13 @@ class Backward:
         return self._products[way]
 
 
-@torch.library.custom_op("stn::convolve", mutates_args=())
+def _result(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes, dilation: Sizes, G: int, ways: str
+) -> Tensor:
+    return x.new_empty(Product(x, weight, stride, padding, dilation, G, "rows").size)
+
+
+@on_any_device("convolve", _result)
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sizes, padding: Sizes, dilation: Sizes, G: int, ways: str
 ) -> Tensor:
@@ -81,7 +88,12 @@ def convolve(
     return forward(ways.split("/")[0], x, weight, bias, (stride, padding, dilation), G)
 
 
-@torch.library.custom_op("stn::convolve_gradients", mutates_args=())
+def _like(grad: Tensor, x: Tensor, weight: Tensor, *how: Any) -> tuple[Tensor, ...]:
+    given = zip((x, weight, weight[:, 0, 0, 0]), how[-1], strict=True)
+    return tuple(tensor.new_empty(tensor.shape if needed else 0) for tensor, needed in given)
+
+
+@on_any_device("convolve_gradients", _like)
 def _gradients(
     grad: Tensor,
     x: Tensor,
@@ -115,14 +127,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple:
     return *(g if needed else None for g, needed in zip(grads, needs, strict=True)), *[None] * len(ctx.how)
 
 
-convolve.register_autograd(_backward, setup_context=_keep)
-convolve.register_fake(
-    lambda x, weight, bias, stride, padding, dilation, G, ways: x.new_empty(
-        Product(x, weight, stride, padding, dilation, G, "rows").size
-    )
-)
-_gradients.register_fake(
-    lambda grad, x, weight, *how: tuple(
-        t.new_empty(t.shape if n else 0) for t, n in zip((x, weight, weight[:, 0, 0, 0]), how[-1], strict=True)
-    )
-)
+differentiate("convolve", _backward, _keep)

@@ -75,6 +75,7 @@ def write_report() -> None:
         "launches": runtime.fakecuda_count(0),
         "replayed": runtime.fakecuda_count(1),
         "allocated": torch.cuda.max_memory_allocated(),
+        "imported dynamo": "torch._dynamo" in sys.modules,
         "reserved": torch.cuda.max_memory_reserved(),
     }
     report.write_text(json.dumps(facts))

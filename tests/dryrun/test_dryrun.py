@@ -34,6 +34,7 @@ def test_each_architecture_is_captured_in_few_launches(arch: str, seeds: str, dr
     words = ("--arch", arch, "--dataset", "mnist_r", "--seeds", seeds, "--train.fuse", 64)
     counts, text = train(dry, tmp_path, *words, "--train.conv", "grouped")  # what is fastest is noise here
     assert_captured(counts, text)
+    assert not counts["imported dynamo"]  # a start would take two seconds longer
     if seeds == "0-63":
         assert counts["nodes"] <= {"cnn": 150, "stn_c0_coord": 230}.get(arch, 220)
 

@@ -1,4 +1,4 @@
-"""Operators of PyTorch for the C functions: what a step is recorded as.
+"""Operators of PyTorch for functions of our own: a step is recorded as these, and torch.compile traces none of them.
 
 Not torch.library.custom_op, whose first call imports torch._dynamo, which takes two seconds.
 """
@@ -9,16 +9,28 @@ from typing import Any
 import torch
 
 _LIBRARY = torch.library.Library("stn", "FRAGMENT")
+Function = Callable[..., Any]
 
 
-def operator(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a function as an operator on a CPU; ``fake`` returns tensors like its results. Autograd is not in it."""
+def operator(schema: str, fake: Function, device: str = "CPU") -> Callable[[Function], Function]:
+    """Register a function as an operator; ``fake`` returns tensors like its results. Autograd is not in it.
 
-    def register(function: Callable[..., Any]) -> Callable[..., Any]:
-        name = schema.partition("(")[0]
-        _LIBRARY.define(schema)
-        _LIBRARY.impl(name, function, "CPU")
+    A name alone has the schema of the function's annotations."""
+
+    def register(function: Function) -> Function:
+        name, given, _ = schema.partition("(")
+        _LIBRARY.define(schema if given else name + torch.library.infer_schema(function, mutates_args=()))
+        _LIBRARY.impl(name, function, device)
         torch.library.register_fake(f"stn::{name}", fake, lib=_LIBRARY)
         return getattr(torch.ops.stn, name).default
 
     return register
+
+
+def on_any_device(name: str, fake: Function) -> Callable[[Function], Function]:
+    return operator(name, fake, "CompositeExplicitAutograd")
+
+
+def differentiate(name: str, backward: Function, setup_context: Function) -> None:
+    """Give an operator its derivative."""
+    torch.library.register_autograd(f"stn::{name}", backward, setup_context=setup_context, lib=_LIBRARY)

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from stn.models.kernels.cpu_pooling import at_places
+from stn.models.kernels.operators import differentiate, on_any_device
 
 _BLOCK = 512
 
@@ -57,19 +58,23 @@ def has_kernel(x: Tensor, k: int) -> bool:
     return x.dim() == 4 and x.is_contiguous() and 2 <= k <= min(4, *x.shape[2:]) and 0 < x.numel() < 2**31
 
 
-@torch.library.custom_op("stn::max_pool", mutates_args=())
+def _results(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    out = x.new_empty(*x.shape[:2], x.shape[2] // k, x.shape[3] // k)
+    return out, torch.empty_like(out, dtype=torch.int8)
+
+
+@on_any_device("max_pool", _results)
 def _max_pool(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the maps, and the places of their pixels in the squares."""
-    B, D, H, W = x.shape
-    out = x.new_empty(B, D, H // k, W // k)
-    place = torch.empty_like(out, dtype=torch.int8)
+    out, place = _results(x, k)
+    H, W = x.shape[2:]
     run: Any = _forward[(triton.cdiv(out.numel(), _BLOCK),)]
     with torch.cuda.device_of(x):
         run(x, out, place, out.numel(), H, W, k, _BLOCK)
     return out, place
 
 
-@torch.library.custom_op("stn::max_pool_gradient", mutates_args=())
+@on_any_device("max_pool_gradient", lambda grad, place, k, H, W: grad.new_empty(*grad.shape[:2], H, W))
 def _gradient(grad: Tensor, place: Tensor, k: int, H: int, W: int) -> Tensor:
     make = grad.new_zeros if H % k or W % k else grad.new_empty
     out = make(*grad.shape[:2], H, W)
@@ -100,14 +105,8 @@ def _take(ctx: Any, grad_BDHW: Tensor) -> tuple[Tensor | None, ...]:
     return at_places(grad_BDHW, ctx.saved_tensors[0], ctx.k), None, None, None, None
 
 
-_max_pool.register_autograd(_differentiate, setup_context=_keep)
-_gradient.register_autograd(_take, setup_context=_keep_place)
-_max_pool.register_fake(
-    lambda x, k: tuple(
-        x.new_empty(*x.shape[:2], x.shape[2] // k, x.shape[3] // k, dtype=dtype) for dtype in (x.dtype, torch.int8)
-    )
-)
-_gradient.register_fake(lambda grad, place, k, H, W: grad.new_empty(*grad.shape[:2], H, W))
+differentiate("max_pool", _differentiate, _keep)
+differentiate("max_pool_gradient", _take, _keep_place)
 
 
 def max_pool(x_BDHW: Tensor, k: int) -> Tensor:
