@@ -15,7 +15,8 @@ if __name__ == "__main__":
     gc.disable()  # imports make no garbage: this saves 0.5 s of 2.6
 from stn.commands.begin import begin
 
-commands, neighbours = begin(sys.argv[1:])  # before torch is imported: --help, --list and bad input answer at once
+# Before torch is imported: --help, --list and bad input answer at once.
+commands, neighbours = begin(sys.argv[1:], draws=__name__ == "__main__")
 
 import torch
 import torch.nn.functional as F

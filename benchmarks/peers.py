@@ -85,7 +85,7 @@ def children_s() -> float:
 
 
 def train_py(form: Form, job: dict[str, Any]) -> dict[str, Any]:
-    """Run train.py (in two processes: launch) from start to exit; return when it was where, and the accuracies."""
+    """Run train.py (in two processes: launch); return when it had its result and when it had exited."""
     arch, net, dataset = job["network"]
     with tempfile.TemporaryDirectory() as runs:
         words = ["train.py"] if form.processes == 1 else ["-m", "launch", "train"]

@@ -8,12 +8,15 @@ from stn.evaluation.pictures.painter import PAINTER
 from stn.runs.cores import Neighbours, share_cores
 
 
-def begin(arguments: list[str]) -> tuple[list[Command], Neighbours]:
-    """Return the configurations, and who watches the other programs from now on; exit for --list and bad input."""
+def begin(arguments: list[str], draws: bool) -> tuple[list[Command], Neighbours]:
+    """Return the configurations, and who watches the other programs from now on; exit for --list and bad input.
+
+    ``draws``: start the processes that draw, if there is something to draw and more than one core to use."""
     neighbours = share_cores()
     commands = parse(arguments)
     if commands[0].list:
         sys.exit(list_names())
-    if commands[0].log.pictures and not commands[0].check:
+    first = commands[0]
+    if draws and first.log.pictures and not first.check and first.train.threads != 1:
         PAINTER.start()
     return commands, neighbours

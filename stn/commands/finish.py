@@ -11,6 +11,7 @@ from rich.table import Table
 from stn.config.command_line import fail, is_main_process
 from stn.config.schema import Config
 from stn.config.seed_list import format_seeds
+from stn.evaluation.pictures.draw import draw
 from stn.multiseed.model import StackedModel
 from stn.runs.directory import Row, RunDir
 from stn.runs.trials import Trial, build_trials, count_finished, group_by_run
@@ -75,8 +76,6 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         for row in rows:
             checkpoints.drop_steps(run, row["seed"])
         if config.log.pictures:
-            from stn.evaluation.pictures.draw import draw  # here, because matplotlib takes half a second
-
             draw(config, run)
         run.write_status(end, **facts)
         log_end(config, sig, run)

@@ -90,9 +90,12 @@ def _save(plans: Iterator[tuple[str, Plan | None]], out: Path) -> list[Path]:
         write_atomic(path, PAINTER.paint(plan))
         return path
 
-    with ThreadPoolExecutor(PROCESSES) as drawing:
+    drawing = ThreadPoolExecutor(PROCESSES)
+    try:
         saved = [drawing.submit(save, plan, out / f"{name}.png") for name, plan in plans if plan]
         return [file.result() for file in saved]
+    finally:
+        drawing.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for the rest
 
 
 def _of_run(config: Config, run: RunDir) -> Iterator[tuple[str, Plan | None]]:

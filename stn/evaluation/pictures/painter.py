@@ -1,4 +1,4 @@
-"""Draws pictures in processes of their own, which import matplotlib while the training imports torch.
+"""Draws pictures in two processes of their own, of which the first imports matplotlib while the training imports torch.
 
 They know nothing of the run: they get a plan and return a PNG. Where one is killed, hangs or has left, the training
 draws by itself.
@@ -6,11 +6,13 @@ draws by itself.
 
 import atexit
 import os
+import struct
 import subprocess
 import sys
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from socket import SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, socket
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from stn.runs.cores import cores
 if TYPE_CHECKING:
     from stn.evaluation.pictures.plans import Plan  # numpy takes a tenth of a second
 
-MOST_S = 60.0
+MOST_S = 60
 """Seconds that a process waits for its first plan, and the training for a picture."""
 PROCESSES = 2
 
@@ -34,46 +36,48 @@ class Painter:
         self._alone = Lock()
 
     def start(self) -> None:
-        """Start the processes if there is a core for them: beside other ranks there is none."""
-        if sys.platform != "linux" or os.environ.get("WORLD_SIZE", "1") != "1" or cores() == 1:
+        """Start the processes where there may be a core for them: beside other ranks there is none."""
+        if self._process or sys.platform != "linux" or os.environ.get("WORLD_SIZE", "1") != "1" or cores() == 1:
             return
-        ours, theirs = zip(*(Pipe() for _ in range(PROCESSES)), strict=True)
-        numbers = [end.fileno() for end in theirs]
         paths = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
-        words = [sys.executable, "-m", __name__, *map(str, numbers)]
         with suppress(OSError):
+            ours, theirs = zip(*(Pipe() for _ in range(PROCESSES)), strict=True)
+            numbers = [end.fileno() for end in theirs]
             self._process = subprocess.Popen(
-                words,
+                [sys.executable, "-P", "-m", __name__, *map(str, numbers)],  # -P: not what lies in this folder
                 pass_fds=numbers,
                 env=os.environ | {"PYTHONPATH": paths},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            self._idle = list(ours)
             atexit.register(self.end)
-        for end in theirs:
-            end.close()
+            for end in theirs:
+                end.close()
+            for end in ours:
+                _limit(end)
+            self._idle = list(ours)
 
     def paint(self, plan: "Plan") -> bytes:
-        """Return a PNG; may be called by as many threads as there are processes."""
+        """Return a PNG, which is drawn here if no process is idle."""
         with suppress(IndexError, OSError, EOFError):
             process = self._idle.pop()
             process.send(plan)
-            if process.poll(MOST_S):
-                picture = process.recv()
-                self._idle.append(process)
-                return picture
+            picture = process.recv()
+            self._idle.append(process)
+            return picture
         from stn.evaluation.pictures.figures import png  # matplotlib takes half a second
 
         with self._alone:  # matplotlib's fonts are for one thread
             return png(plan)
 
     def end(self) -> None:
-        """End the processes: the first is killed, and another one sees that its connection is closed."""
+        """Let the processes see that there is nothing more to draw; kill the first if it does not."""
         while self._idle:
             self._idle.pop().close()
         if self._process:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
             self._process.kill()
             self._process.wait()
             self._process = None
@@ -82,22 +86,31 @@ class Painter:
 PAINTER = Painter()
 
 
+def _limit(end: Connection) -> None:
+    """Give up on a process that neither takes a plan nor answers."""
+    with socket(fileno=os.dup(end.fileno())) as same:
+        for option in (SO_SNDTIMEO, SO_RCVTIMEO):
+            same.setsockopt(SOL_SOCKET, option, struct.pack("ll", MOST_S, 0))
+
+
 def serve(numbers: list[int]) -> None:
-    """Fork a process for each connection, and answer the plans that come in until there are no more."""
+    """Fork a process for each connection after the first, and answer the plans that come in until there are no more."""
     from stn.evaluation.pictures.figures import png
     from stn.evaluation.pictures.plans import Curves, Line
 
     # Before there is anything to draw: a first figure takes a third longer.
     png(Curves("", "test", {"loss": [Line(False, [1, 2], [2, 1])], "error": [Line(True, [1, 2], [0.5, 0.1])]}))
-    while len(numbers) > 1:
-        other = numbers.pop() if os.fork() else numbers.pop(0)
-        os.close(other)
-    plans = Connection(numbers[0])
-    with suppress(EOFError, OSError):
+    mine = next((number for number in numbers[1:] if not os.fork()), numbers[0])
+    for number in set(numbers) - {mine}:
+        os.close(number)
+    with suppress(EOFError, OSError), Connection(mine) as plans:
         if plans.poll(MOST_S):
             while True:
                 plans.send(png(plans.recv()))
-    os._exit(0)
+    if mine != numbers[0]:
+        os._exit(0)
+    for _ in numbers[1:]:
+        os.wait()  # so that their CPU time counts as the training's
 
 
 if __name__ == "__main__":
