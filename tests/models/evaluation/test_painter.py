@@ -7,6 +7,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -48,7 +49,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Painter]:
 
 
 def both(one: Painter) -> list[psutil.Process]:
-    """Wait for the fork and return the processes, those of the first connection first."""
+    """Wait for the fork and return the processes, in the order of their connections."""
     assert one._process
     first = psutil.Process(one._process.pid)
     wait_until("both processes", lambda: len(first.children()) == PROCESSES - 1, 20)
@@ -88,13 +89,17 @@ def test_plans_are_drawn_without_torch() -> None:
 
 @pytest.mark.parametrize(("which", "drawn_here"), [([0], 0), ([1], 1), ([0, 1], 4)])
 def test_for_what_was_killed_this_one_draws(
-    which: list[int], drawn_here: int, started: Painter, by_itself: list[int]
+    which: list[int], drawn_here: int, started: Painter, by_itself: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    processes = both(started)
-    for i in which:
-        processes[i].kill()
+    monkeypatch.setattr(painter, "MOST_S", 100)  # of which none may pass
+    for i, process in enumerate(both(started)):
+        painter._limit(started._idle[i])
+        if i in which:
+            process.kill()
+    begun = time.monotonic()
     pictures = [started.paint(PLAN) for _ in range(4)]
     assert len(by_itself) == drawn_here
+    assert time.monotonic() - begun < 50
     assert pictures == [figures.png(PLAN)] * 4
 
 
@@ -131,16 +136,11 @@ def test_no_process_where_there_is_no_core_for_it(cores: int, ranks: str, monkey
     assert one._process is None
 
 
-@pytest.mark.parametrize(
-    ("words", "draws", "expected"),
-    [
-        ("", True, 1),
-        ("--log.no-pictures", True, 0),
-        ("--check", True, 0),
-        ("--train.threads 1", True, 0),
-        ("", False, 0),
-    ],
-)
+WORDS = [("", True, 1), ("", False, 0)]
+WORDS += [(word, True, 0) for word in ("--log.no-pictures", "--check", "--train.threads 1")]
+
+
+@pytest.mark.parametrize(("words", "draws", "expected"), WORDS)
 def test_processes_are_started_where_there_is_something_to_draw(
     words: str, draws: bool, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
