@@ -7,17 +7,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._ops import OpOverload
 
 _LIBRARY = torch.library.Library("stn", "FRAGMENT")
 Function = Callable[..., Any]
 
 
-def operator(schema: str, fake: Function, device: str = "CPU") -> Callable[[Function], Function]:
+def operator(schema: str, fake: Function, device: str = "CPU") -> Callable[[Function], OpOverload]:
     """Register a function as an operator; ``fake`` returns tensors like its results. Autograd is not in it.
 
     A name alone has the schema of the function's annotations."""
 
-    def register(function: Function) -> Function:
+    def register(function: Function) -> OpOverload:
         name, given, _ = schema.partition("(")
         _LIBRARY.define(schema if given else name + torch.library.infer_schema(function, mutates_args=()))
         _LIBRARY.impl(name, function, device)
@@ -27,7 +28,7 @@ def operator(schema: str, fake: Function, device: str = "CPU") -> Callable[[Func
     return register
 
 
-def on_any_device(name: str, fake: Function) -> Callable[[Function], Function]:
+def on_any_device(name: str, fake: Function) -> Callable[[Function], OpOverload]:
     return operator(name, fake, "CompositeExplicitAutograd")
 
 
