@@ -25,11 +25,13 @@ _SOURCES = {
     _C / "cpu.c": "-ffp-contract=off",
     _C / "conv.c": "-ffp-contract=fast",
     _C / "thin.c": "-ffp-contract=fast",
+    _C / "pooled.c": "-ffp-contract=fast",
 }
 """With the flag that says whether a product and a sum are rounded one by one or as one."""
 FUNCTIONS = (
     *("max_pool", "max_pool_gradient", "sample", "sample_gradient", "resample", "add_columns"),
     *("vector_lanes", "convolve", "convolve_to_image", "convolve_to_filters", "thin_to_image"),
+    *("pooled_to_filters", "pooled_to_image"),
 )
 _FLAGS = ("-O3", "-march=native", "-fno-fast-math", "-fno-trapping-math", "-fPIC")
 _SECONDS = 60

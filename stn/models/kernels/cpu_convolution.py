@@ -30,17 +30,18 @@ def has_kernel(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> b
     sizes = k <= H and l <= W and H * W <= _PIXELS and (bias is None or bias.shape == (G_O,))
     if not (channels and sizes and x.is_contiguous(memory_format=_LAST) and fits(*tensors) and lanes()):
         return False
-    return C % lanes() == 0 or _whole(C) * H * (W + 32 + l) <= _FLOATS
+    return C % lanes() == 0 or whole(C) * H * (W + 32 + l) <= _FLOATS
 
 
-def _whole(channels: int) -> int:
+def whole(channels: int) -> int:
+    """Return the floats of the vectors that this many fill."""
     vector = lanes() or 8
     return -(-channels // vector) * vector
 
 
 def _filled(x: Tensor) -> Tensor:
     """Return a tensor whose last axis is whole vectors, filled with zeros."""
-    missing = _whole(x.shape[-1]) - x.shape[-1]
+    missing = whole(x.shape[-1]) - x.shape[-1]
     return (F.pad(x, (0, missing)) if missing else x).contiguous()
 
 

@@ -38,7 +38,7 @@ def _results(x_BDHW: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @operator("max_pool_last(Tensor x) -> (Tensor, Tensor)", _results)
-def _places(x_BDHW: Tensor) -> tuple[Tensor, Tensor]:
+def places(x_BDHW: Tensor) -> tuple[Tensor, Tensor]:
     """Return the maps, and the places of their pixels in the squares of 2x2."""
     B, D, H, W = x_BDHW.shape
     out, place = _results(x_BDHW)
@@ -61,14 +61,14 @@ def _put(grad_BDhw: Tensor, place_BDhw: Tensor, H: int, W: int) -> Tensor:
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_BDHW: Tensor) -> Tensor:  # type: ignore[override]
-        out, place = _places(x_BDHW)
+        out, place = places(x_BDHW)
         ctx.size = x_BDHW.shape[2:]
         ctx.save_for_backward(place)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_BDhw: Tensor) -> Tensor:  # type: ignore[override]
-        return _Put.apply(grad_BDhw, *ctx.saved_tensors, *ctx.size)
+        return put(grad_BDhw, *ctx.saved_tensors, *ctx.size)
 
 
 class _Put(torch.autograd.Function):
@@ -80,6 +80,11 @@ class _Put(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_BDHW: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         return at_places(grad_BDHW, ctx.saved_tensors[0], 2), None, None, None
+
+
+def put(grad_BDhw: Tensor, place_BDhw: Tensor, H: int, W: int) -> Tensor:
+    """Return maps of zeros with the gradient at the places; it can be differentiated."""
+    return _Put.apply(grad_BDhw, place_BDhw, H, W)
 
 
 def max_pool(x_BDHW: Tensor) -> Tensor:

@@ -119,13 +119,19 @@ class OwnConv(torch.autograd.Function):
             only = [False, True, False]
             _, grad_weight, _ = torch.ops.aten.convolution_backward(grad_BOHW, x, weight_OCkl, [O], *how, only)
         grad_x = None
-        if ctx.needs_input_grad[0] and ctx.in_c.images:
-            own = cpu_convolution.thin_to_image if weight_OCkl.shape[1] == 1 else cpu_convolution.to_image
-            grad_x = own(grad_BOHW, weight_OCkl, *x.shape[2:], groups)
-        elif ctx.needs_input_grad[0]:
-            input_gradient = _by_column if weight_OCkl.shape[1] <= 2 else _pixels_side_by_side
-            grad_x = input_gradient(grad_BOHW, weight_OCkl, x.shape, ctx.padding, groups)
+        if ctx.needs_input_grad[0]:
+            grad_x = image_gradient(grad_BOHW, weight_OCkl, x.shape, ctx.padding, groups, ctx.in_c.images)
         return grad_x, grad_weight, grad_bias, None, None
+
+
+def image_gradient(
+    grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, padding: Pair, groups: int, in_c: bool
+) -> Tensor:
+    if in_c:
+        own = cpu_convolution.thin_to_image if weight_OCkl.shape[1] == 1 else cpu_convolution.to_image
+        return own(grad_BOHW, weight_OCkl, *shape[2:], groups)
+    of_few = _by_column if weight_OCkl.shape[1] <= 2 else _pixels_side_by_side
+    return of_few(grad_BOHW, weight_OCkl, shape, padding, groups)
 
 
 def _pixels_side_by_side(grad_BOHW: Tensor, weight_OCkl: Tensor, shape: torch.Size, padding: Pair, G: int) -> Tensor:

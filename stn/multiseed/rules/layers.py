@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stn.models import kernels
+from stn.multiseed.rules import pooled
 from stn.multiseed.rules.basic import reduce, rule
 from stn.multiseed.rules.gradients import OwnConv, is_slow
 from stn.multiseed.rules.order import (
@@ -33,8 +34,12 @@ def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilatio
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
             x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-        return OwnConv.apply(x, weight, bias, padding, groups)
-    return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        out = OwnConv.apply(x, weight, bias, padding, groups)
+    else:
+        out = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    if (*pair(stride), *pair(dilation)) == (1, 1, 1, 1) and padding in (0, (0, 0)):
+        pooled.remember(out, x, weight, bias, groups)
+    return out
 
 
 @rule("conv2d", alone=True)
@@ -71,22 +76,25 @@ def _each_channel(mode: Any, func: Any, /, input: Stacked, *args: Any, **kwargs:
     if name == "adaptive_avg_pool2d" and args and args[0] in (1, (1, 1), [1, 1]):
         return reduce(mode, torch.mean, input, (2, 3), keepdim=True)
     x = side_by_side(input.every)
-    pooled = _pooled(x, *args, **kwargs) if name == "max_pool2d" else None
-    return split_seeds(func(x, *args, **kwargs) if pooled is None else pooled, len(input.every))
+    out = _pooled(x, *args, **kwargs) if name == "max_pool2d" else None
+    return split_seeds(func(x, *args, **kwargs) if out is None else out, len(input.every))
 
 
 @rule("max_pool2d", alone=True)
 def _max_pool2d(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) -> Any:
     if isinstance(input, Stacked):
         return _each_channel(mode, func, input, *args, **kwargs)
-    pooled = None if input.is_cuda else _pooled(input, *args, **kwargs)
-    return func(input, *args, **kwargs) if pooled is None else pooled
+    out = None if input.is_cuda else _pooled(input, *args, **kwargs)
+    return func(input, *args, **kwargs) if out is None else out
 
 
 def _pooled(x: Tensor, *args: Any, **kwargs: Any) -> Tensor | None:
     """Return max-pooled maps; None where there is no kernel for it."""
     side = _square(*args, **kwargs)
-    return kernels.max_pool(x, side) if side and not in_other_hands(x) else None
+    if not side or in_other_hands(x):
+        return None
+    out = pooled.pool(x) if side == 2 else None
+    return kernels.max_pool(x, side) if out is None else out
 
 
 def _square(
