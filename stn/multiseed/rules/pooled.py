@@ -18,7 +18,7 @@ from stn.multiseed.rules.order import in_other_hands
 
 def remember(maps: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> None:
     """Note what maps were convolved from, without padding, stride and dilation, if the pool can make use of it."""
-    if weight.requires_grad and maps.requires_grad and cpu_pooled.has_kernel(maps, x, weight, groups):
+    if weight.requires_grad and maps.grad_fn is not None and cpu_pooled.has_kernel(maps, x, weight, groups):
         maps.convolved = (x, weight, bias, groups), maps._version  # type: ignore[attr-defined]
 
 
@@ -26,7 +26,7 @@ def pool(maps: Tensor) -> Tensor | None:
     """Return max-pooled maps, in squares of 2x2, if they are a convolution's and as it left them."""
     made = maps if maps._base is None else maps._base  # of several seeds these are views
     given, version = getattr(made, "convolved", (None, 0))
-    if given is None or not maps.requires_grad or maps._version != version or in_other_hands(*given[:2]):
+    if given is None or maps.grad_fn is None or maps._version != version or in_other_hands(*given[:2]):
         return None
     if maps.shape != made.shape or maps.stride() != made.stride() or _is_watched(made) or _is_watched(maps):
         return None
