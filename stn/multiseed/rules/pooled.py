@@ -26,17 +26,23 @@ def pool(maps: Tensor) -> Tensor | None:
     """Return max-pooled maps, in squares of 2x2, if they are a convolution's and as it left them."""
     made = maps if maps._base is None else maps._base  # of several seeds these are views
     given, version = getattr(made, "convolved", (None, 0))
-    if given is None or maps.grad_fn is None or maps._version != version or in_other_hands(*given[:2]):
+    if given is None or maps._version != version or in_other_hands(*given[:2]):
         return None
-    if maps.shape != made.shape or maps.stride() != made.stride() or _is_watched(made) or _is_watched(maps):
+    if maps.shape != made.shape or maps.stride() != made.stride() or not _passes_gradients(maps, made):
         return None
     return _Pool.apply(maps.detach(), *given)
 
 
-def _is_watched(maps: Tensor) -> bool:
-    """Whether someone wants the gradient of maps, by a hook of the tensor or of its module."""
-    through_module = type(maps.grad_fn).__name__ == "BackwardHookFunctionBackward"
-    return through_module or maps.retains_grad or bool(maps._backward_hooks)
+_VIEWS = "ViewBackward0", "ReshapeAliasBackward0", "TransposeBackward0"
+
+
+def _passes_gradients(maps: Tensor, made: Tensor) -> bool:
+    """Whether the gradient of a view is that of what it was made from, and no hook wants to see it."""
+    node = maps.grad_fn
+    while node is not None and node != made.grad_fn and node.name() in _VIEWS:
+        node = node.next_functions[0][0]
+    watched = any(x.retains_grad or x._backward_hooks for x in (maps, made))
+    return node is not None and node == made.grad_fn and not watched
 
 
 class _Pool(torch.autograd.Function):
