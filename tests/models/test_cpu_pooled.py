@@ -1,14 +1,13 @@
-"""A convolution and its max-pool differentiated as one on a CPU: exact, for any threads, and only where it may be."""
+"""Gradients from the pixels that a max-pool took: as exact as PyTorch's, whatever the number of threads."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from stn.models.kernels import compiled, cpu_convolution, cpu_pooled, cpu_pooling
-from stn.multiseed.model import StackedModel
 
 WHY_NOT = compiled.missing() or ("" if cpu_convolution.lanes() else "the CPU has no AVX2")
 pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
@@ -89,109 +88,3 @@ def test_a_gradient_that_is_not_a_number_stays_one() -> None:
     images = cpu_pooled.to_image(grad, place, weight, 6, 6, 1)
     assert images[1].isnan().any()
     assert not images[0].isnan().any()
-
-
-class Between(nn.Module):
-    """A convolution, something, and a pool."""
-
-    def __init__(self, between: Callable[[Tensor], Tensor], padding: int = 0, stride: int | None = None) -> None:
-        super().__init__()
-        self.conv, self.between = nn.Conv2d(16, 8, 3, padding=padding), between
-        self.pool = nn.MaxPool2d(2, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        maps = self.conv(x)
-        return self.pool(self.between(maps)).relu().flatten(1).sum(1) + maps.square().mean((1, 2, 3))
-
-
-def learnt(make: Callable[[], nn.Module], S: int, dtype: torch.dtype = torch.float32) -> tuple[list[Tensor], bool]:
-    """Return the gradients of images and parameters, and whether convolution and pool were one."""
-    network = StackedModel(make, list(range(S))).to(dtype)
-    images = torch.randn(S, 3, 16, 9, 9, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        network(images, 0, torch.arange(3)).sum().backward()
-    found = [images.grad, *(p.grad for p in network.parameters())]
-    return found, "stn::pooled_to_filters" in {event.key for event in profile.key_averages()}  # type: ignore[return-value]
-
-
-@pytest.mark.parametrize("S", [1, 3])
-@pytest.mark.parametrize(
-    ("make", "one"),
-    [
-        (lambda: Between(lambda maps: maps), True),
-        (lambda: Between(lambda maps: maps.relu()), False),
-        (lambda: Between(lambda maps: maps.mul_(2)), False),
-        (lambda: Between(lambda maps: maps[:, :, 1:]), False),
-        (lambda: Between(lambda maps: maps.transpose(2, 3)), False),
-        (lambda: Between(torch.no_grad()(lambda maps: maps.transpose(2, 3).transpose(2, 3))), False),
-        (lambda: Between(lambda maps: maps, padding=1), False),
-        (lambda: Between(lambda maps: maps, stride=1), False),
-    ],
-    ids=["nothing", "relu", "in place", "a part", "turned", "without gradient", "padding", "squares that overlap"],
-)
-def test_gradients_are_pytorchs_whatever_is_between_and_beside(
-    make: Callable[[], nn.Module], one: bool, S: int
-) -> None:
-    """The maps have another use beside the pool, whose gradient counts too."""
-    (found, together), (exact, never) = learnt(make, S), learnt(make, S, torch.float64)
-    assert (together, never) == (one, False)
-    for ours, theirs in zip(found, exact, strict=True):
-        assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
-
-
-def test_the_gradient_has_a_gradient() -> None:
-    def penalty(dtype: torch.dtype) -> tuple[Tensor, ...]:
-        network = StackedModel(lambda: nn.Sequential(nn.Conv2d(16, 8, 3), nn.MaxPool2d(2)), [0, 1]).to(dtype)
-        images = torch.randn(2, 3, 16, 9, 9, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
-        result = network(images, 0, torch.arange(3)).square().sum()
-        (slope,) = torch.autograd.grad(result, images, create_graph=True)
-        return torch.autograd.grad(slope.square().sum(), [images, *network.parameters()])
-
-    for ours, theirs in zip(penalty(torch.float32), penalty(torch.float64), strict=True):
-        assert float((ours - theirs).abs().max()) <= 1e-5 * float(theirs.abs().max())
-
-
-def test_frozen_filters_have_no_gradient() -> None:
-    def make() -> nn.Module:
-        network = nn.Sequential(nn.Conv2d(16, 8, 3), nn.MaxPool2d(2), nn.Flatten())
-        network[0].weight.requires_grad_(False)
-        return network
-
-    network = StackedModel(make, [0, 1])
-    images = torch.randn(2, 3, 16, 9, 9, requires_grad=True)
-    network(images, 0, torch.arange(3)).sum().backward()
-    frozen = [name for name, p in network.named_parameters() if p.grad is None]
-    assert images.grad is not None
-    assert len(frozen) == 1
-
-
-@pytest.mark.parametrize("watch", ["tensor", "module", "kept"])
-def test_who_watches_the_maps_sees_their_gradient(watch: str) -> None:
-    seen: list[Tensor] = []
-    conv, pool = nn.Conv2d(16, 8, 3), nn.MaxPool2d(2)
-    if watch == "module":
-        conv.register_full_backward_hook(lambda module, given, grads: seen.append(grads[0]))
-
-    def watched(x: Tensor) -> Tensor:
-        maps = conv(x)
-        if watch == "tensor":
-            maps.register_hook(seen.append)
-        elif watch == "kept":
-            maps.retain_grad()
-            seen.append(maps)
-        return maps
-
-    network = StackedModel(lambda: nn.Sequential(Through(watched, conv), pool, nn.Flatten()), [0])
-    network(torch.randn(1, 3, 16, 9, 9, requires_grad=True), 0, torch.arange(3)).sum().backward()
-    gradient = seen[0].grad if watch == "kept" else seen[0]
-    assert gradient is not None
-    assert torch.equal(gradient.count_nonzero((2, 3)), torch.full((3, 8), 9))
-
-
-class Through(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor], layer: nn.Module) -> None:
-        super().__init__()
-        self.layer, self.function = layer, function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)

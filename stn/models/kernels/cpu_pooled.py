@@ -36,7 +36,7 @@ def to_filters(x: Tensor, grad_BDhw: Tensor, place_BDhw: Tensor, k: int, l: int,
     C, O = D // groups, G_O // groups
     P = whole(l * C)
     out, apart = x.new_empty(G_O, k, P), x.new_empty(x.numel() + P)
-    x, grad_BDhw = (tensor.contiguous(memory_format=_LAST) for tensor in (x, grad_BDhw))
+    x, grad_BDhw, place_BDhw = (tensor.contiguous(memory_format=_LAST) for tensor in (x, grad_BDhw, place_BDhw))
     call("pooled_to_filters", x, grad_BDhw, place_BDhw, out, apart, B, H, W, groups, C, O, k, l, P)
     return out[..., : l * C].unflatten(-1, (l, C)).permute(0, 3, 1, 2).contiguous()
 
@@ -53,6 +53,6 @@ def to_image(grad_BDhw: Tensor, place_BDhw: Tensor, weight: Tensor, H: int, W: i
     P = whole(l * C)
     filters = F.pad(weight.permute(0, 2, 3, 1).reshape(G_O, k, l * C), (0, P - l * C)).contiguous()
     out = torch.empty((B, groups * C, H, W), dtype=weight.dtype, device=weight.device, memory_format=_LAST)
-    grad_BDhw = grad_BDhw.contiguous(memory_format=_LAST)
+    grad_BDhw, place_BDhw = (tensor.contiguous(memory_format=_LAST) for tensor in (grad_BDhw, place_BDhw))
     call("pooled_to_image", grad_BDhw, place_BDhw, filters, out, B, H, W, groups, C, G_O // groups, k, l, P)
     return out

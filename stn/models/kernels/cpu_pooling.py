@@ -54,7 +54,8 @@ def _put(grad_BDhw: Tensor, place_BDhw: Tensor, H: int, W: int) -> Tensor:
     """Return maps of zeros with the gradient at the places."""
     B, D = grad_BDhw.shape[:2]
     out = _maps(grad_BDhw, H, W, grad_BDhw.dtype)
-    call("max_pool_gradient", grad_BDhw.contiguous(memory_format=_LAST), place_BDhw, out, B, H, W, D)
+    grad_BDhw, place_BDhw = (tensor.contiguous(memory_format=_LAST) for tensor in (grad_BDhw, place_BDhw))
+    call("max_pool_gradient", grad_BDhw, place_BDhw, out, B, H, W, D)
     return out
 
 

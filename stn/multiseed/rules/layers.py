@@ -37,8 +37,7 @@ def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilatio
         out = OwnConv.apply(x, weight, bias, padding, groups)
     else:
         out = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
-    if (*pair(stride), *pair(dilation)) == (1, 1, 1, 1) and padding in (0, (0, 0)):
-        pooled.remember(out, x, weight, bias, groups)
+    pooled.remember(out, x, weight, bias, (stride, padding, dilation), groups)
     return out
 
 
