@@ -32,7 +32,7 @@ class _Made(NamedTuple):
 
 
 _MADE = WeakTensorKeyDictionary()
-_VIEWS = "ReshapeAliasBackward0", "TransposeBackward0", "TransposeBackward0", "ViewBackward0"
+_VIEWS = "ViewBackward0", "TransposeBackward0", "TransposeBackward0", "ViewBackward0"
 """From the maps of several seeds to the convolution's result."""
 
 
@@ -70,7 +70,7 @@ def _passes_gradients(maps: Tensor, to: Any) -> bool:
     """Whether nothing but our own views is between maps and a node of the graph."""
     node, names = maps.grad_fn, []
     while node is not None and node != to and len(names) < len(_VIEWS):
-        names.append(node.name())
+        names.append(node.name().replace("ReshapeAlias", "View"))  # which a step that is recorded has instead
         node = node.next_functions[0][0]
     return node is not None and node == to and tuple(names) in ((), _VIEWS)
 
