@@ -1,16 +1,15 @@
 """Convolutions in C on a CPU: as exact as oneDNN's, whatever the number of threads."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stn.models.kernels import compiled, cpu_convolution
+from tests.support.vectors import take_vectors_of_eight
 
 WHY_NOT = compiled.missing() or ("" if cpu_convolution.lanes() else "the CPU has no AVX2")
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.usefixtures("one_thread")]
 LAST = torch.channels_last
 SHAPES = [
     (5, 3, 16, 32, (7, 7), (10, 10)),
@@ -29,14 +28,6 @@ SHAPES = [
 """Images, groups, channels, filters, kernel, map: whole tiles and parts of them, one vector and several."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def pytorchs(x: Tensor, weight: Tensor, bias: Tensor, grad: Tensor, groups: int) -> list[Tensor]:
     x, weight = (tensor.detach().requires_grad_() for tensor in (x, weight))
     result = F.conv2d(x, weight, bias, groups=groups)
@@ -49,9 +40,7 @@ def test_results_are_as_exact_as_onednns_and_the_same_for_all_threads(
     shape: tuple, vectors: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if vectors == "of eight":
-        shares = compiled.library().shares
-        built = compiled._load(["cc"], [*compiled._FLAGS, "-mno-avx512f", *["-fopenmp"] * shares])
-        monkeypatch.setattr(compiled, "library", lambda: compiled.Library(built, shares=shares))
+        take_vectors_of_eight(monkeypatch)
         assert cpu_convolution.lanes() == 8
     B, G, C, O, kernel, size = shape
     x = torch.randn(B, G * C, *size).contiguous(memory_format=LAST)

@@ -1,16 +1,15 @@
 """Gradients from the pixels that a max-pool took: as exact as PyTorch's, whatever the number of threads."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stn.models.kernels import compiled, cpu_convolution, cpu_pooled, cpu_pooling
+from tests.support.vectors import take_vectors_of_eight
 
 WHY_NOT = compiled.missing() or ("" if cpu_convolution.lanes() else "the CPU has no AVX2")
-pytestmark = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT)
+pytestmark = [pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT), pytest.mark.usefixtures("one_thread")]
 LAST = torch.channels_last
 SHAPES = [
     (5, 3, 16, 32, (7, 7), (10, 10)),
@@ -25,23 +24,13 @@ SHAPES = [
 """Images, groups, channels, filters, kernel, map: tiles of all sizes, one vector and several, a row left over."""
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("vectors", ["of this machine", "of eight"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_gradients_are_exact_and_the_same_for_all_threads(
     shape: tuple, vectors: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if vectors == "of eight":
-        shares = compiled.library().shares
-        built = compiled._load(["cc"], [*compiled._FLAGS, "-mno-avx512f", *["-fopenmp"] * shares])
-        monkeypatch.setattr(compiled, "library", lambda: compiled.Library(built, shares=shares))
+        take_vectors_of_eight(monkeypatch)
     B, G, C, O, (k, l), size = shape
     x, weight = torch.randn(B, G * C, *size).contiguous(memory_format=LAST), torch.randn(G * O, C, k, l)
     maps = F.conv2d(x, weight, groups=G).contiguous(memory_format=LAST)
