@@ -122,6 +122,7 @@ def finish(running: Running) -> dict[str, Any]:
     }
     if not reaches_result(form, job):
         return found
+    found["others_cores"] = max(found["others_cores"], running.others_at_start)
     if form.kind == "fused":
         result = train_py(form, job)
         result["others_cores"] = max(result["others_cores"], found["others_cores"])
@@ -180,7 +181,7 @@ def main() -> int:
         for i in range(rounds):
             for name, rows in tables.items():
                 here = job | {"root": folder, "network": NETWORKS[name]}
-                measure_round(name, rows, here, begin, finish)
+                measure_round(name, rows, here, begin, finish, alone=lambda form: reaches_result(form, job))
                 console.print(f"round {i + 1} of {rounds}: {name} done after {time.perf_counter() - start:.0f} s")
                 record[name] = [asdict(row) | describe(row, rows) for row in rows]
                 record.setdefault("summary", {})[name] = summary(rows)

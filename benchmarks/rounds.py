@@ -1,12 +1,13 @@
 """Rounds of measurements: every form of a network once, in turns."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import psutil
-from measure import console
+from measure import CORES, console
 from measured import Form, Row, best
 from running import Running
 
@@ -32,8 +33,11 @@ def measure_round(
     job: dict[str, Any],
     start: Callable[[Form, dict[str, Any]], Running] = Running,
     end: Callable[[Running], dict[str, Any]] = Running.end,
+    alone: Callable[[Form], bool] = lambda form: False,
 ) -> None:
-    """Measure every form in turns; on a GPU the round ends with other precisions of the fastest form."""
+    """Measure every form in turns; on a GPU the round ends with other precisions of the fastest form.
+
+    Forms start side by side, before any of them has a turn; those that are to start ``alone`` do so first."""
 
     def tried(row: Row, act: Callable[..., Any], *given: Any) -> Any:
         """Return a function's result, or True where it has none; None if it failed, which the row then says."""
@@ -45,12 +49,21 @@ def measure_round(
             return None
 
     def measure_group(group: list[Row]) -> None:
-        left: list[tuple[Row, Running]] = []
+        begun: dict[int, Running] = {}
+
+        def begin(row: Row) -> None:
+            if process := tried(row, start, row.form, job):
+                begun[id(row)] = process
+                started.callback(process.close)
+
         with ExitStack() as started:
+            pool = ThreadPoolExecutor(CORES)
+            started.callback(pool.shutdown, cancel_futures=True)
             for row in group:
-                if process := tried(row, start, row.form, job):
-                    started.callback(process.close)
-                    left.append((row, process))
+                if alone(row.form):
+                    begin(row)
+            list(pool.map(begin, [row for row in group if not alone(row.form)]))
+            left = [(row, begun[id(row)]) for row in group if id(row) in begun]
             for _ in range(job["turns"]):
                 left = [(row, process) for row, process in left if tried(row, process.turn)]
             for row, process in left:

@@ -55,7 +55,7 @@ class Running:
             self.close()
             raise
         self.ready_s = time.perf_counter() - start
-        self.others_cores = self._others(start, before, 0.0)
+        self.others_at_start = self._others(start, before, 0.0)
 
     def _others(self, start: float, before: float, own: float) -> float:
         """Return the cores that other programs have used meanwhile."""
@@ -137,7 +137,7 @@ class Running:
             "images_per_s": statistics.median(sum(s["images_per_s"] for s in turn["speeds"]) for turn in counted),
             "images_per_cpu_s": cpu_speed,
             "peak_mb": max(part["peak_mb"] for part in parts),
-            "others_cores": round(statistics.mean([self.others_cores, *(t["others_cores"] for t in counted)]), 3),
+            "others_cores": round(statistics.mean(turn["others_cores"] for turn in counted), 3),
             "ready_s": round(self.ready_s, 3),
             "processes": parts,
         }

@@ -94,7 +94,7 @@ def test_a_disturbed_turn_is_repeated_and_the_least_disturbed_counts(
     others = iter([0.0, 0.0, 0.5, 0.3, 0.7, 0.9, 0.05])  # before the first turn, then turn by turn
     monkeypatch.setattr(running.Running, "_others", lambda *given: next(others))
     (row,) = measured(("alone", 1), again=2)
-    assert row.rounds[0]["others_cores"] == round((0.0 + 0.3 + 0.05) / 3, 3)
+    assert row.rounds[0]["others_cores"] == round((0.3 + 0.05) / 2, 3), "of the turns that count"
     assert next(others, None) is None
 
 
@@ -122,6 +122,31 @@ def test_a_process_that_is_stuck_is_killed(measured: Callable[..., list[Row]], m
     (row,) = measured(("alone", 1), seconds=30.0)
     assert "error" in row.rounds[0]
     assert time.monotonic() - start < 20
+
+
+def test_forms_start_side_by_side_and_those_that_are_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    starting: set[str] = set()
+    beside: dict[str, set[str]] = {}
+
+    class Started:
+        def __init__(self, form: Form, job: dict[str, Any]) -> None:
+            starting.add(form.kind)
+            time.sleep(0.2)
+            beside[form.kind] = starting - {form.kind}
+            time.sleep(0.2)
+            starting.remove(form.kind)
+
+        def turn(self) -> None:
+            assert not starting, "a turn while another form starts"
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(rounds, "CORES", 2)
+    rows = [Row(Form(kind)) for kind in ("a", "timed", "b", "too")]
+    rounds.measure_round("t", rows, JOB, Started, lambda started: {"images_per_s": 1.0}, lambda form: form.kind.startswith("t"))  # type: ignore[arg-type]
+    assert beside == {"a": {"b"}, "b": {"a"}, "timed": set(), "too": set()}
+    assert all(row.rounds == [{"images_per_s": 1.0}] for row in rows)
 
 
 def test_no_more_processes_are_started_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
