@@ -115,7 +115,7 @@ def train(job: dict[str, Any]) -> Meter:
         parameters = net.init(key, jnp.zeros((1, 28, 28, 1)))
         return parameters, optimiser.init(parameters)
 
-    def update(state: tuple, key: jax.Array, t: jax.Array) -> tuple:
+    def update(state: tuple, key: jax.Array, t: jax.Array) -> tuple[tuple, jax.Array]:
         parameters, moments = state
         pick, turned = jax.random.split(jax.random.fold_in(key, t))
         index_B = jax.random.randint(pick, (BATCH,), 0, len(x_NHW))
@@ -124,8 +124,9 @@ def train(job: dict[str, Any]) -> Meter:
         def loss_of(p: Any) -> jax.Array:
             return optax.softmax_cross_entropy_with_integer_labels(net.apply(p, x), y).mean()  # type: ignore[arg-type]
 
-        updates, moments = optimiser.update(jax.grad(loss_of)(parameters), moments)
-        return optax.apply_updates(parameters, updates), moments
+        loss, gradients = jax.value_and_grad(loss_of)(parameters)
+        updates, moments = optimiser.update(gradients, moments)
+        return (optax.apply_updates(parameters, updates), moments), loss
 
     def hits(state: tuple, key: jax.Array) -> jax.Array:
         logits = net.apply(state[0], perturb(test_x, key, turn))
@@ -138,8 +139,10 @@ def train(job: dict[str, Any]) -> Meter:
         many, update, hits = jax.vmap(start), jax.vmap(update, (0, 0, None)), jax.vmap(hits)  # type: ignore[assignment]
     state, step = jax.jit(many)(keys), jax.jit(update, donate_argnums=0)
     meter = Meter(job, lambda: jax.jit(hits)(state, keys).reshape(-1).tolist())
-    t = 0
+    t, former = 0, None
     while True:
-        state, t = step(state, keys, t), t + 1
+        (state, loss), t = step(state, keys, t), t + 1
+        jax.block_until_ready(former)  # JAX would take 32 steps at once, which end when others have their turn
+        former = loss
         if meter.enough(BATCH * seeds, lambda: jax.block_until_ready(state)):  # noqa: B023
             return meter

@@ -36,6 +36,7 @@ class Turns:
             if not select.select([sys.stdin], [], [], 0)[0]:
                 return False
             sys.stdin.readline()
+            synchronise()  # what still runs would disturb the turn of another
             return not self.wait()
         if not self._warm:
             synchronise()
