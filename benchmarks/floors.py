@@ -15,8 +15,10 @@ from unittest.mock import patch
 import forms
 import torch
 import traffic
+from configured import configure
 from measure import Parser, console, machine, names_from, positive, save
 from measured import NETWORKS
+from peer_forms import BATCH
 from rich.table import Table
 
 LAUNCH_US = 1.5
@@ -37,13 +39,13 @@ class Counter(traffic.Traffic):
 
 def count_step(network: str, seeds: int) -> dict[str, float]:
     """Return launches, bytes and FLOP of one step of a batch for each seed."""
-    config = forms.configure(*NETWORKS[network])
+    config = configure(*NETWORKS[network])
     with patch("torch.autocast", lambda *_, **__: nullcontext()):  # knows no meta device
         step = forms.fused(config, torch.device("meta"), seeds, bf16=False, graph=False)
         step()  # makes constants
         with Counter() as counter:
             step()
-    flop = traffic.work_per_image(config)["flop"] * seeds * forms.BATCH  # of the ordinary network
+    flop = traffic.work_per_image(config)["flop"] * seeds * BATCH  # of the ordinary network
     return {"launches": counter.launches, "bytes": counter.bytes, "flop": flop}
 
 
@@ -64,15 +66,15 @@ def main() -> int:
     parser.add_argument("--device", choices=DEVICES, default="h100")
     arguments = parser.parse_args()
     seeds, device = arguments.seeds, arguments.device
-    record = machine(None) | {"seeds": seeds, "batch": forms.BATCH, "device": device, "networks": {}}
-    title = f"A step of {seeds} seeds x {forms.BATCH} images on one {device}: counted, not measured"
+    record = machine(None) | {"seeds": seeds, "batch": BATCH, "device": device, "networks": {}}
+    title = f"A step of {seeds} seeds x {BATCH} images on one {device}: counted, not measured"
     table = Table(title=title, title_justify="left")
     for heading in ("network", "launches", "GB", "GFLOP", "ms: launches", "bytes", "FLOP", "images/s at most"):
         table.add_column(heading, justify="left" if heading == "network" else "right")
     for network in arguments.networks:
         counts = count_step(network, seeds)
         needed = floors(counts, device)
-        most = 1e3 * seeds * forms.BATCH / max(needed.values())
+        most = 1e3 * seeds * BATCH / max(needed.values())
         record["networks"][network] = counts | needed | {"images_per_s_at_most": most}
         sizes = f"{counts['bytes'] / 1e9:.2f}", f"{counts['flop'] / 1e9:.1f}"
         times = [f"{ms:.2f}" for ms in needed.values()]

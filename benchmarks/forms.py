@@ -8,19 +8,18 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from measure import ROOT  # noqa: F401  (finds stn, from any working directory)
+from peer_forms import BATCH, LR  # finds stn, from any working directory
 from torch import Tensor, nn
 
 from stn.config.dataset import build_dataset
-from stn.config.resolve import resolve
-from stn.config.schema import Arch, Config, Data, Optim
+from stn.config.schema import Config
 from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.training.optimizer import SeedOptimiser
 from stn.training.replay.recorded_step import replayed
 
-BATCH, LR, STEPS = 64, 0.01, 50_000
+STEPS = 50_000
 Step = Callable[[], int]
 """Run one training step and return how many images (or operations, or bytes) it processed."""
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -48,17 +47,6 @@ class Tutorial(nn.Module):
         x = F.relu(F.max_pool2d(self.drop(self.conv2(x)), 2))
         x = F.dropout(F.relu(self.fc1(x.flatten(1))), training=self.training)
         return F.log_softmax(self.fc2(x), dim=1)
-
-
-def configure(arch: str, net: str, dataset: str) -> Config:
-    published = {"padding": "zeros", "align_corners": False} if net == "tutorial" else {}
-    return resolve(
-        Config(
-            arch=Arch(name=arch, net=net, **published),  # type: ignore[arg-type]
-            data=Data(name=dataset, batch_size=BATCH),
-            optim=Optim(name="sgd", lr=LR, momentum=0, schedule="constant"),
-        )
-    )
 
 
 def ordinary(config: Config) -> tuple[nn.Module, Callable[..., Tensor]]:

@@ -8,6 +8,7 @@ import sys
 
 import forms
 import torch
+from configured import configure
 from measured import NETWORKS
 from torch.profiler import ProfilerActivity, profile
 
@@ -18,7 +19,7 @@ def main(network: str, seeds: int) -> dict:
     device = torch.device("cuda")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = True
-    step = forms.fused(forms.configure(*NETWORKS[network]), device, seeds, bf16=False, graph=False)
+    step = forms.fused(configure(*NETWORKS[network]), device, seeds, bf16=False, graph=False)
     for _ in range(STEPS):
         step()
     torch.cuda.synchronize()

@@ -13,6 +13,7 @@ from typing import Any
 
 import forms
 import torch
+from configured import configure
 from measure import CORES
 from traffic import work_per_image
 from turns import Turns
@@ -23,7 +24,7 @@ from stn.runs.process import keep_freed_memory
 def facts(networks: dict[str, list[str]]) -> dict[str, Any]:
     on_cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes", "on", "y", "t")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() and not on_cpu else None
-    return {"gpu": gpu, "networks": {name: work_per_image(forms.configure(*words)) for name, words in networks.items()}}
+    return {"gpu": gpu, "networks": {name: work_per_image(configure(*words)) for name, words in networks.items()}}
 
 
 def prepare(job: dict[str, Any], device: torch.device) -> forms.Step:
@@ -34,7 +35,7 @@ def prepare(job: dict[str, Any], device: torch.device) -> forms.Step:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     if kind in ("product", "copy"):
         return forms.product(device, precision == "bf16") if kind == "product" else forms.copy(device)
-    config = forms.configure(*job["network"])
+    config = configure(*job["network"])
     if kind == "fused":
         torch.backends.cudnn.benchmark = True
         if device.type == "cpu":

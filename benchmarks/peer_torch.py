@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from forms import configure
+from configured import configure
 from peer_forms import BATCH, LIMIT_DEGREES, LR, MEAN, STD, Meter, load
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset

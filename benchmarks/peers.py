@@ -108,7 +108,8 @@ def train_py(form: Form, job: dict[str, Any]) -> dict[str, Any]:
 
 def begin(form: Form, job: dict[str, Any]) -> Running:
     """Start a form's processes; peers are ready when they have their result."""
-    return Running(form, job | {"steps": job["steps"] if reaches_result(form, job) else 3})
+    tested = reaches_result(form, job)
+    return Running(form, job | {"tested": tested, "steps": job["steps"] if tested else 3})
 
 
 def finish(running: Running) -> dict[str, Any]:

@@ -4,7 +4,8 @@ import itertools
 from typing import Any
 
 import torch
-from forms import BATCH, ordinary, plain
+from forms import ordinary, plain
+from peer_forms import BATCH
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

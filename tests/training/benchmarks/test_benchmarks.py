@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import forms
 import fused
 import measure
 import measured
 import pytest
 import running
 import traffic
+from configured import configure
 
 from tests.support.paths import ROOT
 from tests.support.trainer import environment, run_script
@@ -50,7 +50,7 @@ def test_bad_input_is_one_line(
 
 
 def test_the_plain_tutorial_network_has_the_tutorials_size_and_work() -> None:
-    found = traffic.work_per_image(forms.configure(*measured.NETWORKS["tutorial"]))
+    found = traffic.work_per_image(configure(*measured.NETWORKS["tutorial"]))
     assert found["parameters"] == 27_360
     assert found["flop"] == pytest.approx(4.29e6, rel=0.02)
     assert 3e5 < found["bytes"] < 8e5

@@ -18,7 +18,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("arch", measured.SIX)
 def test_peers_on_torch_train_the_ordinary_network(arch: str) -> None:
     import peer_torch
-    from forms import configure
+    from configured import configure
 
     from stn.models.build import build_network
 
@@ -89,7 +89,7 @@ def test_the_network_on_jax_is_the_same(arch: str) -> None:
     pytest.importorskip("optax", reason="optax is not installed: pip install '.[peers]'")
     import jax
     import peer_jax
-    from forms import configure
+    from configured import configure
 
     from stn.models.build import build_network
 

@@ -116,7 +116,8 @@ def test_a_meter_tests_the_network_once_before_its_turns(monkeypatch: pytest.Mon
     asked, said = [], io.StringIO()
     monkeypatch.setattr(sys, "stdin", io.StringIO("go\n"))
     monkeypatch.setattr(turns.select, "select", lambda *given: ([sys.stdin], [], []))
-    meter = peer_forms.Meter({"steps": 3, "seconds": 0.0, "answers": said}, lambda: asked.append(1) or [0.5])
+    job = {"steps": 3, "tested": True, "seconds": 0.0, "answers": said}
+    meter = peer_forms.Meter(job, lambda: asked.append(1) or [0.5])
     steps = 1
     while not meter.enough(64):
         steps += 1

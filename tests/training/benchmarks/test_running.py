@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -144,9 +144,10 @@ def test_forms_start_side_by_side_and_those_that_are_timed_alone(monkeypatch: py
 
     monkeypatch.setattr(rounds, "CORES", 2)
     rows = [Row(Form(kind)) for kind in ("a", "timed", "b", "too")]
-    rounds.measure_round("t", rows, JOB, Started, lambda started: {"images_per_s": 1.0}, lambda form: form.kind.startswith("t"))  # type: ignore[arg-type]
+    found, start = {"images_per_s": 1.0}, cast(Callable, Started)
+    rounds.measure_round("test", rows, JOB, start, lambda started: found, lambda form: form.kind.startswith("t"))
     assert beside == {"a": {"b"}, "b": {"a"}, "timed": set(), "too": set()}
-    assert all(row.rounds == [{"images_per_s": 1.0}] for row in rows)
+    assert all(row.rounds == [found] for row in rows)
 
 
 def test_no_more_processes_are_started_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
