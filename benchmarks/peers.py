@@ -101,7 +101,11 @@ def train_py(form: Form, job: dict[str, Any]) -> dict[str, Any]:
         ready_s = max(file.stat().st_mtime for file in files) - start
         rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     others = round(max(0.0, others_s() - before) / seconds, 3)
-    found = {"ready_s": round(ready_s, 3), "exit_s": round(seconds, 3), "result_cpu_s": round(sum(os.times()[2:4]) - cpu, 3)}
+    found = {
+        "ready_s": round(ready_s, 3),
+        "exit_s": round(seconds, 3),
+        "result_cpu_s": round(sum(os.times()[2:4]) - cpu, 3),
+    }
     return found | {"others_cores": others, "accuracy": [row["test_acc"] for row in rows]}
 
 
