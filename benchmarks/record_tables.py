@@ -1,5 +1,6 @@
 """The manual's tables of the records of fused.py and peers.py, and the numbers in them that sentences may quote."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from compare import read_rows
@@ -30,6 +31,7 @@ PROGRAMS = {
     "fused 4": "ours, as one network",
 }
 """Titles of the first rows of a program and a number of seeds; those below share them."""
+EXTREMES: dict[str, Callable[[list[float]], float]] = {"least": min, "most": max}
 
 
 def _line(cells: list[str]) -> str:
@@ -71,7 +73,8 @@ def beside_programs(record: dict[str, Any]) -> RecordTable:
     networks = {name: _speeds(record, name) for name in SIX if name in record}
     lines = [_line(["program", "processes", "seeds at once", *(f"`{name}`" for name in networks)])]
     lines.append("|---" * (3 + len(networks)) + "|")
-    ratios, before = [], ""
+    ratios: dict[str, list[float]] = {}
+    before = ""
     forms = dict.fromkeys(key for speed in networks.values() for key in speed)
     for kind, processes, seeds in sorted(forms, key=lambda key: _place(*key)):
         cells = []
@@ -79,12 +82,20 @@ def beside_programs(record: dict[str, Any]) -> RecordTable:
             value = speed.get((kind, processes, seeds))
             cells.append(f"{value:,.0f}" if value else "")
             if value and kind not in PEERS:
-                ratios.append(value / max(v for (k, p, _), v in speed.items() if k in PEERS and p == processes))
-                cells[-1] += f" ({ratios[-1]:.2f})"
+                ratio = value / max(v for (k, p, _), v in speed.items() if k in PEERS and p == processes)
+                ratios.setdefault("many" if seeds > 1 else "one", []).append(ratio)
+                cells[-1] += f" ({ratio:.2f})"
         title = PROGRAMS.get(f"{kind} {seeds}", before)
         lines.append(_line(["" if title == before else title, str(processes), str(seeds), *cells]))
         before = title
-    return RecordTable(lines, {"least": min(ratios), "most": max(ratios)})
+    for name, key in {"to the result": "x soonest", "to the exit": "x exited"}.items():
+        ratios[name] = [
+            row[key] for row in read_rows(record).values() if row.get(key) and row["form"]["kind"] == "fused"
+        ]
+    spans = {
+        f"{word} {name}": pick(found) for name, found in ratios.items() for word, pick in EXTREMES.items() if found
+    }
+    return RecordTable(lines, spans)
 
 
 def _place(kind: str, processes: int, seeds: int) -> tuple[int, bool, int, int]:
