@@ -1,8 +1,8 @@
 """Measure expansion, status and retry of a sweep of 10,000 seeds with generated run directories.
 
-    python benchmarks/sweeps.py [--seeds 100] [--json FILE]
+    python benchmarks/sweeps.py [--seeds 100] [--repeat 5] [--json FILE]
 
-Prints the median time of five runs of each command line, and its peak memory.
+Prints the median time of some runs of each command line, and its peak memory.
 """
 
 import json
@@ -50,18 +50,19 @@ def generate(plan: Plan) -> None:
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--seeds", type=positive, default=100, help="seeds in each of the 100 cells")
+    parser.add_argument("--repeat", type=positive, default=5, help="runs of each command line")
     arguments = parser.parse_args()
     record = machine(None)
     with tempfile.TemporaryDirectory() as folder:
         runs = ["--runs", str(Path(folder) / "runs")]
         path = sweep_file(Path(folder), arguments.seeds)
-        commands = {"expansion": launched(5, "sweep", str(path), "--dry-run", *runs)}
+        commands = {"expansion": launched(arguments.repeat, "sweep", str(path), "--dry-run", *runs)}
         change = expand(str(path), runs[1])
         write(change)
         generate(change.plan)
-        commands["expansion again"] = launched(5, "sweep", str(path), "--dry-run", *runs)
-        commands["status"] = launched(5, "status", "large", *runs)
-        commands["retry"] = launched(5, "retry", "large", "--dry-run", *runs)
+        commands["expansion again"] = launched(arguments.repeat, "sweep", str(path), "--dry-run", *runs)
+        commands["status"] = launched(arguments.repeat, "status", "large", *runs)
+        commands["retry"] = launched(arguments.repeat, "retry", "large", "--dry-run", *runs)
     console.print(f"{100 * arguments.seeds:,} seeds in {len(change.plan.jobs):,} jobs, {CORES} cores")
     for name, cost in commands.items():
         console.print(f"{name:16s} {cost['seconds']:6.2f} s  {cost['mb']:5.0f} MB")

@@ -24,9 +24,9 @@ def test_two_ranks_train_as_one_and_count_every_test_image_once(tmp_path: Path) 
         losses, rows = [], []
         for name, start in (("one", train), ("two", train_in_ranks)):
             runs = tmp_path / precision / name
-            # 50 steps of the default schedule: the first of 3,752.
-            words = ("--log.every", "1 steps", "--eval.every", "50 steps", "--limit-test", 777,
-                     "--log.wandb", "disabled", "--steps", 50, "--optim.warmup", "49 steps", "--lr", 2e-4,
+            # 25 steps of the default schedule: the first of 3,752.
+            words = ("--log.every", "1 steps", "--eval.every", "25 steps", "--limit-test", 777,
+                     "--log.wandb", "disabled", "--steps", 25, "--optim.warmup", "24 steps", "--lr", 2e-4,
                      "--precision", precision, "--optim.clip", 1.0, "--log.no-pictures")  # fmt: skip
             done = start(*words, runs=runs)
             assert done.returncode == 0, done.stderr

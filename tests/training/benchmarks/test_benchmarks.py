@@ -103,7 +103,7 @@ def test_headline_runs_the_real_command_line(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_what_sweeps_and_reports_cost_is_measured(tmp_path: Path) -> None:
-    done = run("sweeps.py", "--seeds", "2", "--json", str(tmp_path / "sweeps.json"))
+    done = run("sweeps.py", "--seeds", "2", "--repeat", "1", "--json", str(tmp_path / "sweeps.json"))
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "sweeps.json").read_text())
     assert found["seeds"] == 200
