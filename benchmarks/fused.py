@@ -166,7 +166,13 @@ def main() -> int:
         )
     for name, values in summary.items():
         console.print(f"{name}: " + ", ".join(f"{text(value)} {key}" for key, value in values.items()))
-    record |= {"rounds": rounds, "seconds": job["seconds"], "turns": job["turns"], "summary": summary}
+    record |= {
+        "wall_s": round(time.perf_counter() - start, 1),
+        "rounds": rounds,
+        "seconds": job["seconds"],
+        "turns": job["turns"],
+        "summary": summary,
+    }
     for name, rows in {"machine": roofs, **tables}.items():
         record[name] = [asdict(row) | {"median": row.median} | ratios(row, rows, cuda) for row in rows]
     save(arguments.json, record)

@@ -52,6 +52,7 @@ class Meter:
         self._left -= 1
         if self._left:
             return False
+        wait()
         self.accuracy, self.cpu_s = self._result(), time.process_time()
         return not self._turns.wait()
 

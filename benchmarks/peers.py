@@ -46,7 +46,7 @@ from running import Running
 
 NETWORKS = {**{name: measured.NETWORKS[name] for name in SIX}, "mnist": ("stn_slx", "finnveden_r", "mnist")}
 QUICK_JAX = ("cnn",)
-"""Networks that JAX trains with --quick: it takes longest to compile and is at most half as fast as the best peer."""
+"""Networks that JAX trains with --quick: it takes longest to compile, and has not been the fastest peer of any."""
 PACKAGES = sorted({package for packages in PEERS.values() for package in packages})
 FLAGS = "--batch-size 64 --optim.name sgd --lr 0.01 --optim.momentum 0 --optim.schedule constant --log.wandb disabled"
 

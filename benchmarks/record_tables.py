@@ -69,11 +69,13 @@ def over_loops(record: dict[str, Any]) -> RecordTable:
 
 
 def beside_programs(record: dict[str, Any]) -> RecordTable:
-    """Return the table of a record of peers.py; of ours with the ratio to the best peer in as many processes."""
+    """Return the table of a record of peers.py; of ours with the ratio to the best peer in as many processes.
+
+    Of the numbers "many" is several seeds as one network over the best peer in any number of processes."""
     networks = {name: _speeds(record, name) for name in SIX if name in record}
     lines = [_line(["program", "processes", "seeds at once", *(f"`{name}`" for name in networks)])]
     lines.append("|---" * (3 + len(networks)) + "|")
-    ratios: dict[str, list[float]] = {}
+    ratios: dict[str, list[float]] = {"one": [], "many": [], "many in one": []}
     before = ""
     forms = dict.fromkeys(key for speed in networks.values() for key in speed)
     for kind, processes, seeds in sorted(forms, key=lambda key: _place(*key)):
@@ -82,15 +84,20 @@ def beside_programs(record: dict[str, Any]) -> RecordTable:
             value = speed.get((kind, processes, seeds))
             cells.append(f"{value:,.0f}" if value else "")
             if value and kind not in PEERS:
-                ratio = value / max(v for (k, p, _), v in speed.items() if k in PEERS and p == processes)
-                ratios.setdefault("many" if seeds > 1 else "one", []).append(ratio)
+                peers = {key: speed[key] for key in speed if key[0] in PEERS}
+                ratio = value / max(v for (_, p, _), v in peers.items() if p == processes)
                 cells[-1] += f" ({ratio:.2f})"
+                if seeds > 1:
+                    ratios["many"].append(value / max(peers.values()))
+                if processes == 1:
+                    ratios["many in one" if seeds > 1 else "one"].append(ratio)
         title = PROGRAMS.get(f"{kind} {seeds}", before)
         lines.append(_line(["" if title == before else title, str(processes), str(seeds), *cells]))
         before = title
+    alone = [row for (name, _), row in read_rows(record).items() if name in networks and row["form"]["kind"] == "fused"]
     for name, key in {"to the result": "x soonest", "to the exit": "x exited"}.items():
         ratios[name] = [
-            row[key] for row in read_rows(record).values() if row.get(key) and row["form"]["kind"] == "fused"
+            row[key] for row in alone if row["form"]["seeds"] * row["form"]["processes"] == 1 and row.get(key)
         ]
     spans = {
         f"{word} {name}": pick(found) for name, found in ratios.items() for word, pick in EXTREMES.items() if found

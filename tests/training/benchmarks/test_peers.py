@@ -112,18 +112,28 @@ def test_ratios_are_to_the_best_peer_of_the_same_round_and_number_of_processes()
     assert peer_rows.describe(ours, [failed, ours])["x best peer"] is None
 
 
-def test_a_meter_tests_the_network_once_before_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tested", [True, False])
+def test_a_meter_tests_the_network_once_before_its_turns(tested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it is to be tested at all; its work has ended before it says so."""
     asked, said = [], io.StringIO()
     monkeypatch.setattr(sys, "stdin", io.StringIO("go\n"))
     monkeypatch.setattr(turns.select, "select", lambda *given: ([sys.stdin], [], []))
-    job = {"steps": 3, "tested": True, "seconds": 0.0, "answers": said}
+    job = {"steps": 3, "tested": tested, "seconds": 0.0, "answers": said}
     meter = peer_forms.Meter(job, lambda: asked.append(1) or [0.5])
     steps = 1
-    while not meter.enough(64):
+    while not meter.enough(64, lambda: said.write("ended\n")):
         steps += 1
-        assert bool(asked) == (steps > 3)
-    assert (asked, meter.accuracy, steps) == ([1], [0.5], 6)
-    assert [line[:5] for line in said.getvalue().splitlines()] == ["ready", '{"ima', "ready"]
+        assert bool(asked) == (tested and steps > 3)
+    assert (asked, meter.accuracy, steps) == (([1], [0.5], 6) if tested else ([], [], 6))
+    lines = [line[:5] for line in said.getvalue().splitlines()]
+    assert lines == ["ended", "ready", "ended", "ended", '{"ima', "ended", "ready"]
+
+
+def test_starts_are_timed_of_peers_that_reach_a_result() -> None:
+    seeds, timed = {"accelerate": 1, "vmap": 4, "fused": 1}, []
+    for quick in (True, False):
+        timed.append([kind for kind, n in seeds.items() if peers.start_is_timed(Form(kind, seeds=n), {"quick": quick})])
+    assert timed == [["accelerate"], ["accelerate", "vmap"]]
 
 
 @pytest.mark.slow

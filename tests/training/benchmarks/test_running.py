@@ -1,6 +1,7 @@
 """Programs measured in turns: whose turn it is, what counts, and what becomes of processes that fail."""
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -116,6 +117,28 @@ def test_an_interrupt_leaves_no_process(
         measured(("alone", 1), ("pair", 2))
 
 
+def test_an_interrupt_while_forms_start_side_by_side_closes_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[str] = []
+
+    class Starting:
+        def __init__(self, form: Form, job: dict[str, Any]) -> None:
+            self.kind = form.kind
+            if form.kind == "second":
+                time.sleep(0.2)  # until the main thread waits
+                signal.raise_signal(signal.SIGINT)
+                time.sleep(0.2)
+
+        def close(self) -> None:
+            closed.append(self.kind)
+
+    monkeypatch.setattr(rounds, "CORES", 2)
+    rows = [Row(Form(kind)) for kind in ("first", "second", "third", "fourth")]
+    with pytest.raises(KeyboardInterrupt):
+        rounds.measure_round("test", rows, JOB, cast(Callable, Starting))
+    assert {"first", "second"} <= set(closed)
+    assert len(closed) == len(set(closed))
+
+
 def test_a_process_that_is_stuck_is_killed(measured: Callable[..., list[Row]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "PATIENCE_S", -29.0)
     start = time.monotonic()
@@ -127,6 +150,7 @@ def test_a_process_that_is_stuck_is_killed(measured: Callable[..., list[Row]], m
 def test_forms_start_side_by_side_and_those_that_are_timed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     starting: set[str] = set()
     beside: dict[str, set[str]] = {}
+    """What else starts while a form does, in the order in which they started."""
 
     class Started:
         def __init__(self, form: Form, job: dict[str, Any]) -> None:
@@ -147,6 +171,7 @@ def test_forms_start_side_by_side_and_those_that_are_timed_alone(monkeypatch: py
     found, start = {"images_per_s": 1.0}, cast(Callable, Started)
     rounds.measure_round("test", rows, JOB, start, lambda started: found, lambda form: form.kind.startswith("t"))
     assert beside == {"a": {"b"}, "b": {"a"}, "timed": set(), "too": set()}
+    assert list(beside)[:2] == ["timed", "too"], "before any other"
     assert all(row.rounds == [found] for row in rows)
 
 
@@ -174,5 +199,5 @@ def test_a_turn_leaves_out_its_first_step(monkeypatch: pytest.MonkeyPatch, capsy
     assert json.loads(said[1]) == {"images_per_s": 7 / 2.5, "images_per_cpu_s": 7 / 2}
     assert not measure.enough(5), "it trains on until it is told to halt"
     waiting.append(sys.stdin)
-    assert not measure.enough(5)
-    assert capsys.readouterr().out == "ready\n"
+    assert not measure.enough(5, lambda: print("its work has ended"))
+    assert capsys.readouterr().out == "its work has ended\nready\n"
