@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_an_interrupt_while_forms_start_side_by_side_closes_all_of_them(monkeypa
             self.kind = form.kind
             if form.kind == "second":
                 time.sleep(0.2)  # until the main thread waits
-                signal.raise_signal(signal.SIGINT)
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 time.sleep(0.2)
 
         def close(self) -> None:
