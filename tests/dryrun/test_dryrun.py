@@ -90,9 +90,8 @@ def test_what_was_timed_is_said_once_for_each_shape(dry: Dry, tmp_path: Path) ->
     words = ("--arch", "stn_slx", "--dataset", "mnist_r", "--seeds", "0-3")
     counts, text = train(dry, tmp_path, *words)
     assert_captured(counts, text)
-    assert re.search(r"[124] seeds as one network \(images/s by number of seeds: 1: ", text), text
-    shapes = re.findall(
-        r"(convolution of .*?): [\w/]+ \(ms of ", text
-    )  # which way and how many seeds win is noise here
+    # Which way and how many seeds win is noise here.
+    assert re.search(r"([24] seeds as one network|one seed at a time) \(images/s by number of seeds: 1: ", text), text
+    shapes = re.findall(r"(convolution of .*?): [\w/]+ \(ms of ", text)
     assert "convolution of 2 x 1 to 16 channels, 9x9 on 28x28, float32, backward" in shapes
     assert len(shapes) == len(set(shapes))
