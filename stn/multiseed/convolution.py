@@ -72,10 +72,9 @@ class Convolutions:
         calls |= pass_calls(own, arguments, groups, trains)
         behind = self._behind.setdefault(key.partition(" x ")[2], set())
         times = {
-            part: {way: milliseconds(call) for way, call in ways.items() if (part, way) not in behind}
+            part: {way: milliseconds(ways.pop(way)) for way in [*ways] if (part, way) not in behind}
             for part, ways in calls.items()
         }
-        torch.cuda.empty_cache()
         shown = [
             f"{part}: " + ", ".join(f"{way} {ms:.2f}" for way, ms in table.items()) for part, table in times.items()
         ]

@@ -1,6 +1,7 @@
 """How much memory a pass takes, and how much of it there may be."""
 
-from typing import Any
+from functools import cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -9,6 +10,8 @@ from torch.utils._pytree import tree_leaves
 
 MOST_ELEMENTS = 2**31 - 1
 """Elements of the largest tensor: CUDA kernels that index with 32 bits refuse larger ones."""
+MOST_CACHED = 2**30
+"""Bytes in reserve that are worth keeping between one use of memory and another."""
 SHARE = 0.5
 """Share of the free memory that a block may take."""
 
@@ -33,7 +36,28 @@ class Allocations(TorchDispatchMode):
         return out
 
 
+def cached_bytes(device: torch.device) -> int:
+    """Return what torch's allocator holds in reserve."""
+    return torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
 def free_bytes(device: torch.device) -> int:
     """Return the free memory of a GPU, with what torch's allocator holds in reserve."""
-    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return torch.cuda.mem_get_info(device)[0] + unused
+    return torch.cuda.mem_get_info(device)[0] + cached_bytes(device)
+
+
+def drop_cached(device: torch.device) -> None:
+    """Give back what torch's allocator holds in reserve, if it is much: that takes milliseconds."""
+    if cached_bytes(device) > MOST_CACHED:
+        torch.cuda.empty_cache()
+
+
+@cache
+def stream_of(device: torch.device, use: Literal["steps", "timing"]) -> torch.cuda.Stream:
+    """Return the one stream for a use, whose memory that cuBLAS keeps for ever holds no large segment."""
+    stream = torch.cuda.Stream(device)
+    with torch.cuda.stream(stream):
+        x = torch.zeros(16, 16, device=device)
+        torch.addmm(x[0], x, x)  # cuBLASLt
+        torch.mm(x, x)  # cuBLAS
+    return stream

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stn.multiseed.memory import drop_cached, stream_of
 from stn.multiseed.passes import PASSES, Backward
 from stn.multiseed.products import Product
 from stn.multiseed.ways import by_passes
@@ -25,8 +26,10 @@ def whole_call(way: Callable[..., Tensor], arguments: tuple, groups: int, trains
 
     def once() -> None:
         out = way(x, weight, bias, *how, groups=groups)
+        if trains and not grads:
+            drop_cached(out.device)  # what was cached may be in pieces: the maps of a seed each
+            grads.append(torch.ones_like(out))
         if trains:
-            grads[:] = grads or [torch.ones_like(out)]
             torch.autograd.grad(out, needs, grads)
 
     return once
@@ -54,8 +57,9 @@ def pass_calls(ways: list[str], arguments: tuple, groups: int, trains: bool) -> 
 
 def milliseconds(once: Callable[[], Any]) -> float:
     """Return the time of a call on the device, replayed as a graph like a step; infinite for one that cannot run."""
-    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-    stream.wait_stream(torch.cuda.current_stream())
+    current, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+    stream = stream_of(current.device, "timing")
+    stream.wait_stream(current)
     try:
         with torch.cuda.stream(stream):
             for _ in range(2):  # libraries choose their algorithms
@@ -71,4 +75,6 @@ def milliseconds(once: Callable[[], Any]) -> float:
         graph.replay()
     end.record()
     end.synchronize()
+    graph.reset()
+    drop_cached(current.device)  # the next graph cannot take what this one had
     return start.elapsed_time(end) / _REPLAYS

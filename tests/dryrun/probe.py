@@ -77,6 +77,7 @@ def write_report() -> None:
         "allocated": torch.cuda.max_memory_allocated(),
         "imported dynamo": "torch._dynamo" in sys.modules,
         "reserved": torch.cuda.max_memory_reserved(),
+        "kept": torch.cuda.memory_reserved(),
     }
     report.write_text(json.dumps(facts))
 

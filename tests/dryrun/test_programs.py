@@ -134,3 +134,24 @@ def test_a_large_graph_makes_room_for_an_evaluation_and_is_captured_anew(dry: Dr
     script.write_text(ROOM)
     counts, text = dry(script)
     assert (counts["captured"], counts["failed"], counts["not allowed"]) == (2, 0, 0), text
+
+
+TRIALS = """
+import runpy
+import stn.training.block_size
+stn.training.block_size.GAIN = 0  # times are noise here: try every number of seeds
+runpy.run_path("train.py", run_name="__main__")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ["cnn", "stn_c0"])
+def test_trials_of_as_many_seeds_as_fit_reserve_little_more_than_they_use(arch: str, dry: Dry, tmp_path: Path) -> None:
+    script = tmp_path / "trials.py"
+    script.write_text(TRIALS)
+    small = ("--limit-test", 300, "--limit-train", 4096, "--log.wandb", "disabled", "--log.no-pictures")
+    words = ("--config", "finnveden_s", "--arch", arch, "--seeds", "0-63", "--steps", 20, "--eval.every", "20steps")
+    counts, text = dry(script, *words, "--optim.schedule", "constant", *small, "--runs", tmp_path / "runs")
+    assert (counts["failed"], counts["not allowed"]) == (0, 0), text
+    assert counts["reserved"] < 1.15 * counts["allocated"] < 50 * 2**30, text
+    assert counts["kept"] < 2**30, "what a library keeps for ever holds a large segment"

@@ -5,6 +5,8 @@ from contextlib import suppress
 
 import torch
 
+from stn.multiseed.memory import stream_of
+
 WARM_UP = 4
 """Steps before the capture: libraries choose their algorithms in the first ones."""
 LARGE = 1 / 16
@@ -26,7 +28,7 @@ class GraphedStep:
         self._device = device
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self._calls: dict[int, int] = {}
-        self._side_stream = torch.cuda.Stream(device) if self.enabled else None
+        self._side_stream = stream_of(device, "steps") if self.enabled else None
         self._pool = torch.cuda.graph_pool_handle() if self.enabled else None
         """The memory of all graphs: one runs at a time, and what is in it does not outlive a step."""
         self._held = 0
