@@ -57,7 +57,6 @@ def stream_of(device: torch.device, use: Literal["steps", "timing"]) -> torch.cu
     """Return the one stream for a use, whose memory that cuBLAS keeps for ever holds no large segment."""
     stream = torch.cuda.Stream(device)
     with torch.cuda.stream(stream):
-        x = torch.zeros(16, 16, device=device)
-        torch.addmm(x[0], x, x)  # cuBLASLt
-        torch.mm(x, x)  # cuBLAS
+        x = torch.zeros(16, 16, device=device, requires_grad=True)
+        (x @ x + torch.addmm(x[0], x, x)).sum().backward()  # cuBLAS and cuBLASLt, here and in autograd's thread
     return stream

@@ -154,4 +154,3 @@ def test_trials_of_as_many_seeds_as_fit_reserve_little_more_than_they_use(arch: 
     counts, text = dry(script, *words, "--optim.schedule", "constant", *small, "--runs", tmp_path / "runs")
     assert (counts["failed"], counts["not allowed"]) == (0, 0), text
     assert counts["reserved"] < 1.15 * counts["allocated"] < 50 * 2**30, text
-    assert counts["kept"] < 2**30, "what a library keeps for ever holds a large segment"
