@@ -85,7 +85,7 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
     dataset = build_dataset(config.data.name)
     stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
     model = StackedModel(partial(build_network, config), seeds, runtime.device, runtime.dtype)
-    model.compiled = {} if config.train.compile else None
+    model.compiled = {} if runtime.compiles else None
     optimiser = SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
     forward, stepper = runtime.prepare(model, optimiser)
     metrics = RunningMetrics(seeds, runtime, config.data.split, config.log.grad_norm)

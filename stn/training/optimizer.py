@@ -37,6 +37,9 @@ class SeedOptimiser(torch.optim.Optimizer):
         averages = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) * momentum
         self.averages = {name: torch.zeros_like(model.flat) for name in averages}
         """Running averages of the gradients, flat as the parameters, under torch.optim's names."""
+        update = self._adamw if adamw else self._sgd
+        compiles = model.compiled is not None and model.flat.is_cuda  # into one kernel instead of ten
+        self._update = torch.compile(update) if compiles else update
 
     def _schedule_table(self, steps: int) -> Tensor:
         """Return a row per step: the factor of the learning rate, and what AdamW's running means are divided by."""
@@ -74,8 +77,7 @@ class SeedOptimiser(torch.optim.Optimizer):
         parameters = self.model.stacked.values()
         grad_P = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
         factors = self._schedule.index_select(0, self.clock.view(1))[0].unbind()
-        update = self._adamw if self.optim.name == "adamw" else self._sgd
-        update(self.model.flat, grad_P, *factors)
+        self._update(self.model.flat, grad_P, *factors)
 
     def _adamw(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor, corrected: Tensor, root: Tensor) -> None:
         beta1, beta2 = self.optim.betas

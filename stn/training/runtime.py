@@ -21,12 +21,13 @@ from torch import Tensor
 
 from stn.config.flags.launcher import PARENT, launched
 from stn.config.schema import Config
+from stn.models import kernels
 from stn.multiseed.convolution import convolutions_for
 from stn.multiseed.model import StackedModel
 from stn.runs.cores import Neighbours, cores
 from stn.runs.process import follow_parent, keep_freed_memory
 from stn.runs.trials import build_trials
-from stn.tracking.console import say
+from stn.tracking.console import say, warn
 
 T = TypeVar("T")
 
@@ -73,6 +74,10 @@ class Runtime:
         self._configure_torch(config, neighbours)
         fixed = config.train.deterministic or self.world > 1
         self.convolutions = convolutions_for(config.train.conv, fixed, say)
+        self.compiles = config.train.compile
+        if self.compiles and self.device.type == "cuda" and (reason := kernels.missing()):
+            self.compiles = False
+            warn(f"--train.compile needs Triton and is left out: {reason}")
 
     @staticmethod
     def _accelerator(config: Config, timeout: timedelta) -> Accelerator:

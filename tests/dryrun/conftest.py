@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,18 +30,42 @@ def stand_in() -> list[str]:
     return [str(script.with_name("run.sh")), venv, str(folder)]
 
 
+@pytest.fixture(scope="session")
+def stand_in_with_triton(stand_in: list[str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the words that run Python where Triton compiles its kernels, too: the driver has what it needs."""
+    run, venv, base = stand_in
+    folder = tmp_path_factory.mktemp("triton")
+    (folder / "lib").mkdir()
+    for name in ("site", "curand"):
+        (folder / name).symlink_to(Path(base) / name)
+    for tool in (folder / "site" / "triton" / "backends" / "nvidia" / "bin").glob("ptxas*"):
+        tool.chmod(0o755)
+    source, runtime = Path(__file__).with_name("driver.c"), folder / "lib" / "libfakecuda.so"  # is loaded first
+    rest = [Path(base) / "lib" / name for name in (runtime.name, "libcuda.so.1")]
+    subprocess.run(["cc", "-shared", "-fPIC", source, "-Wl,--no-as-needed", *rest, "-o", runtime], check=True)
+    runtime.with_name("libcuda.so.1").symlink_to(runtime)
+    return [run, venv, str(folder)]
+
+
 @pytest.fixture
 def dry(stand_in: list[str], tmp_path: Path) -> Dry:
     """Return a function that runs a program and returns what was counted and its output."""
+    return partial(_run, stand_in, tmp_path)
 
-    def run(program: Path | str, *words: object) -> tuple[dict, str]:
-        report = tmp_path / "report.json"
-        probe = [str(ROOT / "tests" / "dryrun" / "probe.py"), str(report), str(program)]
-        done = subprocess.run(
-            [*stand_in, *probe, *map(str, words)], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT,
-            env=environment(FAKECUDA_LOG=str(tmp_path / "cuda.log")),
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(report.read_text()), done.stdout + done.stderr
 
-    return run
+@pytest.fixture
+def dry_with_triton(stand_in_with_triton: list[str], tmp_path: Path) -> Dry:
+    return partial(
+        _run, stand_in_with_triton, tmp_path, TRITON_CACHE_DIR=str(Path(stand_in_with_triton[2]) / "kernels")
+    )
+
+
+def _run(stand_in: list[str], tmp_path: Path, program: Path | str, *words: object, **more: str) -> tuple[dict, str]:
+    report = tmp_path / "report.json"
+    probe = [str(ROOT / "tests" / "dryrun" / "probe.py"), str(report), str(program)]
+    done = subprocess.run(
+        [*stand_in, *probe, *map(str, words)], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT,
+        env=environment(FAKECUDA_LOG=str(tmp_path / "cuda.log"), **more),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(report.read_text()), done.stdout + done.stderr

@@ -2,7 +2,7 @@
 
 Puts right what kernels that compute nothing would break, and writes to JSON: captures that succeeded and failed, calls
 that are not allowed while capturing, copies to the host inside a capture, launches outside of graphs and replayed, and
-of the last graph its nodes and its depthwise weight gradients.
+of the last graph its nodes, its depthwise weight gradients and the kernels of Triton.
 Losses, accuracies and "failed" marks mean nothing.
 """
 
@@ -68,6 +68,7 @@ def write_report() -> None:
     facts = {
         "nodes": nodes[-1] if nodes else 0,
         "slow weight gradients": graphs[-1].count("conv_depthwise2d_grad_weight") if graphs else 0,
+        "triton": graphs[-1].count("triton") if graphs else 0,
         "captured": captures["ok"],
         "failed": captures["failed"],
         "not allowed": text.count("ILLEGAL"),

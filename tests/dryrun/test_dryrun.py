@@ -14,7 +14,8 @@ SMALL = ("--limit-test", "300", "--limit-train", "4000", "--log.wandb", "disable
 
 
 def train(dry: Dry, tmp_path: Path, *words: object) -> tuple[dict, str]:
-    return dry(ROOT / "train.py", "--steps", 40, *SMALL, "--runs", tmp_path / "runs", *words)
+    steps = () if "--steps" in words else ("--steps", 40)
+    return dry(ROOT / "train.py", *steps, *SMALL, "--runs", tmp_path / "runs", *words)
 
 
 TWO_AND_ONE = ("--seeds", "0-2", "--train.fuse", 2)
@@ -97,3 +98,31 @@ def test_what_was_timed_is_said_once_for_each_shape(dry: Dry, tmp_path: Path) ->
     shapes = re.findall(r"(convolution of .*?): [\w/]+ \(ms of ", text)
     assert "convolution of 2 x 1 to 16 channels, 9x9 on 28x28, float32, backward" in shapes
     assert len(shapes) == len(set(shapes))
+
+
+@pytest.mark.slow
+def test_a_compiled_step_without_triton_is_a_plain_one_and_said(dry: Dry, tmp_path: Path) -> None:
+    counts, text = train(dry, tmp_path, "--arch", "cnn", "--seeds", "0-3", "--train.conv", "grouped", "--train.compile")
+    assert_captured(counts, text)
+    assert "--train.compile needs Triton and is left out: " in text
+
+
+@pytest.mark.slow
+def test_a_step_is_one_replay_and_few_launches(dry: Dry, tmp_path: Path) -> None:
+    words = (
+        "--arch",
+        "stn_slx",
+        "--dataset",
+        "mnist_r",
+        "--seeds",
+        "0-3",
+        "--train.fuse",
+        4,
+        "--train.conv",
+        "grouped",
+    )
+    fixed = (*words, "--limit-train", 64000, "--optim.schedule", "constant", "--eval.every", "500steps")
+    few, _ = train(dry, tmp_path / "few", *fixed, "--steps", 40)
+    many, _ = train(dry, tmp_path / "many", *fixed, "--steps", 80)
+    assert many["replayed"] - few["replayed"] == 40 * few["nodes"]
+    assert many["launches"] - few["launches"] <= 5 * 40

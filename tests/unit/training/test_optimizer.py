@@ -162,3 +162,24 @@ def test_clipping_is_per_seed_and_returns_the_norms_before() -> None:
     assert optimizer.clip_gradients(model, 1.0).tolist() == pytest.approx(before)
     norms = torch.cat([p.grad.flatten(1) for p in model.parameters()], 1).norm(dim=1).tolist()  # type: ignore[union-attr]
     assert norms == pytest.approx([1.0, 0.01 * 8**0.5], rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wish", [{"name": "adamw"}, {"name": "sgd", "momentum": 0.9, "nesterov": True}], ids=str)
+def test_an_update_compiles_whole_and_is_the_plain_one(wish: dict) -> None:
+    config = resolve(Config(arch=Arch(name="stn_slx"), data=Data(name="mnist")))
+    options = Optim(**wish, lr=0.01, weight_decay=0.1, schedule="cosine", loc_lr_multiplier=0.1)
+    weights, clock = [], torch.tensor(0)
+    for compiles in (False, True):
+        model = StackedModel(lambda: build_network(config), [0, 1], dtype=torch.float64)
+        optimiser = optimizer.SeedOptimiser([options] * 2, model, clock, 3)
+        if compiles:  # as on a GPU, where Inductor makes one kernel of it
+            optimiser._update = torch.compile(optimiser._update, backend="aot_eager", fullgraph=True)
+        random = torch.Generator().manual_seed(0)
+        for step in range(3):
+            clock.fill_(step)
+            for p in model.stacked.values():
+                p.grad = torch.randn(p.shape, dtype=p.dtype, generator=random)
+            optimiser.step()
+        weights.append(model.flat.detach().clone())
+    torch.testing.assert_close(*weights, rtol=1e-14, atol=1e-14)
