@@ -86,7 +86,8 @@ def train_block(runtime: Runtime, stop: Stop, trials: list[Trial]) -> None:
     stream = Stream(config.data, dataset, seeds, runtime.device, runtime.dtype, runtime.rank, runtime.world)
     model = StackedModel(partial(build_network, config), seeds, runtime.device, runtime.dtype)
     model.compiled = {} if runtime.compiles else None
-    optimiser = SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps)
+    fused = runtime.compiles and runtime.device.type == "cuda"  # into one kernel
+    optimiser = SeedOptimiser([trial.config.optim for trial in trials], model, stream.clock, steps, compiles=fused)
     forward, stepper = runtime.prepare(model, optimiser)
     metrics = RunningMetrics(seeds, runtime, config.data.split, config.log.grad_norm)
 

@@ -116,7 +116,7 @@ class Train(Section):
     deterministic: bool = False
     """CUDA: refuse operations whose result depends on timing; the warp's gradients add up in integers."""
     compile: bool = False
-    """torch.compile the network; seldom worth its start-up on a CPU."""
+    """torch.compile the network, on CUDA the update too (needs Triton there); seldom worth its start-up."""
     cuda_graph: bool = True
     """Record a training step once and replay it: as a CUDA graph, on a CPU as its operations (not of plugins)."""
     conv: Literal["auto", "grouped", "channels_last", "loop", "unfold", "rows", "whole", "triton"] = "auto"

@@ -72,6 +72,7 @@ class Convolutions:
         calls |= pass_calls(own, arguments, groups, trains)
         behind = self._behind.setdefault(key.partition(" x ")[2], set())
         times = {
+            # What a call has made is freed with it.
             part: {way: milliseconds(ways.pop(way)) for way in [*ways] if (part, way) not in behind}
             for part, ways in calls.items()
         }

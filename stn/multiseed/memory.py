@@ -52,11 +52,17 @@ def drop_cached(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-@cache
 def stream_of(device: torch.device, use: Literal["steps", "timing"]) -> torch.cuda.Stream:
-    """Return the one stream for a use, whose memory that cuBLAS keeps for ever holds no large segment."""
+    """Return the only stream for a use."""
+    return _stream(torch.cuda.current_device() if device.index is None else device.index, use)
+
+
+@cache
+def _stream(device: int, use: str) -> torch.cuda.Stream:
+    """cuBLAS's workspaces, which PyTorch never frees, are taken first, and so not from a segment of gigabytes."""
     stream = torch.cuda.Stream(device)
-    with torch.cuda.stream(stream):
-        x = torch.zeros(16, 16, device=device, requires_grad=True)
+    plain = torch.autocast("cuda", enabled=False)
+    with torch.cuda.stream(stream), torch.enable_grad(), plain:
+        x = torch.zeros(16, 16, device=f"cuda:{device}", requires_grad=True)
         (x @ x + torch.addmm(x[0], x, x)).sum().backward()  # cuBLAS and cuBLASLt, here and in autograd's thread
     return stream

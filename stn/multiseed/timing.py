@@ -56,6 +56,14 @@ def pass_calls(ways: list[str], arguments: tuple, groups: int, trains: bool) -> 
 def milliseconds(once: Callable[[], Any]) -> float:
     """Return the time of a call on the device, replayed as a graph like a step; infinite for one that cannot run."""
     current, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
+    try:
+        return _timed(once, current, graph)
+    finally:
+        graph.reset()
+        drop_cached(current.device)  # the next graph cannot take what this one had
+
+
+def _timed(once: Callable[[], Any], current: torch.cuda.Stream, graph: torch.cuda.CUDAGraph) -> float:
     stream = stream_of(current.device, "timing")
     stream.wait_stream(current)
     try:
@@ -73,6 +81,4 @@ def milliseconds(once: Callable[[], Any]) -> float:
         graph.replay()
     end.record()
     end.synchronize()
-    graph.reset()
-    drop_cached(current.device)  # the next graph cannot take what this one had
     return start.elapsed_time(end) / _REPLAYS

@@ -4,6 +4,8 @@ S seed, P all parameters of all seeds.
 """
 
 import math
+from collections.abc import Callable
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -23,7 +25,9 @@ class SeedOptimiser(torch.optim.Optimizer):
     element for each parameter. The schedule is a table on the device, read at ``clock``: a step needs no host sync.
     """
 
-    def __init__(self, optims: list[Optim], model: StackedModel, clock: Tensor, steps: int) -> None:
+    def __init__(
+        self, optims: list[Optim], model: StackedModel, clock: Tensor, steps: int, compiles: bool = False
+    ) -> None:
         super().__init__(model.stacked.values(), {})
         self.optim, self.model, self.clock = optims[0], model, clock
         self._schedule = self._schedule_table(steps)
@@ -37,9 +41,12 @@ class SeedOptimiser(torch.optim.Optimizer):
         averages = ("exp_avg", "exp_avg_sq") if adamw else ("momentum_buffer",) * momentum
         self.averages = {name: torch.zeros_like(model.flat) for name in averages}
         """Running averages of the gradients, flat as the parameters, under torch.optim's names."""
-        update = self._adamw if adamw else self._sgd
-        compiles = model.compiled is not None and model.flat.is_cuda  # into one kernel instead of ten
-        self._update = torch.compile(update) if compiles else update
+        constants = self.optim.betas if adamw else (self.optim.momentum, self.optim.nesterov)
+        self._update, self._constants = adamw_update if adamw else sgd_update, constants
+        if compiles:  # numbers would be compiled in, and another block's compiled anew
+            like = {"dtype": model.flat.dtype, "device": model.flat.device}
+            self._lr, self._decay = (torch.as_tensor(x, **like) for x in (self._lr, self._decay))
+            self._update = compiled(self._update)
 
     def _schedule_table(self, steps: int) -> Tensor:
         """Return a row per step: the factor of the learning rate, and what AdamW's running means are divided by."""
@@ -77,24 +84,8 @@ class SeedOptimiser(torch.optim.Optimizer):
         parameters = self.model.stacked.values()
         grad_P = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
         factors = self._schedule.index_select(0, self.clock.view(1))[0].unbind()
-        self._update(self.model.flat, grad_P, *factors)
-
-    def _adamw(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor, corrected: Tensor, root: Tensor) -> None:
-        beta1, beta2 = self.optim.betas
-        if torch.is_tensor(self._decay) or self._decay:
-            flat_P.mul_(1 - factor * self._lr * self._decay)
-        mean_P = self.averages["exp_avg"].lerp_(grad_P, 1 - beta1)
-        square_P = self.averages["exp_avg_sq"].mul_(beta2).addcmul_(grad_P, grad_P, value=1 - beta2)
-        root_P = square_P.sqrt().div_(root).add_(1e-8)
-        flat_P.sub_(mean_P.div(root_P).mul_(corrected * self._lr))
-
-    def _sgd(self, flat_P: Tensor, grad_P: Tensor, factor: Tensor, *_: Tensor) -> None:
-        if torch.is_tensor(self._decay) or self._decay:
-            grad_P += flat_P * self._decay
-        if momentum := self.optim.momentum:
-            buffer_P = self.averages["momentum_buffer"].mul_(momentum).add_(grad_P)
-            grad_P = grad_P.add_(buffer_P, alpha=momentum) if self.optim.nesterov else buffer_P
-        flat_P.sub_(grad_P * (factor * self._lr))
+        averages = tuple(self.averages.values())
+        self._update(self.model.flat, grad_P, averages, factors, self._lr, self._decay, self._constants)
 
     def seed_state(self, s: int) -> dict[str, Tensor]:
         """Return one seed's running averages as 'parameter//momentum_buffer'; they share the memory."""
@@ -107,6 +98,39 @@ class SeedOptimiser(torch.optim.Optimizer):
     def load_seed_state(self, s: int, state: dict[str, Tensor]) -> None:
         for name, view in self.seed_state(s).items():
             view.copy_(state[name])
+
+
+Value = Tensor | float
+
+
+def adamw_update(
+    flat_P: Tensor, grad_P: Tensor, averages: tuple, factors: tuple, lr: Value, decay: Value, betas: tuple
+) -> None:
+    (mean_P, square_P), (factor, corrected, root), (beta1, beta2) = averages, factors, betas
+    if torch.is_tensor(decay) or decay:
+        flat_P.mul_(1 - factor * lr * decay)
+    mean_P.lerp_(grad_P, 1 - beta1)
+    square_P.mul_(beta2).addcmul_(grad_P, grad_P, value=1 - beta2)
+    root_P = square_P.sqrt().div_(root).add_(1e-8)
+    flat_P.sub_(mean_P.div(root_P).mul_(corrected * lr))
+
+
+def sgd_update(
+    flat_P: Tensor, grad_P: Tensor, averages: tuple, factors: tuple, lr: Value, decay: Value, how: tuple
+) -> None:
+    momentum, nesterov = how
+    if torch.is_tensor(decay) or decay:
+        grad_P += flat_P * decay
+    if momentum:
+        buffer_P = averages[0].mul_(momentum).add_(grad_P)
+        grad_P = grad_P.add_(buffer_P, alpha=momentum) if nesterov else buffer_P
+    flat_P.sub_(grad_P * (factors[0] * lr))
+
+
+@cache
+def compiled(update: Callable[..., None]) -> Callable[..., None]:
+    """Compile an update, on CUDA into one kernel instead of ten; for each number of parameters anew."""
+    return torch.compile(update, dynamic=False)
 
 
 def learning_rate(optim: Optim, step: int, steps: int) -> float:

@@ -72,12 +72,8 @@ class Runtime:
         """Whether this process writes the run directory."""
         self.dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
         self._configure_torch(config, neighbours)
-        fixed = config.train.deterministic or self.world > 1
-        self.convolutions = convolutions_for(config.train.conv, fixed, say)
-        self.compiles = config.train.compile
-        if self.compiles and self.device.type == "cuda" and (reason := kernels.missing()):
-            self.compiles = False
-            warn(f"--train.compile needs Triton and is left out: {reason}")
+        self.convolutions = convolutions_for(config.train.conv, config.train.deterministic or self.world > 1, say)
+        self.compiles = config.train.compile and self._can_compile()
 
     @staticmethod
     def _accelerator(config: Config, timeout: timedelta) -> Accelerator:
@@ -91,6 +87,12 @@ class Runtime:
         handlers = [InitProcessGroupKwargs(timeout=timeout), DistributedDataParallelKwargs(find_unused_parameters=True)]
         # Compiling is train_block's: Accelerate would compile the network of all seeds.
         return Accelerator(cpu=on_cpu, mixed_precision=precision, dynamo_backend="no", kwargs_handlers=handlers)
+
+    def _can_compile(self) -> bool:
+        """Whether torch.compile can run on every rank; say so where it cannot."""
+        if reason := self.first_reason((kernels.missing() or None) if self.device.type == "cuda" else None):
+            warn(f"--train.compile needs Triton and is left out: {reason}")
+        return not reason
 
     def _mode(self, config: Config, trials: int) -> str:
         """Return whether processes divide the seeds or each batch: 'seeds' or 'data', 'single' for one process."""
@@ -188,6 +190,7 @@ class Runtime:
             "world_size": self.processes,
             "mode": self.mode,
             "threads": torch.get_num_threads(),
+            "compiled": self.compiles,
         }
 
     def end(self) -> None:

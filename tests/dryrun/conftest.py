@@ -39,7 +39,7 @@ def stand_in_with_triton(stand_in: list[str], tmp_path_factory: pytest.TempPathF
     for name in ("site", "curand"):
         (folder / name).symlink_to(Path(base) / name)
     for tool in (folder / "site" / "triton" / "backends" / "nvidia" / "bin").glob("ptxas*"):
-        tool.chmod(0o755)
+        tool.chmod(0o755)  # in the stand-in's own folder: a wheel unpacked by zipfile loses it
     source, runtime = Path(__file__).with_name("driver.c"), folder / "lib" / "libfakecuda.so"  # is loaded first
     rest = [Path(base) / "lib" / name for name in (runtime.name, "libcuda.so.1")]
     subprocess.run(["cc", "-shared", "-fPIC", source, "-Wl,--no-as-needed", *rest, "-o", runtime], check=True)
@@ -55,9 +55,10 @@ def dry(stand_in: list[str], tmp_path: Path) -> Dry:
 
 @pytest.fixture
 def dry_with_triton(stand_in_with_triton: list[str], tmp_path: Path) -> Dry:
-    return partial(
-        _run, stand_in_with_triton, tmp_path, TRITON_CACHE_DIR=str(Path(stand_in_with_triton[2]) / "kernels")
-    )
+    """Return such a function for where Triton compiles its kernels, too."""
+    folder = stand_in_with_triton[2]
+    kept = {"TRITON_CACHE_DIR": f"{folder}/kernels", "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
+    return partial(_run, stand_in_with_triton, tmp_path, **kept)
 
 
 def _run(stand_in: list[str], tmp_path: Path, program: Path | str, *words: object, **more: str) -> tuple[dict, str]:

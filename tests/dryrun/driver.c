@@ -1,5 +1,5 @@
-// What the stand-in's driver leaves out and Triton needs to compile its kernels for an H100 and to launch them.
-// Linked with that driver, which has the rest.
+// What the stand-in's driver lacks, or leaves without an answer, and Triton needs to compile its kernels for an H100
+// and to launch them. Linked with that driver, which has the rest.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stddef.h>

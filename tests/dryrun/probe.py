@@ -68,7 +68,7 @@ def write_report() -> None:
     facts = {
         "nodes": nodes[-1] if nodes else 0,
         "slow weight gradients": graphs[-1].count("conv_depthwise2d_grad_weight") if graphs else 0,
-        "triton": graphs[-1].count("triton") if graphs else 0,
+        "triton": len(re.findall(r"^N triton ", graphs[-1], flags=re.MULTILINE)) if graphs else 0,
         "captured": captures["ok"],
         "failed": captures["failed"],
         "not allowed": text.count("ILLEGAL"),

@@ -104,6 +104,7 @@ def test_what_was_timed_is_said_once_for_each_shape(dry: Dry, tmp_path: Path) ->
 def test_a_compiled_step_without_triton_is_a_plain_one_and_said(dry: Dry, tmp_path: Path) -> None:
     counts, text = train(dry, tmp_path, "--arch", "cnn", "--seeds", "0-3", "--train.conv", "grouped", "--train.compile")
     assert_captured(counts, text)
+    assert not counts["imported dynamo"]
     assert "--train.compile needs Triton and is left out: " in text
 
 

@@ -29,6 +29,7 @@ model = StackedModel(partial(build_network, config), seeds, runtime.device)
 assert stream.test_count == 100_000
 evaluate(model, stream, config.eval, runtime)
 evaluated = count(0)
+assert model.convolutions.chosen and not model.slow, "timed without gradients"
 import stn.evaluation.pose
 stn.evaluation.pose._summary = lambda *arguments: ({}, {})  # on the CPU, of numbers that mean nothing
 measure_poses(model, stream, config.eval.batch_size)
@@ -138,8 +139,9 @@ def test_a_large_graph_makes_room_for_an_evaluation_and_is_captured_anew(dry: Dr
 
 TRIALS = """
 import runpy
-import stn.training.block_size
-stn.training.block_size.GAIN = 0  # times are noise here: try every number of seeds
+import stn.multiseed.convolution, stn.training.block_size
+stn.training.block_size.GAIN = 0  # times are noise here: try every number of seeds in every way
+stn.multiseed.convolution.FAR = float("inf")
 runpy.run_path("train.py", run_name="__main__")
 """
 
@@ -154,3 +156,4 @@ def test_trials_of_as_many_seeds_as_fit_reserve_little_more_than_they_use(arch: 
     counts, text = dry(script, *words, "--optim.schedule", "constant", *small, "--runs", tmp_path / "runs")
     assert (counts["failed"], counts["not allowed"]) == (0, 0), text
     assert counts["reserved"] < 1.15 * counts["allocated"] < 50 * 2**30, text
+    assert counts["kept"] < 2**30, "what a library keeps for ever holds a large segment"

@@ -36,7 +36,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(convolution, "pass_calls", passes)
     monkeypatch.setattr(convolution, "whole_call", lambda way, *_: ("all", way.__name__))
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(convolution, "free_bytes", lambda device: 10**9)
     return timed
 

@@ -20,7 +20,7 @@ from stn.runs.same_code import difference, set_aside
 from stn.runs.same_code import fingerprints as known_fingerprints
 from stn.runs.trials import build_trials
 from stn.training import fingerprint as fingerprints
-from stn.training.optimizer import SeedOptimiser
+from stn.training import optimizer
 from tests.support.paths import ROOT
 from tests.support.records import result
 from tests.support.trainer import QUICK, SMALL, environment, train
@@ -80,10 +80,10 @@ def _other_perturbation(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _without_momentum(monkeypatch: pytest.MonkeyPatch) -> None:
-    def plain(self: SeedOptimiser, flat_P: Tensor, grad_P: Tensor, factor: Tensor, *_: Tensor) -> None:
-        flat_P.sub_(grad_P * (factor * self._lr))
+    def plain(flat_P: Tensor, grad_P: Tensor, averages: tuple, factors: tuple, lr: float, *_: object) -> None:
+        flat_P.sub_(grad_P * (factors[0] * lr))
 
-    monkeypatch.setattr(SeedOptimiser, "_sgd", plain)
+    monkeypatch.setattr(optimizer, "sgd_update", plain)
 
 
 @pytest.mark.parametrize("edit", [_wider, _other_activation, _other_perturbation, _without_momentum])
