@@ -17,7 +17,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from stn.training.replay.cuda_graph import GraphedStep
 
 PLAIN_CALLS = 50
-"""Calls before a step is recorded: that takes the time of five, and saves a twentieth to a tenth of each."""
+"""Calls before a step is recorded: that takes the time of five, and saves a tenth to a quarter of each."""
 _CHANGING = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.nondeterministic_seeded)
 """Operations whose outcome a replay would not repeat."""
 Replay = Callable[[], None]
