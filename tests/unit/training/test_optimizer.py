@@ -174,7 +174,8 @@ def test_an_update_compiles_whole_and_is_the_plain_one(wish: dict, monkeypatch: 
     model = StackedModel(lambda: build_network(config), [0, 1], dtype=torch.float64)
     start, clock = model.flat.detach().clone(), torch.tensor(0)
     for block in range(10):
-        options = Optim(**wish, lr=0.01 + 0.001 * block, weight_decay=0.1, schedule="cosine", loc_lr_multiplier=0.1)
+        numbers: dict = {"lr": 0.01 + 0.001 * block, "weight_decay": 0.1 + 0.01 * block}
+        options = Optim(**wish, **numbers, schedule="cosine", loc_lr_multiplier=0.1)
         weights = []
         for compiles in (False, True):
             optimiser = optimizer.SeedOptimiser([options] * 2, model, clock, 2, compiles)
