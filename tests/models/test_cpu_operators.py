@@ -31,8 +31,8 @@ def test_operators_do_what_their_registrations_say() -> None:
         (torch.ops.stn.convolve_last_to_image, (torch.randn(2, 32, 4, 5), filters, 6, 7, 2)),
         (torch.ops.stn.convolve_last_to_filters, (maps_of_two, torch.randn(2, 32, 4, 5), 2)),
         (torch.ops.stn.convolve_last_to_filters, (maps_of_two, torch.randn(2, 16, 4, 5), 1)),
-        (torch.ops.stn.pooled_to_filters, (maps_of_two, torch.randn(2, 32, 2, 2), places, 3, 3, 2)),
-        (torch.ops.stn.pooled_to_image, (torch.randn(2, 32, 2, 2), places, filters, 6, 7, 2)),
+        (torch.ops.stn.pooled_to_filters, (maps_of_two, torch.randn(2, 32, 2, 2), places, 3, 3, 2, 0, 0)),
+        (torch.ops.stn.pooled_to_image, (torch.randn(2, 32, 2, 2), places, filters, 6, 7, 2, 0, 0)),
         (torch.ops.stn.thin_to_image, (torch.randn(2, 32, 4, 5), filters[:, :1], 6, 7, 2)),
     ):
         torch.library.opcheck(operator, given, test_utils=checks)

@@ -16,7 +16,7 @@ from torch.utils.weak import TensorWeakRef, WeakTensorKeyDictionary
 from stn.models.kernels import cpu_convolution, cpu_pooled, cpu_pooling
 from stn.multiseed.rules.gradients import image_gradient
 from stn.multiseed.rules.order import in_other_hands
-from stn.multiseed.ways import pair
+from stn.multiseed.ways import Pair, pair
 
 
 class _Made(NamedTuple):
@@ -25,6 +25,7 @@ class _Made(NamedTuple):
     x: TensorWeakRef
     weight: TensorWeakRef
     bias: Tensor | None
+    padding: Pair
     groups: int
     versions: tuple[int, ...]
     node: Any
@@ -40,11 +41,13 @@ def remember(maps: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, how: 
     """Note what maps were convolved from, if a pool can make use of it; how: stride, padding, dilation."""
     if not (weight.requires_grad and x.device.type == "cpu" and x.dim() == 4) or maps.grad_fn is None:
         return
-    if isinstance(how[1], str) or (*map(pair, how),) != ((1, 1), (0, 0), (1, 1)):
+    stride, padding, dilation = how
+    if isinstance(padding, str) or pair(stride) != (1, 1) or pair(dilation) != (1, 1):
         return
-    if cpu_pooled.has_kernel(maps, x, weight, groups):
+    if cpu_pooled.has_kernel(maps, x, weight, groups, pair(padding)):
         versions = maps._version, x._version, weight._version
-        _MADE[maps] = _Made(TensorWeakRef(x), TensorWeakRef(weight), bias, groups, versions, maps.grad_fn)
+        inputs = TensorWeakRef(x), TensorWeakRef(weight), bias
+        _MADE[maps] = _Made(*inputs, pair(padding), groups, versions, maps.grad_fn)
 
 
 def pool(maps: Tensor) -> Tensor | None:
@@ -59,7 +62,7 @@ def pool(maps: Tensor) -> Tensor | None:
     changed = (maps._version, x._version, weight._version) != made.versions
     if changed or _is_watched(maps) or _is_watched(result) or not _passes_gradients(maps, made.node):
         return None
-    return _Pool.apply(maps.detach(), x, weight, made.bias, made.groups, weakref.ref(result))
+    return _Pool.apply(maps.detach(), x, weight, made.bias, made.padding, made.groups, weakref.ref(result))
 
 
 def _is_watched(maps: Tensor) -> bool:
@@ -77,29 +80,32 @@ def _passes_gradients(maps: Tensor, to: Any) -> bool:
 
 class _Pool(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int, result: Any):  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any, maps: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, groups: int, result: Any
+    ) -> Tensor:
         out, place = cpu_pooling.places(maps)
         ctx.save_for_backward(x, weight, place)
-        ctx.size, ctx.groups, ctx.result = maps.shape[2:], groups, result
+        ctx.size, ctx.padding, ctx.groups, ctx.result = maps.shape[2:], padding, groups, result
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_BOhw: Tensor) -> tuple:  # type: ignore[override]
-        (x, weight, place), groups = ctx.saved_tensors, ctx.groups
+        (x, weight, place), padding, groups = ctx.saved_tensors, ctx.padding, ctx.groups
         _, needs_x, needs_weight, needs_bias, *_ = ctx.needs_input_grad
         if (result := ctx.result()) is not None and _is_watched(result):
             raise RuntimeError("ask for the gradient of a convolution's result before max_pool2d, not after it")
         if torch.is_grad_enabled():  # the gradient's own gradient is wanted
             grad_BOHW = cpu_pooling.put(grad_BOhw, place, *ctx.size)
-            how = [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], groups, [needs_x, needs_weight, needs_bias]
-            return None, *torch.ops.aten.convolution_backward(grad_BOHW, x, weight, *how), None, None
+            how = [len(weight)], [1, 1], padding, [1, 1], False, [0, 0], groups, [needs_x, needs_weight, needs_bias]
+            return None, *torch.ops.aten.convolution_backward(grad_BOHW, x, weight, *how), None, None, None
         grad_x = grad_weight = None
         if needs_weight:
-            grad_weight = cpu_pooled.to_filters(x, grad_BOhw, place, *weight.shape[2:], groups)
+            grad_weight = cpu_pooled.to_filters(x, grad_BOhw, place, *weight.shape[2:], groups, *padding)
         if needs_x and weight.shape[1] == 1:  # has vectors of pixels, which are longer than a row of a filter
             grad_BOHW = cpu_pooling.put(grad_BOhw, place, *ctx.size)
-            in_c = cpu_convolution.lanes() < 16 and cpu_convolution.has_kernel(x, weight, None, groups)
-            grad_x = image_gradient(grad_BOHW, weight, x.shape, (0, 0), groups, in_c)
+            in_c = padding == (0, 0) and cpu_convolution.lanes() < 16
+            in_c = in_c and cpu_convolution.has_kernel(x, weight, None, groups)
+            grad_x = image_gradient(grad_BOHW, weight, x.shape, padding, groups, in_c)
         elif needs_x:
-            grad_x = cpu_pooled.to_image(grad_BOhw, place, weight, *x.shape[2:], groups)
-        return None, grad_x, grad_weight, grad_BOhw.sum((0, 2, 3)) if needs_bias else None, None, None
+            grad_x = cpu_pooled.to_image(grad_BOhw, place, weight, *x.shape[2:], groups, *padding)
+        return None, grad_x, grad_weight, grad_BOhw.sum((0, 2, 3)) if needs_bias else None, None, None, None

@@ -26,7 +26,7 @@ def are_equal(found: Sequence[Tensor], exact: Sequence[Tensor]) -> None:
 class Between(nn.Module):
     """A convolution, something, and a pool."""
 
-    def __init__(self, between: Callable[[Tensor], Tensor], padding: int = 0, stride: int | None = None) -> None:
+    def __init__(self, between: Callable[[Tensor], Tensor], padding: int | str = 0, stride: int | None = None) -> None:
         super().__init__()
         self.conv, self.between = nn.Conv2d(16, 8, 3, padding=padding), between
         self.pool = nn.MaxPool2d(2, stride)
@@ -56,10 +56,23 @@ def learnt(make: Callable[[], nn.Module], S: int, dtype: torch.dtype = torch.flo
         (lambda: Between(lambda maps: maps[:, :, 1:]), False),
         (lambda: Between(lambda maps: maps.transpose(2, 3)), False),
         (lambda: Between(torch.no_grad()(lambda maps: maps.transpose(2, 3).transpose(2, 3))), False),
-        (lambda: Between(lambda maps: maps, padding=1), False),
+        (lambda: Between(lambda maps: maps, padding=1), True),
+        (lambda: Between(lambda maps: maps, padding=3), False),
+        (lambda: Between(lambda maps: maps, padding="same"), False),
         (lambda: Between(lambda maps: maps, stride=1), False),
     ],
-    ids=["nothing", "relu", "in place", "a part", "turned", "without gradient", "padding", "squares that overlap"],
+    ids=[
+        "nothing",
+        "relu",
+        "in place",
+        "a part",
+        "turned",
+        "without gradient",
+        "padding",
+        "more padding",
+        "same size",
+        "squares that overlap",
+    ],
 )
 def test_gradients_are_pytorchs_whatever_is_between_and_beside(
     make: Callable[[], nn.Module], one: bool, S: int
@@ -70,9 +83,13 @@ def test_gradients_are_pytorchs_whatever_is_between_and_beside(
     are_equal(found, exact)
 
 
-def test_the_gradient_has_a_gradient() -> None:
+@pytest.mark.parametrize("padding", [0, 1])
+def test_the_gradient_has_a_gradient(padding: int) -> None:
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(16, 8, 3, padding=padding), nn.MaxPool2d(2))
+
     def penalty(dtype: torch.dtype) -> tuple[Tensor, ...]:
-        network = StackedModel(lambda: nn.Sequential(nn.Conv2d(16, 8, 3), nn.MaxPool2d(2)), [0, 1]).to(dtype)
+        network = StackedModel(make, [0, 1]).to(dtype)
         images = torch.randn(2, 3, 16, 9, 9, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
         result = network(images, 0, torch.arange(3)).square().sum()
         (slope,) = torch.autograd.grad(result, images, create_graph=True)

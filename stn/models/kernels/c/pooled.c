@@ -1,8 +1,9 @@
 /* The gradients of convolutions whose maps are max-pooled in squares of 2x2: of four pixels one has a gradient at most,
    so that a quarter of the products is left. Floats with channels last; products and sums are fused. Threads share work
    whose results are apart, so their number has no part in a result.
-   B images, H x W their pixels, G groups of C channels and O filters of k x l; pooled maps have h x w pixels. A row of a
-   filter is l pixels of C channels, filled up to whole vectors: P floats. */
+   B images, H x W their pixels, Y x Z with the zeros around them, p rows and q columns on each side, G groups of C
+   channels and O filters of k x l; pooled maps have h x w pixels. A row of a filter is l pixels of C channels, filled up
+   to whole vectors: P floats. */
 
 #include <stdint.h>
 
@@ -63,11 +64,16 @@ INLINE void add_patches(const float *x, long pitch, const Entry *entries, long c
 /* The gradient of the filters, [G, O, k, P]; apart: room for the images group by group and a vector more. */
 
 void pooled_to_filters(const float *x, const float *grad, const int8_t *place, float *out, float *apart, long B, long H,
-                       long W, long G, long C, long O, long k, long l, long P, long threads) {
-    long h = (H - k + 1) / 2, w = (W - l + 1) / 2, size = H * W * C, parts = (O + FILTERS - 1) / FILTERS;
+                       long W, long G, long C, long O, long k, long l, long P, long p, long q, long threads) {
+    long Y = H + 2 * p, Z = W + 2 * q, h = (Y - k + 1) / 2, w = (Z - l + 1) / 2, size = Y * Z * C;
+    long parts = (O + FILTERS - 1) / FILTERS;
     SHARED for (long image = 0; image < G * B; image++) {
         const float *from = x + (image % B * H * W * G + image / B) * C;
-        for (long n = 0; n < H * W; n++) memcpy(apart + image * size + n * C, from + n * G * C, C * sizeof *x);
+        float *all = apart + image * size, *to = all + (p * Z + q) * C;
+        if (p + q) memset(all, 0, size * sizeof *all);
+        for (long y = 0; y < H; y++, to += 2 * q * C)
+            for (long z = 0; z < W; z++, to += C, from += G * C)
+                for (long c = 0; c < C; c++) to[c] = from[c];
     }
     SHARED for (long part = 0; part < G * parts; part++) {
         long g = part / parts, o = part % parts * FILTERS, N = MIN(FILTERS, O - o);
@@ -81,7 +87,7 @@ void pooled_to_filters(const float *x, const float *grad, const int8_t *place, f
                 const int8_t *places = place + (n * G + g) * O + o;
                 long y = n / w % h * 2, z = n % w * 2;
                 int32_t at[4];
-                for (int p = 0; p < 4; p++) at[p] = n / (h * w) * size + ((y + p / 2) * W + z + p % 2) * C;
+                for (int i = 0; i < 4; i++) at[i] = n / (h * w) * size + ((y + i / 2) * Z + z + i % 2) * C;
                 for (long f = 0; f < N; f++) {
                     entries[f][count[f]] = (Entry){grads[f], at[places[f]]};
                     count[f] += grads[f] != 0;
@@ -89,7 +95,7 @@ void pooled_to_filters(const float *x, const float *grad, const int8_t *place, f
             }
             const float *images = apart + g * B * size;
 #define PATCHES(T, V)                                                                                             \
-    add_patches(images + row * W * C + column, W * C, entries[f], count[f], to + (f * k + row) * P + column, P, T, V)
+    add_patches(images + row * Z * C + column, Z * C, entries[f], count[f], to + (f * k + row) * P + column, P, T, V)
             for (long f = 0; f < N; f++) TILES(row, column, k, P, PATCHES)
         }
     }
@@ -112,11 +118,11 @@ INLINE void add_filters(const float *filters, long P, const Spot *spots, long co
 /* The gradient of the images; filters: [G, O, k, P], filled up with zeros. */
 
 void pooled_to_image(const float *grad, const int8_t *place, const float *filters, float *out, long B, long H, long W,
-                     long G, long C, long O, long k, long l, long P, long threads) {
-    long h = (H - k + 1) / 2, w = (W - l + 1) / 2, most = MAX(ENTRIES / O, 1);
+                     long G, long C, long O, long k, long l, long P, long p, long q, long threads) {
+    long Y = H + 2 * p, Z = W + 2 * q, h = (Y - k + 1) / 2, w = (Z - l + 1) / 2, most = MAX(ENTRIES / O, 1);
     SHARED for (long image = 0; image < B * G; image++) {
         long b = image / G, g = image % G;
-        float to[H * W * C + LANES];
+        float to[Y * Z * C + LANES];
         memset(to, 0, sizeof to);
         for (long first = 0; first < h * w; first += most) {
             Entry entries[most * O + 1];
@@ -125,21 +131,23 @@ void pooled_to_image(const float *grad, const int8_t *place, const float *filter
             for (long m = first; m < MIN(first + most, h * w); m++) {
                 const float *grads = grad + ((b * h * w + m) * G + g) * O;
                 const int8_t *places = place + ((b * h * w + m) * G + g) * O;
-                for (int p = 0; p < 4; p++) {
+                for (int i = 0; i < 4; i++) {
                     long before = n;
                     for (long o = 0; o < O; o++) {
                         entries[n] = (Entry){grads[o], o * k * P};
-                        n += (places[o] == p) & (grads[o] != 0);
+                        n += (places[o] == i) & (grads[o] != 0);
                     }
-                    spots[count] = (Spot){((m / w * 2 + p / 2) * W + m % w * 2 + p % 2) * C, before, n};
+                    spots[count] = (Spot){((m / w * 2 + i / 2) * Z + m % w * 2 + i % 2) * C, before, n};
                     count += n > before;
                 }
             }
 #define FILTERED(T, V)                                                                                             \
-    add_filters(filters + (g * O * k + row) * P + column, P, spots, count, entries, to + row * W * C + column, W * C, \
+    add_filters(filters + (g * O * k + row) * P + column, P, spots, count, entries, to + row * Z * C + column, Z * C, \
                 T, V)
             TILES(row, column, k, P, FILTERED)
         }
-        for (long m = 0; m < H * W; m++) memcpy(out + ((b * H * W + m) * G + g) * C, to + m * C, C * sizeof *to);
+        float *own = out + (b * H * W * G + g) * C, *from = to + (p * Z + q) * C;
+        for (long y = 0; y < H; y++, from += 2 * q * C)
+            for (long z = 0; z < W; z++, from += C, own += G * C) memcpy(own, from, C * sizeof *to);
     }
 }
