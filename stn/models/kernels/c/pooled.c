@@ -77,6 +77,7 @@ void pooled_to_filters(const float *x, const float *grad, const int8_t *place, f
     }
     SHARED for (long part = 0; part < G * parts; part++) {
         long g = part / parts, o = part % parts * FILTERS, N = MIN(FILTERS, O - o);
+        const float *images = apart + g * B * size;
         float *to = out + (g * O + o) * k * P;
         memset(to, 0, N * k * P * sizeof *to);
         for (long first = 0; first < B * h * w; first += PIXELS) {
@@ -88,12 +89,13 @@ void pooled_to_filters(const float *x, const float *grad, const int8_t *place, f
                 long y = n / w % h * 2, z = n % w * 2;
                 int32_t at[4];
                 for (int i = 0; i < 4; i++) at[i] = n / (h * w) * size + ((y + i / 2) * Z + z + i % 2) * C;
+                for (long row = 0; row < k + 1; row++) /* what is read is scattered: fetch it in order before */
+                    for (long c = 0; c < 2 * C; c += 16) __builtin_prefetch(images + at[0] + (row * Z + l - 1) * C + c);
                 for (long f = 0; f < N; f++) {
                     entries[f][count[f]] = (Entry){grads[f], at[places[f]]};
                     count[f] += grads[f] != 0;
                 }
             }
-            const float *images = apart + g * B * size;
 #define PATCHES(T, V)                                                                                             \
     add_patches(images + row * Z * C + column, Z * C, entries[f], count[f], to + (f * k + row) * P + column, P, T, V)
             for (long f = 0; f < N; f++) TILES(row, column, k, P, PATCHES)
