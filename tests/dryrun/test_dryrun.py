@@ -111,16 +111,8 @@ def test_a_compiled_step_without_triton_is_a_plain_one_and_said(dry: Dry, tmp_pa
 @pytest.mark.slow
 def test_a_step_is_one_replay_and_few_launches(dry: Dry, tmp_path: Path) -> None:
     words = ("--arch", "stn_slx", "--dataset", "mnist_r", "--seeds", "0-3", "--train.fuse", 4)
-    fixed = (
-        "--train.conv",
-        "grouped",
-        "--limit-train",
-        64000,
-        "--optim.schedule",
-        "constant",
-        "--eval.every",
-        "500steps",
-    )
+    fixed = ("--train.conv", "grouped", "--limit-train", 64000)
+    fixed = (*fixed, "--optim.schedule", "constant", "--eval.every", "500steps")
     few, _ = train(dry, tmp_path / "few", *words, *fixed, "--steps", 40)
     many, _ = train(dry, tmp_path / "many", *words, *fixed, "--steps", 80)
     assert many["replayed"] - few["replayed"] == 40 * few["nodes"]
