@@ -21,7 +21,7 @@ Way = Literal["grouped", "channels_last", "loop", "unfold", "rows", "whole", "tr
 
 
 def pair(value: Any) -> Pair:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (value, value) if isinstance(value, int) else tuple(value) * (3 - len(value))
 
 
 def grouped(x_BDHW: Tensor, weight: Tensor, bias: Tensor | None, *how: Any, groups: int) -> Tensor:

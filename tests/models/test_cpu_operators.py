@@ -20,7 +20,7 @@ def test_operators_do_what_their_registrations_say() -> None:
     columns = torch.randn(2, 6, 5, 4).contiguous(memory_format=torch.channels_last)
     maps_of_two = torch.randn(2, 32, 6, 7).contiguous(memory_format=torch.channels_last)
     filters = torch.randn(32, 16, 3, 3)
-    places = torch.randint(4, (2, 32, 2, 2), dtype=torch.int8).contiguous(memory_format=torch.channels_last)
+    places = torch.randint(4, (2, 32, 3, 2), dtype=torch.int8).contiguous(memory_format=torch.channels_last)
     checks = "test_schema", "test_autograd_registration", "test_faketensor"
     for operator, given in (
         (torch.ops.stn.max_pool_last, (pooled,)),
@@ -31,8 +31,8 @@ def test_operators_do_what_their_registrations_say() -> None:
         (torch.ops.stn.convolve_last_to_image, (torch.randn(2, 32, 4, 5), filters, 6, 7, 2)),
         (torch.ops.stn.convolve_last_to_filters, (maps_of_two, torch.randn(2, 32, 4, 5), 2)),
         (torch.ops.stn.convolve_last_to_filters, (maps_of_two, torch.randn(2, 16, 4, 5), 1)),
-        (torch.ops.stn.pooled_to_filters, (maps_of_two, torch.randn(2, 32, 2, 2), places, 3, 3, 2, 0, 0)),
-        (torch.ops.stn.pooled_to_image, (torch.randn(2, 32, 2, 2), places, filters, 6, 7, 2, 0, 0)),
+        (torch.ops.stn.pooled_to_filters, (maps_of_two, torch.randn(2, 32, 3, 2), places, 3, 3, 2, 1, 0)),
+        (torch.ops.stn.pooled_to_image, (torch.randn(2, 32, 3, 2), places, filters, 6, 7, 2, 1, 0)),
         (torch.ops.stn.thin_to_image, (torch.randn(2, 32, 4, 5), filters[:, :1], 6, 7, 2)),
     ):
         torch.library.opcheck(operator, given, test_utils=checks)

@@ -22,12 +22,13 @@ SHAPES = [
     (2, 4, 5, 18, (3, 17), (30, 40)),
     (2, 1, 4, 72, (3, 3), (6, 6)),
 ]
+"""Images, groups, channels, filters, kernel, map: tiles of all sizes, one vector and several, a row left over."""
 PADDED = [
     ((3, 2, 16, 24, (3, 3), (14, 14)), (1, 1)),
     ((2, 1, 3, 16, (5, 3), (7, 8)), (4, 0)),
     ((2, 1, 1, 8, (3, 5), (6, 5)), (0, 2)),
 ]
-"""Images, groups, channels, filters, kernel, map: tiles of all sizes, one vector and several, a row left over."""
+"""The same, and rows and columns of zeros on each side."""
 
 
 @pytest.mark.parametrize("vectors", ["of this machine", "of eight"])

@@ -1,7 +1,7 @@
 """Gradients of convolutions whose maps are max-pooled right away, on a CPU: from the pixels that won alone.
 
-B batch, G groups of C channels and O filters of k x l, H x W map, h x w the pooled one's, p and q zeros on each side of
-a map's rows and columns; P is l * C in whole vectors.
+B batch, G groups of C channels and O filters of k x l, H x W map, h x w the pooled one's, p rows and q columns of zeros
+on each side of a map; P is l * C in whole vectors.
 """
 
 import torch

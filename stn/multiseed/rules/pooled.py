@@ -44,6 +44,8 @@ def remember(maps: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, how: 
     stride, padding, dilation = how
     if isinstance(padding, str) or pair(stride) != (1, 1) or pair(dilation) != (1, 1):
         return
+    if weight.shape[1] == 1 and len(weight) < 4 * groups:  # depthwise: oneDNN's image gradient takes a quarter
+        return
     if cpu_pooled.has_kernel(maps, x, weight, groups, pair(padding)):
         versions = maps._version, x._version, weight._version
         inputs = TensorWeakRef(x), TensorWeakRef(weight), bias
