@@ -5,16 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.support.forked import ForkServer
 from tests.support.paths import ROOT
 from tests.support.trainer import environment
 
 Dry = Callable[..., tuple[dict, str]]
+Server = tuple[ForkServer, dict[str, str]]
+"""What forks programs, and their environment."""
 
 
 @pytest.fixture(scope="session")
@@ -50,26 +54,47 @@ def stand_in_with_triton(stand_in: list[str], tmp_path_factory: pytest.TempPathF
     return [run, venv, str(folder)]
 
 
-@pytest.fixture
-def dry(stand_in: list[str], tmp_path: Path) -> Dry:
-    """Return a function that runs a program and returns what was counted and its output."""
-    return partial(_run, stand_in, tmp_path)
+@pytest.fixture(scope="session")
+def server(stand_in: list[str]) -> Iterator[Server]:
+    with _serve(stand_in) as server:
+        yield server
 
 
-@pytest.fixture
-def dry_with_triton(stand_in_with_triton: list[str], tmp_path: Path) -> Dry:
-    """Return such a function for where Triton compiles its kernels, too."""
+@pytest.fixture(scope="session")
+def server_with_triton(stand_in_with_triton: list[str]) -> Iterator[Server]:
     folder = stand_in_with_triton[2]
     kept = {"TRITON_CACHE_DIR": f"{folder}/kernels", "TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor"}
-    return partial(_run, stand_in_with_triton, tmp_path, **kept)
+    with _serve(stand_in_with_triton, **kept) as server:
+        yield server
 
 
-def _run(stand_in: list[str], tmp_path: Path, program: Path | str, *words: object, **more: str) -> tuple[dict, str]:
-    report = tmp_path / "report.json"
-    probe = [str(ROOT / "tests" / "dryrun" / "probe.py"), str(report), str(program)]
-    done = subprocess.run(
-        [*stand_in, *probe, *map(str, words)], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT,
-        env=environment(FAKECUDA_LOG=str(tmp_path / "cuda.log"), **more),
-    )  # fmt: skip
+@pytest.fixture
+def dry(server: Server, tmp_path: Path) -> Dry:
+    """Return a function that runs a program and returns what was counted and its output."""
+    return partial(_run, server, tmp_path)
+
+
+@pytest.fixture
+def dry_with_triton(server_with_triton: Server, tmp_path: Path) -> Dry:
+    """Return such a function for where Triton compiles its kernels, too."""
+    return partial(_run, server_with_triton, tmp_path)
+
+
+@contextmanager
+def _serve(stand_in: list[str], **more: str) -> Iterator[Server]:
+    """Start the process that programs are forked from: half of such a test would be imports."""
+    say = "import json, os; print(json.dumps(dict(os.environ)))"
+    told = subprocess.run([*stand_in, "-c", say], env=environment(), capture_output=True, text=True, check=True)
+    within = json.loads(told.stdout) | more
+    forked = ForkServer(within, *stand_in)
+    yield forked, within
+    forked.end()
+
+
+def _run(server: Server, tmp_path: Path, program: Path | str, *words: object) -> tuple[dict, str]:
+    report, probe = tmp_path / "report.json", ROOT / "tests" / "dryrun" / "probe.py"
+    forked, within = server
+    arguments = map(str, (probe, report, program, *words))
+    done = forked.run(list(arguments), within | {"FAKECUDA_LOG": str(tmp_path / "cuda.log")})
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(report.read_text()), done.stdout + done.stderr
