@@ -5,15 +5,18 @@
 
 # module load python/3.11 cuda/12
 
-# The project's environment; 'make .venv/ready' creates .venv. Run it once, on a login node.
+# The project's environment; 'make .venv/ready' creates .venv. Run it once, on a login node. One of conda's will do as well.
 # STN_VENV=/shared/environments/stn
 : "${STN_VENV:=$(dirname "${BASH_SOURCE[0]}")/../.venv}"
-if [ ! -f "$STN_VENV/bin/activate" ]; then
+if [ -f "$STN_VENV/bin/activate" ]; then
+  # shellcheck source=/dev/null
+  source "$STN_VENV/bin/activate"
+elif [ -x "$STN_VENV/bin/python" ]; then # conda's environments have no such script of their own
+  export PATH="$STN_VENV/bin:$PATH"
+else
   echo "no environment in $STN_VENV: run 'make .venv/ready', or set STN_VENV in slurm/env.sh" >&2
   return 1
 fi
-# shellcheck source=/dev/null
-source "$STN_VENV/bin/activate"
 
 # export STN_DATA=/shared/data        # CIFAR-10; MNIST ships with the code
 # export WANDB_MODE=offline           # if nodes have no internet

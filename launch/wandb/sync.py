@@ -39,6 +39,7 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
     sent: list[int] = []
     unconfirmed: list[RunUpload] = []
     problems: list[str] = []
+    disabled = 0
 
     def leave_out(text: str) -> None:
         problems.append(text)
@@ -47,6 +48,7 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
     with scratch() as folder:
         server = Server(folder)
         for records in _read_records(runs, server.address, leave_out):
+            disabled += sum(record.config.log.wandb == "disabled" for record in records)
             incomplete = _confirm(server, records)
             sent += _send(server, incomplete, leave_out)
             unconfirmed += incomplete
@@ -58,6 +60,8 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
     for record in unconfirmed:
         text = "sent, but the server does not say that it has all of it; run the same command again to check"
         leave_out(f"{record.path}: {text}")
+    if disabled:
+        say(f"{disabled} run directories are not sent: their config.yaml says log.wandb: disabled")
     return Synced(sum(sent), len(sent), len(problems))
 
 

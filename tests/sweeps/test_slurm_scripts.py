@@ -1,6 +1,7 @@
 """Slurm, as far as it can be tested without one."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,3 +148,20 @@ def test_a_task_is_requeued_unless_slurm_has_started_it_again(monkeypatch: pytes
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     slurm.Slurm().requeue()
     assert ("scontrol", "requeue", "5_2") in calls
+
+
+@pytest.mark.parametrize("kind", ["venv", "conda", "nothing"])
+def test_a_site_names_any_environment(kind: str, tmp_path: Path) -> None:
+    """One of conda's has a Python and no script that activates it."""
+    folder = tmp_path / "my environment" / "bin"
+    folder.mkdir(parents=True)
+    if kind != "nothing":
+        (folder / "python").symlink_to("/bin/true")
+    if kind == "venv":
+        (folder / "activate").write_text('PATH="activated:$PATH"\n')
+    words = ["bash", "-euc", f'. "{ROOT}/slurm/env.sh" && echo "$PATH"']
+    env = {"PATH": os.environ["PATH"], "STN_VENV": str(folder.parent)}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, check=False)
+    first = {"venv": "activated", "conda": str(folder), "nothing": ""}[kind]
+    assert (done.returncode, done.stdout.partition(":")[0]) == (kind == "nothing", first)
+    assert ("run 'make .venv/ready'" in done.stderr) == (kind == "nothing")

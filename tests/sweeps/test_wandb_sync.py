@@ -142,7 +142,9 @@ def test_what_is_not_sent(server: WandbServer, tmp_path: Path) -> None:
     shutil.copy(begun.metrics, own_files)
     runs = uploadable_runs([str(tmp_path / "runs"), str(again.path)])
     assert [run.path.name for run in runs] == ["0", "0-1", "7"]
-    assert sync(runs, print) == (6 + 3, 2, 0)
+    said: list[str] = []
+    assert sync(runs, said.append) == (6 + 3, 2, 0)
+    assert said == ["1 run directories are not sent: their config.yaml says log.wandb: disabled"]
     assert (history(server, 0), history(server, 1)) == (whole(200), whole(100))
     assert set(server.runs) == {"exp-abc-0", "exp-abc-1"}
 
