@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import re
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,12 @@ from stn.config.schema import Config
 from stn.config.yaml_files import SHORT
 from tests.support.paths import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 SECTIONS = {name: type(getattr(Config(), name)) for name in Config.model_fields}
 FLAGS = {f"--{section}.{name.replace('_', '-')}" for section, owner in SECTIONS.items() for name in owner.model_fields}
 FLAGS |= {f"--{name.replace('_', '-')}" for name in SHORT} | {"--config", "--check", "--list", "--help"}
@@ -73,6 +79,13 @@ def test_links_and_files_exist(page: Path) -> None:
 def test_flags_exist(page: Path) -> None:
     named = {flag.rstrip(".") for flag in re.findall(r"(?<![\w-])--[a-z][\w.-]*", page.read_text())}
     assert {flag.replace(".no-", ".") for flag in named} <= FLAGS | OTHER_FLAGS | FOREIGN_FLAGS | {EXAMPLE}
+
+
+def test_the_index_of_benchmarks_has_them_all() -> None:
+    named = re.findall(r"`(?:[\w/]*/)?([\w*]+\.py)", (ROOT / "benchmarks" / "README.md").read_text())
+    scripts = [path.name for path in (ROOT / "benchmarks").glob("*.py")]
+    assert not [name for name in scripts if not any(fnmatch(name, pattern) for pattern in named)]
+    assert not [pattern for pattern in named if not any(fnmatch(name, pattern) for name in scripts)]
 
 
 def test_the_version_is_the_same_wherever_it_stands() -> None:
