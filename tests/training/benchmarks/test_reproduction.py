@@ -24,6 +24,13 @@ def test_the_readmes_tables_are_those_of_the_rows() -> None:
         assert reproduce.header(path.read_text(), path.stem) == path.read_text(), path.name
 
 
+def test_the_last_epochs_of_s4_in_the_manual_are_those_of_the_rows() -> None:
+    rows = {row["seed"]: f"{100 * row['test_acc']:.2f}" for row in reproduction_rows.finished_rows("s4")}
+    *first, last = [rows[seed] for seed in range(10)]
+    text = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert f"our ten seeds (fp32, like the published run) end at {', '.join(first)} and {last} %" in text
+
+
 @pytest.fixture
 def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(reproduction_rows, "ROWS", tmp_path)
