@@ -6,6 +6,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -92,12 +93,13 @@ def noise_images(folder: Path) -> str:
 
 
 def train_with(patch: str, *words: object, runs: Path) -> subprocess.CompletedProcess[str]:
-    """Run a training in a fresh Python, in which this code was run first: to inject a fault."""
-    script = f"import runpy, sys\n{patch}\nrunpy.run_path('train.py', run_name='__main__')"
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, words), "--runs", str(runs)],
-        capture_output=True, text=True, env=environment(), cwd=ROOT, timeout=240, check=False,
-    )  # fmt: skip
+    """Run a training in a process of its own, in which this code is run first: to inject a fault."""
+    if sys.platform != "linux":
+        pytest.skip("processes are forked: Linux only")
+    script = f"import runpy, sys\n{patch}\nsys.argv[0] = 'train.py'\nrunpy.run_path('train.py', run_name='__main__')\n"
+    with tempfile.TemporaryDirectory() as folder:
+        (path := Path(folder) / "patched.py").write_text(script)
+        return fork_server().run([str(path), *map(str, words), "--runs", str(runs)], environment())
 
 
 def start_training(*words: object, runs: Path, launcher: str | None = None) -> subprocess.Popen:
