@@ -74,7 +74,7 @@ class Stream:
         self._order_SN = torch.empty(len(seeds), N, dtype=torch.int64, device=device)
         self._draws_SN = {site: torch.empty_like(self._order_SN) for site in self._sites()}
         """Random streams of the epoch's images, in their order."""
-        self._rows: dict[range, tuple[Tensor, Tensor, Tensor]] = {}
+        self._rows: dict[tuple[int, range], tuple[Tensor, Tensor, Tensor]] = {}
         self.clock = torch.zeros((), dtype=torch.int64, device=device)
         """The current step, on the device."""
         mean_std = dataset.mean, dataset.std
@@ -130,11 +130,11 @@ class Stream:
         rows, weight = share(self._size, self.rank, self.world), self.world / self._size
         if not rows:  # fewer images than ranks: row -1, of weight 0, so that every rank takes part
             rows, weight = range(-1, 0), 0.0
-        if rows not in self._rows:
+        if (key := (self._size, rows)) not in self._rows:
             row_B = torch.arange(rows.start, rows.stop, device=self.device)
             weight_B = torch.full(row_B.shape, weight, device=self.device, dtype=self.dtype)
-            self._rows[rows] = row_B, row_B.clamp(min=0), weight_B
-        return self._rows[rows]
+            self._rows[key] = row_B, row_B.clamp(min=0), weight_B
+        return self._rows[key]
 
     def batch(self, step: int) -> Batch:
         """Return this rank's part of the global batch of a step."""

@@ -71,6 +71,15 @@ def test_a_rank_without_images_takes_part_without_weight() -> None:
     assert sorted(b.weight_B.item() for b in batches) == [0, 0, 0, 4]
 
 
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_images_of_a_smaller_last_batch_have_weights_of_their_own(ranks: int) -> None:
+    """Batches of 13 and 12 give the first of two ranks the same rows."""
+    streams = [stream("mnist", (0,), rank, ranks, limit_train=25, batch_size=13) for rank in range(ranks)]
+    for step in (0, 1, 2, 3):
+        weights = [s.batch(step).weight_B for s in streams]
+        assert sum(map(torch.sum, weights)).item() == pytest.approx(ranks)
+
+
 def test_parts_of_a_batch_add_up() -> None:
     batch = stream(limit_train=100, batch_size=10).batch(0)
     parts = list(batch.parts(4))
