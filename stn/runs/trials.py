@@ -4,7 +4,7 @@ Experiments that differ only in learning rate or weight decay share blocks.
 """
 
 import math
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -68,7 +68,10 @@ def count_finished(trials: list[Trial]) -> tuple[int, int]:
 
 
 def cut_into_blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> list[list[Trial]]:
-    """Cut trials into blocks of equal size, at most ``most``; only seeds that share a saved step resume together."""
+    """Cut trials into blocks of equal size, at most ``most``; only seeds that share a saved step resume together.
+
+    The larger blocks come first: what is left after some of them is cut as before.
+    """
     groups: list[tuple[set[int], list[Trial]]] = []
     for trial, steps in zip(trials, saved, strict=True):
         steps = steps or {0}
@@ -80,7 +83,8 @@ def cut_into_blocks(trials: list[Trial], most: int, saved: list[set[int]]) -> li
     cut = []
     for _, members in groups:
         parts = math.ceil(len(members) / most)
-        cut += [[members[i] for i in share(len(members), part, parts)] for part in range(parts)]
+        (size, larger), rest = divmod(len(members), parts), iter(members)
+        cut += [list(islice(rest, size + (part < larger))) for part in range(parts)]
     return cut
 
 

@@ -57,12 +57,24 @@ def test_blocks_are_equal_and_separate_seeds_that_cannot_resume_together(tmp_pat
     def sizes(most: int, saved: list[set[int]]) -> list[list[int]]:
         return [[trial.seed for trial in block] for block in cut_into_blocks(ten, most, saved)]
 
-    assert [len(block) for block in sizes(4, [set()] * 10)] == [3, 3, 4]
+    assert [len(block) for block in sizes(4, [set()] * 10)] == [4, 3, 3]
     assert sizes(64, [set()] * 10) == [list(range(10))]
     # Killed while it saved step 40: seeds 0 to 2 have it, 3 to 5 have 30 as the others, 6 to 9 have not begun.
     saved = [{30, 40}] * 3 + [{20, 30}] * 3 + [set()] * 4
     assert sizes(64, saved) == [[0, 1, 2, 3, 4, 5], [6, 7, 8, 9]]
     assert sizes(64, [{30, 40}, {20, 30}, {20}, {20, 10}, *[set()] * 6]) == [[0, 1], [2, 3], [4, 5, 6, 7, 8, 9]]
+
+
+def test_seeds_that_are_left_are_cut_as_in_an_undisturbed_run(tmp_path: Path) -> None:
+    """In fp32 another block is another result."""
+    most = 4
+    for count in range(1, 40):
+        all_seeds = trials(tmp_path, config(seeds=f"0-{count - 1}"))
+        blocks = cut_into_blocks(all_seeds, most, [set()] * count)
+        assert [trial for block in blocks for trial in block] == all_seeds
+        for done in range(1, len(blocks)):
+            left = [trial for block in blocks[done:] for trial in block]
+            assert cut_into_blocks(left, most, [set()] * len(left)) == blocks[done:]
 
 
 def test_settings_share_blocks_and_have_run_directories_of_their_own(tmp_path: Path) -> None:
