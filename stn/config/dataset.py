@@ -18,7 +18,10 @@ def _name(name: str) -> str:
     kind, colon, path = name.partition(":")
     if colon and not path:
         raise ValueError(f"needs a path behind the ':', such as {kind}:data/mine")
-    return f"{kind}:{Path(path).expanduser().absolute()}" if colon else name
+    try:
+        return f"{kind}:{Path(path).expanduser().absolute()}" if colon else name
+    except RuntimeError as error:  # no such user, or no home
+        raise ValueError(f"{path}: {error}") from None
 
 
 class Data(Section):

@@ -23,7 +23,8 @@ KEYS = (
     ("train_images", "train_labels", "test_images", "test_labels"),
 )
 """Names of the four arrays of a file: as Keras, as scikit-learn's users, as MedMNIST."""
-MOST_CLASSES = 10_000
+MOST_CLASSES = 5_000
+"""Of more, a confusion matrix does not fit into the header of a checkpoint."""
 _USUAL_NETS = {1: ((44, "finnveden_r"), (86, "finnveden_t"), (2**30, "finnveden_s")), 3: ((2**30, "cifar_small"),)}
 """By channels: the network of images up to this side."""
 
@@ -40,15 +41,14 @@ class Arrays(NamedTuple):
 @register("reader")
 def npz(path: str) -> Dataset:
     """NumPy file with arrays x_train, y_train, x_test and y_test: --dataset npz:FILE."""
-    return _dataset("npz", path, _stamp([Path(path)]))
+    return _dataset("npz", path, _stamp([Path(path)], "npz"))
 
 
 @register("reader")
 def folder(path: str) -> Dataset:
     """Images of one size in train/CLASS/ and test/CLASS/ (ImageFolder's layout): --dataset folder:DIR."""
-    return _dataset(
-        "folder", path, _stamp(image_folder.files(Path(path), "train") + image_folder.files(Path(path), "test"))
-    )
+    files = image_folder.files(Path(path), "train") + image_folder.files(Path(path), "test")
+    return _dataset("folder", path, _stamp(files, image_folder.DECODER))
 
 
 def _dataset(kind: str, path: str, stamp: str) -> Dataset:
@@ -59,13 +59,13 @@ def _dataset(kind: str, path: str, stamp: str) -> Dataset:
     return Dataset(partial(load, kind, path, stamp), shape, mean, std, net, side=shape[1], **counts)
 
 
-def _stamp(files: list[Path]) -> str:
-    """Return a hash of names, sizes and times, which changes with the files, without reading them."""
+def _stamp(files: list[Path], decoder: str) -> str:
+    """Return a hash of names, sizes, times and how they are decoded, without reading the files."""
     try:
         facts = [(str(file.absolute()), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
     except OSError as error:
         raise ValueError(f"cannot read {error.filename}: {error.strerror}") from None
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
+    return hashlib.sha256(json.dumps([decoder, facts]).encode()).hexdigest()[:24]
 
 
 def _cache(stamp: str) -> Path:
@@ -146,9 +146,11 @@ def _read_folder(path: Path, stamp: str) -> dict[str, Any]:
 def _read_npz(path: Path) -> dict[str, Any]:
     """Return the arrays of a file by our names; nothing in it is run."""
     import zipfile
+    import zlib
 
     import numpy as np
 
+    damaged = OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error
     try:
         if path.exists() and not (path.is_file() and zipfile.is_zipfile(path)):
             raise ValueError("it is no .npz file, as numpy.savez writes it")
@@ -158,7 +160,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
                 wanted = " or ".join(", ".join(keys) for keys in KEYS)
                 raise ValueError(f"it has {', '.join(sorted(file.files)[:8]) or 'nothing'}; it needs {wanted}")
             return dict(zip(KEYS[0], (file[key] for key in keys), strict=True))
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except damaged as error:
         raise ValueError(f"cannot read {path}: {error}") from None
 
 

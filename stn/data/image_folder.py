@@ -6,6 +6,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+DECODER = "folder 2"
+"""Another one where the same files become other arrays, so that none are taken from the cache."""
+DEEP = ("I", "F")
+"""How modes of Pillow begin that have more than 8 bits a pixel, which it would cut off at 255."""
 TEST_NAMES = ("test", "val", "valid", "validation")
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 
@@ -18,11 +22,6 @@ def _part(path: Path, part: str) -> Path:
     if not found:
         raise ValueError(f"{path} has no folder {' or '.join(names[:2])} with a folder for each class in it")
     return found[0]
-
-
-def class_names(path: Path) -> list[str]:
-    """Return the classes in the order of their labels: the folders of the training images by name."""
-    return sorted(folder.name for folder in _part(path, "train").iterdir() if folder.is_dir())
 
 
 def files(path: Path, part: str) -> list[Path]:
@@ -39,14 +38,16 @@ def read(path: Path) -> dict[str, Any]:
     import numpy as np
     from PIL import Image
 
-    classes = class_names(path)
     images: dict[Path, Any] = {}
     arrays: dict[str, Any] = {}
     parts = {part: files(path, part) for part in ("train", "test")}
+    classes = sorted({file.parent.name for file in parts["train"]})
     for file in (file for part in parts.values() for file in part):
         try:
             with Image.open(file) as image:
-                images[file] = np.asarray(image.convert("L" if image.mode in ("1", "L", "I;16") else "RGB"))
+                if image.mode.startswith(DEEP):
+                    raise ValueError(f"it has more than 8 bits a pixel ({image.mode}); scale it to 0 to 255 first")
+                images[file] = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
         except (OSError, ValueError, SyntaxError) as error:  # Pillow raises all of these
             raise ValueError(f"cannot read the image {file}: {error}") from None
     sizes = Counter(image.shape[:2] for image in images.values())

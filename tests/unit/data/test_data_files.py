@@ -1,5 +1,6 @@
 """Data sets from files: what is read, what is known of it, and what is said of files that cannot be used."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,14 @@ def test_what_is_no_data_set_says_so(tmp_path: Path) -> None:
     for name in ("text.npz", "cut.npz", "one.npy", "/dev/zero", "."):
         with pytest.raises(ValueError, match=r"it is no \.npz file"):
             build_dataset(f"npz:{tmp_path / name}")
+    np.savez_compressed(tmp_path / "damaged.npz", **arrays())
+    content = (tmp_path / "damaged.npz").read_bytes()
+    for i in range(200, len(content) - 600, 97):
+        (tmp_path / "damaged.npz").write_bytes(content[:i] + bytes([content[i] ^ 255]) + content[i + 1 :])
+        with suppress(ValueError):  # nothing else is raised
+            build_dataset(f"npz:{tmp_path / 'damaged.npz'}")
+    with pytest.raises(ValueError, match="nosuchuser"):
+        resolve(Config(data=Data(name="npz:~nosuchuser/a.npz")))
     with pytest.raises(ValueError, match=r"cannot read .*nix\.npz: No such file"):
         build_dataset(f"npz:{tmp_path / 'nix.npz'}")
     with pytest.raises(ValueError, match="no folder train with a folder for each class"):
@@ -167,7 +176,14 @@ def test_images_that_do_not_fit_are_named(tmp_path: Path) -> None:
     odd.write_bytes(b"not an image")
     with pytest.raises(ValueError, match=r"cannot read the image .*odd\.png"):
         build_dataset(name)
+    for mode in ("I;16", "F"):
+        Image.new(mode, (12, 12)).save(odd := odd.with_suffix(".tiff"))
+        with pytest.raises(ValueError, match=r"odd\.tiff: it has more than 8 bits a pixel"):
+            build_dataset(name)
     odd.unlink()
+    odd.with_suffix(".png").unlink()
+    (tmp_path / "images" / "train" / ".empty").mkdir()
+    assert build_dataset(name).classes == 4
     (tmp_path / "images" / "test" / "class9").mkdir()
     Image.new("L", (12, 12)).save(tmp_path / "images" / "test" / "class9" / "x.png")
     with pytest.raises(ValueError, match="class 'class9' has no training images"):
