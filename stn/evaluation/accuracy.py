@@ -40,6 +40,13 @@ def scores(confusion_KK: Tensor, loss: float, top5_hits: int, split: str = "test
     }
 
 
+def _sum(losses: list[float]) -> float:
+    try:
+        return math.fsum(losses)
+    except OverflowError:  # of a network that is about to fail; the seeds beside it go on
+        return math.inf
+
+
 def images_at_once(model: StackedModel, stream: Stream, batch_size: int) -> int:
     """Return how many test images all seeds see at a time: a GPU takes as many as memory allows."""
     if stream.device.type == "cpu":
@@ -89,7 +96,7 @@ def evaluate_images(
                 labels.append(batch.y_B[None])
     model.train(training)
     # Rounded once: the sum does not depend on the size of the batches, and so not on how many seeds there are.
-    sums = [math.fsum(losses) for losses in torch.cat(losses_SN, 1).tolist()]
+    sums = [_sum(losses) for losses in torch.cat(losses_SN, 1).tolist()]
     loss_S = torch.tensor(sums, dtype=torch.float64, device=stream.device)
     confusion_SKK, loss_S, top5_S = map(runtime.total, (confusion_SKK, loss_S, top5_S))
     found = [

@@ -1,5 +1,7 @@
 """Scores of several seeds against what each network predicts alone."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -56,6 +58,11 @@ def test_the_loss_in_float64_does_not_depend_on_the_size_of_batches() -> None:
     stream = Stream(Data(limit_test=300), dataset, model.seeds, dtype=torch.float64)
     found = [evaluate(model, stream, Eval(batch_size=size), Runtime(config, 1)) for size in (14, 60, 300)]
     assert len({tuple(row["test_loss"] for row in rows) for rows in found}) == 1
+    weights = {name: tensor.clone() for name, tensor in model.weights(1).items()}
+    weights[list(weights)[-1]] = torch.tensor([8e307] + 9 * [-8e307], dtype=torch.float64)
+    model.load_weights(1, weights)
+    first, second = evaluate(model, stream, Eval(batch_size=60), Runtime(config, 1))
+    assert (first["test_loss"], second["test_loss"]) == (found[0][0]["test_loss"], math.inf)
 
 
 @pytest.mark.parametrize(
