@@ -68,7 +68,8 @@ def _close(group: list[Trial], rows: list[Row], stopped: str | None, trained: bo
         run.lease.release()
         return
     status, end = run.read_status(), "failed" if failed else "finished"
-    if trained or status.get("state") != end or "reason" in status:  # a reason: an earlier start ended before this
+    begun = bool(status or run.rows())  # else its seeds have finished in another block
+    if trained or (begun and (status.get("state") != end or "reason" in status)):  # a reason: of an earlier start
         if trained and not run.may_write():
             return  # another copy has taken over, and finishes it
         checkpoints.drop_temporary_files(run, has_lease=trained)  # left by a kill after the last row

@@ -173,3 +173,7 @@ def test_a_setting_that_had_finished_is_left_alone(tmp_path: Path, capsys: pytes
     assert [trial.run.read_status().get("written_by") for trial in two] == ["somebody else", None]
     assert capsys.readouterr().out.count("finished before: nothing to do") == 1
     assert not left.exists()
+    (other,) = trials(tmp_path, config(seeds="0-1"))[:1]
+    assert wrap_up([other], None, set()) == 0
+    assert capsys.readouterr().out.count("finished before: nothing to do") == 1
+    assert not other.run.path.exists(), "its seed has finished in another block"
