@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 
+import torch
+
 from stn.config.seed_list import format_seeds
 from stn.multiseed.model import StackedModel
 from stn.runs.trials import Trial, block_label, group_by_run
-from stn.tracking.console import say
+from stn.tracking.console import say, warn
 from stn.training import checkpoints
 from stn.training.checkpoints import SeedCheckpoint, Tensors
 from stn.training.optimizer import SeedOptimiser
@@ -37,25 +39,33 @@ class Checkpointer:
         if saved:
             self.model.convolutions.keep(saved[0].header.get("convolutions", {}))
         self.metrics.load_state_dicts([checkpoint.header for checkpoint in saved])
-        if saved and (scaler := self.runtime.accelerator.scaler):  # of fp16
-            scaler.load_state_dict(saved[0].header["scaler"])
+        if scaler := self.runtime.accelerator.scaler:  # of fp16; it has served the block before this one
+            scaler.load_state_dict(saved[0].header["scaler"] if saved else torch.amp.GradScaler("cpu").state_dict())
         if self.runtime.writes:
             keep_best = self.trials[0].config.checkpoint.keep_best
             for s, (run, seed) in enumerate(members):
                 if not run.may_write():  # another copy has taken over: the files are its own
                     continue
                 checkpoints.drop_steps(run, seed, after=step)
-                # best.safetensors may be of a step that is about to be trained again.
-                if keep_best and saved and saved[s].best:
-                    self._write_best(s, saved[s].best)
-                elif keep_best and s not in self.metrics.best:  # stale: this run has no best evaluation yet
-                    checkpoints.drop_best(run, seed)
+                if keep_best:
+                    self._restore_best(s, saved[s].best if saved else {})
             for group in group_by_run(self.trials):
                 group[0].run.cut_metrics([trial.seed for trial in group], step or -1)
             self._write_status(step)
             if step:
                 say(f"{block_label(self.trials)} resumes at step {step} of {self.trials[0].config.train.steps}")
         return step
+
+    def _restore_best(self, s: int, weights: Tensors) -> None:
+        """Let best.safetensors be of the best evaluation so far: there may be one of a step that is trained again."""
+        run, seed = self.trials[s].run, self.trials[s].seed
+        best = self.metrics.best.get(s)
+        if best and (weights := weights or checkpoints.load_best(run, seed, best[1])):
+            self._write_best(s, weights)
+            return
+        checkpoints.drop_best(run, seed)
+        if best:
+            warn(f"seed {seed} lacks the weights of its best epoch so far: --checkpoint.keep-best was off")
 
     def save(self, step: int) -> None:
         """Write a checkpoint of every seed; status.json comes last and makes the step one to resume from."""

@@ -15,6 +15,7 @@ import math
 import os
 import re
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -154,6 +155,14 @@ def load_final(run: RunDir, row: Row) -> Tensors:
     if row.get("weights_sha256", header["sha256"]) != header["sha256"]:
         raise ValueError(f"{path} is not what seed {seed} of {run.path} was scored with: weights_sha256 differs")
     return tensors
+
+
+def load_best(run: RunDir, seed: int, epoch: float) -> Tensors:
+    """Return the weights in best.safetensors; none if they are of another epoch, damaged or missing."""
+    with suppress(ValueError):
+        tensors, header = _read(run, seed, "best")
+        return tensors if header.get("epoch") == epoch else {}
+    return {}
 
 
 def drop_best(run: RunDir, seed: int) -> None:

@@ -130,6 +130,17 @@ def test_best_weights_outlive_a_part_of_the_run_that_does_not_keep_them(tmp_path
         assert [path.read_bytes() for path in best_files(run).values()] == kept
 
 
+def test_best_weights_that_a_part_of_the_run_did_not_keep_are_said_to_be_lacking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path, StopAt(3), finish=False)
+    train(tmp_path, StopAt(13), on=False, finish=False)
+    capsys.readouterr()
+    run = train(tmp_path, StopAt(13), finish=False)
+    assert capsys.readouterr().out.count("lacks the weights of its best epoch so far") == 2
+    assert not any(path.exists() for path in best_files(run).values()), "they are of an earlier epoch"
+
+
 @pytest.mark.slow
 def test_two_ranks_log_and_keep_the_same_as_one(tmp_path: Path) -> None:
     words = ("--arch", "cnn", "--net", "tutorial", "--batch-size", 8, "--lr", 0.02, "--seeds", 4, "--steps", 14,
