@@ -114,6 +114,18 @@ def test_a_seed_in_two_run_directories_counts_once_and_that_is_said(plan: Plan) 
     assert "skipped seeds 0, read from another run directory" in " ".join(comparison.notes)
 
 
+def test_metrics_of_a_seed_are_of_the_run_that_has_its_result(plan: Plan) -> None:
+    whole = load([str(plan.experiment)]).cells[0].runs[0]
+    abandoned = RunDir(whole.path.with_name("0"))
+    abandoned.path.mkdir()
+    abandoned.config.write_text(whole.config.read_text())
+    for run, epochs in ((abandoned, (1,)), (whole, (1, 2))):
+        run.add_metrics([{"kind": "eval", "seed": 0, "step": e, "epoch": e, "test_acc": 0.1 * e} for e in epochs])
+    cell = load([str(plan.experiment)]).cells[0]
+    assert cell.runs[0].path == abandoned.path
+    assert [row["epoch"] for row in cell.metrics["eval"][0]] == [1, 2]
+
+
 def test_results_that_have_only_been_published_are_no_damage(plan: Plan) -> None:
     run = load([str(plan.experiment)]).cells[0].runs[0]
     run.published.mkdir(exist_ok=True)

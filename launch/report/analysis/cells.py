@@ -33,6 +33,8 @@ class Cell:
     runs: list[RunDir] = field(default_factory=list)
     rows: dict[int, Row] = field(default_factory=dict)
     """Result rows of the finished seeds."""
+    sources: dict[int, RunDir] = field(default_factory=dict)
+    """The run that each of these rows is from."""
     failed: dict[int, str] = field(default_factory=dict)
     """Reasons of the failed seeds."""
     missing: list[int] = field(default_factory=list)
@@ -62,15 +64,13 @@ class Cell:
     def metrics(self) -> dict[str, dict[int, list[Row]]]:
         """Evaluation and pose rows of the finished seeds, by kind and seed, in the order of training."""
         metrics: dict[str, dict[int, list[Row]]] = {"eval": {}, "pose": {}}
-        for run in reversed(self.runs):  # of two run directories with the same seed, the first counts
-            rows_of_run: dict[tuple[str, int], list[Row]] = {}
+        for run in self.runs:
             # Most lines are of other kinds and not worth parsing.
             lines = [s for s in read_text(run.metrics).splitlines() if '"eval"' in s[:40] or '"pose"' in s[:40]]
             for row in valid(parse_rows(lines), Metric):
-                if row["kind"] in ("eval", "pose") and row["seed"] in self.rows:
-                    rows_of_run.setdefault((row["kind"], row["seed"]), []).append(row)
-            for (kind, seed), rows in rows_of_run.items():
-                metrics[kind][seed] = rows
+                # Another run may have rows of the seed from a training that was abandoned.
+                if row["kind"] in metrics and self.sources.get(row["seed"]) is run:
+                    metrics[row["kind"]].setdefault(row["seed"], []).append(row)
         return metrics
 
 
@@ -175,7 +175,7 @@ class _Reader:
             if row.get("status") == "failed":
                 cell.failed[seed] = str(row.get("reason") or "no reason was recorded")
             else:
-                cell.rows[seed] = row
+                cell.rows[seed], cell.sources[seed] = row, run
 
 
 def load(paths: Iterable[str]) -> Comparison:
