@@ -102,6 +102,7 @@ def test_runs_whose_number_was_not_stated_count_as_one(tmp_path: Path) -> None:
         {"arch": {"name": "stn_c0_coord"}},
         {"arch": {"padding": "zeros"}},
         {"arch": {"net": "tutorial_norm"}},
+        {"eval": {"mirror": True}},
     ],
     ids=str,
 )

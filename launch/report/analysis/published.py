@@ -76,8 +76,8 @@ def published_results() -> tuple[PublishedResult, ...]:
 
 
 def training_signature(resolved: Config) -> str:
-    """Return the signature without the evaluation settings, which do not change the training."""
-    return signature(resolved.model_copy(update={"eval": Eval()}))
+    """Return the signature without the times of evaluation, which change no result of the last epoch."""
+    return signature(resolved.model_copy(update={"eval": Eval(mirror=resolved.eval.mirror)}))
 
 
 @cache
