@@ -94,6 +94,17 @@ def test_what_may_be_as_good_as_the_best_is_marked(plan: Plan, tmp_path: Path) -
     assert "$^{?}$: not told apart from the best." in text
 
 
+def test_without_a_comparison_of_pairs_nothing_is_called_best(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.report.analysis.tables.MOST_PAIRS", 0)
+    text = render_latex(build_sections(load([str(plan.experiment)]), tmp_path))
+    first, _, second = text.split(r"\begin{table}")[1:]
+    assert (r"\mathbf" in first, "Bold: best mean." in first, "not compared" in first) == (True, True, False)
+    assert (r"\mathbf" in second, "Bold" in second) == (False, False)
+    assert "$n$. Pairs were not compared under this metric." in second
+
+
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex, with booktabs")
 def test_latex_compiles_it_and_a_table_of_pairs_fits_the_page(tmp_path: Path) -> None:
     sections = build_sections(build.Comparison("x", cells_of(sweep(3)), []), tmp_path)

@@ -100,7 +100,8 @@ def _architectures(section: Section, panel: Panel) -> str:
     metric = panel.metric
     summaries = {id(cell): summary(values) for cell in section.cells if (values := cell.values(metric.key).values())}
     means, marks, best = {key: s.mean for key, s in summaries.items()}, dict[int, str](), None
-    if means and metric.higher_is_better is not None:
+    uncompared = len(section.cells) > 1 and not panel.compared
+    if means and metric.higher_is_better is not None and not uncompared:  # bold would read as: it beats the others
         best = (max if metric.higher_is_better else min)(means, key=lambda key: means[key])
         marks = _marks(panel, means, best)
     rows = []
@@ -114,6 +115,7 @@ def _architectures(section: Section, panel: Panel) -> str:
     unit = rf" ({escape(metric.unit)})" if metric.unit else ""
     caption = f"{escape(metric.title)}, on {escape(section.name)}: mean, standard deviation and number of seeds $n$."
     caption += "" if best is None else " Bold: best mean."
+    caption += " Pairs were not compared under this metric." if uncompared else ""
     said = {"=": "equal to the best, by the margin stated", "?": "not told apart from the best"}
     caption += "".join(f" $^{{{mark}}}$: {text}." for mark, text in said.items() if mark in marks.values())
     headings = ["architecture", rf"mean $\pm$ SD{unit}", "$n$"]
