@@ -86,6 +86,20 @@ def test_the_interval_over_images_takes_perturbations_of_one_image_for_one(tmp_p
     assert row[-2].text == f"{100 * over_seeds.low:+.2f} to {100 * over_seeds.high:+.2f}"
 
 
+def test_the_interval_over_seeds_has_its_own_n_where_answers_are_missing(tmp_path: Path) -> None:
+    for arch, wrong in (("cnn", 0.3), ("stn_slx", 0.1)):
+        write_run(tmp_path, arch, range(5), IMAGES, wrong)
+    (row,) = read(tmp_path).images.blocks[0].table.rows
+    assert (row[1].text, "n =" in row[-2].text) == ("5", False)
+    (tmp_path / "sig-cnn-mnist_r" / "0-4" / "predictions" / "seed-4.safetensors").unlink()
+    section = read(tmp_path)
+    (row,) = section.images.blocks[0].table.rows
+    (pair,) = section.panels[0].compared
+    assert pair.verdict.interval is not None
+    assert row[1].text == "4"
+    assert row[-2].text == f"{section.panels[0].metric.interval(*pair.verdict.interval, '+')} (n = 5)"
+
+
 def test_the_interval_over_images_covers_where_perturbations_are_alike() -> None:
     """2,000 test sets of 100 images under five perturbations, all five right or wrong together."""
     rng, covered = np.random.default_rng(0), 0

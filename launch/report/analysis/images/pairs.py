@@ -14,7 +14,7 @@ from launch.report.analysis.images.answers import AnsweredSet, CellAnswers
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.stats import ALPHA, PairedTest, holm
 from launch.report.analysis.tables import Entry, Table, interval_entry
-from launch.report.analysis.verdicts import Pair, Verdict, judge
+from launch.report.analysis.verdicts import Pair, judge
 
 
 class SeedPair(NamedTuple):
@@ -107,17 +107,20 @@ def image_table(pairs: Sequence[ImagePair], verdicts: Sequence[Pair], metric: Me
     headings += ["seeds: first better (McNemar)", "seeds: second better (McNemar)", "answers that differ %"]
     headings += ["between seeds of the first %", "between seeds of the second %", "difference in points"]
     headings += ["95 % over seeds (Holm)", "95 % over images (Holm)"]
-    over_seeds = {(id(pair.first), id(pair.second)): pair.verdict for pair in verdicts}
+    over_seeds = {(id(pair.first), id(pair.second)): pair for pair in verdicts}
     rows = []
     for pair, images in zip(pairs, judge([pair.over_images for pair in pairs]), strict=True):
-        n, seeds = len(pair.seeds), over_seeds.get((id(pair.first.cell), id(pair.second.cell)), Verdict("unknown"))
+        n, seeds = len(pair.seeds), over_seeds[id(pair.first.cell), id(pair.second.cell)]
         row = [Entry(pair.label, pair.label), Entry.number(n)]
         row += [Entry.number(sum(seed.only_first for seed in pair.seeds) / n, ",.1f")]
         row += [Entry.number(sum(seed.only_second for seed in pair.seeds) / n, ",.1f")]
         row += [Entry(f"{count} of {n}", count) for count in pair.wins()]
         row += [_percent(share) for share in (flips(pair), pair.first.flips, pair.second.flips)]
         row += [Entry(metric.format(pair.over_images.mean, "+"), pair.over_images.mean)]
-        rows.append([*row, *(interval_entry(metric, verdict.interval, "+") for verdict in (seeds, images))])
+        of_seeds, of_images = (interval_entry(metric, verdict.interval, "+") for verdict in (seeds.verdict, images))
+        if seeds.verdict.interval and seeds.test.n != n:  # seeds without answers count, too
+            of_seeds = of_seeds._replace(text=f"{of_seeds.text} (n = {seeds.test.n})")
+        rows.append([*row, of_seeds, of_images])
     return Table(headings, rows)
 
 
