@@ -4,10 +4,12 @@ from collections.abc import Sequence
 
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.tables import Entry, Table
+from stn.config import registry
 
 AXES = {"arch.name", "data.name", "data.root", "train.seeds", "train.threads", "train.time_limit"}
 """Named in every table, or without a bearing on the numbers."""
-NONE = "none"
+NONE = {"data.limit_train": "all", "data.limit_test": "all", "arch.size": "the network's own"}
+"""What None means; elsewhere none."""
 MOST_NAMES = 8
 """Cells by name for each value; of more, their number."""
 
@@ -15,14 +17,23 @@ MOST_NAMES = 8
 def flat(cell: Cell) -> dict[str, str]:
     """Return the fields of a configuration, without options that its architecture does not take."""
     sections = cell.config.model_dump(mode="json", exclude={"log": True, "checkpoint": True})
-    fields = {f"{section}.{key}": _text(value) for section, keys in sections.items() for key, value in keys.items()}
-    return {key: value for key, value in fields.items() if key not in AXES and value != NONE}
+    try:
+        taken = {"net", *registry.find("arch", cell.arch).options}
+    except ValueError:  # the architecture no longer exists
+        taken = {key for key, value in sections["arch"].items() if value is not None}
+    sections["arch"] = {key: value for key, value in sections["arch"].items() if key in taken}
+    fields = {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+    return {
+        key: NONE.get(key, "none") if value is None else _text(value)
+        for key, value in fields.items()
+        if key not in AXES
+    }
 
 
 def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(_text, value)) or "nothing"
-    return {"None": NONE, "True": "yes", "False": "no"}.get(str(value), str(value))
+    return {"True": "yes", "False": "no"}.get(str(value), str(value))
 
 
 def _named(having: Sequence[Cell], cells: Sequence[Cell], most: bool) -> str:

@@ -21,6 +21,9 @@ PROCESSES = "batches may have been divided otherwise: use one number of processe
 LENGTH = "say so beside the result, or train all for one length with --retrain and --steps"
 BATCH = "say so beside the result, or train all with one batch size"
 CONTENT = "the data set's files have changed: train all on the same"
+LIMIT_TRAIN = "they trained on different images: train all with one --limit-train"
+LIMIT_TEST = "they were scored on different images: train all with one --limit-test"
+MIRROR = "some are scored with mirror images as well: train all with one --eval.mirror"
 VALIDATION = "they trained on different numbers of images: train all with one --data.validation"
 
 
@@ -76,7 +79,8 @@ def _repeated(cell: Cell) -> list[Case]:
             agree = all(
                 a[s].get(key) == b[s].get(key) for s in seeds for key in ("test_acc", "val_acc", "weights_sha256")
             )
-            found.append(seed_cases.RepeatedSeeds(cell, seeds, first.path.name, second.path.name, agree))
+            more = tuple(sorted(b.keys() - a.keys()))
+            found.append(seed_cases.RepeatedSeeds(cell, seeds, first.path.name, second.path.name, agree, more))
     return found
 
 
@@ -89,6 +93,9 @@ def find_cases(cells: Sequence[Cell], metric: Metric, runs: Sequence[Environment
         ("lengths of training (steps)", LENGTH, lambda cell: {row.get("steps") for row in cell.rows.values()}),
         ("batch sizes", BATCH, lambda cell: [cell.config.data.batch_size]),
         ("numbers of validation images", VALIDATION, lambda cell: [cell.config.data.validation]),
+        ("numbers of training images (limit)", LIMIT_TRAIN, lambda cell: [cell.config.data.limit_train or "all"]),
+        ("numbers of test images (limit)", LIMIT_TEST, lambda cell: [cell.config.data.limit_test or "all"]),
+        ("settings of eval.mirror", MIRROR, lambda cell: ["yes" if cell.config.eval.mirror else "no"]),
     ]
     of_runs: list[tuple[str, str, Callable[[Environment], object]]] = [
         ("devices", DEVICE, lambda env: env.device),

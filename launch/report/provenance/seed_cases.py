@@ -66,6 +66,8 @@ class RepeatedSeeds(Case):
     counted: str
     other: str
     agree: bool
+    more: tuple[int, ...]
+    """Seeds of the other that the one that counts lacks."""
 
     @property
     def what(self) -> str:
@@ -73,6 +75,9 @@ class RepeatedSeeds(Case):
 
     @property
     def advice(self) -> str:
+        if self.agree and self.more:
+            more = format_seeds(list(self.more))
+            return f"they agree, and {self.counted} counts; keep {self.other}: {self.counted} lacks its seeds {more}"
         if self.agree:
             return f"they agree, and {self.counted} counts; {self.other} can be deleted"
         return f"they differ, and {self.counted} counts, as the first by name: move away the one that should not"

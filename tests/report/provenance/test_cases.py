@@ -102,6 +102,9 @@ DIFFERENCES: dict[str, tuple[Callable[[Cell], None], str]] = {
     "precisions": (_config("train", precision="bf16"), "bf16 (cnn), fp32 (stn_slx)"),
     "batch sizes": (_config("data", batch_size=7), "128 (stn_slx), 7 (cnn)"),
     "numbers of validation images": (_config("data", validation=100), "0 (stn_slx), 100 (cnn)"),
+    "numbers of training images (limit)": (_config("data", limit_train=1000), "1000 (cnn), 256 (stn_slx)"),
+    "numbers of test images (limit)": (_config("data", limit_test=1000), "1000 (cnn), all (stn_slx)"),
+    "settings of eval.mirror": (_config("eval", mirror=True), "no (stn_slx), yes (cnn)"),
     "numbers of processes": (_row(world_size=2), "2 (cnn), None (cnn, stn_slx)"),
     "lengths of training (steps)": (_row(steps=7), "7 (cnn), None (cnn, stn_slx)"),
 }

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from launch.report.analysis.cells import Cell
 from launch.report.provenance.differences import MOST_NAMES, differences
 from stn.config.resolve import resolve
@@ -42,6 +44,37 @@ def test_options_that_an_architecture_does_not_take_are_no_difference() -> None:
     assert rows(cell("cnn"), cell("stn_slx", padding="zeros"), cell("stn_cx", padding="border")) == {
         "arch.padding": "border: stn_cx; zeros: stn_slx"
     }
+
+
+def changed(section: str, **values: object) -> Cell:
+    other = cell("stn_slx")
+    part = getattr(other.config, section).model_copy(update=values)
+    other.config = resolve(other.config.model_copy(update={section: part}))
+    return other
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "expected"),
+    [
+        ("data", {"limit_test": 1000}, {"data.limit_test": "all: cnn, stn_cx; 1000: stn_slx"}),
+        ("data", {"limit_train": 1000}, {"data.limit_train": "all: cnn, stn_cx; 1000: stn_slx"}),
+        ("arch", {"size": 20}, {"arch.size": "20: stn_slx; the network's own: stn_cx"}),
+        ("arch", {"feed_theta": True}, {"arch.feed_theta": "no: stn_cx; yes: stn_slx"}),
+        (
+            "optim",
+            {"name": "sgd"},
+            {"optim.momentum": "none: cnn, stn_cx; 0.9: stn_slx", "optim.name": "adamw: cnn, stn_cx; sgd: stn_slx"},
+        ),
+    ],
+)
+def test_a_value_differs_from_none(section: str, values: dict[str, object], expected: dict[str, str]) -> None:
+    assert rows(cell(), changed(section, **values), cell("stn_cx")) == expected
+
+
+def test_an_architecture_that_no_longer_exists_is_told_by_what_it_has() -> None:
+    gone = changed("optim", lr=0.5)
+    gone.config = gone.config.model_copy(update={"arch": gone.config.arch.model_copy(update={"name": "gone"})})
+    assert rows(cell(), gone) == {"optim.lr": "0.001: cnn; 0.5: gone"}
 
 
 def test_many_cells_are_counted() -> None:

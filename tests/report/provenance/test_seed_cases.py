@@ -56,3 +56,15 @@ def test_seeds_in_two_blocks(acc: float, agree: bool, clean: Plan) -> None:
     assert case.advice == (expected if agree else other)
     second.results.unlink()
     assert found(cells_of(clean)) == [], "a block without a row is no second result"
+
+
+def test_a_block_with_seeds_of_its_own_is_to_be_kept(clean: Plan) -> None:
+    first = cells_of(clean)[0].runs[0]
+    second = RunDir(first.path.with_name("2-9"))
+    shutil.copytree(first.path, second.path)
+    rows = [{"seed": seed, "status": "finished", "test_acc": 0.9 + 0.001 * seed} for seed in (2, 3, 8, 9)]
+    shutil.rmtree(second.published, ignore_errors=True)
+    second.results.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    case = only(cells_of(clean), seed_cases.RepeatedSeeds)
+    assert case.what == "cnn: seeds 2-3 are in 0-3 and in 2-9"
+    assert case.advice == "they agree, and 0-3 counts; keep 2-9: 0-3 lacks its seeds 8-9"
