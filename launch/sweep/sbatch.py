@@ -136,6 +136,8 @@ def run_slurm(*words: str, **variables: str) -> str:
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SQUEUE_")) or k == "SLURM_CONF"}
     env |= {"STN_ROOT": str(SOURCE)} | variables
+    if SOURCE == INSTALLED:  # a clone's slurm/env.sh names the environment
+        env["STN_VENV"] = env.get("STN_VENV") or sys.prefix
     try:
         return subprocess.run(words, check=True, capture_output=True, text=True, env=env).stdout
     except FileNotFoundError:
@@ -147,9 +149,8 @@ def run_slurm(*words: str, **variables: str) -> str:
 @cache
 def site_variables() -> dict[str, str]:
     """Return the variables SBATCH_* as slurm/env.sh sets them, sourced here so that the user need not."""
-    environment = {"STN_VENV": sys.prefix} if SOURCE == INSTALLED and "STN_VENV" not in os.environ else {}
     try:
-        printed = run_slurm("bash", "-c", '. "$STN_ROOT/slurm/env.sh" >&2 && env -0', **environment)
+        printed = run_slurm("bash", "-c", '. "$STN_ROOT/slurm/env.sh" >&2 && env -0')
     except ValueError as error:
         raise ValueError(f"{SOURCE / 'slurm' / 'env.sh'}: {error}") from None
     variables = dict(entry.split("=", 1) for entry in printed.split("\0") if "=" in entry)

@@ -1,6 +1,8 @@
 """pip install: the wheel has everything, and its commands work from an empty folder."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.sweep import slurm
+from launch.sweep import sbatch, slurm
 from launch.sweep.slurm import array_script
 from stn.config.source import INSTALLED, SOURCE, TRAIN
 from stn.runs import process
@@ -123,3 +125,25 @@ def test_slurm_jobs_of_an_installed_package_use_its_environment(
     script = array_script(plan, tmp_path / "jobs", 1, None)
     assert f': "${{STN_VENV:={sys.prefix}}}"\nexport PYTHONPATH' in script
     assert f"export STN_ROOT={INSTALLED}" in script
+
+
+def test_a_report_job_of_an_installed_package_finds_its_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its script sources slurm/env.sh, as this sbatch does, whose default is a clone's environment."""
+    folder, tools = tmp_path / "files", tmp_path / "bin"
+    shutil.copytree(ROOT / "slurm", folder / "slurm")
+    tools.mkdir()
+    (tools / "sbatch").write_text('#!/bin/bash\nsource "$STN_ROOT/slurm/env.sh" >&2 && echo "$STN_VENV"\n')
+    (tools / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    (tmp_path / "own" / "bin").mkdir(parents=True)
+    (tmp_path / "own" / "bin" / "activate").touch()
+    monkeypatch.setattr(sbatch, "site_variables", sbatch.site_variables.__wrapped__)
+    for name in ("SOURCE", "INSTALLED"):
+        monkeypatch.setattr(sbatch, name, folder)
+    for given, used in (("", sys.prefix), (str(tmp_path / "own"), str(tmp_path / "own"))):
+        monkeypatch.setenv("STN_VENV", given)
+        assert sbatch.sbatch(str(folder / "slurm" / "report.sh")) == used
+    monkeypatch.delenv("STN_VENV")
+    assert sbatch.sbatch(str(folder / "slurm" / "report.sh")) == sys.prefix
