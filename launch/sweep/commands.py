@@ -1,6 +1,7 @@
 """The commands of a sweep: sweep, retry, status, and one task of a job array."""
 
 import json
+import os
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,7 +179,8 @@ def run_task(
     job_id = lines[index]
     # The devices of the submission, even if the sweep file was edited since.
     plan = plan._replace(sweep=plan.sweep.model_copy(update={"gpus": gpus, "cpus": cpus}))
-    if reason := why_not_start(plan):
+    restarted = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0  # preempted, or out of time: it has begun
+    if not restarted and (reason := why_not_start(plan)):
         print(f"{job_id} is left: {reason}")
         return 0
     for job in plan.jobs:

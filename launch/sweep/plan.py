@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter
 
 from launch.sweep.sbatch import SlurmOptions
 from stn.config.fields import Few, FolderName, Positive, Section, Seeds
@@ -27,6 +27,11 @@ def _check_name(name: str) -> str:
     if not re.fullmatch(r"[\w.-]+", name):  # it goes into the scripts of a scheduler
         raise ValueError("is not a valid folder name; use letters, digits, '.', '-' and '_'")
     return name
+
+
+def _with_text_keys(options: Any) -> Any:
+    """Return a mapping with keys that can be keyword arguments: YAML also has numbers."""
+    return {str(key): value for key, value in options.items()} if isinstance(options, dict) else options
 
 
 class Sweep(Section):
@@ -54,7 +59,7 @@ class Sweep(Section):
     """CPU cores of a job."""
     memory: Annotated[str | None, Field(pattern=r"^[0-9]{1,12}[KMGT]?$")] = None
     """Slurm: memory of a job, such as 8G; None: the site's default."""
-    slurm: SlurmOptions = SlurmOptions()
+    slurm: Annotated[SlurmOptions, BeforeValidator(_with_text_keys)] = SlurmOptions()
     """Slurm: options of sbatch: partition, account, qos, constraint, gres, time, mem, mail-user, mail-type, extra."""
     restarts: Annotated[int, Field(ge=0, le=1_000_000)] = 3
     """Restarts in a row without progress after which a job is given up."""

@@ -99,6 +99,22 @@ def test_tasks_of_a_scheduler_ask_before_they_start(tmp_path: Path, capsys: pyte
     assert out.rstrip().endswith(f"python -m launch retry {plan.experiment} --on slurm")
 
 
+@pytest.mark.parametrize(("restarts", "starts"), [("0", False), ("1", True)])
+def test_a_task_that_slurm_starts_again_goes_on(
+    restarts: str, starts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has begun before the failures, and was preempted or out of time."""
+    started: list[str] = []
+    monkeypatch.setattr("launch.sweep.commands.run_as_task", lambda plan, job, requeue: started.append(job.id) or 0)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    plan = save_plan(tmp_path, EIGHT)
+    fail_fast.write_rule(plan, 1, "slurm", [], [])
+    write_note(plan, plan.jobs[0], {"error": "boom"})
+    (tmp_path / "jobs.txt").write_text(f"{plan.jobs[5].id}\n")
+    assert run_task(plan.folder, tmp_path / "jobs.txt", 0, gpus=0, cpus=1) == 0
+    assert started == [plan.jobs[5].id] * starts
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"most": 0}', '{"most": "x"}', '{"most": 1, "more": 1}'])
 def test_a_damaged_rule_stops_nothing(tmp_path: Path, text: str) -> None:
     plan = save_plan(tmp_path, EIGHT)
