@@ -57,16 +57,18 @@ def _write_seed(entities: Any, client: Any, experiment: str, seed: SeedRecord) -
         outcome = "new" if outcome == "completed" else outcome
         tags = {"stn.sig": seed.sig, "stn.seed": str(seed.seed), "stn.group": seed.group}
         old = client.create_run(experiment, run_name=seed.id, tags=tags)
-        parameters = [entities.Param(key, str(value)[:MOST_CHARACTERS]) for key, value in seed.parameters.items()]
-        for i in range(0, len(parameters), MOST_PARAMETERS):
-            client.log_batch(old.info.run_id, params=parameters[i : i + MOST_PARAMETERS])
     _complete(entities, client, old.info.run_id, seed)
     return outcome
 
 
 def _complete(entities: Any, client: Any, run: str, seed: SeedRecord) -> None:
-    """Send what the run lacks: of each metric the steps after its last, then the result and the pictures."""
-    has_result = client.get_run(run).data.tags.get("stn.result") is not None
+    """Send what the run lacks: parameters, of each metric the steps after its last, the result, and the pictures."""
+    has = client.get_run(run).data
+    has_result = has.tags.get("stn.result") is not None
+    lacking = {key: value for key, value in seed.parameters.items() if key not in has.params}
+    parameters = [entities.Param(key, str(value)[:MOST_CHARACTERS]) for key, value in lacking.items()]
+    for i in range(0, len(parameters), MOST_PARAMETERS):
+        client.log_batch(run, params=parameters[i : i + MOST_PARAMETERS])
     last: dict[str, int] = {}
     for key in {key for _, point in seed.points for key in point}:
         last[key] = max((metric.step for metric in client.get_metric_history(run, key)), default=-1)

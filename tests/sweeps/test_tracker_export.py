@@ -90,6 +90,32 @@ def test_trackers_have_all_of_a_seed(run: RunDir, tmp_path: Path, monkeypatch: p
     assert [configs[seed]["status"] for seed in (0, 1)] == ["finished", "unfinished"]
 
 
+def test_mlflow_has_the_parameters_of_a_run_that_was_cut_short(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers.provide("mlflow", tmp_path, monkeypatch)
+    client = sys.modules["mlflow"].MlflowClient
+
+    def die(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "log_batch", die)
+        with pytest.raises(OSError, match="no network"):
+            export([str(run.path)], "mlflow", str(tmp_path), "", print)
+    assert export([str(run.path)], "mlflow", str(tmp_path), "", print) == 0
+    found = client(tracking_uri=f"sqlite:///{tmp_path.resolve()}/mlflow.db")
+    runs = found.search_runs([found.get_experiment_by_name("exp").experiment_id])
+    assert [(one.data.params["seed"], one.data.params["optim.lr"]) for one in sorted(runs, key=seed_of)] == [
+        ("0", "0.001"),
+        ("1", "0.001"),
+    ]
+
+
+def seed_of(run: Any) -> str:
+    return run.data.tags["stn.seed"]
+
+
 def test_an_export_that_was_cut_short_is_repeated(run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trackers.provide("trackio", tmp_path, monkeypatch)
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path))
