@@ -98,17 +98,23 @@ class SeedRecord:
 def read_seeds(paths: list[str], leave_out: Say) -> Iterator[SeedRecord]:
     """Yield every seed in these paths once; say what is left out and why."""
     seen: set[tuple[str, int]] = set()
-    for experiment, blocks in groupby(find_runs(paths), key=lambda run: run.path.parent):
-        runs = list(blocks)
-        results = {run.path: _results(run, leave_out) for run in runs}
-        finished = {seed: row for rows in reversed(results.values()) for seed, row in rows.items()}
-        try:
-            refuse_mixture({s: row for s, row in finished.items() if row["status"] == "finished"}, experiment)
-        except ValueError as error:
-            leave_out(f"left out: {error}")
-            continue
+    for folder, runs in groupby(find_runs(paths), key=lambda run: run.path.parent):
+        experiments: dict[str, list[tuple[RunDir, dict[int, Row]]]] = {}  # one, unless the directories were moved
         for run in runs:
-            yield from _read_run(run, results[run.path], set(finished), seen, leave_out)
+            results = _results(run, leave_out)
+            try:
+                experiments.setdefault(run.find_sig(results.values()), []).append((run, results))
+            except (ValueError, OSError) as error:
+                leave_out(f"left out: {error}")
+        for sig, blocks in experiments.items():
+            finished = {seed: row for _, results in reversed(blocks) for seed, row in results.items()}
+            try:
+                refuse_mixture({s: row for s, row in finished.items() if row["status"] == "finished"}, folder)
+            except ValueError as error:
+                leave_out(f"left out: {error}")
+                continue
+            for run, results in blocks:
+                yield from _read_run(run, sig, results, set(finished), seen, leave_out)
 
 
 def _results(run: RunDir, leave_out: Say) -> dict[int, Row]:
@@ -123,7 +129,7 @@ def _results(run: RunDir, leave_out: Say) -> dict[int, Row]:
 
 
 def _read_run(
-    run: RunDir, results: dict[int, Row], finished: set[int], seen: set[tuple[str, int]], leave_out: Say
+    run: RunDir, sig: str, results: dict[int, Row], finished: set[int], seen: set[tuple[str, int]], leave_out: Say
 ) -> Iterator[SeedRecord]:
     """Yield the seeds of a run directory that no earlier one had; ``finished`` are its experiment's."""
     try:
@@ -133,7 +139,7 @@ def _read_run(
     except (ValueError, OSError) as error:
         leave_out(f"left out: {error}")
         return
-    sig, rows = run.sig or run.path.parent.name, dict[int, list[Row]]((seed, []) for seed in results)
+    rows: dict[int, list[Row]] = {seed: [] for seed in results}
     good = valid(parse_rows(lines), Metric)
     if len(lines) > len(good):
         leave_out(f"{run.metrics}: skipped {len(lines) - len(good)} damaged lines")

@@ -14,7 +14,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+from stn.config.resolve import resolve, signature
 from stn.config.seed_list import parse_seeds
+from stn.config.yaml_files import load_yaml
 from stn.runs.files import parse_rows, publish, read_json, read_rows, read_text, write_atomic
 from stn.runs.lease import Lease
 from stn.runs.predictions import faults
@@ -38,6 +40,20 @@ class Results:
         """The signature in its path; None if it was moved elsewhere."""
         name = self.path.absolute().parent.name
         return name if re.fullmatch("[0-9a-f]{12}", name) else None
+
+    def find_sig(self, rows: Iterable[Row]) -> str:
+        """Return the signature; of a directory that was moved the one in its rows, its env.json or its configuration.
+
+        It is a ValueError if none of them has one.
+        """
+        records = () if self.sig else (*rows, read_json(self.path / "env.json"))
+        if sig := self.sig or next((row["sig"] for row in records if isinstance(row.get("sig"), str)), None):
+            return sig
+        config = load_yaml(self.path / "config.yaml")
+        try:
+            return signature(resolve(config))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{self.path / 'config.yaml'}: {error}") from None
 
     @cached_property
     def seeds(self) -> set[int] | None:
@@ -139,7 +155,7 @@ class Results:
         """Whether results.jsonl, .rows and predictions are undamaged, and rows say the same in both places."""
         files, rows = self._published_files(), self._all_rows()
         text = lines([row for _, row in sorted(rows.items())])
-        same = self._published_rows(files).keys() == files.keys() and text == read_text(self.results)
+        same = self._published_rows(files).keys() == files.keys() == rows.keys() and text == read_text(self.results)
         return same and not faults(self.path, rows)
 
     def heal(self, tell: Callable[[str], None]) -> None:
@@ -149,6 +165,8 @@ class Results:
             tell(f"{self.results}: {bad} damaged or foreign lines are dropped; .rows may have their other copy")
         self.publish_pending()
         files, rows = self._published_files(), self._all_rows()
+        for seed in rows.keys() - files.keys():  # deleted, or of before there were two copies
+            self.replace(self.published / str(seed), lines([rows[seed]]))
         for seed in files.keys() - self._published_rows(files).keys():
             tell(f"{files[seed]} was damaged; " + ("repaired" if seed in rows else "its seed is trained again"))
             if seed in rows:

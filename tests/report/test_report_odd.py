@@ -17,7 +17,7 @@ from launch.sweep.plan import Plan
 from stn.config.resolve import resolve
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
-from stn.runs.directory import RunDir
+from stn.runs.directory import RunDir, find_runs
 from stn.runs.files import read_rows
 
 
@@ -124,6 +124,18 @@ def test_metrics_of_a_seed_are_of_the_run_that_has_its_result(plan: Plan) -> Non
     cell = load([str(plan.experiment)]).cells[0]
     assert cell.runs[0].path == abandoned.path
     assert [row["epoch"] for row in cell.metrics["eval"][0]] == [1, 2]
+
+
+def test_experiments_that_were_moved_side_by_side_are_told_apart(plan: Plan, tmp_path: Path) -> None:
+    cells = {cell.sig: cell.rows for cell in load([str(plan.experiment)]).cells}
+    assert len(cells) > 1
+    (tmp_path / "moved").mkdir()
+    for i, run in enumerate(find_runs([str(plan.experiment)])):
+        run.path.rename(tmp_path / "moved" / f"r{i}")
+    moved = load([str(tmp_path / "moved")])
+    assert {cell.sig: cell.rows for cell in moved.cells} == cells
+    assert all(sections.build_sections(moved, tmp_path))
+    assert moved.notes == []
 
 
 def test_results_that_have_only_been_published_are_no_damage(plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """What an export is given: damaged and foreign files, and trackers that are not installed."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -9,7 +10,11 @@ from typing import Any
 import pytest
 
 from launch.export.command import PACKAGES, export
+from stn.config.resolve import resolve, signature
+from stn.config.schema import Arch, Config, Log
+from stn.config.yaml_files import dump_yaml
 from stn.runs.directory import RunDir
+from tests.support.exported import read_table
 from tests.support.paths import ROOT
 from tests.support.trainer import environment
 from tests.support.wandb_runs import result_of, rows_of
@@ -57,6 +62,47 @@ def test_seeds_of_different_code_are_left_out(run: RunDir, tmp_path: Path) -> No
     assert export([str(run.path)], "csv", str(tmp_path / "out"), "", said.append) == 1
     assert "were trained by different code" in said[0]
     assert said[-1].startswith("csv: 0 new")
+
+
+def moved(folder: Path, arch: str, seeds: tuple[int, ...], done: bool) -> tuple[RunDir, str]:
+    """A run directory outside of the folder of its signature, and that signature."""
+    config = resolve(Config(arch=Arch(name=arch), log=Log(name="exp")))
+    sig = signature(config)
+    run = RunDir(folder.parent / "before" / folder.name / sig / "0-7")
+    run.path.mkdir(parents=True)
+    run.config.write_text(dump_yaml(config))
+    run.add_metrics([row for seed in seeds for row in rows_of(seed, 100)])
+    if done:
+        run.add_results([result_of(seed) | {"sig": sig} for seed in seeds])
+    return RunDir(run.path.rename(folder)), sig
+
+
+def test_directories_that_were_moved_side_by_side_are_told_apart(tmp_path: Path) -> None:
+    """By the signature in their rows or in env.json, or by their configuration's."""
+    res = tmp_path / "res"
+    _, cnn = moved(res / "cnn", "cnn", (0, 1), done=True)
+    begun, _ = moved(res / "cnn begun", "cnn", (1, 2), done=False)
+    begun.config.write_text(begun.config.read_text().replace("name: mnist\n", "name: npz:gone.npz\n"))
+    begun.env.write_text(json.dumps({"sig": cnn}))
+    _, stn = moved(res / "stn", "stn_cx", (0, 1), done=True)
+    moved(res / "stn begun", "stn_cx", (1, 2), done=False)
+    said = list[str]()
+    assert export([str(res)], "csv", str(tmp_path / "out"), "", said.append) == 0, said
+    lines = read_table(tmp_path / "out" / "results.csv")
+    found = {(line["sig"], line["seed"]): (Path(line["path"]).name, line["status"]) for line in lines}
+    assert len(lines) == len(found)
+    expected = {(sig, seed): (name, "finished") for sig, name in ((cnn, "cnn"), (stn, "stn")) for seed in "01"}
+    assert found == expected | {(cnn, "2"): ("cnn begun", "unfinished"), (stn, "2"): ("stn begun", "unfinished")}
+
+
+def test_a_moved_directory_of_unknown_signature_is_left_out(tmp_path: Path) -> None:
+    moved(tmp_path / "res" / "cnn", "cnn", (0,), done=True)
+    run, _ = moved(tmp_path / "res" / "gone", "cnn", (1,), done=False)
+    run.config.write_text(run.config.read_text().replace("name: mnist\n", f"name: npz:{tmp_path}/none.npz\n"))
+    said = list[str]()
+    assert export([str(tmp_path / "res")], "csv", str(tmp_path / "out"), "", said.append) == 1
+    assert said[0].startswith(f"left out: {run.config}: cannot read {tmp_path}/none.npz")
+    assert said[1].startswith("csv: 1 new")
 
 
 def test_a_table_of_something_else_is_not_overwritten(run: RunDir, tmp_path: Path) -> None:

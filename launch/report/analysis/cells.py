@@ -126,14 +126,15 @@ class _Reader:
         self.requested: dict[tuple[Path, str], set[int]] = {}
         self.notes: list[str] = []
 
-    def _cell(self, folder: Path, sig: str, config: Path) -> Cell | None:
+    def _cell(self, folder: Path, sig: str, config: Path, seeds: Iterable[int]) -> Cell | None:
         """Return the cell of an experiment, or note that its configuration cannot be read."""
         if (folder, sig) not in self.cells:
             try:
-                self.cells[folder, sig] = Cell(sig, load_yaml(config), folder / sig)
+                self.cells[folder, sig] = Cell(sig, load_yaml(config), folder)
             except (ValueError, OSError) as error:
                 self.notes.append(f"left out: {error}")
                 return None
+        self.requested.setdefault((folder, sig), set()).update(seeds)
         return self.cells[folder, sig]
 
     def read_plan(self, folder: Path, paths: list[Path]) -> None:
@@ -146,17 +147,19 @@ class _Reader:
             self.notes.append(f"{error}: its missing seeds are unknown")
             return
         for job in plan.jobs:
-            below = any((folder / job.sig).is_relative_to(path) for path in paths)
-            if below and (cell := self._cell(folder, job.sig, plan.cell_file(job))):
+            home = folder / job.sig
+            below = any(home.is_relative_to(path) for path in paths)
+            if below and (cell := self._cell(home, job.sig, plan.cell_file(job), parse_seeds(job.seeds))):
                 cell.planned = job.setting
-                self.requested.setdefault((folder, job.sig), set()).update(parse_seeds(job.seeds))
 
     def read_run(self, run: RunDir) -> None:
-        folder, sig = run.path.parent.parent, run.path.parent.name
-        cell = self._cell(folder, sig, run.config)
-        if cell is None:
+        try:  # its path does not name the signature if it was moved
+            sig = run.sig or run.find_sig(run.rows().values())
+        except (ValueError, OSError) as error:
+            self.notes.append(f"left out: {error}")
             return
-        self.requested.setdefault((folder, sig), set()).update(run.seeds or ())
+        if (cell := self._cell(run.path.parent, sig, run.config, run.seeds or ())) is None:
+            return
         try:
             for path in (run.results, run.metrics, run.env):
                 with suppress(FileNotFoundError):

@@ -14,6 +14,9 @@ from stn.runs.records import Metric, valid
 from stn.runs.same_code import refuse_mixture
 from stn.tracking.console import warn
 
+Experiment = tuple[Path, str]
+"""Parent of run directories, and their signature: side by side there may be several that were moved there."""
+
 
 def run_dirs(paths: tuple[str | Path, ...]) -> list[RunDir]:
     """Return the run directories at and below these paths; names of experiments are looked for in runs/, too."""
@@ -37,17 +40,21 @@ def _table(rows: list[Row], frame: bool | None) -> Any:
         raise ValueError("frame=True needs pandas: pip install 'stn-harness[pandas]'") from None
 
 
-def _rows_by_run(paths: tuple[str | Path, ...]) -> list[tuple[RunDir, dict[int, Row], set[int]]]:
-    """Return each run directory with its result rows that count, and the seeds whose rows count elsewhere."""
-    counted: dict[Path, dict[int, Row]] = {}
+def _rows_by_run(paths: tuple[str | Path, ...], unfinished: bool) -> list[tuple[RunDir, Experiment, dict[int, Row]]]:
+    """Return run directories with their result rows that count; ``unfinished``: those without rows, too."""
+    counted: dict[Experiment, dict[int, Row]] = {}
     found = []
     for run in run_dirs(paths):
-        known = counted.setdefault(run.path.parent, {})
-        rows = {seed: row for seed, row in sorted(run.rows().items()) if seed not in known}
-        found.append((run, rows, set(known)))
+        own = run.rows()
+        if not own and not unfinished:
+            continue  # its configuration need not be one of ours
+        experiment = run.path.parent, run.find_sig(own.values())
+        known = counted.setdefault(experiment, {})
+        rows = {seed: row for seed, row in sorted(own.items()) if seed not in known}
+        found.append((run, experiment, rows))
         known |= rows
-    for experiment, rows in counted.items():
-        refuse_mixture({seed: row for seed, row in rows.items() if row["status"] == "finished"}, experiment)
+    for (folder, _), rows in counted.items():
+        refuse_mixture({seed: row for seed, row in rows.items() if row["status"] == "finished"}, folder)
     return found
 
 
@@ -62,11 +69,11 @@ def results(*paths: str | Path, frame: bool | None = None) -> Any:
         paths: Run directories, folders of them, or names of experiments and sweeps in runs/.
         frame: True: a pandas DataFrame; False: a list of dicts; None: a DataFrame where pandas is installed.
     """
-    found = _rows_by_run(paths)
-    for run, rows, _ in found:
+    found = _rows_by_run(paths, unfinished=False)
+    for run, _, rows in found:
         for fault in faults(run.path, rows, whole=False):
             warn(f"{fault}; its row is read without it")
-    return _table([row | {"path": str(run.path)} for run, rows, _ in found for row in rows.values()], frame)
+    return _table([row | {"path": str(run.path)} for run, _, rows in found for row in rows.values()], frame)
 
 
 @overload
@@ -84,14 +91,18 @@ def metrics(*paths: str | Path, kind: str | None = None, frame: bool | None = No
     if kind not in (None, *(kinds := get_args(Metric.model_fields["kind"].annotation))):
         raise ValueError(f"no kind {kind!r:.80} of rows; {nearest(str(kind), kinds)}")
     table: list[Row] = []
-    whats: dict[Path, Row] = {}
-    for run, rows, others in _rows_by_run(paths):
-        if run.path.parent not in whats:  # blocks of an experiment have one configuration, which takes time to read
+    whats: dict[Experiment, Row] = {}
+    found = _rows_by_run(paths, unfinished=True)
+    counted: dict[Experiment, set[int]] = {}
+    for _, experiment, rows in found:
+        counted.setdefault(experiment, set()).update(rows)
+    for run, experiment, rows in found:
+        if experiment not in whats:  # its blocks have one configuration, which takes time to read
             config = load_yaml(run.config)
-            sig = run.sig or next((row.get("sig") for row in rows.values()), None)
-            what = {"name": config.log.name, "sig": sig, "arch": config.arch.name, "dataset": config.data.label}
-            whats[run.path.parent] = what
+            what = {"name": config.log.name, "sig": experiment[1], "arch": config.arch.name}
+            whats[experiment] = what | {"dataset": config.data.label}
+        elsewhere = counted[experiment] - rows.keys()
         lines = [line for line in read_text(run.metrics).splitlines() if kind is None or f'"{kind}"' in line[:40]]
         points = [row for row in valid(parse_rows(lines), Metric) if kind in (None, row["kind"])]
-        table += [whats[run.path.parent] | row for row in points if row["seed"] not in others]
+        table += [whats[experiment] | row for row in points if row["seed"] not in elsewhere]
     return _table(table, frame)

@@ -46,6 +46,16 @@ def test_each_copy_of_a_row_is_repaired_from_the_other(run: RunDir, damage: str)
     assert told == [f"{run.published / '1'} was damaged; repaired"]
 
 
+def test_a_copy_that_was_deleted_is_written_anew(run: RunDir) -> None:
+    for file in (run.results, run.published / "1"):
+        before = file.read_text()
+        file.unlink()
+        assert not run.is_whole()
+        run.heal(print)
+        assert run.is_whole()
+        assert file.read_text() == before
+
+
 def test_a_row_that_is_damaged_twice_is_trained_again(run: RunDir) -> None:
     row = run.rows()[1]
     (run.published / "1").write_text("{")
