@@ -59,6 +59,7 @@ def read_rows(record: dict[str, Any]) -> Rows:
 def _label(form: dict[str, Any]) -> str:
     words = [form["kind"], f"{form.get('seeds', 1)} seeds", f"{form.get('processes', 1)} processes"]
     words += [f"{form['workers']} workers"] if form.get("workers") else []
+    words += ["graph"] if form.get("graph") else []
     words += [form["precision"]] if form.get("precision", "fp32") != "fp32" else []
     return ", ".join(words)
 
