@@ -19,8 +19,8 @@ class TensorBoardSink:
     def __init__(self, run: RunDir, seeds: list[int], start: int | None) -> None:
         from torch.utils.tensorboard import SummaryWriter  # an extra; imported when asked for
 
-        self.run = run
-        self.writers = {s: SummaryWriter(str(run.path / f"tensorboard/seed-{s}"), purge_step=start) for s in seeds}
+        self.run, purge = run, start + 1 if start else start  # what was logged at the step to resume from stays
+        self.writers = {s: SummaryWriter(str(run.path / f"tensorboard/seed-{s}"), purge_step=purge) for s in seeds}
 
     def _add_image(self, seed: int, name: str, image: Path | Any, step: int) -> None:
         if (file := self.writers[seed].file_writer) is not None:  # not add_image, which compresses pixels anew
