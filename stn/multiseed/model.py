@@ -96,6 +96,7 @@ class StackedModel(nn.Module):
         parameters = networks[0].named_parameters(remove_duplicate=False)
         for name, x in chain(parameters, networks[0].named_buffers(remove_duplicate=False)):
             self._tensors[name] = together_by_id[id(x)]
+        networks[0].to("meta")  # what runs with its own weights, as torch.utils.checkpoint does, is to fail
 
     def flatten(self) -> None:
         """Put all parameters in one tensor; call it again after something has moved them."""

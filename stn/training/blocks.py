@@ -57,7 +57,7 @@ def try_network(config: Config) -> nn.Module:
     if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
         say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
     if config.optim.accumulate > 1:
-        model = StackedModel(lambda: network, [0])
+        model = StackedModel(lambda: build_network(config), [0])
         model.whole_batch = False
         images = torch.zeros(1, 2, *shape)
         with torch.no_grad():

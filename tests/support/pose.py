@@ -1,5 +1,7 @@
 """Networks with a transformer, and the stream of their images."""
 
+from copy import deepcopy
+
 from torch import nn
 
 from stn.config.dataset import build_dataset
@@ -22,4 +24,4 @@ def make(arch: str, dataset: str, **options) -> tuple[Transformed, Stream]:
 
 
 def measure_pose(model: nn.Module, stream: Stream, images: int) -> tuple[dict, Points]:
-    return measure_poses(StackedModel(lambda: model, [0]), stream, images)[0]
+    return measure_poses(StackedModel(lambda: deepcopy(model), [0]), stream, images)[0]

@@ -1,5 +1,6 @@
 """The pictures: what is drawn of which network, and that it is what the network does."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -180,7 +181,7 @@ def test_rows_are_the_start_the_middle_and_the_end() -> None:
 @torch.no_grad()
 def test_the_title_of_the_poses_says_what_the_result_row_says() -> None:
     s = subject("stn_c0", "mnist_r")
-    row = pose.measure_poses(StackedModel(lambda: cast(Transformed, s.model), [0]), s.stream, 100)[0][0]
+    row = pose.measure_poses(StackedModel(lambda: deepcopy(cast(Transformed, s.model)), [0]), s.stream, 100)[0][0]
     plan = warps.poses(s)
     assert plan is not None
     expected = ", ".join(f"{key} {row[f'pose_{key}']:.3g}" for key in ("spread", "slope", "intercept"))
