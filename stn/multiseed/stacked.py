@@ -67,9 +67,9 @@ VALUES = functions(
 
 RANDOM = functions(
     "rand randn randint randperm normal bernoulli multinomial poisson rand_like randn_like randint_like rrelu normal_ "
-    "uniform_ bernoulli_ exponential_ cauchy_ geometric_ log_normal_ random_ gumbel_softmax alpha_dropout "
-    "feature_alpha_dropout fractional_max_pool2d scaled_dot_product_attention multi_head_attention_forward lstm gru "
-    "rnn_tanh rnn_relu",
+    "uniform_ bernoulli_ exponential_ cauchy_ geometric_ log_normal_ random_ gumbel_softmax alpha_dropout binomial "
+    "feature_alpha_dropout fractional_max_pool2d fractional_max_pool3d _standard_gamma _sample_dirichlet lstm gru "
+    "scaled_dot_product_attention multi_head_attention_forward rnn_tanh rnn_relu",
     torch,
     Tensor,
     F,
@@ -95,8 +95,9 @@ def _name(func: Any) -> str:
     return getattr(func.__self__, "__name__", name) if name == "__get__" else name
 
 
-def _draws(func: Any, kwargs: Any) -> bool:
-    return func in RANDOM and (func is not F.scaled_dot_product_attention or bool(kwargs.get("dropout_p")))
+def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+    attention = func is F.scaled_dot_product_attention
+    return func in RANDOM and not (attention and not kwargs.get("dropout_p") and not any(args[4:5]))
 
 
 def run_operation(mode: "SeedOps | None", func: Any, args: Any, kwargs: Any) -> Any:
@@ -167,7 +168,7 @@ class SeedOps(TorchFunctionMode):
         keep = drop.logical_not_().view(*drop.shape[:-2], len(x), *shape)
         if shape == x.shape[1:]:  # in memory as x is, channels last or not: mixed, they multiply half as fast
             keep = torch.empty_like(every_of(x), dtype=torch.bool).copy_(keep)
-        keep = keep.to(x.dtype).mul_(1 / (1 - p))
+        keep = keep.to(x.dtype).mul_(1 / (1 - p) if p < 1 else 0)
         return Stacked(keep) if stacked else keep
 
     @contextmanager
@@ -188,7 +189,7 @@ class SeedOps(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if _draws(func, kwargs):
+        if _draws(func, args, kwargs):
             if len(self.seeds) > 1:
                 raise RuntimeError(f"{_name(func)} draws from torch's generator, which seeds would share")
             with self._torchs_generator():

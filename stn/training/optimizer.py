@@ -162,7 +162,7 @@ def _between(start: float, end: float, part: float, shape: str) -> float:
 def clip_gradients(model: StackedModel, max_norm: float) -> Tensor:
     """Clip the norm of each seed's gradient (0: do not clip); return the norms before, [S]."""
     grads = [p.grad for p in model.stacked.values() if p.grad is not None]
-    norm_S = torch.stack([g.flatten(1).square().sum(1) for g in grads]).sum(0).sqrt()
+    norm_S = torch.stack([g.reshape(len(g), -1).square().sum(1) for g in grads]).sum(0).sqrt()
     if max_norm:
         scale_S = (max_norm / (norm_S + 1e-6)).clamp(max=1.0)
         for g in grads:

@@ -111,10 +111,11 @@ def convolve(x_BDHW: Tensor, weight_OCkl: Tensor, bias: Tensor | None, padding: 
     N = min(max(_LEAST, triton.next_power_of_2(M)), 64)
     R, K, *program = _forward_tile(N)
     out = x_BDHW.new_empty(B, O, h, w)
+    bias_O = None if bias is None else bias.contiguous()
     shape = C, M, H, W, h, w, k, l, top, left, bias is not None
     run: Any = _convolve[triton.cdiv(B * h * w, R), G, triton.cdiv(M, N)]
     with torch.cuda.device_of(out):
-        run(x_BDHW.contiguous(), weight_OCkl.contiguous(), bias, out, B, G, *shape, N, R, K, **_how(out, *program))
+        run(x_BDHW.contiguous(), weight_OCkl.contiguous(), bias_O, out, B, G, *shape, N, R, K, **_how(out, *program))
     return out
 
 

@@ -145,8 +145,13 @@ def _affine_grid(mode: Any, func: Any, /, theta: Stacked, size: Any, align_corne
 def _dropout(mode: Any, func: Any, /, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
     if not training or not p:
         return input
+    in_place = inplace or func.__name__.endswith("_")
+    if len(mode.seeds) > 1 and not isinstance(input, Stacked):
+        if in_place:
+            raise TypeError("dropout would change a tensor that all seeds share")
+        input = Stacked(for_seeds(input, len(mode.seeds)))
     mask_shape = input.shape[1:]
     if func not in (F.dropout, torch.dropout):  # a whole channel is dropped or kept
         mask_shape = torch.Size([input.shape[1], *[1] * (input.dim() - 2)])
     mask = mode.mask(input, mask_shape, p)
-    return input.mul_(mask) if func.__name__.endswith("_") else input * mask
+    return input.mul_(mask) if in_place else input * mask

@@ -43,6 +43,8 @@ def _product(x_SMI: Tensor, weight_SOI: Tensor, bias_SO: Tensor | None) -> Tenso
 
 @rule("linear")
 def _linear(mode: Any, func: Any, /, input: Any, weight: Any, bias: Any = None) -> Stacked:
+    if bias is not None and bias.dim() == 0:
+        return NotImplemented  # beside S, it would be broadcast over rows
     S = count_seeds(input, weight, bias)
     x, weight_SOI = for_seeds(input, S), for_seeds(weight, S)
     bias_SO = None if bias is None else for_seeds(bias, S)

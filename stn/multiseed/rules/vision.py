@@ -171,7 +171,7 @@ def _normalize(mode: Any, func: Any, /, input: Stacked, p: float = 2.0, dim: int
 
 @rule("prelu")
 def _prelu(mode: Any, func: Any, /, input: Any, weight: Any) -> Any:
-    if input.dim() < 3:
+    if input.dim() < 3 or weight.dim() == 0:
         return NotImplemented
     S = count_seeds(input, weight)
     weights = for_seeds(weight, S).expand(S, input.shape[1])

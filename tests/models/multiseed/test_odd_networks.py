@@ -1,0 +1,106 @@
+"""Networks that are written in ways of their own: seeds together are each alone, or it is said that they cannot be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.model import StackedModel
+from stn.training.optimizer import clip_gradients
+
+SHAPE = (2, 6, 6)
+
+
+class Odd(nn.Module):
+    """A convolution of 4 channels, an odd operation, and a linear layer."""
+
+    def __init__(self, operation: Callable[["Odd", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(2, 4, 3), nn.Linear(64, 5)
+        self.scale, self.many = nn.Parameter(torch.rand(())), nn.Parameter(torch.rand(3))
+        self.register_buffer("nothing", torch.empty(0))
+        self.drop, self.operation = nn.Dropout(0.5, inplace=True), operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.operation(self, self.conv(x)).flatten(1))
+
+
+def drop_in_place(network: Odd, x: Tensor) -> Tensor:
+    y = x * 1
+    network.drop(y)
+    return y
+
+
+OPERATIONS: dict[str, Callable[[Odd, Tensor], Tensor]] = {
+    "dropout of a tensor that is the same for all": lambda n, x: (
+        x * F.dropout(torch.ones(len(x), 4, 1, 1), 0.5, n.training)
+    ),
+    "dropout in place": drop_in_place,
+    "dropout of everything": lambda n, x: F.dropout(x, 1.0, n.training) + x,
+    "a scalar parameter": lambda n, x: x * n.scale,
+    "a slope that is a scalar": lambda n, x: F.prelu(x, n.many[0]),
+    "a bias that is a scalar": lambda n, x: F.linear(x.flatten(1), torch.eye(64, dtype=x.dtype), n.many[0]),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+@pytest.mark.parametrize("S", [2, 4])  # four seeds, channels and rows: what is broadcast wrongly still fits
+def test_seeds_together_are_each_alone(name: str, S: int) -> None:
+    seeds, rows = list(range(S)), torch.arange(4)
+    x = torch.randn(S, 4, *SHAPE, generator=torch.Generator().manual_seed(0))
+    together = StackedModel(lambda: Odd(OPERATIONS[name]), seeds)(x, 3, rows)
+    for s in seeds:
+        alone = StackedModel(lambda: Odd(OPERATIONS[name]), [s])(x[s : s + 1], 3, rows)
+        torch.testing.assert_close(together[s], alone[0], rtol=1e-4, atol=1e-5)
+    assert check_equivalence(lambda: Odd(OPERATIONS[name]), SHAPE).fault is None
+
+
+def test_dropout_in_place_drops() -> None:
+    seen: list[Tensor] = []
+    model = StackedModel(lambda: Odd(lambda n, x: seen.append(drop_in_place(n, x)) or seen[-1]), [0])
+    model(torch.randn(1, 4, *SHAPE), 0, torch.arange(4))
+    assert 0.3 < (seen[0] == 0).float().mean() < 0.7
+
+
+def test_the_norm_of_a_scalars_gradient_counts() -> None:
+    model = StackedModel(lambda: Odd(OPERATIONS["a scalar parameter"]), [0, 1])
+    model(torch.randn(2, 4, *SHAPE), 0, torch.arange(4)).square().sum().backward()
+    norms = [torch.cat([p.grad[s].flatten() for p in model.parameters() if p.grad is not None]).norm() for s in (0, 1)]
+    torch.testing.assert_close(clip_gradients(model, 0.0), torch.stack(norms))
+
+
+@pytest.mark.parametrize("draw", ["attention", "gamma"])
+def test_what_torch_draws_depends_on_seed_and_step_alone(draw: str) -> None:
+    def operation(network: Odd, x: Tensor) -> Tensor:
+        if draw == "gamma":
+            return x * torch.distributions.Gamma(torch.ones(len(x), 4, 1, 1), 1.0).sample()
+        q = x.flatten(2)
+        return F.scaled_dot_product_attention(q, q, q, None, 0.5)
+
+    model, x = StackedModel(lambda: Odd(operation), [0]), torch.randn(1, 4, *SHAPE)
+    first, second, other = (model(x, step, torch.arange(4)) for step in (3, 3, 4))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_a_network_that_recomputes_is_no_silent_mistake(reentrant: bool) -> None:
+    def operation(network: Odd, x: Tensor) -> Tensor:
+        return checkpoint(
+            lambda y: F.linear(y.flatten(1), network.out.weight[:, :].mT @ network.out.weight),
+            x,
+            use_reentrant=reentrant,
+        )  # type: ignore[return-value]
+
+    model = StackedModel(lambda: Odd(operation), [0])
+
+    def step() -> Any:
+        model(torch.randn(1, 4, *SHAPE), 0, torch.arange(4)).sum().backward()
+
+    with pytest.raises(RuntimeError, match="meta"):
+        step()
