@@ -36,14 +36,14 @@ def test_a_profile_is_written_once_per_block_and_changes_no_number(tmp_path: Pat
     assert "profiler_st" not in done.stdout + done.stderr, "the profiler's own log"
     assert weights(tmp_path / "plain") == weights(tmp_path / "profiled")
     assert profiles(tmp_path / "plain") == []
-    names = ["seeds-0.json.gz", "seeds-0.txt", "seeds-1-2.json.gz", "seeds-1-2.txt"]
+    names = ["seeds-0-1.json.gz", "seeds-0-1.txt", "seeds-2.json.gz", "seeds-2.txt"]
     assert profiles(tmp_path / "profiled") == [f"0-2/profile/{name}" for name in names]
     folder = only_run(tmp_path / "profiled").path / "profile"
-    assert steps_of_trace(folder / "seeds-1-2.json.gz") == [f"ProfilerStep#{step}" for step in range(10, 14)]
-    table = (folder / "seeds-1-2.txt").read_text()
-    assert table.startswith("cnn mnist seed 1-2: steps 11 to 14 on cpu\n")
+    assert steps_of_trace(folder / "seeds-0-1.json.gz") == [f"ProfilerStep#{step}" for step in range(10, 14)]
+    table = (folder / "seeds-0-1.txt").read_text()
+    assert table.startswith("cnn mnist seed 0-1: steps 11 to 14 on cpu\n")
     assert "aten::convolution_backward" in table
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"profile   {folder / 'seeds-0.txt'}")]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith(f"profile   {folder / 'seeds-2.txt'}")]
     assert "ms a step; " in line
 
 
