@@ -86,6 +86,7 @@ def _complete(entities: Any, client: Any, run: str, seed: SeedRecord) -> None:
     facts = {"stn.status": seed.status, "stn.digest": seed.digest}
     facts |= {"stn.result": seed.result_hash} if seed.result_hash else {}
     tags = {f"stn.{key}": value for key, value in words.items()} | facts
-    client.log_batch(run, tags=[entities.RunTag(key, value) for key, value in tags.items()])
     if seed.result:
         client.set_terminated(run, STATES[seed.status])
+    # The digest, by which a run counts as complete, comes last.
+    client.log_batch(run, tags=[entities.RunTag(key, value) for key, value in tags.items()])

@@ -90,8 +90,9 @@ def test_trackers_have_all_of_a_seed(run: RunDir, tmp_path: Path, monkeypatch: p
     assert [configs[seed]["status"] for seed in (0, 1)] == ["finished", "unfinished"]
 
 
-def test_mlflow_has_the_parameters_of_a_run_that_was_cut_short(
-    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("at", ["log_batch", "set_terminated"])
+def test_mlflow_has_parameters_and_end_of_a_run_that_was_cut_short(
+    run: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     trackers.provide("mlflow", tmp_path, monkeypatch)
     client = sys.modules["mlflow"].MlflowClient
@@ -100,7 +101,7 @@ def test_mlflow_has_the_parameters_of_a_run_that_was_cut_short(
         raise OSError("no network")
 
     with monkeypatch.context() as patch:
-        patch.setattr(client, "log_batch", die)
+        patch.setattr(client, at, die)
         with pytest.raises(OSError, match="no network"):
             export([str(run.path)], "mlflow", str(tmp_path), "", print)
     assert export([str(run.path)], "mlflow", str(tmp_path), "", print) == 0
@@ -110,6 +111,7 @@ def test_mlflow_has_the_parameters_of_a_run_that_was_cut_short(
         ("0", "0.001"),
         ("1", "0.001"),
     ]
+    assert [one.info.status for one in sorted(runs, key=seed_of)] == ["FINISHED", "RUNNING"], "seed 1 trains on"
 
 
 def seed_of(run: Any) -> str:
