@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from launch.report.analysis.cells import load
 from launch.report.analysis.sections import build_sections
+from launch.report.analysis.tables import Table
 from launch.report.output.figures import seeds as draw_seeds
 from launch.report.output.markdown import render_table
 
@@ -45,6 +46,12 @@ def numbers(claim: Claim, folder: Path) -> dict[str, float]:
     return means | {name: value[0] / value[1] if len(value) > 1 else value[0] for name, value in values.items()}
 
 
+def _without_speeds(table: Table) -> Table:
+    """Leave out what seeds cost: those of a claim may have been trained on several machines."""
+    kept = [i for i, heading in enumerate(table.headings) if heading not in ("images/s", "time s", "seeds at once")]
+    return Table([table.headings[i] for i in kept], [[row[i] for i in kept] for row in table.rows])
+
+
 def write(folder: Path, claim: Claim) -> dict[str, bytes]:
     """Return README.md, and the figure of every seed."""
     parts = [f"# {claim['claim']}", "Written from the rows in this folder by `python benchmarks/claims.py write`."]
@@ -56,7 +63,7 @@ def write(folder: Path, claim: Claim) -> dict[str, bytes]:
             panel = section.panels[0]
             facts |= {"test": panel.rule, "n": ", ".join(f"{c.label} {len(c.rows)}" for c in section.cells)}
             parts += [f"## {section.name}", "\n".join(f"- {line}" for line in panel.verdicts)]
-            parts += [render_table(panel.architectures, links=False), f"`{panel.signature}`"]
+            parts += [render_table(_without_speeds(panel.architectures), links=False), f"`{panel.signature}`"]
             parts += [render_table(section.published, links=False)] if section.published else []
             figure = draw_seeds(section.charts, panel.metric)
             files["figure.png"] = png(figure, digest(folder))
