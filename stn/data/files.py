@@ -150,7 +150,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
     import numpy as np
 
-    damaged = OSError, ValueError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error
+    damaged = OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error  # as zipfile raises them
     try:
         if path.exists() and not (path.is_file() and zipfile.is_zipfile(path)):
             raise ValueError("it is no .npz file, as numpy.savez writes it")

@@ -37,7 +37,7 @@ def _table(rows: list[Row], frame: bool | None) -> Any:
     try:
         return import_module("pandas").DataFrame(rows)
     except ModuleNotFoundError:
-        raise ValueError("frame=True needs pandas: pip install 'stn-harness[pandas]'") from None
+        raise ValueError("frame=True needs pandas: pip install pandas") from None
 
 
 def _rows_by_run(paths: tuple[str | Path, ...], unfinished: bool) -> list[tuple[RunDir, Experiment, dict[int, Row]]]:
