@@ -172,7 +172,7 @@ class SeedOps(TorchFunctionMode):
         return Stacked(keep) if stacked else keep
 
     @contextmanager
-    def _torchs_generator(self) -> Iterator[None]:
+    def torchs_generator(self) -> Iterator[None]:
         """Make torch's generator a function of (seed, step, first row) during one operation, and restore it."""
         device = self.row_B.device
         generator = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index]
@@ -192,7 +192,7 @@ class SeedOps(TorchFunctionMode):
         if _draws(func, args, kwargs):
             if len(self.seeds) > 1:
                 raise RuntimeError(f"{_name(func)} draws from torch's generator, which seeds would share")
-            with self._torchs_generator():
+            with self.torchs_generator():
                 return func(*args, **kwargs)
         if Stacked in types:
             return run_operation(self, func, args, kwargs)

@@ -16,7 +16,7 @@ from stn.config.yaml_files import dump_yaml
 from stn.models import kernels
 from stn.models.build import build_network
 from stn.models.warping import check_warps, warping
-from stn.multiseed.equivalence import Equivalence, check_equivalence
+from stn.multiseed.equivalence import Equivalence, check_equivalence, runs_as_written
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, free_bytes
 from stn.multiseed.model import StackedModel
 from stn.runs.cores import cores
@@ -54,6 +54,8 @@ def try_network(config: Config) -> nn.Module:
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, dataset.classes):
         found = [*logits.shape] if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"{config.arch.name} returns {found} for two images, not logits [2, {dataset.classes}]")
+    if not runs_as_written(lambda: build_network(config), shape):
+        raise ValueError(f"{config.arch.name} computes something else here than by itself; does it write to a view?")
     if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
         say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
     if config.optim.accumulate > 1:

@@ -10,6 +10,7 @@ from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.models.layers import CoordConv2d, conv, shape_after
 from stn.models.wirings import Transformed, count_parameters
+from stn.multiseed.equivalence import runs_as_written
 from tests.support.networks import localisation, seeded_network
 
 COUNTS = {  # of the paper's Table VI, counted
@@ -46,6 +47,7 @@ def test_shapes_gradients_and_identity_start(arch: str, dataset: str) -> None:
             torch.testing.assert_close(warped, seen, atol=1e-4, rtol=0)  # of noise, in fp32
         # The head's last weights are zero, so nothing before them has a gradient yet: move them.
         torch.nn.init.normal_(localisation(model).last.weight, std=0.01)
+    assert runs_as_written(lambda: seeded_network(arch, dataset), facts.shape)
     logits = model(x)
     assert logits.shape == (3, facts.classes)
     torch.nn.functional.cross_entropy(logits, torch.tensor([1, 2, 3])).backward()

@@ -6,7 +6,7 @@ from torch import nn
 from stn.config.dataset import build_dataset
 from stn.models.best_nets import FastBias, Whitening
 from stn.models.build import build_network
-from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.equivalence import check_equivalence, runs_as_written
 from tests.support.networks import config_of, seeded_network
 from tests.support.paths import CIFAR, needs_cifar
 
@@ -50,3 +50,4 @@ def test_convolutions_start_as_the_identity() -> None:
 def test_seeds_of_it_run_as_one_network() -> None:
     config = config_of("stn_c0", "cifar10", net="whitened_cifar")
     assert check_equivalence(lambda: build_network(config), (3, 32, 32)).fault is None
+    assert runs_as_written(lambda: build_network(config), (3, 32, 32))

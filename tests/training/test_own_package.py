@@ -86,6 +86,32 @@ def test_a_network_with_too_few_outputs_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr, (tmp_path / "runs").exists()) == (2, message, False)
 
 
+def test_a_network_that_would_compute_something_else_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "masked.py").write_text(
+        """import stn
+from torch import nn
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 8, 5), nn.Linear(4608, 10)
+
+    def forward(self, x):
+        maps = self.conv(x)
+        maps.view(len(maps), -1)[:, :2000] = 0
+        return self.last(maps.flatten(1))
+
+@stn.register("arch")
+def masked(make_net, shape, classes):
+    "A mask."
+    return Masked()
+"""
+    )
+    done = train("--plugin", "masked", "--arch", "masked", *QUIET, runs=tmp_path / "runs", cwd=tmp_path)
+    message = "error: masked computes something else here than by itself; does it write to a view?\n"
+    assert (done.returncode, done.stderr, (tmp_path / "runs").exists()) == (2, message, False)
+
+
 @pytest.mark.slow
 def test_a_sweep_and_its_report_know_a_plugin(tmp_path: Path, path: dict[str, str]) -> None:
     base = TINY["base"] | {"plugin": ["my_package.things"], "dataset": "my_digits", "steps": 8}  # type: ignore[operator]

@@ -142,9 +142,12 @@ def _affine_grid(mode: Any, func: Any, /, theta: Stacked, size: Any, align_corne
 
 
 @rule("dropout dropout1d dropout2d dropout3d feature_dropout", alone=True)
-def _dropout(mode: Any, func: Any, /, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
-    if not training or not p:
+def _dropout(mode, func, /, input, p=0.5, training=True, inplace=False, train=True) -> Any:
+    if not (training and train and p):
         return input
+    if len(mode.seeds) == 1 and len(input) % len(mode.row_B):  # the first dimension is not the batch
+        with mode.torchs_generator():
+            return func(input, p, True, *[True] * inplace)
     in_place = inplace or func.__name__.endswith("_")
     if len(mode.seeds) > 1 and not isinstance(input, Stacked):
         if in_place:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.equivalence import check_equivalence, runs_as_written
 from stn.multiseed.model import StackedModel
 from stn.training.optimizer import clip_gradients
 
@@ -86,6 +86,41 @@ def test_what_torch_draws_depends_on_seed_and_step_alone(draw: str) -> None:
     first, second, other = (model(x, step, torch.arange(4)) for step in (3, 3, 4))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_dropout_of_sequences_first_is_of_torchs_generator() -> None:
+    def operation(network: Odd, x: Tensor) -> Tensor:
+        tokens_LBE = x.flatten(2).movedim(2, 0)
+        return torch.dropout(tokens_LBE, p=0.5, train=True).movedim(0, 2)
+
+    model, x = StackedModel(lambda: Odd(operation), [0]), torch.randn(1, 3, *SHAPE)
+    first, second, other = (model(x, step, torch.arange(3)) for step in (3, 3, 4))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+    assert "not made of whole rows" in str(check_equivalence(lambda: Odd(operation), SHAPE).fault)
+
+
+def mask_through_a_view(network: Odd, x: Tensor) -> Tensor:
+    y = x.relu()
+    y.view(len(y), -1)[:, 3:40].mul_(0)
+    return y
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_lost_in_a_view_that_is_a_copy_is_found(training: bool) -> None:
+    def operation(network: Odd, x: Tensor) -> Tensor:
+        return mask_through_a_view(network, x) if network.training == training else x
+
+    assert not runs_as_written(lambda: Odd(operation), SHAPE)
+
+
+@pytest.mark.parametrize("name", ["dropout of everything", "a slope that is a scalar", "dropout in place"])
+def test_other_networks_run_as_written(name: str) -> None:
+    assert runs_as_written(lambda: Odd(OPERATIONS[name]), SHAPE)
+
+
+def test_a_network_that_three_rows_do_not_suit_is_not_compared() -> None:
+    assert runs_as_written(lambda: Odd(lambda n, x: x.unflatten(0, (2, -1)).flatten(0, 1)), SHAPE)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
