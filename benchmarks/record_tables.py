@@ -55,10 +55,12 @@ def over_loops(record: dict[str, Any]) -> RecordTable:
     """Return the table of a record of fused.py: four seeds as one network over the loop that tutorials teach."""
     lines, ratios, in_memory = [_line(list(OVER_LOOPS)), "|---" * len(OVER_LOOPS) + "|"], [], []
     in_two: list[tuple[float, float]] = []
+    over_vmap: list[float] = []
     for network in (name for name in NETWORKS if name in record):
         speed = _speeds(record, network)
         loops, ours = [speed["loader", n, 1] for n in (1, 2)], [speed["fused", n, 4] for n in (1, 2)]
         memory = speed["resident", 1, 1]
+        over_vmap.append(ours[0] / speed["vmap", 1, 4])
         ratios.append(ours[0] / loops[0])
         in_memory.append(ours[0] / memory)
         in_two.append((ours[1] / loops[0], ours[1] / loops[1]))
@@ -68,6 +70,11 @@ def over_loops(record: dict[str, Any]) -> RecordTable:
         lines.append(_line([TITLES.get(network, f"`{network}`"), *cells]))
     found = {"least": min(ratios), "most": max(ratios)}
     found |= {"least in memory": min(in_memory), "most in memory": max(in_memory)}
+    found |= {"least over vmap": min(over_vmap), "most over vmap": max(over_vmap)}
+    shares = [share for name, share in record["summary"].items() if name.endswith(", share")]
+    for name, key in {"operations": "of the operations/s", "bytes": "of the bytes/s"}.items():
+        of_all = [100 * share[key] for share in shares]
+        found |= {f"least {name}": min(of_all), f"most {name}": max(of_all)}
     for name, values in zip(("two over one", "two over two"), zip(*in_two, strict=True), strict=True):
         found |= {f"least {name}": min(values), f"most {name}": max(values)}
     return RecordTable(lines, found)
@@ -107,7 +114,8 @@ def beside_programs(record: dict[str, Any]) -> RecordTable:
     spans = {
         f"{word} {name}": pick(found) for name, found in ratios.items() for word, pick in EXTREMES.items() if found
     }
-    return RecordTable(lines, spans)
+    spread = max(row["high"] / row["low"] for row in read_rows(record).values() if row.get("low"))
+    return RecordTable(lines, spans | {"spread": spread})
 
 
 def _place(kind: str, processes: int, seeds: int) -> tuple[int, bool, int, int]:
