@@ -177,7 +177,7 @@ def main() -> int:
         fail(error)
     try:
         with runtime.accelerator.local_main_process_first():  # one process per machine downloads
-            build_dataset(configs[0].data.name).load(configs[0].data.root)
+            build_dataset(configs[0].data.name).images(configs[0].data.root)
         trials = build_trials(configs, *runtime.share)
         if runtime.writes:
             trials = stamp(trials, seed_losses)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,7 +65,7 @@ class Data(Section):
     def label(self) -> str:
         """The short name in tables and folder names: of a file or folder its name without the path."""
         kind, colon, path = self.name.partition(":")
-        return re.sub(r"\W", "_", Path(path).stem) or kind if colon else self.name
+        return re.sub(r"\W", "_", Path(path).stem)[:100] or kind if colon else self.name
 
     @property
     def split(self) -> Literal["val", "test"]:
@@ -101,6 +102,19 @@ class Dataset:
     content: str | None = None
     """Hash of images and labels; None for a data set whose name identifies them."""
 
+    def images(self, root: str | None) -> Any:
+        """Load images and labels; ValueError if they are not what was said of them, which training relies on."""
+        loaded = self.load(root)
+        counts, said = [len(part) for part in loaded], [self.train, self.train, self.test, self.test]
+        if counts != said:
+            raise ValueError(
+                f"the data set has {counts[0]:,} training images ({counts[1]:,} labels) and {counts[2]:,} test images "
+                f"({counts[3]:,} labels); its Dataset says train={self.train:,}, test={self.test:,}"
+            )
+        if (most := int(max(loaded[1].max(), loaded[3].max()))) >= self.classes:
+            raise ValueError(f"the data set has a label {most}; its Dataset says classes={self.classes}")
+        return loaded
+
 
 def find_dataset(name: str) -> registry.Entry:
     """Return the registry entry of a data set, or of the reader of its file (npz:FILE)."""
@@ -109,5 +123,13 @@ def find_dataset(name: str) -> registry.Entry:
 
 
 def build_dataset(name: str) -> Dataset:
-    _, colon, path = name.partition(":")
-    return find_dataset(name).function(*([path] if colon else []))
+    return _of_file(name) if ":" in name else find_dataset(name).function()
+
+
+@cache
+def _of_file(name: str) -> Dataset:
+    """Read what is in a file once: all that a process trains and writes is of one content, also if the file changes."""
+    dataset: Dataset = find_dataset(name).function(name.partition(":")[2])
+    if not dataset.content:
+        raise ValueError(f"the reader of '{name}' gives no `content`, by which a signature knows one file from another")
+    return dataset

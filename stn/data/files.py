@@ -56,7 +56,7 @@ def _dataset(kind: str, path: str, stamp: str) -> Dataset:
     shape, mean, std = tuple(facts["shape"]), tuple(facts["mean"]), tuple(facts["std"])
     net = next(net for side, net in _USUAL_NETS[shape[0]] if shape[1] <= side)
     counts = {key: facts[key] for key in ("train", "test", "classes", "content")}
-    return Dataset(partial(load, kind, path, stamp), shape, mean, std, net, side=shape[1], **counts)
+    return Dataset(partial(load, kind, path, stamp, facts["content"]), shape, mean, std, net, side=shape[1], **counts)
 
 
 def _stamp(files: list[Path], decoder: str) -> str:
@@ -72,7 +72,6 @@ def _cache(stamp: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "stn", stamp)
 
 
-@lru_cache(maxsize=16)
 def dataset_facts(kind: str, path: str, stamp: str) -> dict[str, Any]:
     """Return what is known of a data set: shape, counts, mean and SD of the training images, hash of all of it."""
     file = _cache(stamp).with_suffix(".json")
@@ -84,9 +83,6 @@ def dataset_facts(kind: str, path: str, stamp: str) -> dict[str, Any]:
     arrays = _arrays(kind, path, stamp)
     import numpy as np
 
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(repr((array.shape, array.dtype.str)).encode() + np.ascontiguousarray(array).tobytes())
     counts = [np.bincount(channel.ravel(), minlength=256) for channel in arrays.train_x.swapaxes(0, 1)]
     values = np.arange(256) / 255
     means = [float(count @ values / count.sum()) for count in counts]
@@ -95,7 +91,7 @@ def dataset_facts(kind: str, path: str, stamp: str) -> dict[str, Any]:
         raise ValueError(f"{path}: the training images have one value everywhere in a channel")
     facts = {
         "stamp": stamp,
-        "content": digest.hexdigest()[:16],
+        "content": _content(arrays),
         "shape": list(arrays.train_x.shape[1:]),
         "train": len(arrays.train_x),
         "test": len(arrays.test_x),
@@ -107,17 +103,28 @@ def dataset_facts(kind: str, path: str, stamp: str) -> dict[str, Any]:
     return facts
 
 
+def _content(arrays: Arrays) -> str:
+    """Return the hash of images and labels."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(repr((array.shape, array.dtype.str)).encode() + array.tobytes())
+    return digest.hexdigest()[:16]
+
+
 def _write_cache(file: Path, content: bytes) -> None:
     with suppress(OSError):  # no room, or no home: it is read again next time
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, content)
 
 
-def load(kind: str, path: str, stamp: str, root: str | None = None) -> tuple[Any, ...]:
+def load(kind: str, path: str, stamp: str, content: str, root: str | None = None) -> tuple[Any, ...]:
     """Return the four tensors; ``root`` is not needed."""
     import torch
 
-    return tuple(map(torch.from_numpy, _arrays(kind, path, stamp)))
+    arrays = _arrays(kind, path, stamp)
+    if _content(arrays) != content:
+        raise ValueError(f"{path} has changed since this process began; start it again")
+    return tuple(map(torch.from_numpy, arrays))
 
 
 @lru_cache(maxsize=1)
@@ -126,10 +133,8 @@ def _arrays(kind: str, path: str, stamp: str) -> Arrays:
     classes = int(arrays.train_y.max()) + 1
     if not 2 <= classes <= MOST_CLASSES or min(arrays.train_y.min(), arrays.test_y.min()) < 0:
         raise ValueError(f"{path}: labels must be 0 to K - 1 for K classes, 2 to {MOST_CLASSES:,} of them")
-    if arrays.test_y.max() >= classes:
-        raise ValueError(
-            f"{path}: the test labels go up to {arrays.test_y.max()}, the training labels to {classes - 1}"
-        )
+    if (most := arrays.test_y.max()) >= classes:
+        raise ValueError(f"{path}: the test labels go up to {most}, the training labels to {classes - 1}")
     return arrays
 
 

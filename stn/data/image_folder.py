@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ def _part(path: Path, part: str) -> Path:
 def files(path: Path, part: str) -> list[Path]:
     """Return the images of a part in an order that mixes the classes: limits and validation take the first or last."""
     folder = _part(path, part)
-    found = [file for file in folder.glob("*/*") if file.suffix.lower() in ENDINGS]
+    walked = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    found = [file for file in walked if file.suffix.lower() in ENDINGS and file.parent != folder]
     if not found:
         raise ValueError(f"{folder} has no images: it needs CLASS/NAME with one of {', '.join(ENDINGS)}")
-    return sorted(found, key=lambda file: hashlib.sha256("/".join(file.parts[-2:]).encode()).digest())
+    return sorted(found, key=lambda file: hashlib.sha256(file.relative_to(folder).as_posix().encode()).digest())
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -41,7 +43,8 @@ def read(path: Path) -> dict[str, Any]:
     images: dict[Path, Any] = {}
     arrays: dict[str, Any] = {}
     parts = {part: files(path, part) for part in ("train", "test")}
-    classes = sorted({file.parent.name for file in parts["train"]})
+    classes_of = {part: [file.relative_to(_part(path, part)).parts[0] for file in parts[part]] for part in parts}
+    classes = sorted(set(classes_of["train"]))
     for file in (file for part in parts.values() for file in part):
         try:
             with Image.open(file) as image:
@@ -60,11 +63,11 @@ def read(path: Path) -> dict[str, Any]:
         )
     grey = all(image.ndim == 2 for image in images.values())
     for part, found in parts.items():
-        if unknown := {file.parent.name for file in found} - set(classes):
+        if unknown := set(classes_of[part]) - set(classes):
             raise ValueError(f"{_part(path, part)}: class {min(unknown)!r:.80} has no training images")
         rows = [images[file] if grey or images[file].ndim == 3 else np.stack([images[file]] * 3, -1) for file in found]
         arrays[f"x_{part}"] = np.stack(rows)
-        arrays[f"y_{part}"] = np.array([classes.index(file.parent.name) for file in found])
+        arrays[f"y_{part}"] = np.array([classes.index(name) for name in classes_of[part]])
     return arrays
 
 

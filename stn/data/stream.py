@@ -58,7 +58,7 @@ class Stream:
     ) -> None:
         self.data, self.dataset, self.rank, self.world = data, dataset, rank, world
         self.device, self.dtype = torch.device(device), dtype
-        train_x, train_y, test_x, test_y = (tensor.to(device) for tensor in dataset.load(data.root))
+        train_x, train_y, test_x, test_y = (tensor.to(device) for tensor in dataset.images(data.root))
         self._pool = train_x  # clutter is cut from all training images, whatever the limits
         held_out = len(train_x) - data.validation
         N = min(data.limit_train or held_out, held_out)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from stn.config import dataset
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve, signature
 from stn.config.schema import Config, Data
@@ -18,7 +19,7 @@ from stn.data.stream import Stream
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    files.dataset_facts.cache_clear()
+    dataset._of_file.cache_clear()
     files._arrays.cache_clear()
     return tmp_path / "cache" / "stn"
 
@@ -84,19 +85,19 @@ def test_a_folder_is_decoded_once_and_its_classes_are_mixed(
 ) -> None:
     given = arrays()
     name = write_folder(tmp_path / "images", given, test)
-    dataset = build_dataset(name)
-    train_x, train_y, test_x, _ = dataset.load(None)
-    assert dataset.classes == 4
+    known = build_dataset(name)
+    train_x, train_y, test_x, _ = known.images(None)
+    assert known.classes == 4
     originals = {x.tobytes(): int(y) for x, y in zip(given["x_train"], given["y_train"], strict=True)}
     assert {x.numpy().tobytes(): int(y) for x, y in zip(train_x, train_y, strict=True)} == originals
     assert len(test_x) == 20
     assert train_y.tolist() != sorted(train_y.tolist())
     assert len(set(train_y[-10:].tolist())) > 1  # held out for validation
-    files.dataset_facts.cache_clear()
+    dataset._of_file.cache_clear()
     files._arrays.cache_clear()
     monkeypatch.setattr(files.image_folder, "read", lambda path: pytest.fail("decoded again"))
     again = build_dataset(name)
-    assert again.content == dataset.content
+    assert again.content == known.content
     np.testing.assert_array_equal(again.load(None)[0].numpy(), train_x.numpy())
     assert {path.suffix for path in cache.iterdir()} == {".json", ".npz"}
 
@@ -110,7 +111,7 @@ def test_the_signature_is_of_what_is_in_the_file(tmp_path: Path, monkeypatch: py
     assert len(set(sigs)) == 1
     assert sigs[0] != signature(resolve(Config()))
     given["x_test"][0, 0, 0] ^= 1
-    files.dataset_facts.cache_clear()
+    dataset._of_file.cache_clear()
     assert signature(resolve(Config(data=Data(name=save(tmp_path / "a.npz", **given))))) not in sigs
     config = resolve(Config(data=Data(name="npz:b/c.npz")))
     assert config.data.name == f"npz:{tmp_path / 'b' / 'c.npz'}"
@@ -152,7 +153,7 @@ def test_what_is_no_data_set_says_so(tmp_path: Path) -> None:
     for i in range(200, len(content) - 600, 97):
         (tmp_path / "damaged.npz").write_bytes(content[:i] + bytes([content[i] ^ 255]) + content[i + 1 :])
         with suppress(ValueError):  # nothing else is raised
-            build_dataset(f"npz:{tmp_path / 'damaged.npz'}")
+            files.npz(str(tmp_path / "damaged.npz"))
     with pytest.raises(ValueError, match="nosuchuser"):
         resolve(Config(data=Data(name="npz:~nosuchuser/a.npz")))
     with pytest.raises(ValueError, match=r"cannot read .*nix\.npz: No such file"):
@@ -183,7 +184,7 @@ def test_images_that_do_not_fit_are_named(tmp_path: Path) -> None:
     odd.unlink()
     odd.with_suffix(".png").unlink()
     (tmp_path / "images" / "train" / ".empty").mkdir()
-    assert build_dataset(name).classes == 4
+    assert files.folder(str(tmp_path / "images")).classes == 4
     (tmp_path / "images" / "test" / "class9").mkdir()
     Image.new("L", (12, 12)).save(tmp_path / "images" / "test" / "class9" / "x.png")
     with pytest.raises(ValueError, match="class 'class9' has no training images"):

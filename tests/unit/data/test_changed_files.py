@@ -1,0 +1,83 @@
+"""Data sets that change under a training, or that are not what their own description says."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from stn.config import dataset, registry
+from stn.config.dataset import Dataset, build_dataset
+from stn.config.resolve import resolve
+from stn.config.schema import Config, Data
+from stn.data import files
+from tests.unit.data.test_data_files import arrays, cache, save, write_folder  # noqa: F401  (cache is a fixture)
+
+
+def test_a_process_trains_on_one_content(tmp_path: Path) -> None:
+    name = save(tmp_path / "a.npz", **arrays())
+    before = build_dataset(name)
+    before.images(None)
+    save(tmp_path / "a.npz", **(arrays() | {"x_train": arrays()["x_train"][::-1]}))
+    assert build_dataset(name).content == before.content
+    assert torch.equal(build_dataset(name).images(None)[0], before.images(None)[0])
+    files._arrays.cache_clear()  # as another data set that was read in between would
+    with pytest.raises(ValueError, match=r"a\.npz has changed since this process began; start it again"):
+        build_dataset(name).images(None)
+    dataset._of_file.cache_clear()  # another process
+    assert build_dataset(name).content != before.content
+
+
+def test_a_file_may_be_deleted_once_it_has_been_read(tmp_path: Path) -> None:
+    name = save(tmp_path / "a.npz", **arrays())
+    build_dataset(name).images(None)
+    (tmp_path / "a.npz").unlink()
+    assert len(build_dataset(name).images(None)[0]) == 40
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_images_in_folders_below_a_class_are_of_that_class(tmp_path: Path, linked: bool) -> None:
+    name = write_folder(tmp_path / "images", arrays())
+    flat = build_dataset(name)
+    for folder in (tmp_path / "images" / "train").iterdir():
+        folder.rename(tmp_path / folder.name)
+        folder.mkdir()
+        inner = folder / "sub"
+        inner.symlink_to(tmp_path / folder.name) if linked else (tmp_path / folder.name).rename(inner)
+    dataset._of_file.cache_clear()
+    deep = build_dataset(name)
+    assert (deep.train, deep.classes) == (flat.train, flat.classes)
+    assert sorted(deep.images(None)[1].tolist()) == sorted(flat.images(None)[1].tolist())
+
+
+def _described(**facts: Any) -> Dataset:
+    images, labels = torch.zeros(40, 1, 28, 28, dtype=torch.uint8), torch.arange(40) % 10
+    said = {"train": 40, "test": 40} | facts
+    return Dataset(lambda root: (images, labels, images, labels), (1, 28, 28), (0.5,), (0.5,), "tutorial", **said)
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({"train": 60_000}, r"40 training images .* its Dataset says train=60,000, test=40"),
+        ({"test": 39}, "train=40, test=39"),
+        ({"classes": 9}, "has a label 9; its Dataset says classes=9"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(facts: dict[str, int], said: str) -> None:
+    assert len(_described().images(None)) == 4
+    with pytest.raises(ValueError, match=said):
+        _described(**facts).images(None)
+
+
+def test_a_reader_says_what_is_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = registry.find("reader", "npz")
+    monkeypatch.setattr(dataset, "find_dataset", lambda name: entry._replace(function=lambda path: _described()))
+    with pytest.raises(ValueError, match=r"the reader of 'npz:a' gives no `content`"):
+        build_dataset("npz:a")
+
+
+def test_a_long_name_is_cut(tmp_path: Path) -> None:
+    config = resolve(Config(data=Data(name=save(tmp_path / f"{'x' * 200}.npz", **arrays(side=28)))))
+    assert config.data.label == "x" * 100
+    assert config.log.name == f"stn_slx-{'x' * 100}"
