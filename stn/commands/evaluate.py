@@ -18,7 +18,7 @@ from stn.config.schema import Config
 from stn.config.yaml_files import find_recipe, load_yaml
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
-from stn.evaluation.foreign_weights import fit, load_plain
+from stn.evaluation.foreign_weights import fit, load_plain, trained_as
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.runs.files import read_json, write_atomic
@@ -102,7 +102,8 @@ def evaluate_run(path: str, iterations: int | None, mirror: bool, record: str | 
     if len(rows) > 1:
         say(f"mean, n = {len(rows)}  {_numbers(mean)}")
     if record:
-        about = {"signature": signature(run.config), "mirror": config.eval.mirror, "mean": mean, "seeds": found}
+        about = {"signature": signature(run.config), "mirror": config.eval.mirror, "test_iterations": iterations}
+        about |= {"mean": mean, "seeds": found}
         write_atomic(Path(record), (json.dumps(about) + "\n").encode())
     return code
 
@@ -112,9 +113,12 @@ def evaluate_weights(path: str, recipe: str, data: dict[str, Any], mirror: bool)
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
     seen_twice = {"mirror": mirror or config.eval.mirror}
     config = resolve(change(config, data=data | {"validation": 0}, eval=seen_twice, train=ONE_PROCESS))
+    ours, theirs = (config.arch.name, config.arch.net), trained_as(path)
+    if theirs not in (None, ours):
+        raise ValueError(f"{path} was trained as {' on '.join(theirs)}; the network of {recipe} is {' on '.join(ours)}")
     scores = _score(config, 0, fit(weights, build_network(config)), Runtime(config, 1))
     images = f"{scores['test_count']} test images of {config.data.label}"
-    say(f"{path} in {config.arch.name} on {config.arch.net}, {images}")
+    say(f"{path} in {' on '.join(ours)}, {images}{', each with its mirror image' * config.eval.mirror}")
     for title in ("test_acc", "test_error", "test_loss", "macro_f1", "bypass_acc"):
         if title in scores:
             say(f"{title:10s} {scores[title]:.6f}")

@@ -6,6 +6,7 @@ python -m stn export RUN [--seed N] [--out DIR] [--onnx]. B batch, C channel, H,
 import logging
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch.export import Dim
 
 from stn.commands.check import mflop
 from stn.commands.evaluate import argument_parser, open_run
+from stn.commands.library.run import Run
 from stn.config import registry
 from stn.config.command_line import fail
 from stn.config.dataset import Dataset, build_dataset, find_dataset
@@ -31,6 +33,8 @@ from stn.tracking.console import say
 
 TOLERANCE = 1e-5
 IMAGES = 100
+MOST_ROUNDED = 10
+"""Answers to these images that a rougher precision may have changed."""
 FILES = ("model.safetensors", "config.yaml", "card.md", "model.onnx")
 
 
@@ -41,6 +45,7 @@ def card(config: Config, row: Row, env: Row, network: nn.Module, dataset: Datase
         accuracy = f"{row['val_acc']:.2%} of {row['val_count']:,} held-out training images"
     else:
         accuracy = f"{row['test_acc']:.2%} of {row['test_count']:,} test images"
+    accuracy += ", each shown with its mirror image, which the files here do not do" * config.eval.mirror
     mean, std = map(list, dataset.test_mean_std or (dataset.mean, dataset.std))  # what the accuracy was measured with
     facts = {
         "architecture": f"`{arch.name}`: {registry.find('arch', arch.name).line}",
@@ -112,6 +117,17 @@ def exported_logits(folder: Path, x_BCHW: Tensor) -> Iterator[Tensor]:
         yield torch.from_numpy(session.run(["logits"], {"images": x_BCHW.numpy()})[0])
 
 
+def _answered_otherwise(run: Run, seed: int, network: nn.Module, x_BCHW: Tensor) -> int:
+    """Return how many of the first images are answered otherwise than was recorded; 0 if no answers can be read."""
+    with suppress(ValueError), torch.no_grad():
+        recorded_B = torch.from_numpy(run.answers(seed).predicted_N[: len(x_BCHW)].astype("int64"))
+        logits_BK = network(x_BCHW)
+        if run.config.eval.mirror:
+            logits_BK = logits_BK + network(x_BCHW.flip(-1))
+        return int((logits_BK.argmax(-1) != recorded_B).sum())
+    return 0
+
+
 def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
     """Write all files or none: they appear once what was written computes what was trained."""
     if onnx and not (find_spec("onnx") and find_spec("onnxscript")):
@@ -125,6 +141,10 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
     x_BCHW = stream.test_images(torch.arange(min(IMAGES, stream.test_count))).x_BCHW
     with torch.no_grad():
         logits_BK = network(x_BCHW)
+    coarse = config.train.tf32 or config.train.precision in ("bf16", "fp16")
+    if (moved := _answered_otherwise(run, row["seed"], network, x_BCHW)) > (MOST_ROUNDED if coarse else 1):
+        commit = read_json(run.directory.env).get("commit") or "not known"
+        fail(f"this code answers {moved} of {len(x_BCHW)} images otherwise than was recorded (commit {commit})", code=1)
     out.mkdir(parents=True, exist_ok=True)
     with named_in_errors(out), tempfile.TemporaryDirectory(dir=out, prefix=".") as name:
         folder = Path(name)

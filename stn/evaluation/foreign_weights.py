@@ -1,5 +1,6 @@
 """Weights saved by other programs: read without executing anything, and matched to a network."""
 
+import json
 import re
 import resource
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -72,6 +73,16 @@ def load_plain(path: str | Path) -> Tensors:
         if fault := _fault(tensor):
             raise ValueError(f"{path}: {name:.200} {fault}")
     return content
+
+
+def trained_as(path: str | Path) -> tuple[str, str] | None:
+    """Return architecture and net of final weights that this program wrote: their tensors alone need not tell."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["stn"])
+        return str(header["arch"]), str(header["net"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _layers(tensors: Tensors) -> dict[frozenset, dict[str, str]]:

@@ -87,7 +87,8 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
             checkpoints.drop_temporary_files(run)
             run.heal(warn)
         if runtime.writes and seeds - set(run.finished()):
-            run.replace(run.config, dump_yaml(group[0].config))
+            once = group[0].config.checkpoint.model_copy(update={"retrain": False})  # of this start alone
+            run.replace(run.config, dump_yaml(group[0].config.model_copy(update={"checkpoint": once})))
             tried = _tried_size(run)
             facts = runtime.facts() | {"kernels": kernels.kind(runtime.device)} | _sources(group[0].config)
             facts |= {FUSED: tried} if tried else {}

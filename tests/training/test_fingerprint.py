@@ -137,6 +137,7 @@ def test_an_edited_architecture_is_refused_until_retrain_sets_the_old_runs_aside
     assert len(list(runs.glob("*/.replaced/*/0/results.jsonl"))) == 1
     again = run("--seeds", "0-1", "--retrain")
     assert "finished before" in again.stdout
+    assert "retrain: false" in next(runs.glob("*/*/0-1/config.yaml")).read_text()  # `--config` of it sets nothing aside
     nets.write_text("# reformatted\n" + text.replace("conv(10, 5", "conv(11,   5"))
     assert "finished before" in run("--seeds", "0-1").stdout
 

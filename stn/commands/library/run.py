@@ -13,6 +13,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Config
 from stn.config.yaml_files import load_yaml, overlay
 from stn.runs.directory import Row, RunDir
+from stn.runs.files import read_json
 from stn.runs.predictions import Answers, KnownImages, read_answers, read_images
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ class Run:
         config = change(load_yaml(self.directory.config), train=ONE_PROCESS)
         if config.data.root and not Path(config.data.root).is_dir():
             config = change(config, data={"root": None})
+        known = read_json(self.directory.env).get("data")
+        content = known.get("content") if isinstance(known, dict) else None
+        if ":" in config.data.name and content not in (None, build_dataset(config.data.name).content):
+            raise ValueError(f"{self.path} was trained on other images than {config.data.name} has now")
         return resolve(config)
 
     @cached_property
