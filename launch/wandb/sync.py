@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from pathlib import Path
 from typing import NamedTuple
 
 from launch.wandb.client import RunUpload, Server, one_line, scratch
@@ -67,9 +68,16 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
 
 def _read_records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[list[RunUpload]]:
     """Yield the records of the run directories, experiment by experiment."""
-    for _, group in groupby(runs, key=lambda run: run.path.parent):
-        experiment, records = list(group), []
-        finished = set(experiment[0].finished())
+    experiments: dict[tuple[Path, str], list[RunDir]] = {}
+    for run in runs:
+        try:  # its folder does not name the signature if it was moved
+            experiments.setdefault((run.path.parent, run.find_sig(run.rows().values())), []).append(run)
+        except (ValueError, OSError) as error:
+            leave_out(f"{run.path} is left out: {error}")
+    for experiment in experiments.values():
+        records = []
+        first = experiment[0]
+        finished = set(first.finished()) if first.sig else {seed for run in experiment for seed in run.rows()}
         for run in experiment:
             try:
                 records.append(RunUpload(run, address, finished))

@@ -34,14 +34,21 @@ def rows_of(seed: int, last: int, first: int = 0) -> list[Row]:
 
 
 def result_of(seed: int, status: str = "finished") -> Row:
-    return {"seed": seed, "status": status, "test_acc": 0.9, "reason": None, "per_class_acc": [0.9], "sig": "abc"}
+    return {
+        "seed": seed,
+        "status": status,
+        "test_acc": 0.9,
+        "reason": None,
+        "per_class_acc": [0.9],
+        "sig": "abcabcabcabc",
+    }
 
 
 def record(
     tmp_path: Path, last: dict[int, int], done: tuple[int, ...] = (), block: str = "0-7", **log_fields
 ) -> RunDir:
     """A run directory whose seeds have come to these steps."""
-    run = RunDir(tmp_path / "runs" / "exp" / "abc" / block)
+    run = RunDir(tmp_path / "runs" / "exp" / "abcabcabcabc" / block)
     run.path.mkdir(parents=True, exist_ok=True)
     run.config.write_text(dump_yaml(config(**log_fields)))
     run.metrics.write_text("")
@@ -54,7 +61,7 @@ def record(
 
 def history(server: "WandbServer", seed: int) -> list[tuple[int, str]]:
     """Return step and kind of each row that the server has of a seed."""
-    rows = server.runs[f"exp-abc-{seed}"].rows
+    rows = server.runs[f"exp-abcabcabcabc-{seed}"].rows
     return [(row["global_step"], "eval" if "test_acc" in row else "train") for row in rows]
 
 

@@ -24,7 +24,10 @@ def test_interrupted_in_the_middle(server: WandbServer, tmp_path: Path) -> None:
     server.refuse = lambda operation, name: None
     requests(server)
     assert sync([run], said.append) == (12, 2, 0)
-    assert {name for operation, name in server.requests if operation == "UpsertBucket"} == {"exp-abc-2", "exp-abc-3"}
+    assert {name for operation, name in server.requests if operation == "UpsertBucket"} == {
+        "exp-abcabcabcabc-2",
+        "exp-abcabcabcabc-3",
+    }
     assert [history(server, seed) for seed in range(4)] == [whole(200)] * 4
 
 
@@ -39,7 +42,7 @@ def test_one_seed_that_the_server_refuses_does_not_hold_up_the_others(server: Wa
     run, said = record(tmp_path, {0: 100, 1: 100}, done=(0, 1)), []
     broken = record(tmp_path, {5: 100}, block="5")
     broken.config.write_text("nonsense: 1")
-    server.refuse = lambda operation, name: 403 if (operation, name) == ("UpsertBucket", "exp-abc-0") else None
+    server.refuse = lambda operation, name: 403 if (operation, name) == ("UpsertBucket", "exp-abcabcabcabc-0") else None
     assert sync([broken, run], said.append) == (3, 1, 2)
     assert "unknown key 'nonsense'" in said[0]
     assert "seed 0 is left out" in said[1]

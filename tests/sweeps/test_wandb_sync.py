@@ -20,13 +20,13 @@ def test_everything_arrives_once(server: WandbServer, tmp_path: Path) -> None:
     run.add_results([result_of(1, "failed")])
     assert sync([run], said.append) == (6 + 6 + 3, 3, 0)
     assert [history(server, seed) for seed in range(3)] == [whole(200), whole(200), whole(100)]
-    codes = [server.runs[f"exp-abc-{seed}"].exit_code for seed in range(3)]
+    codes = [server.runs[f"exp-abcabcabcabc-{seed}"].exit_code for seed in range(3)]
     assert codes == [0, 1, None], "an unfinished seed does not end"
-    first = server.runs["exp-abc-0"]
-    assert first.fields["groupName"] == "exp-stn_cx-mnist-abc"
+    first = server.runs["exp-abcabcabcabc-0"]
+    assert first.fields["groupName"] == "exp-stn_cx-mnist-abcabc"
     assert (first.config["arch"], first.config["seed"], first.config["config"]["optim"]["lr"]) == ("stn_cx", 0, 0.001)
     summary = json.loads(first.summary)
-    assert (summary["status"], summary["test_acc"], summary["sig"]) == ("finished", 0.9, "abc")
+    assert (summary["status"], summary["test_acc"], summary["sig"]) == ("finished", 0.9, "abcabcabcabc")
     assert "per_class_acc" not in summary
 
     requests(server)
@@ -36,15 +36,15 @@ def test_everything_arrives_once(server: WandbServer, tmp_path: Path) -> None:
     assert sync([run], said.append) == (0, 0, 0)
     assert requests(server) == {"Runs"}, "the server knows, and no run is opened"
 
-    server.runs["exp-abc-0"].fields["tags"] = ["odd"]  # by a person
+    server.runs["exp-abcabcabcabc-0"].fields["tags"] = ["odd"]  # by a person
     run.add_metrics(rows_of(2, 200, first=100))
     run.add_results([result_of(2)])
-    server.runs["exp-abc-2"].fields["tags"] = ["odd"]
+    server.runs["exp-abcabcabcabc-2"].fields["tags"] = ["odd"]
     assert sync([run], said.append) == (3, 1, 0)
-    assert {name for operation, name in server.requests if operation == "UpsertBucket"} == {"exp-abc-2"}
+    assert {name for operation, name in server.requests if operation == "UpsertBucket"} == {"exp-abcabcabcabc-2"}
     assert history(server, 2) == whole(200)
-    assert server.runs["exp-abc-2"].exit_code == 0
-    assert server.runs["exp-abc-2"].fields["tags"] == ["odd", "stn_cx", "mnist", "exp"]
+    assert server.runs["exp-abcabcabcabc-2"].exit_code == 0
+    assert server.runs["exp-abcabcabcabc-2"].fields["tags"] == ["odd", "stn_cx", "mnist", "exp"]
     assert said == []
 
 
@@ -67,13 +67,13 @@ def test_wrong_values_in_a_run_directory_cause_no_traceback(tmp_path: Path) -> N
 
 def test_the_upload_says_what_the_live_sink_says(server: WandbServer, tmp_path: Path) -> None:
     run = record(tmp_path, {0: 200}, done=(0,), wandb="online")
-    live = WandbSink(RunDir(tmp_path / "live"), config(wandb="online"), "abc", [0], print)
+    live = WandbSink(RunDir(tmp_path / "live"), config(wandb="online"), "abcabcabcabc", [0], print)
     for row in rows_of(0, 200):
         live.write([row])
     live.close([result_of(0)])
-    theirs = server.runs.pop("exp-abc-0")
+    theirs = server.runs.pop("exp-abcabcabcabc-0")
     sync([run], print)
-    ours = server.runs["exp-abc-0"]
+    ours = server.runs["exp-abcabcabcabc-0"]
 
     def lasting(row: Row) -> Row:
         return {key: value for key, value in row.items() if key not in ("_timestamp", "_runtime", "_wandb")}
@@ -91,23 +91,23 @@ def test_a_seed_whose_rows_have_arrived_still_has_to_be_finished(server: WandbSe
     assert sync([run], print) == (6, 1, 0)
     run.add_results([result_of(0, "failed")])
     assert sync([run], print) == (0, 1, 0)
-    assert (history(server, 0), server.runs["exp-abc-0"].exit_code) == (whole(200), 1)
+    assert (history(server, 0), server.runs["exp-abcabcabcabc-0"].exit_code) == (whole(200), 1)
     run.forget({0})
     run.add_results([result_of(0)])  # it was tried again
     assert sync([run], print) == (0, 1, 0)
-    assert server.runs["exp-abc-0"].exit_code == 0
+    assert server.runs["exp-abcabcabcabc-0"].exit_code == 0
 
 
 def test_live_and_upload_continue_each_other(server: WandbServer, tmp_path: Path) -> None:
     """Live to step 200; a kill loses the rows to 300, live again to 350; a kill, uploaded from a checkpoint at 300."""
     run, fields = record(tmp_path, {0: 200}), config(wandb="online")
-    first = WandbSink(run, fields, "abc", [0], print)
+    first = WandbSink(run, fields, "abcabcabcabc", [0], print)
     first.close([])
     assert history(server, 0) == whole(200)
 
     run.metrics.write_text("")
     run.add_metrics(rows_of(0, 300))
-    second = WandbSink(run, fields, "abc", [0], print)
+    second = WandbSink(run, fields, "abcabcabcabc", [0], print)
     second.write(rows_of(0, 350, first=300))
     second.close([])
     assert history(server, 0) == whole(350), "what the server had lost comes from the record"
@@ -146,7 +146,21 @@ def test_what_is_not_sent(server: WandbServer, tmp_path: Path) -> None:
     assert sync(runs, said.append) == (6 + 3, 2, 0)
     assert said == ["1 run directories are not sent: their config.yaml says log.wandb: disabled"]
     assert (history(server, 0), history(server, 1)) == (whole(200), whole(100))
-    assert set(server.runs) == {"exp-abc-0", "exp-abc-1"}
+    assert set(server.runs) == {"exp-abcabcabcabc-0", "exp-abcabcabcabc-1"}
+
+
+def test_experiments_that_were_moved_side_by_side_are_not_mixed(server: WandbServer, tmp_path: Path) -> None:
+    kept = []
+    for name, last, done in (("lr01", 200, (0,)), ("lr02", 100, ())):
+        run = record(tmp_path, {0: last}, done=done)
+        if not done:
+            run.env.write_text('{"sig": "0123456789ab"}')
+        (tmp_path / "keep").mkdir(exist_ok=True)
+        kept.append(RunDir(run.path.rename(tmp_path / "keep" / name)))
+    assert sync(kept, print) == (6 + 3, 2, 0)
+    assert set(server.runs) == {"exp-abcabcabcabc-0", "exp-0123456789ab-0"}
+    assert [server.runs[f"exp-{sig}-0"].exit_code for sig in ("abcabcabcabc", "0123456789ab")] == [0, None]
+    assert history(server, 0) == whole(200)
 
 
 @pytest.mark.slow
