@@ -66,6 +66,14 @@ def test_cells_are_told_apart_by_what_differs(tmp_path: Path) -> None:
         add_result(plan, job, 0)
         run.config.write_text(dump_yaml(load_yaml(plan.cell_file(job))))
     assert [cell.label for cell in load([str(plan.experiment)]).cells] == ["cnn lr=0.01", "cnn lr=0.02"]
+    odd = RunDir(tmp_path / "runs" / plan.experiment.name / "0123456789ab" / "0")
+    assert odd.path.parents[1] == plan.experiment
+    odd.path.mkdir(parents=True)
+    odd.config.write_text("arch: cnn\nlr: 0.03\n")  # of a value that has left the grid: no empty name
+    labels = [cell.label for cell in load([str(plan.experiment)]).cells]
+    assert [label for label in labels if "optim.lr=0.03" in label]
+    assert "cnn" not in labels
+    shutil.rmtree(odd.path.parent)
     shutil.rmtree(plan.folder)  # no sweep to say what it calls them
     assert [cell.label for cell in load([str(plan.experiment)]).cells] == ["cnn optim.lr=0.01", "cnn optim.lr=0.02"]
 

@@ -13,6 +13,7 @@ from launch.report.output.markdown import render_markdown
 from launch.report.provenance.environments import environments
 from launch.report.provenance.signature import signature
 from launch.sweep.plan import Plan
+from stn.commands.library.run import change
 
 
 def fields(text: str) -> dict[str, str]:
@@ -32,7 +33,7 @@ def test_it_says_what_the_table_is_of(plan: Plan, tmp_path: Path) -> None:
         lines += [json.dumps(["mnist", r["sig"], r["seed"], r["test_acc"]]) for r in rows if r["status"] == "finished"]
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:12]
     assert panel.signature == (
-        "data:mnist|metric:test_acc|networks:cnn,stn_slx|n:6-8|steps:2|precision:fp32|test:t-interval"
+        "data:mnist|metric:test_acc|networks:cnn,stn_slx|n:6-8|steps:2|precision:fp32|limit-train:256|test:t-interval"
         f"|stn-harness:0.1.0|torch:2.15|commit:aaaaaaaaaaaa,aaaaaaaaaaaa+changes|rows:{digest}"
     )
     assert fields(panel.pair_signature) == fields(panel.signature) | {
@@ -60,6 +61,15 @@ def test_it_is_the_same_in_another_folder_and_differs_with_a_value(plan: Plan, t
     after = signature(cells, METRICS[0], [], "t")
     assert {key for key in fields(before) if fields(before)[key] != fields(after)[key]} == {"rows"}
     assert fields(before)["commit"] == fields(before)["torch"] == "unknown"
+
+
+def test_what_is_unusual_is_said(plan: Plan) -> None:
+    cells = load([str(plan.experiment)]).cells
+    usual = fields(signature(cells, METRICS[0], [], "t"))
+    for cell, validation in zip(cells, (5000, 0), strict=True):
+        cell.config = change(cell.config, eval={"mirror": True}, data={"limit_test": 1000, "validation": validation})
+    said = {"limit-test": "1000", "mirror": "yes", "validation": "5000,none"}
+    assert fields(signature(cells, METRICS[0], [], "t")) == usual | said
 
 
 def test_many_networks_are_counted_and_names_cannot_break_the_line(plan: Plan) -> None:

@@ -113,7 +113,7 @@ def _settings(cells: list[Cell]) -> list[str]:
         options,
         [f"{option} ({cell.folder.parent.name})".strip() for option, cell in zip(options, cells, strict=True)],
     ):
-        if len(set(settings)) == len(cells):
+        if len(set(settings)) == len(cells) and all(settings):  # one that left its sweep's plan has no name there
             return settings
     return [f"{option} ({cell.folder})".strip() for option, cell in zip(options, cells, strict=True)]
 

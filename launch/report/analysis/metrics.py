@@ -63,7 +63,7 @@ METRICS = (
     Metric("best_val_acc", "Validation accuracy, best epoch"),
     Metric("macro_f1", "Macro F1, last epoch"),
     Metric("test_loss", "Test loss, last epoch", 1.0, "", digits=4, higher_is_better=False),
-    Metric("bypass_acc", "Test accuracy with the transformer bypassed"),
+    Metric("bypass_acc", "Accuracy with the transformer bypassed"),
     Metric("feature_agreement", "Agreement of feature maps", 1.0, "", digits=3),
     Metric("pose_spread", "Spread of the final pose", 1.0, "", digits=3, higher_is_better=False),
     Metric("pose_determinant", "Mean determinant of the image transform", 1.0, "", digits=3, higher_is_better=None),

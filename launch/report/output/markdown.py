@@ -18,7 +18,7 @@ from stn.runs.directory import Row
 FIELDS: list[str] = ["dataset", "arch", "setting", "sig", "seed", "status", "reason", "test_acc", "best_test_acc"]
 FIELDS += ["best_epoch", "test_top5_acc", "val_acc", "best_val_acc", "test_loss", "macro_f1", "bypass_acc"]
 FIELDS += ["pose_spread", "pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "params"]
-FIELDS += ["steps", "images_per_s", "wall_s", "fused", "precision", "world_size", "weights_sha256"]
+FIELDS += ["steps", "images_per_s", "wall_s", "fused", "precision", "world_size", "weights_sha256", "test_count"]
 
 
 def escape(raw: object) -> str:

@@ -34,6 +34,18 @@ def _span(numbers: Sequence[int]) -> str:
     return f"{low}" if low == high else f"{low}-{high}"
 
 
+def _unusual(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return settings of cells that are not the usual ones, which would be taken for granted."""
+    of_cell: dict[str, list[object]] = {
+        "limit-train": [cell.config.data.limit_train or "all" for cell in cells],
+        "limit-test": [cell.config.data.limit_test or "all" for cell in cells],
+        "validation": [cell.config.data.validation or "none" for cell in cells],
+        "mirror": ["yes" if cell.config.eval.mirror else "no" for cell in cells],
+        "tf32": ["yes" if cell.config.train.tf32 else "no" for cell in cells],
+    }
+    return {key: joined(values) for key, values in of_cell.items() if not {"all", "none", "no"} >= set(values)}
+
+
 def signature(
     cells: Sequence[Cell], metric: Metric, runs: Sequence[Environment], test: str, pairs: Sequence[int] | None = None
 ) -> str:
@@ -51,6 +63,7 @@ def signature(
         **({} if pairs is None else {"pairs": str(len(pairs))}),
         "steps": joined(steps),
         "precision": joined([cell.config.train.precision for cell in cells]),
+        **_unusual(cells),
         "test": test,
         "stn-harness": joined([env.version("stn-harness") for env in runs]),
         "torch": joined([env.version("torch") for env in runs]),
