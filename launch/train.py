@@ -8,13 +8,18 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from stn.config.command_line import parse
+from stn.config.resolve import resolve_all
+from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.source import SOURCE, TRAIN
 from stn.runs.cores import free_cores
+from stn.runs.files import read_json
+from stn.runs.trials import build_trials, group_by_run
 from stn.tracking.console import say
 
 DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
@@ -45,13 +50,35 @@ def _count_gpus() -> int:
     return 0
 
 
+def _processes_before(commands: list[Config], most: int) -> int | None:
+    """Return by how many processes these seeds were divided when they stopped; among others they would begin anew."""
+    with suppress(ValueError, OSError):  # the training will say what is wrong
+        configs = resolve_all(commands)
+        trials = build_trials(configs)
+        for block in (block for group in group_by_run(trials) for block in group[0].run.blocks()):
+            n = read_json(block.env).get("world_size")
+            if (
+                isinstance(n, int)
+                and 0 < n <= min(most, len(trials))
+                and any(block.checkpoints.glob("*/step-*.safetensors"))
+            ):
+                parts = [build_trials(configs, i, n) for i in range(n)]
+                if block.path in {trial.run.path for part in parts for trial in part}:
+                    say(f"as many processes as before: {n}, so that unfinished seeds resume")
+                    return n
+    return None
+
+
 def command(arguments: list[str]) -> list[str]:
     """Return the command line of `accelerate launch` that trains with these arguments."""
     commands = parse(arguments)
     seeds = sum(len(parse_seeds(command.train.seeds)) for command in commands)
     processes = 1 if commands[0].check or commands[0].list else commands[0].train.processes
     if not processes:
-        processes = 1 if seeds == 1 else min(seeds, gpus() or free_cores(say))
+        most = gpus()
+        processes = _processes_before(commands, most or seeds) or (
+            min(seeds, most or free_cores(say)) if seeds > 1 else 1
+        )
     file = "one" if processes == 1 else "gpus" if gpus() else "cpu2"
     options = ["--config_file", str(SOURCE / "configs" / "accelerate" / f"{file}.yaml")]
     options += ["--num_processes", str(processes)]

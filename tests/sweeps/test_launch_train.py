@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from launch import train as launch_train
+from stn.config.command_line import parse
+from stn.config.resolve import resolve_all
 from stn.config.seed_list import parse_seeds
 from stn.runs.cores import cores
+from stn.runs.trials import build_trials
 from tests.support.paths import ROOT
 from tests.support.trainer import (
     QUICK,
@@ -41,6 +44,33 @@ def test_the_launcher_starts_a_process_per_device_but_no_more_than_seeds(
     line = launch_train.command(words.split())
     assert (Path(line[line.index("--config_file") + 1]).name, line[line.index("--num_processes") + 1]) == expected
     assert line[-len(words.split()) :] == words.split()
+
+
+def test_a_training_goes_on_with_as_many_processes_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = f"--arch cnn --seeds 0-9 --runs {tmp_path}".split()
+
+    def processes(*more: str, gpus: int = 0) -> str:
+        monkeypatch.setattr(launch_train, "gpus", lambda: gpus)
+        line = launch_train.command([*words, *more])
+        return line[line.index("--num_processes") + 1]
+
+    monkeypatch.setattr(launch_train, "free_cores", lambda say: 4)
+    assert processes() == "4"
+    (run,) = {trial.run for trial in build_trials(resolve_all(parse(words)), 1, 2) if trial.seed == 9}
+    assert run.path.name == "5-9"
+    run.path.mkdir(parents=True)
+    run.env.write_text('{"world_size": 2}')
+    assert processes() == "4", "nothing was saved"
+    checkpoint = run.checkpoints / "seed-7" / "step-00000010.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
+    assert processes() == "2"
+    assert processes("--seeds", "0-7") == "4", "other seeds are divided otherwise"
+    assert processes("--lr", "0.3") == "4", "another experiment"
+    assert processes("--processes", "3") == "3"
+    assert (processes(gpus=8), processes(gpus=1)) == ("2", "1")
+    run.env.write_text('{"world_size": "damaged"}')
+    assert processes() == "4"
 
 
 def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
