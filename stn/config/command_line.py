@@ -18,7 +18,7 @@ import tyro
 
 from stn.config import plugins
 from stn.config.flags import canonical, refuse_unknown, split, take_plugin_options, take_plugins, with_check_mode
-from stn.config.flags.launcher import launcher_settings, repeat_below_traceback, silence_reducer
+from stn.config.flags.launcher import drop_arithmetic, launcher_settings, repeat_below_traceback, silence_reducer
 from stn.config.resolve import resolve_all, validate
 from stn.config.schema import Arch, Config
 from stn.config.seed_list import MOST_SEEDS, parse_seeds
@@ -148,6 +148,9 @@ def _parse_one(arguments: list[str], plugins: list[str]) -> Command:
 def parse(arguments: list[str]) -> list[Command]:
     """Return a configuration for each combination of --lr and --optim.weight-decay; exit with code 2 for bad input."""
     silence_reducer(os.environ)
+    dropped = drop_arithmetic(os.environ)
+    for text in dropped if is_main_process() else ():
+        print(f"warning: {text}")
     try:
         arguments, named = take_plugins(with_check_mode(arguments))
         plugins.load_installed()

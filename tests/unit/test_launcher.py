@@ -1,5 +1,7 @@
 """Settings of Accelerate's launcher are flags of ours, or refused."""
 
+import os
+
 import pytest
 from accelerate.utils import DynamoBackend
 
@@ -61,3 +63,13 @@ def test_accelerate_does_not_compile_what_the_launcher_asks_to_compile(monkeypat
     plugin = Runtime(resolve(config), 1).accelerator.state.dynamo_plugin
     assert plugin is not None
     assert plugin.backend == DynamoBackend.NO
+
+
+def test_what_would_compute_fp32_in_less_is_dropped(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
+    monkeypatch.setenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
+    for count in (2, 0):
+        command_line.parse(["--arch", "cnn"])
+        out = capsys.readouterr().out
+        assert (out.count("warning: "), out.count("BF16 is ignored: no signature would say it")) == (count, count // 2)
+    assert "ONEDNN_DEFAULT_FPMATH_MODE" not in os.environ

@@ -17,6 +17,10 @@ _UNSUPPORTED = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sharded data parallelism",
     "ACCELERATE_DOWNCAST_BF16": "bf16 in place of every float",
 }
+_ARITHMETIC = (
+    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
+)
 PARENT = os.getppid()
 """Id of the parent process, read before torch is imported: the parent may die during the import."""
 _LAUNCHER_VARIABLES = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
@@ -57,6 +61,15 @@ def silence_reducer(environ: MutableMapping[str, str]) -> None:
     """Keep DDP from warning of find_unused_parameters, which Runtime sets on purpose; before torch is imported."""
     if environ.get("WORLD_SIZE", "1") != "1":
         environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+
+def drop_arithmetic(environ: MutableMapping[str, str]) -> list[str]:
+    """Drop variables with which libraries compute fp32 in less, before torch reads them; return a line for each."""
+    return [
+        f"{name}={value} is ignored: no signature would say it; fp32 is fp32, and --train.tf32 is the other choice"
+        for name in _ARITHMETIC
+        if (value := environ.pop(name, None))
+    ]
 
 
 def _refusal(what: str, variable: str) -> ValueError:
