@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -50,7 +51,7 @@ def _count_gpus() -> int:
     return 0
 
 
-def _processes_before(commands: list[Config], most: int) -> int | None:
+def _processes_before(commands: Sequence[Config], most: int) -> int | None:
     """Return by how many processes these seeds were divided when they stopped; among others they would begin anew."""
     with suppress(ValueError, OSError):  # the training will say what is wrong
         configs = resolve_all(commands)

@@ -113,7 +113,7 @@ def evaluate_weights(path: str, recipe: str, data: dict[str, Any], mirror: bool)
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
     seen_twice = {"mirror": mirror or config.eval.mirror}
     config = resolve(change(config, data=data | {"validation": 0}, eval=seen_twice, train=ONE_PROCESS))
-    ours, theirs = (config.arch.name, config.arch.net), trained_as(path)
+    ours, theirs = (config.arch.name, str(config.arch.net)), trained_as(path)
     if theirs not in (None, ours):
         raise ValueError(f"{path} was trained as {' on '.join(theirs)}; the network of {recipe} is {' on '.join(ours)}")
     scores = _score(config, 0, fit(weights, build_network(config)), Runtime(config, 1))

@@ -7,7 +7,7 @@ from statistics import median
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.stats import FEWEST_PAIRS
-from launch.report.provenance import cases, seed_cases
+from launch.report.provenance import cases
 from launch.report.provenance.cases import Case, Groups
 from launch.report.provenance.environments import Environment
 from stn.runs.same_code import difference
@@ -23,6 +23,7 @@ BATCH = "say so beside the result, or train all with one batch size"
 CONTENT = "the data set's files have changed: train all on the same"
 LIMIT_TRAIN = "they trained on different images: train all with one --limit-train"
 LIMIT_TEST = "they were scored on different images: train all with one --limit-test"
+BLOCKS = "accuracies compare, since a seed's does not depend on it; for times and images/s give all one --fuse"
 MIRROR = "some are scored with mirror images as well: train all with one --eval.mirror"
 VALIDATION = "they trained on different numbers of images: train all with one --data.validation"
 
@@ -37,17 +38,13 @@ def _groups(pairs: Iterable[tuple[object, str]]) -> Groups:
 
 def _seeds(cells: Sequence[Cell], metric: Metric) -> list[Case]:
     """Return cells without an interval, and pairs without a test."""
-    values = [tuple(cell.values(metric.key)) for cell in cells]
-    found: list[Case] = [
-        seed_cases.NoInterval(c, seeds) for c, seeds in zip(cells, values, strict=True) if len(seeds) == 1
+    seeds = [(cell, list(cell.values(metric.key))) for cell in cells]
+    pairs = [
+        cases.few_seeds(a, b, of_a, of_b)
+        for (a, of_a), (b, of_b) in itertools.combinations(seeds, 2)
+        if len(set(of_a) & set(of_b)) < FEWEST_PAIRS and min(len(of_a), len(of_b)) > 1
     ]
-    pairs: list[Case] = []
-    for (a, of_a), (b, of_b) in itertools.combinations(zip(cells, values, strict=True), 2):
-        shared = tuple(seed for seed in of_a if seed in of_b)
-        if len(shared) < FEWEST_PAIRS and min(len(of_a), len(of_b)) > 1:
-            lone_a, lone_b = (tuple(s for s in seeds if s not in shared) for seeds in (of_a, of_b))
-            pairs.append(seed_cases.FewSeeds(a, b, lone_a, lone_b, shared))
-    return found + pairs[:MOST_PAIRS]
+    return [cases.no_interval(cell, *of) for cell, of in seeds if len(of) == 1] + pairs[:MOST_PAIRS]
 
 
 def _code(cells: Sequence[Cell], runs: Sequence[Environment]) -> list[Case]:
@@ -57,14 +54,15 @@ def _code(cells: Sequence[Cell], runs: Sequence[Environment]) -> list[Case]:
     if len(commits) > 1:
         everywhere = all(len(labels) == len(cells) for labels in commits.values())
         known = all(isinstance(row.get("fingerprint"), dict) for cell in cells for row in cell.rows.values())
-        found.append(cases.OtherCommits(commits, everywhere and known))
+        found.append(cases.other_commits(commits, everywhere and known))
     for a, b in itertools.combinations(cells, 2):
         if a.sig == b.sig and a.rows and b.rows:
             first, second = (next(iter(cell.rows.values())).get("fingerprint") for cell in (a, b))
             if why := difference(first, second):
-                found.append(cases.OtherFingerprints(a, b, why))
+                found.append(cases.other_fingerprints(a, b, why))
     if dirty := sorted({env.cell.label for env in runs if env.dirty}):
-        found.append(cases.UncommittedChanges(tuple(dirty)))
+        advice = f"no commit says what trained {', '.join(dirty)}: commit, and train again before it is cited"
+        found.append(Case("some runs were started with uncommitted changes", advice))
     return found
 
 
@@ -75,12 +73,12 @@ def _repeated(cell: Cell) -> list[Case]:
         if first.seeds is not None and second.seeds is not None and not first.seeds & second.seeds:
             continue
         a, b = first.rows(), second.rows()
-        if seeds := tuple(sorted(a.keys() & b.keys())):
+        if seeds := sorted(a.keys() & b.keys()):
             agree = all(
                 a[s].get(key) == b[s].get(key) for s in seeds for key in ("test_acc", "val_acc", "weights_sha256")
             )
-            more = tuple(sorted(b.keys() - a.keys()))
-            found.append(seed_cases.RepeatedSeeds(cell, seeds, first.path.name, second.path.name, agree, more))
+            more = sorted(b.keys() - a.keys())
+            found.append(cases.repeated_seeds(cell, seeds, first.path.name, second.path.name, agree, more))
     return found
 
 
@@ -106,8 +104,8 @@ def find_cases(cells: Sequence[Cell], metric: Metric, runs: Sequence[Environment
     facts += [
         (name, then, _groups((v, cell.label) for cell in cells for v in get(cell))) for name, then, get in of_cells
     ]
-    found += [cases.Differs(name, groups, then) for name, then, groups in facts if len(groups) > 1]
+    found += [cases.differs(name, groups, then) for name, then, groups in facts if len(groups) > 1]
     sizes = [(median(fused), cell.label) for cell in cells if (fused := cell.values("fused").values())]
     if len(groups := _groups((f"{size:g}", label) for size, label in sizes)) > 1:
-        found.append(cases.RecutBlocks(groups))
+        found.append(cases.differs("numbers of seeds at once", groups, BLOCKS))
     return found

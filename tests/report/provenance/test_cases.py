@@ -10,7 +10,6 @@ import pytest
 from launch.report.analysis.cells import Cell, load
 from launch.report.analysis.sections import build_sections
 from launch.report.output.markdown import render_markdown
-from launch.report.provenance import cases
 from launch.sweep.plan import Plan
 from tests.support.report_cases import cells_of, found, only, set_env
 
@@ -18,33 +17,33 @@ from tests.support.report_cases import cells_of, found, only, set_env
 def test_other_commits(clean: Plan) -> None:
     cells = cells_of(clean)
     set_env(cells[1], commit="b" * 40)
-    case = only(cells, cases.OtherCommits)
+    case = only(cells)
     assert case.what == "different commits are compared: aaaaaaaaaaaa (cnn), bbbbbbbbbbbb (stn_slx)"
     assert case.advice.startswith("see what changed (git diff bbbbbbbbbbbb aaaaaaaaaaaa -- stn train.py), ")
     assert case.advice.endswith("train stn_slx again at aaaaaaaaaaaa with --retrain")
     set_env(cells[1], commit=None)
-    assert only(cells, cases.OtherCommits).advice.startswith("a run does not know its commit")
+    assert only(cells).advice.startswith("a run does not know its commit")
 
 
 def test_commits_that_compute_the_same(clean: Plan) -> None:
     cells = cells_of(clean)
     for cell in cells:
         set_env(cell, slice(1), commit="b" * 40)
-    case = only(cells, cases.OtherCommits)
+    case = only(cells)
     assert case.what == "different commits are compared: aaaaaaaaaaaa, bbbbbbbbbbbb"
     assert "see what changed" in case.advice, "no fingerprint says that they compute the same"
     for cell in cells:
         for row in cell.rows.values():
             row["fingerprint"] = {"shapes": "x", "loss": [1.0]}
-    assert only(cells, cases.OtherCommits).advice.endswith("whose fingerprints agree: they compute the same")
+    assert only(cells).advice.endswith("whose fingerprints agree: they compute the same")
     set_env(cells[0], commit="b" * 40)
-    assert "see what changed" in only(cells, cases.OtherCommits).advice, "one cell has one commit alone"
+    assert "see what changed" in only(cells).advice, "one cell has one commit alone"
 
 
 def test_uncommitted_changes(clean: Plan) -> None:
     cells = cells_of(clean)
     set_env(cells[1], dirty=True)
-    case = only(cells, cases.UncommittedChanges)
+    case = only(cells)
     assert case.what == "some runs were started with uncommitted changes"
     assert case.advice == "no commit says what trained stn_slx: commit, and train again before it is cited"
 
@@ -56,7 +55,7 @@ def test_other_fingerprints_of_one_configuration(clean: Plan, tmp_path: Path) ->
         cell.setting = setting
         for row in cell.rows.values():
             row["fingerprint"] = {"shapes": "x", "loss": [loss]}
-    case = only(cells, cases.OtherFingerprints)
+    case = only(cells)
     assert case.what == "cnn (two) and cnn (again) have one configuration and other fingerprints (loss differs)"
     assert case.advice.endswith(f"python train.py --config {cells[0].runs[0].config} --seeds 0-7 --retrain")
     for row in cells[0].rows.values():
@@ -74,7 +73,7 @@ def test_recut_blocks(clean: Plan) -> None:
     for cell, fused in zip(cells, (4, 10), strict=True):
         for row in cell.rows.values():
             row["fused"] = fused
-    case = only(cells, cases.RecutBlocks)
+    case = only(cells)
     assert case.what == "different numbers of seeds at once are compared: 10 (stn_slx), 4 (cnn)"
     assert "accuracies compare" in case.advice
     for row in cells[1].rows.values():
@@ -115,7 +114,7 @@ def test_what_should_agree(name: str, clean: Plan) -> None:
     change, values = DIFFERENCES[name]
     cells = cells_of(clean)
     change(cells[0])
-    case = only(cells, cases.Differs)
+    case = only(cells)
     assert case.what == f"different {name} are compared: {values}"
     assert ("train all" in case.advice) or name == "numbers of processes"
 

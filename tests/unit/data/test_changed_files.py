@@ -52,7 +52,7 @@ def test_images_in_folders_below_a_class_are_of_that_class(tmp_path: Path, linke
 
 def _described(**facts: Any) -> Dataset:
     images, labels = torch.zeros(40, 1, 28, 28, dtype=torch.uint8), torch.arange(40) % 10
-    said = {"train": 40, "test": 40} | facts
+    said: dict[str, Any] = {"train": 40, "test": 40} | facts
     return Dataset(lambda root: (images, labels, images, labels), (1, 28, 28), (0.5,), (0.5,), "tutorial", **said)
 
 
