@@ -18,7 +18,7 @@ from stn.config.resolve import resolve_all
 from stn.config.schema import Config
 from stn.config.seed_list import parse_seeds
 from stn.config.source import SOURCE, TRAIN
-from stn.runs.cores import free_cores
+from stn.runs.cores import cores, free_cores
 from stn.runs.files import read_json
 from stn.runs.trials import build_trials, group_by_run
 from stn.tracking.console import say
@@ -53,21 +53,20 @@ def _count_gpus() -> int:
 
 def _processes_before(commands: Sequence[Config], most: int) -> int | None:
     """Return by how many processes these seeds were divided when they stopped; among others they would begin anew."""
+    found: list[tuple[float, int]] = []
     with suppress(ValueError, OSError):  # the training will say what is wrong
         configs = resolve_all(commands)
         trials = build_trials(configs)
         for block in (block for group in group_by_run(trials) for block in group[0].run.blocks()):
-            n = read_json(block.env).get("world_size")
-            if (
-                isinstance(n, int)
-                and 0 < n <= min(most, len(trials))
-                and any(block.checkpoints.glob("*/step-*.safetensors"))
-            ):
+            n, saved = read_json(block.env).get("world_size"), list(block.checkpoints.glob("*/step-*.safetensors"))
+            if isinstance(n, int) and 0 < n <= min(most, len(trials)) and saved:
                 parts = [build_trials(configs, i, n) for i in range(n)]
                 if block.path in {trial.run.path for part in parts for trial in part}:
-                    say(f"as many processes as before: {n}, so that unfinished seeds resume")
-                    return n
-    return None
+                    found.append((max(path.stat().st_mtime for path in saved), n))
+    if not found:
+        return None
+    say(f"as many processes as before: {max(found)[1]}, so that unfinished seeds resume")
+    return max(found)[1]
 
 
 def command(arguments: list[str]) -> list[str]:
@@ -76,10 +75,9 @@ def command(arguments: list[str]) -> list[str]:
     seeds = sum(len(parse_seeds(command.train.seeds)) for command in commands)
     processes = 1 if commands[0].check or commands[0].list else commands[0].train.processes
     if not processes:
-        most = gpus()
-        processes = _processes_before(commands, most or seeds) or (
-            min(seeds, most or free_cores(say)) if seeds > 1 else 1
-        )
+        anew = seeds == 1 or commands[0].checkpoint.retrain
+        before = None if anew else _processes_before(commands, gpus() or cores())
+        processes = before or (1 if seeds == 1 else min(seeds, gpus() or free_cores(say)))
     file = "one" if processes == 1 else "gpus" if gpus() else "cpu2"
     options = ["--config_file", str(SOURCE / "configs" / "accelerate" / f"{file}.yaml")]
     options += ["--num_processes", str(processes)]

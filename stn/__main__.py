@@ -1,5 +1,6 @@
 """python -m stn COMMAND, installed as stn: train, look at finished runs, and at what could be trained."""
 
+import os
 import signal
 import sys
 from importlib import import_module
@@ -21,6 +22,7 @@ LAUNCH = ("sweep", "status", "retry", "report", "wandb-sync")
 
 def main(words: list[str]) -> int:
     from stn.config.command_line import fail  # here, so that run() listens before anything slow is imported
+    from stn.config.flags.launcher import drop_arithmetic
     from stn.config.registry import nearest
 
     if not words or words[0] in ("-h", "--help"):
@@ -32,6 +34,7 @@ def main(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         hint = f"that is stn-launch {words[0]}" if words[0] in LAUNCH else nearest(words[0], COMMANDS)
         fail(f"no command '{words[0]}'; {hint}")
+    drop_arithmetic(os.environ)
     if words[0] == "check":
         words = ["train", "--check", *words[1:]]
     try:

@@ -119,8 +119,11 @@ def print_status(plan: Plan) -> None:
     cells = cell_table(statuses)
     console.print(render_cells(plan.sweep.name, cells, {state: sum(cell[state] for cell in cells) for state in STATES}))
     for cell in cells:
+        name = f"{cell['arch']} {cell['dataset']} {cell['setting']}".strip()
+        for seed, reason in cell["reasons"].items():
+            say(f"failed, {name} seed {seed}: {reason or 'no reason was recorded'}")
         for error in cell["errors"]:
-            say(f"failed, {cell['arch']} {cell['dataset']} {cell['setting']}:\n{error}")
+            say(f"failed, {name}:\n{error}")
     left = sum(status.state in ("waiting", "stopped") for status in statuses)
     if left and (reason := why_not_start(plan, statuses)):
         say(f"ended early: {reason}, {plural(left, 'job')} left; fix the cause, then run: {retry_command(plan)}")

@@ -127,6 +127,8 @@ class Slurm:
 
     def submit(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> int:
         size, folder = max_array_size(), submission_folder(plan)
+        if not plan.sweep.gpus:
+            say("jobs get no GPU: `gpus: 1` in the sweep file asks for one each")
         arrays: list[str] = []
         for i, part in enumerate(jobs[start : start + size] for start in range(0, len(jobs), size)):
             jobs_file, script = folder / f"jobs-{i}.txt", folder / f"array-{i}.sh"

@@ -109,6 +109,7 @@ def cell_table(statuses: list[JobStatus]) -> list[dict[str, Any]]:
         cell |= {
             "missing": format_seeds([seed for status in jobs for seed in status.missing]),
             "failed_seeds": format_seeds([seed for status in jobs for seed in status.failed]),
+            "reasons": {seed: status.rows[seed].get("reason") for status in jobs for seed in status.failed},
             "n": len(accuracies),
             "mean": statistics.fmean(accuracies) if accuracies else None,
             "sd": statistics.stdev(accuracies) if len(accuracies) > 1 else None,

@@ -44,7 +44,7 @@ class RunUpload:
 
     def __init__(self, run: RunDir, address: str, finished_elsewhere: set[int]) -> None:
         self.path, self.marker = run.path, run.path / "wandb-sync.json"
-        self.config, self.sig = load_yaml(run.config), run.find_sig(run.rows().values())
+        self.config, self.sig = load_yaml(run.config), run.sig or run.find_sig(run.rows().values())
         if not self.config.log.name:
             raise ValueError("its config.yaml has no log.name")
         self.project, self.entity = self.config.log.wandb_project, self.config.log.wandb_entity

@@ -71,7 +71,7 @@ def _read_records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[
     experiments: dict[tuple[Path, str], list[RunDir]] = {}
     for run in runs:
         try:  # its folder does not name the signature if it was moved
-            experiments.setdefault((run.path.parent, run.find_sig(run.rows().values())), []).append(run)
+            experiments.setdefault((run.path.parent, run.sig or run.find_sig(run.rows().values())), []).append(run)
         except (ValueError, OSError) as error:
             leave_out(f"{run.path} is left out: {error}")
     for experiment in experiments.values():

@@ -18,7 +18,7 @@ from stn.config.schema import Config
 from stn.config.yaml_files import find_recipe, load_yaml
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import bypassed, evaluate
-from stn.evaluation.foreign_weights import fit, load_plain, trained_as
+from stn.evaluation.foreign_weights import fit, load_plain, refuse_other_arch
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
 from stn.runs.files import read_json, write_atomic
@@ -113,12 +113,11 @@ def evaluate_weights(path: str, recipe: str, data: dict[str, Any], mirror: bool)
     weights, config = load_plain(path), load_yaml(find_recipe(recipe))
     seen_twice = {"mirror": mirror or config.eval.mirror}
     config = resolve(change(config, data=data | {"validation": 0}, eval=seen_twice, train=ONE_PROCESS))
-    ours, theirs = (config.arch.name, str(config.arch.net)), trained_as(path)
-    if theirs not in (None, ours):
-        raise ValueError(f"{path} was trained as {' on '.join(theirs)}; the network of {recipe} is {' on '.join(ours)}")
+    refuse_other_arch(path, config.arch.name)
     scores = _score(config, 0, fit(weights, build_network(config)), Runtime(config, 1))
     images = f"{scores['test_count']} test images of {config.data.label}"
-    say(f"{path} in {' on '.join(ours)}, {images}{', each with its mirror image' * config.eval.mirror}")
+    images += ", each with its mirror image" * config.eval.mirror
+    say(f"{path} in {config.arch.name} on {config.arch.net}, {images}")
     for title in ("test_acc", "test_error", "test_loss", "macro_f1", "bypass_acc"):
         if title in scores:
             say(f"{title:10s} {scores[title]:.6f}")
@@ -133,8 +132,8 @@ def main(arguments: list[str]) -> int:
         "--weights", metavar="FILE", help="a state dict: safetensors or torch.save's, also in a checkpoint"
     )
     parser.add_argument("--recipe", metavar="NAME", help="whose network it is: a recipe of configs/, or a YAML file")
-    parser.add_argument("--data-root", metavar="DIR", help="folder with data sets other than MNIST")
-    parser.add_argument("--limit-test", metavar="N", type=int, help="the first N test images only")
+    parser.add_argument("--data-root", metavar="DIR", help="of --weights: folder with data sets other than MNIST")
+    parser.add_argument("--limit-test", metavar="N", type=int, help="of --weights: the first N test images only")
     more = "as many transforms in a row, of a transformer that was trained with --arch.iterations"
     parser.add_argument("--test-iterations", metavar="N", type=int, help=f"of RUN: {more}")
     twice = "show each image a second time, mirrored, and take the mean of the logits"
@@ -145,6 +144,8 @@ def main(arguments: list[str]) -> int:
     data = {key: value for key, value in pairs if value is not None}
     if options.run and not (options.weights or options.recipe or data):
         return evaluate_run(options.run, options.test_iterations, options.mirror, options.json)
+    if options.run and data and not (options.weights or options.recipe):
+        parser.error("--limit-test and --data-root go with --weights; RUN is evaluated on its own test images")
     of_run = options.run or options.json or options.test_iterations is not None
     if of_run or not (options.weights and options.recipe):
         parser.error("give either RUN, or --weights and --recipe")

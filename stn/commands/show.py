@@ -6,7 +6,7 @@ from pathlib import Path
 from stn.commands.evaluate import argument_parser, open_run
 from stn.config.resolve import resolve
 from stn.config.yaml_files import find_recipe, load_yaml
-from stn.evaluation.foreign_weights import fit, load_plain
+from stn.evaluation.foreign_weights import fit, load_plain, refuse_other_arch
 from stn.evaluation.pictures import draw
 from stn.tracking.console import say
 
@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
         paths = draw.draw_run(run.config, run.directory, out, options.seed, options.images, options.gif)
     else:
         tensors, config = load_plain(options.weights), resolve(load_yaml(find_recipe(options.recipe)))
+        refuse_other_arch(options.weights, config.arch.name)
         title = f"{Path(options.weights).name} in {config.arch.name} on {config.data.name}"
         out = options.out or Path("pictures")
         paths = draw.draw_weights(config, lambda model: fit(tensors, model), title, out, options.images)

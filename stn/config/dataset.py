@@ -111,8 +111,9 @@ class Dataset:
                 f"the data set has {counts[0]:,} training images ({counts[1]:,} labels) and {counts[2]:,} test images "
                 f"({counts[3]:,} labels); its Dataset says train={self.train:,}, test={self.test:,}"
             )
-        if (most := int(max(loaded[1].max(), loaded[3].max()))) >= self.classes:
-            raise ValueError(f"the data set has a label {most}; its Dataset says classes={self.classes}")
+        for label in (int(bound) for labels in loaded[1::2] for bound in (labels.min(), labels.max())):
+            if not 0 <= label < self.classes:
+                raise ValueError(f"the data set has a label {label}; its Dataset says classes={self.classes}")
         return loaded
 
 
@@ -124,6 +125,11 @@ def find_dataset(name: str) -> registry.Entry:
 
 def build_dataset(name: str) -> Dataset:
     return _of_file(name) if ":" in name else find_dataset(name).function()
+
+
+def forget_files() -> None:
+    """Let files be read again, in a process that outlives them: of a notebook."""
+    _of_file.cache_clear()
 
 
 @cache

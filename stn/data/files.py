@@ -7,10 +7,11 @@ cache. Read ``dataset_facts`` first. Never imports torch before images are loade
 import hashlib
 import json
 import os
+from collections import namedtuple
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from stn.config.dataset import Dataset
 from stn.config.registry import register
@@ -29,13 +30,8 @@ _USUAL_NETS = {1: ((44, "finnveden_r"), (86, "finnveden_t"), (2**30, "finnveden_
 """By channels: the network of images up to this side."""
 
 
-class Arrays(NamedTuple):
-    """NumPy arrays: uint8 images [N, C, H, W], int64 labels [N]."""
-
-    train_x: Any
-    train_y: Any
-    test_x: Any
-    test_y: Any
+Arrays = namedtuple("Arrays", ("train_x", "train_y", "test_x", "test_y"))
+"""NumPy arrays: uint8 images [N, C, H, W], int64 labels [N]."""
 
 
 @register("reader")
@@ -80,7 +76,7 @@ def dataset_facts(kind: str, path: str, stamp: str) -> dict[str, Any]:
         known = read_json(file)
     if known.get("stamp") == stamp:
         return known
-    arrays = _arrays(kind, path, stamp)
+    arrays, content = _arrays(kind, path, stamp)
     import numpy as np
 
     counts = [np.bincount(channel.ravel(), minlength=256) for channel in arrays.train_x.swapaxes(0, 1)]
@@ -91,7 +87,7 @@ def dataset_facts(kind: str, path: str, stamp: str) -> dict[str, Any]:
         raise ValueError(f"{path}: the training images have one value everywhere in a channel")
     facts = {
         "stamp": stamp,
-        "content": _content(arrays),
+        "content": content,
         "shape": list(arrays.train_x.shape[1:]),
         "train": len(arrays.train_x),
         "test": len(arrays.test_x),
@@ -107,7 +103,8 @@ def _content(arrays: Arrays) -> str:
     """Return the hash of images and labels."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(repr((array.shape, array.dtype.str)).encode() + array.tobytes())
+        digest.update(repr((array.shape, array.dtype.str)).encode())
+        digest.update(memoryview(array).cast("B"))
     return digest.hexdigest()[:16]
 
 
@@ -121,21 +118,23 @@ def load(kind: str, path: str, stamp: str, content: str, root: str | None = None
     """Return the four tensors; ``root`` is not needed."""
     import torch
 
-    arrays = _arrays(kind, path, stamp)
-    if _content(arrays) != content:
-        raise ValueError(f"{path} has changed since this process began; start it again")
+    arrays, found = _arrays(kind, path, stamp)
+    if found != content:
+        _cache(stamp).with_suffix(".json").unlink(missing_ok=True)  # of other files with these names, sizes and times
+        raise ValueError(f"{path} has changed since it was first read; start this again")
     return tuple(map(torch.from_numpy, arrays))
 
 
 @lru_cache(maxsize=1)
-def _arrays(kind: str, path: str, stamp: str) -> Arrays:
+def _arrays(kind: str, path: str, stamp: str) -> tuple[Arrays, str]:
+    """Return images and labels, and their hash."""
     arrays = _checked(path, _read_npz(Path(path)) if kind == "npz" else _read_folder(Path(path), stamp))
     classes = int(arrays.train_y.max()) + 1
     if not 2 <= classes <= MOST_CLASSES or min(arrays.train_y.min(), arrays.test_y.min()) < 0:
         raise ValueError(f"{path}: labels must be 0 to K - 1 for K classes, 2 to {MOST_CLASSES:,} of them")
     if (most := arrays.test_y.max()) >= classes:
         raise ValueError(f"{path}: the test labels go up to {most}, the training labels to {classes - 1}")
-    return arrays
+    return arrays, _content(arrays)
 
 
 def _read_folder(path: Path, stamp: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,21 @@ def _part(path: Path, part: str) -> Path:
     return found[0]
 
 
+def _below(folder: str, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Yield the files in and below a folder, without hidden ones and links to a folder above."""
+    if (real := os.path.realpath(folder)) in above:
+        return
+    for entry in os.scandir(folder):
+        if entry.is_dir() and not entry.name.startswith("."):
+            yield from _below(entry.path, (*above, real))
+        elif not entry.name.startswith("."):
+            yield Path(entry.path)
+
+
 def files(path: Path, part: str) -> list[Path]:
     """Return the images of a part in an order that mixes the classes: limits and validation take the first or last."""
     folder = _part(path, part)
-    walked = (Path(parent, name) for parent, _, names in os.walk(folder, followlinks=True) for name in names)
-    found = [file for file in walked if file.suffix.lower() in ENDINGS and file.parent != folder]
+    found = [file for file in _below(str(folder)) if file.suffix.lower() in ENDINGS and file.parent != folder]
     if not found:
         raise ValueError(f"{folder} has no images: it needs CLASS/NAME with one of {', '.join(ENDINGS)}")
     return sorted(found, key=lambda file: hashlib.sha256(file.relative_to(folder).as_posix().encode()).digest())
@@ -43,7 +54,8 @@ def read(path: Path) -> dict[str, Any]:
     images: dict[Path, Any] = {}
     arrays: dict[str, Any] = {}
     parts = {part: files(path, part) for part in ("train", "test")}
-    classes_of = {part: [file.relative_to(_part(path, part)).parts[0] for file in parts[part]] for part in parts}
+    folders = {part: _part(path, part) for part in parts}
+    classes_of = {part: [file.relative_to(folders[part]).parts[0] for file in parts[part]] for part in parts}
     classes = sorted(set(classes_of["train"]))
     for file in (file for part in parts.values() for file in part):
         try:
@@ -64,7 +76,7 @@ def read(path: Path) -> dict[str, Any]:
     grey = all(image.ndim == 2 for image in images.values())
     for part, found in parts.items():
         if unknown := set(classes_of[part]) - set(classes):
-            raise ValueError(f"{_part(path, part)}: class {min(unknown)!r:.80} has no training images")
+            raise ValueError(f"{folders[part]}: class {min(unknown)!r:.80} has no training images")
         rows = [images[file] if grey or images[file].ndim == 3 else np.stack([images[file]] * 3, -1) for file in found]
         arrays[f"x_{part}"] = np.stack(rows)
         arrays[f"y_{part}"] = np.array([classes.index(name) for name in classes_of[part]])

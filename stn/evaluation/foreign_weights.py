@@ -75,14 +75,15 @@ def load_plain(path: str | Path) -> Tensors:
     return content
 
 
-def trained_as(path: str | Path) -> tuple[str, str] | None:
-    """Return architecture and net of final weights that this program wrote: their tensors alone need not tell."""
+def refuse_other_arch(path: str | Path, ours: str) -> None:
+    """Raise ValueError for weights that this program wrote for another architecture: shapes alone need not tell."""
     try:
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["stn"])
-        return str(header["arch"]), str(header["net"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        return None
+            theirs = json.loads((file.metadata() or {})["stn"])["arch"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError):
+        return
+    if theirs != ours:
+        raise ValueError(f"{path} was trained as {theirs!s:.80}; this recipe's network is {ours}")
 
 
 def _layers(tensors: Tensors) -> dict[frozenset, dict[str, str]]:

@@ -27,6 +27,9 @@ def follow_parent(parent: int) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+SITE = "slurm/env.sh"
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep freed memory: large batches otherwise pay page faults at every step."""
     if sys.platform == "linux":
@@ -39,17 +42,24 @@ def keep_freed_memory() -> None:
 def commit() -> dict[str, Any]:
     """Return the commit of this code, and whether the working tree has changes; None where git cannot tell.
 
-    An installed package has none: a repository around its environment is another project's.
+    An installed package has none: a repository around its environment is another project's. The file that a site edits
+    does not count.
     """
     if SOURCE == INSTALLED:
         return {"commit": None, "dirty": None}
-    describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+
+    def git(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], cwd=SOURCE, capture_output=True, timeout=10, check=True, text=True
+        ).stdout
+
     try:
-        done = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, timeout=10, check=True)
+        changed = git(
+            "--no-optional-locks", "status", "--porcelain", "--untracked-files=no", "--", ".", f":(exclude){SITE}"
+        )
+        return {"commit": git("rev-parse", "HEAD").strip(), "dirty": bool(changed)}
     except (OSError, subprocess.SubprocessError):
         return {"commit": None, "dirty": None}
-    text = done.stdout.decode().strip()
-    return {"commit": text.removesuffix("-dirty"), "dirty": text.endswith("-dirty")}
 
 
 def _version(package: str) -> str | None:

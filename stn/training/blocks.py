@@ -10,6 +10,7 @@ from torch import nn
 
 from stn.config import registry
 from stn.config.dataset import build_dataset
+from stn.config.fields import steps_of
 from stn.config.plugins import plugin_of, provenance
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
@@ -58,6 +59,9 @@ def try_network(config: Config) -> nn.Module:
         raise ValueError(f"{config.arch.name} computes something else here than by itself; does it write to a view?")
     if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
         say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
+    milestones = config.optim.milestones if config.optim.schedule == "multistep" else ()
+    if max(map(steps_of, milestones), default=-1) >= (config.train.steps or 0):
+        say("note: a milestone lies behind the last step; --fraction shortens the schedule, too")
     if config.optim.accumulate > 1:
         model = StackedModel(lambda: build_network(config), [0])
         model.whole_batch = False

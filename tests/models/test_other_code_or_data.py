@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import stn
-from stn.commands import evaluate, export
+from stn.commands import evaluate, export, show
 from stn.commands.library.run import Run
 from stn.config import dataset
 from tests.support.trainer import QUIET, only_run, train
@@ -18,8 +18,8 @@ from tests.unit.data.test_data_files import arrays, save
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
-    few = ("--steps", 4, "--batch-size", 32, "--limit-train", 128, "--limit-test", 200)
-    done = train("--arch", "stn_cx", "--eval.mirror", *few, *QUIET, runs=runs)
+    few = ("--steps", 60, "--lr", 0.003, "--batch-size", 32, "--limit-train", 320, "--limit-test", 200)
+    done = train("--arch", "stn_cx", "--dataset", "mnist_r", "--eval.mirror", *few, *QUIET, runs=runs)
     assert done.returncode == 0, done.stderr
     return only_run(runs).path
 
@@ -27,6 +27,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_card_says_that_its_accuracy_is_of_mirror_images_too(run: Path, tmp_path: Path) -> None:
     export.export_run(str(run), None, tmp_path, onnx=False)
     assert "of 200 test images, each shown with its mirror image" in (tmp_path / "card.md").read_text()
+
+
+def test_recorded_answers_are_of_mirror_images_too(run: Path) -> None:
+    opened = stn.load(run)
+    network, images = opened.model(0), opened._stream.test_images(torch.arange(100)).x_BCHW
+    assert len(opened.answers(0).predicted_N[:100].tolist()) > len(set(opened.answers(0).predicted_N[:100])) > 2
+    assert export._answered_otherwise(opened, 0, network, images) == 0
+    opened.config.eval.__dict__["mirror"] = False  # as if it had been scored without
+    assert export._answered_otherwise(opened, 0, network, images) > 0
 
 
 def test_code_that_answers_otherwise_exports_nothing(
@@ -44,7 +53,8 @@ def test_code_that_answers_otherwise_exports_nothing(
     with pytest.raises(SystemExit) as left:
         export.export_run(str(run), None, tmp_path / "out", onnx=False)
     assert left.value.code == 1
-    assert "of 100 images otherwise than was recorded (commit " in capsys.readouterr().err
+    said = "of 100 images otherwise than was recorded; export it with the code that trained it: commit "
+    assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     answers = next((run / "predictions").glob("seed-*"))
     content = answers.read_bytes()
@@ -55,13 +65,14 @@ def test_code_that_answers_otherwise_exports_nothing(
 
 def test_weights_of_another_architecture_with_the_same_shapes_are_refused(run: Path) -> None:
     weights = str(run / "checkpoints" / "seed-0" / "final.safetensors")
-    said = r"was trained as stn_cx on finnveden_r; the network of finnveden_r is stn_slx on finnveden_r"
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match="was trained as stn_cx; this recipe's network is stn_slx"):
         evaluate.evaluate_weights(weights, "finnveden_r", {"limit_test": 50}, False)
+    with pytest.raises(ValueError, match="was trained as stn_cx"):
+        show.main(["--weights", weights, "--recipe", "finnveden_r"])
 
 
 def test_mirrored_weights_are_said_to_be(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "own.yaml").write_text("arch: stn_cx\ndataset: mnist\n")
+    (tmp_path / "own.yaml").write_text("arch: stn_cx\ndataset: mnist_r\n")
     weights = str(run / "checkpoints" / "seed-0" / "final.safetensors")
     for mirror in (True, False):
         assert evaluate.evaluate_weights(weights, str(tmp_path / "own.yaml"), {"limit_test": 50}, mirror) == 0

@@ -1,5 +1,6 @@
 """python -m launch train: how many processes, and which seeds each trains."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,7 @@ def test_a_training_goes_on_with_as_many_processes_as_before(tmp_path: Path, mon
         return line[line.index("--num_processes") + 1]
 
     monkeypatch.setattr(launch_train, "free_cores", lambda say: 4)
+    monkeypatch.setattr(launch_train, "cores", lambda: 4)
     assert processes() == "4"
     (run,) = {trial.run for trial in build_trials(resolve_all(parse(words)), 1, 2) if trial.seed == 9}
     assert run.path.name == "5-9"
@@ -69,6 +71,15 @@ def test_a_training_goes_on_with_as_many_processes_as_before(tmp_path: Path, mon
     assert processes("--lr", "0.3") == "4", "another experiment"
     assert processes("--processes", "3") == "3"
     assert (processes(gpus=8), processes(gpus=1)) == ("2", "1")
+    assert processes("--retrain") == "4"
+    later = run.path.with_name("0-2") / "checkpoints" / "seed-1" / "step-00000002.safetensors"
+    later.parent.mkdir(parents=True)
+    later.touch()
+    (run.path.with_name("0-2") / "env.json").write_text('{"world_size": 3}')
+    assert processes() == "3", "what was saved last counts"
+    monkeypatch.setattr(launch_train, "cores", lambda: 2)
+    assert processes() == "2", "no more than there are cores"
+    shutil.rmtree(run.path.with_name("0-2"))
     run.env.write_text('{"world_size": "damaged"}')
     assert processes() == "4"
 

@@ -31,6 +31,7 @@ def test_states_are_read_from_files(plan: Plan) -> None:
     assert (cnn["missing"], cnn["failed_seeds"], cnn["n"]) == ("5-7", "3", 4)
     assert cnn["mean"] == pytest.approx((0.9 + 0.8 + 0.9 + 0.9) / 4)
     assert cnn["sd"] == pytest.approx(0.05)
+    assert list(cnn["reasons"]) == [3]
     assert slx["errors"] == ["RuntimeError: boom", "given up after 4 starts without progress"]
 
 
@@ -43,6 +44,7 @@ def test_status_prints_and_speaks_json(plan: Plan, tmp_path: Path) -> None:
     text = launch("status", "two", "--runs", runs).stdout
     assert "87.50%" in text
     assert "RuntimeError: boom" in text
+    assert "failed, cnn mnist seed 3: " in text
     unknown = launch("status", "tow", "--runs", runs)
     assert unknown.returncode == 2
     assert unknown.stderr == f"error: nothing named 'tow' in {runs}, did you mean 'two'?\n"

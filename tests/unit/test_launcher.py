@@ -68,6 +68,7 @@ def test_accelerate_does_not_compile_what_the_launcher_asks_to_compile(monkeypat
 def test_what_would_compute_fp32_in_less_is_dropped(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setenv("ONEDNN_DEFAULT_FPMATH_MODE", "BF16")
     monkeypatch.setenv("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "1")
+    monkeypatch.setenv("DNNL_DEFAULT_FPMATH_MODE", "strict")
     for count in (2, 0):
         command_line.parse(["--arch", "cnn"])
         out = capsys.readouterr().out

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stn.commands.library.tables import run_dirs
-from stn.config.dataset import build_dataset
+from stn.config.dataset import build_dataset, forget_files
 from stn.config.resolve import resolve
 from stn.config.schema import Config
 from stn.config.yaml_files import load_yaml, overlay
@@ -53,6 +53,8 @@ class Run:
             config = change(config, data={"root": None})
         known = read_json(self.directory.env).get("data")
         content = known.get("content") if isinstance(known, dict) else None
+        if ":" in config.data.name and content not in (None, build_dataset(config.data.name).content):
+            forget_files()
         if ":" in config.data.name and content not in (None, build_dataset(config.data.name).content):
             raise ValueError(f"{self.path} was trained on other images than {config.data.name} has now")
         return resolve(config)

@@ -17,10 +17,9 @@ _UNSUPPORTED = {
     "ACCELERATE_USE_PARALLELISM_CONFIG": "tensor, context or sharded data parallelism",
     "ACCELERATE_DOWNCAST_BF16": "bf16 in place of every float",
 }
-_ARITHMETIC = (
-    *("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE"),
-    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
-)
+_ARITHMETIC = {"ONEDNN_DEFAULT_FPMATH_MODE": "STRICT", "DNNL_DEFAULT_FPMATH_MODE": "STRICT"}
+_ARITHMETIC |= {"NVIDIA_TF32_OVERRIDE": "", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0"}
+"""Variables with which libraries compute fp32 in less, and the value that changes nothing."""
 PARENT = os.getppid()
 """Id of the parent process, read before torch is imported: the parent may die during the import."""
 _LAUNCHER_VARIABLES = ("ACCELERATE_MIXED_PRECISION", "TORCHELASTIC_RUN_ID")
@@ -64,11 +63,12 @@ def silence_reducer(environ: MutableMapping[str, str]) -> None:
 
 
 def drop_arithmetic(environ: MutableMapping[str, str]) -> list[str]:
-    """Drop variables with which libraries compute fp32 in less, before torch reads them; return a line for each."""
+    """Drop variables that change what fp32 is, before torch reads them; return a line for each that would have."""
+    dropped = {name: environ.pop(name, "") for name in _ARITHMETIC}
     return [
         f"{name}={value} is ignored: no signature would say it; fp32 is fp32, and --train.tf32 is the other choice"
-        for name in _ARITHMETIC
-        if (value := environ.pop(name, None))
+        for name, value in dropped.items()
+        if value.upper() not in ("", _ARITHMETIC[name])
     ]
 
 

@@ -141,6 +141,10 @@ def test_evaluate_prints_what_the_network_scores(tmp_path: Path, capsys: pytest.
         ([], "give either RUN, or --weights and --recipe"),
         (["--weights", "w.pt"], "give either RUN, or --weights and --recipe"),
         (["runs/x", "--recipe", "finnveden_r"], "give either RUN, or --weights and --recipe"),
+        (
+            ["runs/x", "--limit-test", "5"],
+            "--limit-test and --data-root go with --weights; RUN is evaluated on its own",
+        ),
         (["--weights", "W", "--recipe", "s0_coord", "--test-iterations", "2"], "give either RUN, or --weights"),
         (["--weights", "w.pt", "--recipe", "finnveden_r"], "there is no file w.pt"),
         (["--weights", "W", "--recipe", "finveden_r"], "did you mean 'finnveden_r'"),

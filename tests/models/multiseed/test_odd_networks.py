@@ -1,5 +1,6 @@
 """Networks that are written in ways of their own: seeds together are each alone, or it is said that they cannot be."""
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -112,6 +113,23 @@ def test_what_is_lost_in_a_view_that_is_a_copy_is_found(training: bool) -> None:
         return mask_through_a_view(network, x) if network.training == training else x
 
     assert not runs_as_written(lambda: Odd(operation), SHAPE)
+
+
+def drop_paths(network: Odd, x: Tensor) -> Tensor:
+    """Leave out a path, now and then, of what torch draws."""
+    return x + 10 * x.new_empty(len(x), 1, 1, 1).bernoulli_(0.05)
+
+
+def round_up(network: Odd, x: Tensor) -> Tensor:
+    """Amplify rounding: here and by itself it is another one."""
+    return torch.sin(1e6 * x)
+
+
+@pytest.mark.parametrize("operation", [drop_paths, round_up, lambda n, x: x + 10 * (random.random() < 0.3)])
+def test_networks_that_draw_or_amplify_rounding_are_not_refused(operation: Callable[[Odd, Tensor], Tensor]) -> None:
+    for seed in range(10):
+        torch.manual_seed(seed)
+        assert runs_as_written(lambda: Odd(operation), SHAPE)
 
 
 @pytest.mark.parametrize("name", ["dropout of everything", "a slope that is a scalar", "dropout in place"])

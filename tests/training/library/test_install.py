@@ -116,6 +116,27 @@ def test_an_installed_package_is_of_no_commit(monkeypatch: pytest.MonkeyPatch) -
     assert process.commit() == {"commit": None, "dirty": None}
 
 
+def test_the_file_that_a_site_edits_is_no_uncommitted_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "slurm").mkdir()
+    for name in ("slurm/env.sh", "train.py"):
+        (tmp_path / name).write_text("1")
+    git("init")
+    git("add", "-A")
+    git("commit", "-m", "one")
+    monkeypatch.setattr(process, "SOURCE", tmp_path)
+    known = process.commit()
+    assert (len(known["commit"]), known["dirty"]) == (40, False)
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "slurm" / "env.sh").write_text("2")
+    assert process.commit() == known
+    (tmp_path / "train.py").write_text("2")
+    assert process.commit() == known | {"dirty": True}
+
+
 def test_slurm_jobs_of_an_installed_package_use_its_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

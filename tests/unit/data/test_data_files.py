@@ -19,7 +19,7 @@ from stn.data.stream import Stream
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    dataset._of_file.cache_clear()
+    dataset.forget_files()
     files._arrays.cache_clear()
     return tmp_path / "cache" / "stn"
 
@@ -93,7 +93,7 @@ def test_a_folder_is_decoded_once_and_its_classes_are_mixed(
     assert len(test_x) == 20
     assert train_y.tolist() != sorted(train_y.tolist())
     assert len(set(train_y[-10:].tolist())) > 1  # held out for validation
-    dataset._of_file.cache_clear()
+    dataset.forget_files()
     files._arrays.cache_clear()
     monkeypatch.setattr(files.image_folder, "read", lambda path: pytest.fail("decoded again"))
     again = build_dataset(name)
@@ -111,7 +111,7 @@ def test_the_signature_is_of_what_is_in_the_file(tmp_path: Path, monkeypatch: py
     assert len(set(sigs)) == 1
     assert sigs[0] != signature(resolve(Config()))
     given["x_test"][0, 0, 0] ^= 1
-    dataset._of_file.cache_clear()
+    dataset.forget_files()
     assert signature(resolve(Config(data=Data(name=save(tmp_path / "a.npz", **given))))) not in sigs
     config = resolve(Config(data=Data(name="npz:b/c.npz")))
     assert config.data.name == f"npz:{tmp_path / 'b' / 'c.npz'}"
