@@ -9,7 +9,7 @@ from torch import nn
 
 import stn
 from stn.commands import evaluate, export, show
-from stn.commands.library.run import Run
+from stn.commands.library.run import Run, change
 from stn.config import dataset
 from tests.support.trainer import QUIET, only_run, train
 from tests.unit.data.test_data_files import arrays, save
@@ -34,7 +34,7 @@ def test_recorded_answers_are_of_mirror_images_too(run: Path) -> None:
     network, images = opened.model(0), opened._stream.test_images(torch.arange(100)).x_BCHW
     assert len(opened.answers(0).predicted_N[:100].tolist()) > len(set(opened.answers(0).predicted_N[:100])) > 2
     assert export._answered_otherwise(opened, 0, network, images) == 0
-    opened.config.eval.__dict__["mirror"] = False  # as if it had been scored without
+    opened.config = change(opened.config, eval={"mirror": False})  # as if it had been scored without
     assert export._answered_otherwise(opened, 0, network, images) > 0
 
 
