@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from stn.data.rng import Site, derived_seed
 from stn.multiseed.model import StackedModel, with_penalty
 
 _ROWS = 3
@@ -25,14 +27,21 @@ class Equivalence(NamedTuple):
     """Elements of the largest tensor, per image and seed."""
 
 
+def _moved(p: Tensor) -> Tensor:
+    """Return by how much a check moves a parameter from its initial value."""
+    return ((torch.arange(p.numel()) % 7 - 3) / 512).view(p.shape).to(p.dtype)
+
+
 def _outcome(model: StackedModel, x_SBCHW: Tensor, test_BCHW: Tensor) -> list[Tensor]:
     """Return logits, test logits, buffers, and all gradients as one tensor; seeds are the first axis."""
-    logits_SBK, penalty_SB = with_penalty(model.train()(x_SBCHW, 0, torch.arange(_ROWS)))
+    for p in model.parameters():  # behind a layer of zeros no gradient would tell anything
+        p.data += _moved(p[0])
+    logits_SBK, penalty_SB = with_penalty(model.train()(x_SBCHW.clone(), 0, torch.arange(_ROWS)))
     (logits_SBK.logsumexp(-1) + penalty_SB).sum().backward()
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
     model.eval()
     with torch.no_grad():
-        tested_SBK = model.predict(test_BCHW)
+        tested_SBK = model.predict(test_BCHW.clone())
     buffers = [buffer.double() for buffer in model.statistics.values()]
     return [logits_SBK.detach(), tested_SBK, *buffers, torch.cat([grad.reshape(len(grad), -1) for grad in grads], 1)]
 
@@ -58,6 +67,7 @@ def check_equivalence(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
         return x
 
     slow: set[str] = set()
+    drawn = random.getstate()
     try:
         alone = [
             _outcome(StackedModel(build, [s], dtype=torch.float64), x_SBCHW[s : s + 1], x_SBCHW[0]) for s in (0, 1)
@@ -71,15 +81,42 @@ def check_equivalence(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
         return Equivalence(f"{type(error).__name__}: {error}".splitlines()[0], slow, 0, 0, 0)
     float32_bytes.pop(model.flat.untyped_storage().data_ptr(), None)
     fault = None if same else "together they do not compute what each computes alone"
+    fault = fault if drawn == random.getstate() else "it draws from Python's generator, which seeds would share"
     bytes_per_row, elements_per_row = (n // (2 * _ROWS) for n in (sum(float32_bytes.values()), max(elements)))
     return Equivalence(fault, slow, bytes_per_row, 4 * model.count_parameters(), elements_per_row)
 
 
-def runs_as_written(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> bool:
-    """Whether one seed gives here, in float32, what its network gives by itself, in evaluation and in training.
+def _trains_as_written(build: Callable[[], nn.Module], x_BCHW: Tensor) -> bool:
+    """Whether a pass in training gives the logits, gradients and buffers that the network gives by itself (float64)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(0, Site.INIT))
+        itself = build().double().train()
+    here = StackedModel(build, [0], dtype=torch.float64).train()
+    own = dict(itself.named_parameters())
+    for name, p in own.items():
+        p.data += _moved(p)
+        here.stacked[name].data += _moved(p)
+    state = torch.get_rng_state(), random.getstate()
+    out = with_penalty(itself(x_BCHW.clone())), with_penalty(here(x_BCHW.clone().unsqueeze(0), 0, torch.arange(_ROWS)))
+    if not torch.equal(state[0], torch.get_rng_state()) or state[1] != random.getstate():
+        return True
+    for logits, penalty in out:
+        (logits.logsumexp(-1) + penalty).sum().backward()
+    pairs = [(out[0][0], out[1][0][0])]
+    for name, p in own.items():
+        grads = [torch.zeros_like(p) if g is None else g.view(p.shape) for g in (p.grad, here.stacked[name].grad)]
+        pairs += [(grads[0], grads[1]), (p, here.stacked[name][0])]
+    pairs += [(buffer, here.statistics[name][0]) for name, buffer in itself.named_buffers()]
+    largest = max((float(a.abs().max()) for a, _ in pairs[1::2] if a.numel()), default=0.0)
+    return all(torch.allclose(a, b, rtol=1e-5, atol=1e-6 * largest, equal_nan=True) for a, b in pairs)
 
-    Maps are channels last here, so that a ``view`` may be a copy, and what is written to it is lost. A network that
-    draws random numbers, needs other batches, or amplifies rounding is not compared.
+
+def runs_as_written(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> bool:
+    """Whether one seed gives here what its network gives by itself, in evaluation and in training.
+
+    Not so where a hook of a parameter, a parameter outside of modules, or an assignment to ``.data`` would be lost. In
+    float32 maps are channels last here, so that a ``view`` may be a copy, and what is written to it is lost. A network
+    that draws random numbers, needs other batches, or amplifies rounding is not compared.
     """
     x_BCHW = torch.linspace(-1, 1, _ROWS * torch.Size(shape).numel()).mul_(40).sin_().view(_ROWS, *shape)
     here, itself = StackedModel(build, [0]), StackedModel(build, [0]).network(0)
@@ -98,4 +135,6 @@ def runs_as_written(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> b
             continue
         if torch.equal(theirs, again) and (ours - theirs).abs().max() > 10 * (moved - theirs).abs().max():
             return False
+    with suppress(Exception):
+        return _trains_as_written(build, x_BCHW.double())
     return True

@@ -46,11 +46,7 @@ class StackedModel(nn.Module):
     """The networks of several seeds; ``build`` makes one from torch's random state, and the first one's code runs."""
 
     def __init__(
-        self,
-        build: Callable[[], nn.Module],
-        seeds: list[int],
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
+        self, build: Callable[[], nn.Module], seeds: list[int], device: torch.device | str = "cpu", dtype=torch.float32
     ) -> None:
         super().__init__()
         self.seeds = seeds
@@ -68,6 +64,7 @@ class StackedModel(nn.Module):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(derived_seed(seed, Site.INIT))
                 networks.append(build())
+                networks[-1].train()  # may say which parameters are trained
         self._network = [networks[0]]  # in a list: its parameters are not this module's
         self._state_names = list(networks[0].state_dict())
         self.seed_S: Tensor
@@ -87,15 +84,20 @@ class StackedModel(nn.Module):
             together = torch.stack([named[name].detach() for named in tensors])
             together = together.to(device, dtype if first.is_floating_point() else first.dtype)
             if isinstance(first, nn.Parameter):
+                if not first.is_floating_point():
+                    raise ValueError(f"parameter {name} is {first.dtype}; only real floating-point ones can be trained")
                 self.stacked[name] = nn.Parameter(together, requires_grad=first.requires_grad)
-                self.register_parameter(name.replace(".", "/"), self.stacked[name])
+                self.register_parameter("/" + name.replace(".", "/"), self.stacked[name])
             else:
                 self.statistics[name] = together
-                self.register_buffer(name.replace(".", "/"), together)
+                self.register_buffer("/" + name.replace(".", "/"), together)  # "/": no attribute of ours
         together_by_id = {id(x): (self.stacked | self.statistics)[name] for name, x in tensors[0].items()}
         parameters = networks[0].named_parameters(remove_duplicate=False)
         for name, x in chain(parameters, networks[0].named_buffers(remove_duplicate=False)):
             self._tensors[name] = together_by_id[id(x)]
+        parts = networks[0].named_modules()  # each once, by its first name: a network may use it under several
+        held = [(path, {**module._parameters, **module._buffers}) for path, module in parts]
+        self._slots = [f"{path}.{key}".lstrip(".") for path, own in held for key, x in own.items() if x is not None]
         networks[0].to("meta")  # what runs with its own weights, as torch.utils.checkpoint does, is to fail
 
     def flatten(self) -> None:
@@ -114,12 +116,12 @@ class StackedModel(nn.Module):
         """Run the network, or a function of it, with these tensors instead of its own."""
         network = self.template.train(self.training)
         module, prefix = (network, "") if function is None else (_Applied(network, function), "network.")
-        bound = {prefix + name: tensor for name, tensor in tensors.items()}
+        bound = {prefix + name: tensors[name] for name in self._slots}
         out = functional_call(module, bound, (x,), tie_weights=False)
-        for name, tensor in tensors.items():
-            if bound[prefix + name] is not tensor:  # a buffer that was assigned to, instead of changed in place
+        for name in self._slots:
+            if bound[prefix + name] is not tensors[name]:  # a buffer that was assigned to, instead of changed in place
                 with torch.no_grad():
-                    tensor.copy_(bound[prefix + name])
+                    tensors[name].copy_(bound[prefix + name])
         return out
 
     def _seed_ops(self, seeds: slice, step: int | Tensor, row_B: Tensor) -> SeedOps:

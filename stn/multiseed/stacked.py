@@ -159,12 +159,12 @@ class SeedOps(TorchFunctionMode):
     def mask(self, x: Tensor, shape: torch.Size, p: float) -> Tensor:
         """Return a dropout mask, 0 or 1 / (1 - p), also where the network has split rows in parts."""
         per_row, rest = divmod(len(x), len(self.row_B))
-        assert rest == 0, "dropout over a dimension that is not made of whole rows"
+        row_B = torch.arange(len(x), device=x.device) if rest else self.row_B  # another dimension than the batch
         self.calls += 1
-        n = per_row * shape.numel()
+        n = (1 if rest else per_row) * shape.numel()
         stacked = isinstance(x, Stacked)
         seed = self.seed_S.view(-1, 1, 1) if stacked else self.seed_S[0]
-        drop = Draws(seed, Site.DROPOUT, self.calls, self.step, device=x.device).chance(self.row_B, n, p)
+        drop = Draws(seed, Site.DROPOUT, self.calls, self.step, device=x.device).chance(row_B, n, p)
         keep = drop.logical_not_().view(*drop.shape[:-2], len(x), *shape)
         if shape == x.shape[1:]:  # in memory as x is, channels last or not: mixed, they multiply half as fast
             keep = torch.empty_like(every_of(x), dtype=torch.bool).copy_(keep)
@@ -172,7 +172,7 @@ class SeedOps(TorchFunctionMode):
         return Stacked(keep) if stacked else keep
 
     @contextmanager
-    def torchs_generator(self) -> Iterator[None]:
+    def _torchs_generator(self) -> Iterator[None]:
         """Make torch's generator a function of (seed, step, first row) during one operation, and restore it."""
         device = self.row_B.device
         generator = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index]
@@ -192,7 +192,7 @@ class SeedOps(TorchFunctionMode):
         if _draws(func, args, kwargs):
             if len(self.seeds) > 1:
                 raise RuntimeError(f"{_name(func)} draws from torch's generator, which seeds would share")
-            with self.torchs_generator():
+            with self._torchs_generator():
                 return func(*args, **kwargs)
         if Stacked in types:
             return run_operation(self, func, args, kwargs)

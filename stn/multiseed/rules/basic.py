@@ -52,7 +52,7 @@ def _rank(x: Tensor) -> int:
     "hardshrink softshrink tanhshrink threshold softplus softsign logsigmoid clamp clamp_min clamp_max clip minimum "
     "maximum floor ceil round trunc frac sign where nan_to_num lerp addcmul addcdiv hypot isfinite isnan isinf eq ne "
     "lt le gt ge and or xor invert logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_not "
-    "to type type_as float double half bfloat16 int long bool detach clone contiguous masked_fill zero fill copy "
+    "type float double half bfloat16 int long bool detach clone contiguous masked_fill zero fill copy "
     "zeros_like ones_like full_like empty_like real imag conj angle"
 )
 def _elementwise(mode: Any, func: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -73,6 +73,16 @@ def _elementwise(mode: Any, func: Any, /, *args: Any, **kwargs: Any) -> Any:
     if out is every_of(args[0]):
         return args[0]
     return Stacked(out if dtype is None or not out.is_floating_point() else out.to(dtype))
+
+
+@rule("to type_as")
+def _converted(mode: Any, func: Any, /, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Convert a tensor to a type or to that of another one, with whose seeds and shape it has nothing to do."""
+    kwargs.pop("memory_format", None)
+    out = func(every_of(x), *map(every_of, args), **{key: every_of(value) for key, value in kwargs.items()})
+    if not isinstance(x, Stacked):
+        return out
+    return x if out is x.every else Stacked(out)
 
 
 def _dtype_beside_scalars(tensors: list[Tensor]) -> torch.dtype | None:

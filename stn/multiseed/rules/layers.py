@@ -16,6 +16,8 @@ from stn.multiseed.rules.gradients import OwnConv, is_slow
 from stn.multiseed.rules.order import (
     WIDE,
     channels_of,
+    in_format,
+    in_functorch,
     in_other_hands,
     reshaped,
     side_by_side,
@@ -27,8 +29,10 @@ from stn.multiseed.ways import pair
 
 
 def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilation=1, groups=1, keep=False) -> Tensor:
+    if x.dim() == 4 and keep and len(x) == 1:
+        x = in_format(x, False)
     if x.dim() == 4 and wants_channels_last(x) and not keep:
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = in_format(x, True)
         weight = weight.to(memory_format=torch.channels_last)  # decides where the input has one channel
     if is_slow(x, weight, stride, padding, dilation, groups):
         if torch.is_autocast_enabled("cpu"):
@@ -44,7 +48,8 @@ def _convolve(x: Tensor, weight: Tensor, bias=None, stride=1, padding=0, dilatio
 @rule("conv2d", alone=True)
 def _conv2d(mode, func, /, input, weight, bias=None, stride=1, padding=0, dilation=1, groups=1) -> Any:
     if not any(isinstance(x, Stacked) for x in (input, weight, bias)):
-        return _convolve(input, weight, bias, stride, padding, dilation, groups)
+        convolve = F.conv2d if in_functorch(input, weight) else _convolve
+        return convolve(input, weight, bias, stride, padding, dilation, groups)
     if input.dim() != 4:
         return NotImplemented  # one image without a batch
     S = count_seeds(input, weight, bias)
@@ -145,9 +150,6 @@ def _affine_grid(mode: Any, func: Any, /, theta: Stacked, size: Any, align_corne
 def _dropout(mode, func, /, input, p=0.5, training=True, inplace=False, train=True) -> Any:
     if not (training and train and p):
         return input
-    if len(mode.seeds) == 1 and len(input) % len(mode.row_B):  # the first dimension is not the batch
-        with mode.torchs_generator():
-            return func(input, p, True, *[True] * inplace)
     in_place = inplace or func.__name__.endswith("_")
     if len(mode.seeds) > 1 and not isinstance(input, Stacked):
         if in_place:

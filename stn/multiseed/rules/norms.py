@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stn.multiseed.rules.basic import rule
-from stn.multiseed.rules.order import flatten_seeds, in_order, side_by_side, split_seeds
+from stn.multiseed.rules.order import flatten_seeds, in_functorch, in_order, side_by_side, split_seeds
 from stn.multiseed.stacked import Stacked, count_seeds, for_seeds
 
 AllReduce = Callable[[Tensor], Tensor]
@@ -122,6 +122,8 @@ def _pixels_together(x: Tensor, channels: int) -> Tensor:
 def _group_norm(mode: Any, func: Any, /, input: Any, num_groups: int, weight=None, bias=None, eps=1e-5) -> Any:
     channels = input.shape[1] // num_groups
     if not any(isinstance(value, Stacked) for value in (input, weight, bias)):
+        if in_functorch(input):
+            return F.group_norm(input, num_groups, weight, bias, eps)
         return F.group_norm(_pixels_together(input.unsqueeze(0), channels), num_groups, weight, bias, eps)
     S = count_seeds(input, weight, bias)
     x = _pixels_together(for_seeds(input, S), channels)

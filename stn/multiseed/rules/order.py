@@ -25,10 +25,14 @@ def wants_channels_last(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype != torch.float64
 
 
+def in_functorch(*tensors: Tensor) -> bool:
+    """Whether functorch follows what happens to tensors, or they carry a forward derivative."""
+    return any(is_functorch_wrapped_tensor(x) or unpack_dual(x).tangent is not None for x in tensors)
+
+
 def in_other_hands(*tensors: Tensor) -> bool:
     """Whether a compiler or functorch follows what happens to tensors, or they carry a forward derivative."""
-    followed = any(is_functorch_wrapped_tensor(x) or unpack_dual(x).tangent is not None for x in tensors)
-    return followed or get_proxy_mode() is not None
+    return in_functorch(*tensors) or get_proxy_mode() is not None
 
 
 class _InOrder(torch.autograd.Function):
@@ -71,11 +75,22 @@ def reshaped(x: Tensor, *sizes: int) -> Tensor:
         return in_order(x, *range(x.dim())).view(sizes)
 
 
+def in_format(x_BCHW: Tensor, last: bool) -> Tensor:
+    """Return maps with channels last or not; of a single row a copy, whose own stride may be any.
+
+    With another one than the usual PyTorch's gradients of convolutions and batch norms are wrong.
+    """
+    memory_format = torch.channels_last if last else torch.contiguous_format
+    copied = x_BCHW.clone if len(x_BCHW) == 1 else x_BCHW.contiguous
+    return copied(memory_format=memory_format)
+
+
 def channels_of(x_SBCHW: Tensor) -> Tensor:
     """Return maps as [B, S * C, H, W]: a view if another layer has made them, else a copy."""
-    if wants_channels_last(x_SBCHW):
+    if last := wants_channels_last(x_SBCHW):
         x_SBCHW = in_order(x_SBCHW, 1, 3, 4, 0, 2)
-    return x_SBCHW.transpose(0, 1).flatten(1, 2)
+    x_BDHW = x_SBCHW.transpose(0, 1).flatten(1, 2)
+    return in_format(x_BDHW, last) if len(x_BDHW) == 1 else x_BDHW
 
 
 def side_by_side(x: Tensor) -> Tensor:
