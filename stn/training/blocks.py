@@ -56,9 +56,7 @@ def try_network(config: Config) -> nn.Module:
         found = [*logits.shape] if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"{config.arch.name} returns {found} for two images, not logits [2, {dataset.classes}]")
     if not runs_as_written(lambda: build_network(config), shape):
-        raise ValueError(
-            f"{config.arch.name} computes something else here than by itself: see extend.md, What to avoid"
-        )
+        raise ValueError(f"{config.arch.name} computes otherwise here than by itself: see extend.md, What to avoid")
     if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
         say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
     milestones = config.optim.milestones if config.optim.schedule == "multistep" else ()

@@ -108,7 +108,7 @@ def masked(make_net, shape, classes):
 """
     )
     done = train("--plugin", "masked", "--arch", "masked", *QUIET, runs=tmp_path / "runs", cwd=tmp_path)
-    message = "error: masked computes something else here than by itself: see extend.md, What to avoid\n"
+    message = "error: masked computes otherwise here than by itself: see extend.md, What to avoid\n"
     assert (done.returncode, done.stderr, (tmp_path / "runs").exists()) == (2, message, False)
 
 
