@@ -40,16 +40,6 @@ class LazyFunction:
         return getattr(import_module(self.module), self.name)(*arguments, **options)
 
 
-@dataclass(frozen=True)
-class LazyModule:
-    """A module that is imported when one of its functions is called."""
-
-    module: str
-
-    def __getattr__(self, name: str) -> LazyFunction:
-        return LazyFunction(self.module, name)
-
-
 class Entry(NamedTuple):
     function: Callable
     line: str

@@ -5,16 +5,12 @@ Never imports torch: loaders and perturbations are imported when they are called
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 from stn.config.dataset import Dataset, Perturb
-from stn.config.registry import LazyModule, register
+from stn.config.registry import LazyFunction, register
 
-if TYPE_CHECKING:
-    from stn.data import perturbations, sources
-else:
-    perturbations, sources = LazyModule("stn.data.perturbations"), LazyModule("stn.data.sources")
-
+_perturb = partial(LazyFunction, "stn.data.perturbations")
+_source = partial(LazyFunction, "stn.data.sources")
 _MOVED = ("degrees", "log2_area", "x", "y")
 """Pose of a moved image: rotation counter-clockwise as seen, area, and its centre's shift in pixels, right and down."""
 
@@ -26,7 +22,7 @@ def point_names(n: int) -> tuple[str, ...]:
 
 def _mnist(side: int, mean: float, std: float, net: str, perturb: Perturb | None = None, pose=()) -> Dataset:
     shape, replicas = (1, side, side), 10 if perturb else 1
-    return Dataset(sources.mnist, shape, (mean,), (std,), net, replicas=replicas, perturb=perturb, pose=pose)
+    return Dataset(_source("mnist"), shape, (mean,), (std,), net, replicas=replicas, perturb=perturb, pose=pose)
 
 
 @register("dataset")
@@ -38,19 +34,19 @@ def mnist() -> Dataset:
 @register("dataset")
 def mnist_r() -> Dataset:
     """MNIST rotated by up to 90 degrees either way, 28x28; 10 fixed rotations of each test image."""
-    return _mnist(28, 0.1307, 0.3081, "finnveden_r", perturbations.rotate, ("degrees",))
+    return _mnist(28, 0.1307, 0.3081, "finnveden_r", _perturb("rotate"), ("degrees",))
 
 
 @register("dataset")
 def mnist_t() -> Dataset:
     """MNIST digits anywhere on a 60x60 canvas with clutter; 10 fixed variants of each test image."""
-    return _mnist(60, 0.0363, 0.1870, "finnveden_t", perturbations.translate_in_clutter, ("x", "y"))
+    return _mnist(60, 0.0363, 0.1870, "finnveden_t", _perturb("translate_in_clutter"), ("x", "y"))
 
 
 @register("dataset")
 def mnist_s() -> Dataset:
     """MNIST digits half to four times as large on a 112x112 canvas with clutter; 10 fixed variants."""
-    return _mnist(112, 0.0414, 0.1751, "finnveden_s", perturbations.scale_in_clutter, ("log2_area",))
+    return _mnist(112, 0.0414, 0.1751, "finnveden_s", _perturb("scale_in_clutter"), ("log2_area",))
 
 
 @register("dataset")
@@ -62,34 +58,34 @@ def mnist_tc() -> Dataset:
 @register("dataset")
 def mnist_rts() -> Dataset:
     """MNIST turned by up to 45 degrees, 0.7 to 1.2 times as large, anywhere in 42x42; 10 variants."""
-    return _mnist(42, 0.0537, 0.1962, "jaderberg_cnn", perturbations.turn_scale_shift, _MOVED)
+    return _mnist(42, 0.0537, 0.1962, "jaderberg_cnn", _perturb("turn_scale_shift"), _MOVED)
 
 
 @register("dataset")
 def mnist_p() -> Dataset:
     """MNIST 0.75 to 1 times as large, corners N(0, 5 px) off: projective, 28x28; 10 fixed variants."""
-    perturb = partial(perturbations.bend, n=4, std=5)
+    perturb = partial(_perturb("bend"), n=4, std=5)
     return _mnist(28, 0.1028, 0.2622, "jaderberg_cnn", perturb, ("log2_area", *point_names(4)))
 
 
 @register("dataset")
 def mnist_e() -> Dataset:
     """MNIST 0.75 to 1 times as large, 16 points N(0, 1.5 px) off: elastic, 28x28; 10 fixed variants."""
-    perturb = partial(perturbations.bend, n=16, std=1.5)
+    perturb = partial(_perturb("bend"), n=16, std=1.5)
     return _mnist(28, 0.1000, 0.2589, "jaderberg_cnn", perturb, ("log2_area", *point_names(16)))
 
 
 @register("dataset")
 def mnist_h() -> Dataset:
     """MNIST under Lin and Lucey's homography noise, 28x28; 10 fixed variants of each test image."""
-    return _mnist(28, 0.1273, 0.2867, "icstn", perturbations.shake, point_names(4))
+    return _mnist(28, 0.1273, 0.2867, "icstn", _perturb("shake"), point_names(4))
 
 
 @register("dataset")
 def cifar10() -> Dataset:
     """CIFAR-10, 32x32 colour images."""
     mean, std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-    return Dataset(sources.cifar10, (3, 32, 32), mean, std, "cifar_small", train=50_000, side=32)
+    return Dataset(_source("cifar10"), (3, 32, 32), mean, std, "cifar_small", train=50_000, side=32)
 
 
 @register("dataset")
@@ -102,10 +98,10 @@ def cifar10_mismatched() -> Dataset:
 def cifar10_r() -> Dataset:
     """CIFAR-10 turned by up to 30 degrees either way; one fixed rotation of each test image."""
     # One, not ten as for MNIST, because its networks take far longer; normalised with cifar10's mean and SD.
-    return replace(cifar10(), perturb=partial(perturbations.rotate, limit=30), pose=("degrees",))
+    return replace(cifar10(), perturb=partial(_perturb("rotate"), limit=30), pose=("degrees",))
 
 
 @register("dataset")
 def cifar10_a() -> Dataset:
     """CIFAR-10 turned by up to 30 degrees, 0.8 to 1.25 times as large, up to 4 px off; one fixed variant."""
-    return replace(cifar10(), perturb=perturbations.jostle, pose=_MOVED)
+    return replace(cifar10(), perturb=_perturb("jostle"), pose=_MOVED)

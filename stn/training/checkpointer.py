@@ -63,7 +63,7 @@ class Checkpointer:
         if best and (weights := weights or checkpoints.load_best(run, seed, best[1])):
             self._write_best(s, weights)
             return
-        checkpoints.drop_best(run, seed)
+        run.final(seed).with_name("best.safetensors").unlink(missing_ok=True)
         if best:
             warn(f"seed {seed} lacks the weights of its best epoch so far: --checkpoint.keep-best was off")
 

@@ -165,10 +165,6 @@ def load_best(run: RunDir, seed: int, epoch: float) -> Tensors:
     return {}
 
 
-def drop_best(run: RunDir, seed: int) -> None:
-    _file(run, seed, "best").unlink(missing_ok=True)
-
-
 def drop_steps(run: RunDir, seed: int, after: int = -1) -> None:
     """Delete the checkpoints of later steps: a resumed block trains these again. By default delete all."""
     for step, path in _step_files(run, seed).items():

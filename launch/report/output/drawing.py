@@ -21,8 +21,8 @@ STYLE: Any = {"svg.hashsalt": "stn", "svg.fonttype": "none", "pdf.fonttype": 42}
 """Text stays text; publishers refuse Type 3 fonts."""
 
 
-def rendered(figure: Figure, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
-    """Return the contents of a figure's files, by format."""
+def save(figure: Figure, path: Path, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
+    """Write a figure beside ``path`` in each format, and return their contents."""
     families = [*rcParams["font.family"], *(name for name in FALLBACKS if name in get_font_names())]
     contents = {}
     with rc_context({**STYLE, "font.family": families}), catch_warnings():
@@ -34,12 +34,5 @@ def rendered(figure: Figure, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
         for kind in kinds:
             figure.savefig(buffer := io.BytesIO(), format=kind, dpi=130, metadata=UNDATED[kind])
             contents[kind] = buffer.getvalue()
-    return contents
-
-
-def save(figure: Figure, path: Path, kinds: Sequence[str] = KINDS) -> dict[str, bytes]:
-    """Write a figure beside ``path`` in each format, and return their contents."""
-    contents = rendered(figure, kinds)
-    for kind, content in contents.items():
-        write_atomic(path.with_suffix(f".{kind}"), content)
+            write_atomic(path.with_suffix(f".{kind}"), contents[kind])
     return contents

@@ -12,7 +12,6 @@ from launch.report.analysis.metrics import Metric
 from launch.report.analysis.sections import Panel, Section
 from launch.report.analysis.tables import MOST_IN_MATRIX
 from launch.report.output.drawing import KINDS, save
-from launch.report.output.image_figures import drawings as image_drawings
 from launch.report.output.lines import error_lines, short, style
 
 MOST_TILES = 12
@@ -146,11 +145,37 @@ def pairs(panel: Panel) -> Figure:
     return figure
 
 
+def applied(charts: list[Chart]) -> Figure:
+    """Draw error against each applied pose."""
+    names = list(dict.fromkeys(name for chart in charts for name in chart["applied"] or {}))
+    figure = Figure(figsize=(5.2 * len(names) + 2, 4.2), layout="constrained")
+    for axis, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        error_lines(axis, [(chart["label"], (chart["applied"] or {}).get(name)) for chart in charts], name)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, loc="outside right upper")
+    return figure
+
+
+def hardest(section: Section) -> Figure:
+    """Draw the hardest images with their numbers and classes."""
+    images = section.images.hardest
+    columns = min(6, len(images))
+    lines = -(-len(images) // columns)
+    figure = Figure(figsize=(1.6 * columns, 1.9 * lines), layout="constrained")
+    for i, image in enumerate(images):
+        axis = figure.add_subplot(lines, columns, i + 1)
+        axis.imshow(image.pixels, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"{image.number:,}\nclass {image.label}", fontsize=8)
+        axis.set_axis_off()
+    return figure
+
+
 def draw(section: Section, folder: Path, *more: str) -> None:
     """Write the figures of a section, under the metric that its data set is judged by; also in more formats."""
     charts, panel = section.charts[:MOST_IN_MATRIX], section.panels[0]
     drawings = {"pairs": lambda: pairs(panel), "curves": lambda: curves(charts), "pose": lambda: pose(charts)}
     drawings |= {"seeds": lambda: seeds(charts, panel.metric), "cost": lambda: cost(charts, panel.metric)}
-    drawings |= {"confusion": lambda: confusion(charts)} | image_drawings(section, charts)
+    drawings |= {"confusion": lambda: confusion(charts), "applied": lambda: applied(charts)}
+    drawings |= {"hardest": lambda: hardest(section)}
     for kind, name in section.figures.items():
         save(drawings[kind](), folder / name, (*KINDS, *more))

@@ -52,11 +52,10 @@ def signed(table: Table | None, signature: str) -> list[str]:
 
 def render_blocks(blocks: Sequence[Block]) -> list[str]:
     """Return what is said image by image."""
-    return [part for block in blocks for part in _block(block)]
-
-
-def _block(block: Block) -> list[str]:
-    return [f"### {block.title}", *_bullets(block.lines), render_table(block.table), escape(f"{block.about}.")]
+    parts: list[str] = []
+    for block in blocks:
+        parts += [f"### {block.title}", *_bullets(block.lines), render_table(block.table), escape(f"{block.about}.")]
+    return parts
 
 
 def _section(section: Section) -> list[str]:

@@ -19,11 +19,6 @@ def digest(values: Iterable[tuple[str, str, int, float]]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
-def rows_digest(cells: Iterable[Cell], metric: Metric) -> str:
-    """Return the hash of the cells' values of a metric."""
-    return digest((cell.dataset, cell.sig, *item) for cell in cells for item in cell.values(metric.key).items())
-
-
 def _plain(value: str) -> str:
     """Return a value on one line, without what would end a field or be markup in one of a report's formats."""
     return " ".join(re.sub(r"[|<>`]", "_", value).split())
@@ -68,6 +63,6 @@ def signature(
         "stn-harness": joined([env.version("stn-harness") for env in runs]),
         "torch": joined([env.version("torch") for env in runs]),
         "commit": joined([env.commit + "+changes" * env.dirty for env in runs]),
-        "rows": rows_digest(cells, metric),
+        "rows": digest((c.dataset, c.sig, *item) for c in cells for item in c.values(metric.key).items()),
     }
     return "|".join(f"{key}:{_plain(value)}" for key, value in fields.items())

@@ -4,6 +4,7 @@ Not torch.library.custom_op, whose first call imports torch._dynamo, which takes
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,8 +29,7 @@ def operator(schema: str, fake: Function, device: str = "CPU") -> Callable[[Func
     return register
 
 
-def on_any_device(name: str, fake: Function) -> Callable[[Function], OpOverload]:
-    return operator(name, fake, "CompositeExplicitAutograd")
+on_any_device = partial(operator, device="CompositeExplicitAutograd")
 
 
 def differentiate(name: str, backward: Function, setup_context: Function) -> None:

@@ -29,17 +29,7 @@ class _SumOverRanks(torch.autograd.Function):
         return ctx.all_reduce(grad), None
 
 
-def _synchronised(
-    all_reduce: AllReduce,
-    used_B: Tensor,
-    x: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    momentum: float,
-    eps: float,
-) -> Tensor:
+def _synchronised(all_reduce: AllReduce, used_B, x, running_mean, running_var, weight, bias, momentum, eps) -> Tensor:
     """Run F.batch_norm in training over the rows of all ranks; ``used_B`` is 0 for a row that only fills a part."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     over = [d for d in range(x.dim()) if d != 1]
@@ -84,15 +74,7 @@ def _batch_norm(mode: Any, func: Any, /, input: Any, *args: Any, **kwargs: Any) 
 
 
 def _normalise(
-    mode: Any,
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
+    mode, input, running_mean=None, running_var=None, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5
 ) -> Tensor:
     if training and mode is not None and not mode.whole_batch:
         raise ValueError("batch norm needs the whole batch; drop --optim.accumulate, use more ranks or a smaller batch")

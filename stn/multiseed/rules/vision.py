@@ -88,17 +88,7 @@ def _conv(
 
 @rule("conv_transpose1d conv_transpose2d conv_transpose3d")
 def _conv_transpose(
-    mode: Any,
-    func: Any,
-    /,
-    input: Any,
-    weight: Any,
-    bias=None,
-    stride=1,
-    padding=0,
-    output_padding=0,
-    groups=1,
-    dilation=1,
+    mode, func, /, input, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1
 ) -> Any:
     if input.dim() != weight.dim():
         return NotImplemented

@@ -92,10 +92,6 @@ def compare_images(test: AnsweredSet) -> list[ImagePair]:
     return pairs
 
 
-def _percent(share: float | None) -> Entry:
-    return Entry("-" if share is None else f"{100 * share:.2f}", share)
-
-
 def flips(pair: ImagePair) -> float:
     """Return the share of images that the two answer differently on the same seed, mean over shared seeds."""
     return sum(seed.differ for seed in pair.seeds) / (len(pair.seeds) * pair.first.predicted_SN.shape[1])
@@ -115,7 +111,8 @@ def image_table(pairs: Sequence[ImagePair], verdicts: Sequence[Pair], metric: Me
         row += [Entry.number(sum(seed.only_first for seed in pair.seeds) / n, ",.1f")]
         row += [Entry.number(sum(seed.only_second for seed in pair.seeds) / n, ",.1f")]
         row += [Entry(f"{count} of {n}", count) for count in pair.wins()]
-        row += [_percent(share) for share in (flips(pair), pair.first.flips, pair.second.flips)]
+        shares = flips(pair), pair.first.flips, pair.second.flips
+        row += [Entry("-" if share is None else f"{100 * share:.2f}", share) for share in shares]
         row += [Entry(metric.format(pair.over_images.mean, "+"), pair.over_images.mean)]
         of_seeds, of_images = (interval_entry(metric, verdict.interval, "+") for verdict in (seeds.verdict, images))
         if seeds.verdict.interval and seeds.test.n != n:  # seeds without answers count, too
