@@ -1,6 +1,7 @@
 """A package outside of the repository is trained, evaluated, drawn, exported, swept and reported as ours is."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,19 @@ def test_a_network_that_says_nothing_gets_a_line(tmp_path: Path, path: dict[str,
     done = train(*NAMED, "--arch", "silent", *QUIET, runs=tmp_path / "runs", cwd=tmp_path, **path)
     assert done.stdout.count("note: silent has no method warps") == 1
     assert "pose_slope" not in only_run(tmp_path / "runs").results()[0]
+
+
+def test_the_manuals_own_modules_train(tmp_path: Path) -> None:
+    manual = (ROOT / "docs" / "pages" / "how-to" / "extend.md").read_text()
+    modules = [block for block in re.findall(r"```python\n(.*?)```", manual, re.DOTALL) if "@stn.register" in block]
+    names = [re.findall(r"^def (\w+)\(make_net", block, re.MULTILINE)[0] for block in modules]
+    assert names == ["mlp", "aligned"]
+    for name, block in zip(names, modules, strict=True):
+        (tmp_path / f"of_{name}.py").write_text(block)
+        words = ("--plugin", f"of_{name}", "--arch", name, "--dataset", "mnist_r", "--steps", 6, "--limit-test", 60)
+        done = train(*words, "--seeds", "0-1", *QUIET, runs=tmp_path / name, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert [row["status"] for row in only_run(tmp_path / name).results()] == ["finished"] * 2
 
 
 def test_a_function_without_a_return_is_one_line(tmp_path: Path, path: dict[str, str]) -> None:
