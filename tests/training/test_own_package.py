@@ -79,7 +79,7 @@ def test_the_manuals_own_modules_train(tmp_path: Path) -> None:
         words = ("--plugin", f"of_{name}", "--arch", name, "--dataset", "mnist_r", "--steps", 6, "--limit-test", 60)
         done = train(*words, "--seeds", "0-1", *QUIET, runs=tmp_path / name, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert [row["status"] for row in only_run(tmp_path / name).results()] == ["finished"] * 2
+        assert [row["status"] for row in only_run(tmp_path / name).results().values()] == ["finished"] * 2
 
 
 def test_a_function_without_a_return_is_one_line(tmp_path: Path, path: dict[str, str]) -> None:
