@@ -34,21 +34,21 @@ def test_each_seed_is_there_once_and_follows_the_record(target: Any, run: RunDir
 
     read = READERS[target]
     assert again() == f"{target}: 2 new, 0 completed, 0 replaced, 0 unchanged"
-    assert read(out) == close({("abc", 0): expected(0, 200), ("abc", 1): expected(1, 100)})
+    assert read(out) == close({("abcabcabcabc", 0): expected(0, 200), ("abcabcabcabc", 1): expected(1, 100)})
     assert again() == f"{target}: 0 new, 0 completed, 0 replaced, 2 unchanged"
-    assert read(out) == close({("abc", 0): expected(0, 200), ("abc", 1): expected(1, 100)})
+    assert read(out) == close({("abcabcabcabc", 0): expected(0, 200), ("abcabcabcabc", 1): expected(1, 100)})
 
     run.add_metrics(rows_of(1, 200, first=100))
     run.add_results([result_of(1)])
     change = "1 completed, 0 replaced" if target == "mlflow" else "0 completed, 1 replaced"
     assert again() == f"{target}: 0 new, {change}, 1 unchanged"
-    assert said[0] == f"seed 1 of exp (abc): {change.split(', ')[target != 'mlflow'][2:]}"
-    assert read(out) == close({("abc", 0): expected(0, 200), ("abc", 1): expected(1, 200)})
+    assert said[0] == f"seed 1 of exp (abcabcabcabc): {change.split(', ')[target != 'mlflow'][2:]}"
+    assert read(out) == close({("abcabcabcabc", 0): expected(0, 200), ("abcabcabcabc", 1): expected(1, 200)})
 
     run.forget({0})
     run.add_results([result_of(0) | {"test_acc": 0.5}])  # it was trained again
     assert again() == f"{target}: 0 new, 0 completed, 1 replaced, 1 unchanged"
-    assert read(out).keys() == {("abc", 0), ("abc", 1)}
+    assert read(out).keys() == {("abcabcabcabc", 0), ("abcabcabcabc", 1)}
     assert again() == f"{target}: 0 new, 0 completed, 0 replaced, 2 unchanged"
 
 
@@ -71,7 +71,7 @@ def test_tensorboard_has_the_pictures(run: RunDir, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     export([str(run.path)], "tensorboard", str(tmp_path), "", print)
     files = [warps_file(run, 0, step).read_bytes() for step in (100, 200)]
-    assert images(tmp_path / "tensorboard" / "exp" / "abc" / "seed-0") == {
+    assert images(tmp_path / "tensorboard" / "exp" / "abcabcabcabc" / "seed-0") == {
         "warps": dict(zip((100, 200), files, strict=True))
     }
 
@@ -130,6 +130,6 @@ def test_an_export_that_was_cut_short_is_repeated(run: RunDir, tmp_path: Path, m
         patch.setattr(trackio, "Image", die)
         with pytest.raises(OSError, match="no network"):
             export([str(run.path)], "trackio", str(tmp_path), "", print)
-    assert [run.name for run in trackio.Api().runs("exp")] == ["exp-abc-0.incomplete"]
+    assert [run.name for run in trackio.Api().runs("exp")] == ["exp-abcabcabcabc-0.incomplete"]
     assert export([str(run.path)], "trackio", str(tmp_path), "", print) == 0
-    assert read_trackio(tmp_path).keys() == {("abc", 0), ("abc", 1)}
+    assert read_trackio(tmp_path).keys() == {("abcabcabcabc", 0), ("abcabcabcabc", 1)}

@@ -28,7 +28,7 @@ def test_what_is_damaged_or_foreign_is_left_out_with_a_line(run: RunDir, tmp_pat
         file.write('{"kind": "train", "se\n')
     with run.results.open("a") as file:
         file.write("{}\n")
-    copy = tmp_path / "runs" / "copy" / "abc" / "0-7"
+    copy = tmp_path / "runs" / "copy" / "abcabcabcabc" / "0-7"
     shutil.copytree(run.path, copy)
     said = list[str]()
     assert export([str(tmp_path / "runs")], "csv", str(tmp_path / "out"), "", said.append) == 1
