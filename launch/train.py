@@ -54,16 +54,20 @@ def _count_gpus() -> int:
 def _processes_before(commands: Sequence[Config], most: int) -> int | None:
     """Return by how many processes these seeds were divided when they stopped; among others they would begin anew."""
     found: list[tuple[float, int]] = []
+    other = 0
     with suppress(ValueError, OSError):  # the training will say what is wrong
         configs = resolve_all(commands)
         trials = build_trials(configs)
         for block in (block for group in group_by_run(trials) for block in group[0].run.blocks()):
             n, saved = read_json(block.env).get("world_size"), list(block.checkpoints.glob("*/step-*.safetensors"))
-            if isinstance(n, int) and 0 < n <= min(most, len(trials)) and saved:
+            if isinstance(n, int) and 0 < n <= len(trials) and saved:
                 parts = [build_trials(configs, i, n) for i in range(n)]
                 if block.path in {trial.run.path for part in parts for trial in part}:
-                    found.append((max(path.stat().st_mtime for path in saved), n))
+                    found += [(max(path.stat().st_mtime for path in saved), n)] * (n <= most)
+                    other = n
     if not found:
+        if other:
+            say(f"unfinished seeds of {other} processes begin anew; --processes {other} would resume them")
         return None
     say(f"as many processes as before: {max(found)[1]}, so that unfinished seeds resume")
     return max(found)[1]

@@ -34,7 +34,9 @@ def main(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         hint = f"that is stn-launch {words[0]}" if words[0] in LAUNCH else nearest(words[0], COMMANDS)
         fail(f"no command '{words[0]}'; {hint}")
-    drop_arithmetic(os.environ)
+    if words[0] not in ("train", "check"):  # these say so themselves
+        for text in drop_arithmetic(os.environ):
+            print(f"warning: {text}")
     if words[0] == "check":
         words = ["train", "--check", *words[1:]]
     try:

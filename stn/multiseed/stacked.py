@@ -159,7 +159,7 @@ class SeedOps(TorchFunctionMode):
     def mask(self, x: Tensor, shape: torch.Size, p: float) -> Tensor:
         """Return a dropout mask, 0 or 1 / (1 - p), also where the network has split rows in parts."""
         per_row, rest = divmod(len(x), len(self.row_B))
-        row_B = torch.arange(len(x), device=x.device) if rest else self.row_B  # another dimension than the batch
+        row_B = self.row_B if not rest else self.row_B[:1] * len(x) + torch.arange(len(x), device=x.device)  # no batch
         self.calls += 1
         n = (1 if rest else per_row) * shape.numel()
         stacked = isinstance(x, Stacked)

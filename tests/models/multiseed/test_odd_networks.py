@@ -102,6 +102,8 @@ def test_dropout_over_another_dimension_than_the_batch(rows: int) -> None:
     alone = StackedModel(lambda: Odd(operation), [1])(x[1:], 3, torch.arange(rows))
     torch.testing.assert_close(first[1], alone[0], rtol=1e-4, atol=1e-5)
     assert check_equivalence(lambda: Odd(operation), SHAPE).fault is None
+    parts = [model(x, 3, torch.arange(start, start + rows)) for start in (0, rows)]
+    assert not torch.equal(*parts), "parts of a batch drop the same"
 
 
 def mask_through_a_view(network: Odd, x: Tensor) -> Tensor:
