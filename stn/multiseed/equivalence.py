@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stn.data.rng import Site, derived_seed
-from stn.multiseed.model import StackedModel, with_penalty
+from stn.multiseed.model import Output, StackedModel, with_penalty
 
 _ROWS = 3
 REPEATS = 8
@@ -42,12 +42,18 @@ def _generators() -> tuple[Any, ...]:
     return bytes(torch.get_rng_state().numpy()), random.getstate(), bytes(theirs[1]), theirs[2]
 
 
+def _differentiated(out: Output) -> Tensor:
+    """Return the logits of an output, after the backward pass of a sum over it."""
+    logits, penalty = with_penalty(out)
+    (logits.logsumexp(-1) + penalty).sum().backward()
+    return logits
+
+
 def _outcome(model: StackedModel, x_SBCHW: Tensor, test_BCHW: Tensor) -> list[Tensor]:
     """Return logits, test logits, buffers, and all gradients as one tensor; seeds are the first axis."""
     for i, p in enumerate(model.parameters()):  # behind a layer of zeros no gradient would tell anything
         p.data += _move(p[0], i)
-    logits_SBK, penalty_SB = with_penalty(model.train()(x_SBCHW.clone(), 0, torch.arange(_ROWS)))
-    (logits_SBK.logsumexp(-1) + penalty_SB).sum().backward()
+    logits_SBK = _differentiated(model.train()(x_SBCHW.clone(), 0, torch.arange(_ROWS)))
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
     model.eval()
     with torch.no_grad():
@@ -105,8 +111,7 @@ def _by_itself(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -
     own = list(itself.parameters())
     for i, p in enumerate(own):
         p.data += _move(p, i)
-    logits, penalty = with_penalty(itself(x_BCHW))
-    (logits.logsumexp(-1) + penalty).sum().backward()
+    logits = _differentiated(itself(x_BCHW))
     return [logits, *(torch.zeros_like(p) if p.grad is None else p.grad for p in own), *own, *itself.buffers()]
 
 
@@ -115,8 +120,7 @@ def _here(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -> lis
     own = list(model.stacked.values())
     for i, p in enumerate(own):
         p.data += _move(p, i)
-    logits, penalty = with_penalty(model(x_BCHW.unsqueeze(0), 0, torch.arange(_ROWS)))
-    (logits.logsumexp(-1) + penalty).sum().backward()
+    logits = _differentiated(model(x_BCHW.unsqueeze(0), 0, torch.arange(_ROWS)))
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
     return [logits[0], *(tensor[0] for tensor in (*grads, *own, *model.statistics.values()))]
 
