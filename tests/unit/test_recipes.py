@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from stn.commands.check import check
+from stn.commands.library.run import change
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve, signature
 from stn.config.schema import Arch, Config, Data
@@ -53,6 +54,13 @@ def test_what_a_run_keeps_of_an_architecture_runs_again(tmp_path: Path) -> None:
         assert signature(again) == signature(resolved)
     assert resolved.arch.points == 3
     assert resolve(Config(arch=Arch(name="stn_dlx", depth=(1,)))).arch.depth == 1
+
+
+def test_a_milestone_behind_the_last_step_gets_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    whole = load_yaml(ROOT / "configs" / "finnveden_r.yaml")
+    for changed, noted in (({}, 0), ({"epochs": 2.0, "steps": None}, 1), ({"fraction": 0.01}, 0)):
+        assert check([resolve(change(whole, train=changed))]) == 0
+        assert capsys.readouterr().out.count("note: a milestone lies behind the last step") == noted
 
 
 @pytest.mark.slow
