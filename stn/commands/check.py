@@ -9,6 +9,7 @@ from rich.text import Text
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from stn.commands.network import try_network
 from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.config.resolve import signature
@@ -20,7 +21,7 @@ from stn.runs.cores import Neighbours
 from stn.runs.trials import build_trials
 from stn.tracking.console import console, say
 from stn.training.block_size import USUAL
-from stn.training.blocks import check_network, slow_operations, try_network
+from stn.training.blocks import check_network, slow_operations
 from stn.training.runtime import Runtime
 from stn.training.slow_settings import slow_settings
 

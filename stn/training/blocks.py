@@ -6,20 +6,15 @@ from typing import Any
 
 import psutil
 import torch
-from torch import nn
 
-from stn.config import registry
 from stn.config.dataset import build_dataset
-from stn.config.fields import steps_of
-from stn.config.plugins import plugin_of, provenance
+from stn.config.plugins import provenance
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
 from stn.models import kernels
 from stn.models.build import build_network
-from stn.models.warping import check_warps, warping
-from stn.multiseed.equivalence import Equivalence, check_equivalence, runs_as_written
+from stn.multiseed.equivalence import Equivalence, check_equivalence
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, free_bytes
-from stn.multiseed.model import StackedModel
 from stn.runs.cores import cores
 from stn.runs.directory import RunDir
 from stn.runs.files import read_json
@@ -37,38 +32,6 @@ MOST = {"cpu": 32, "cuda": 64}
 """The most seeds that a trial goes up to."""
 WORTH_A_TRIAL = 1_000_000
 """Images from which a trial on a CPU, of a few seconds, takes a small part of the time."""
-
-
-def try_network(config: Config) -> nn.Module:
-    """Build a network; ValueError for what cannot be trained, before there is a run directory."""
-    network, dataset = build_network(config), build_dataset(config.data.name)
-    shape = dataset.shape
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"{config.arch.name} returns {type(network).__name__}, not an nn.Module; is a return missing?")
-    try:
-        check_warps(network, shape)
-    except ValueError as error:
-        raise ValueError(f"{config.arch.name}: {error}") from None
-    with torch.no_grad():
-        logits = network.eval()(torch.zeros(2, *shape))
-    network.train()
-    if not isinstance(logits, torch.Tensor) or logits.shape != (2, dataset.classes):
-        found = [*logits.shape] if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ValueError(f"{config.arch.name} returns {found} for two images, not logits [2, {dataset.classes}]")
-    if not runs_as_written(lambda: build_network(config), shape):
-        raise ValueError(f"{config.arch.name} computes otherwise here than by itself: see extend.md, What to avoid")
-    if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
-        say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
-    milestones = config.optim.milestones if config.optim.schedule == "multistep" else ()
-    if max(map(steps_of, milestones), default=-1) >= (config.train.steps or 0):
-        say("note: a milestone lies behind the last step; --fraction shortens the schedule, too")
-    if config.optim.accumulate > 1:
-        model = StackedModel(lambda: build_network(config), [0])
-        model.whole_batch = False
-        images = torch.zeros(1, 2, *shape)
-        with torch.no_grad():
-            model.train()(images, 0, torch.arange(2))
-    return network
 
 
 def _sources(config: Config) -> dict[str, Any]:

@@ -1,0 +1,83 @@
+"""The check before training that one seed gives what its network gives by itself."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import torch
+from torch import Tensor, nn
+
+from stn.data.rng import Site, derived_seed
+from stn.multiseed.equivalence import ROWS, differentiated, generators, move
+from stn.multiseed.model import StackedModel, with_penalty
+
+REPEATS = 8
+"""Passes by which it is seen that a network gives something else each time."""
+
+
+def _by_itself(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -> list[Tensor]:
+    """Return logits, gradients, and parameters and buffers after a pass, of a network as it was written."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(0, Site.INIT))
+        itself = build().double().train(training)
+    own = list(itself.parameters())
+    for i, p in enumerate(own):
+        p.data += move(p, i)
+    logits = differentiated(itself(x_BCHW))
+    return [logits, *(torch.zeros_like(p) if p.grad is None else p.grad for p in own), *own, *itself.buffers()]
+
+
+def _here(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -> list[Tensor]:
+    model = StackedModel(build, [0], dtype=torch.float64).train(training)
+    own = list(model.stacked.values())
+    for i, p in enumerate(own):
+        p.data += move(p, i)
+    logits = differentiated(model(x_BCHW.unsqueeze(0), 0, torch.arange(ROWS)))
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
+    return [logits[0], *(tensor[0] for tensor in (*grads, *own, *model.statistics.values()))]
+
+
+def _trains_as_written(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -> bool | None:
+    """Compare both in float64; None if the network draws random numbers, or counts its calls."""
+    state = generators()
+    itself, moved = (_by_itself(build, x, training) for x in (x_BCHW.clone(), x_BCHW * (1 + 1e-4)))
+    if state != generators():
+        return None
+    for tensors in zip(itself, _here(build, x_BCHW.clone(), training), moved, strict=True):
+        a, b, near = (tensor.detach().double().nan_to_num(0.0, 0.0, 0.0) for tensor in tensors)
+        gap, rounding = (float((a - other).abs().max()) if a.numel() else 0.0 for other in (b, near))
+        if gap > 1e-9 + 1e-6 * float(a.abs().max()) + 10 * rounding:
+            again = (_by_itself(build, x_BCHW.clone(), training) for _ in range(REPEATS))
+            return None if any(not all(map(torch.equal, itself, other)) for other in again) else False
+    return True
+
+
+def runs_as_written(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> bool:
+    """Whether one seed gives here what its network gives by itself, in evaluation and in training.
+
+    Not so where a hook of a parameter, a parameter outside of modules, or an assignment to ``.data`` would be lost. In
+    float32 maps are channels last here, so that a ``view`` may be a copy, and what is written to it is lost. A network
+    that draws random numbers, needs other batches, or amplifies rounding is not compared.
+    """
+    x_BCHW = torch.linspace(-1, 1, ROWS * torch.Size(shape).numel()).mul_(40).sin_().view(ROWS, *shape)
+    here, itself = StackedModel(build, [0]), StackedModel(build, [0]).network(0)
+    for training in (False, True):  # training changes running averages
+        try:
+            with torch.no_grad():
+                ours = here.train(training).predict(x_BCHW)[0]
+                state = generators()
+                theirs = with_penalty(itself.train(training)(x_BCHW))[0]
+                if state != generators():
+                    continue
+                if torch.allclose(theirs, ours, rtol=0, atol=1e-2 * float(theirs.abs().max()), equal_nan=True):
+                    continue
+                moved, *again = (with_penalty(itself(x))[0] for x in (x_BCHW * (1 + 1e-4), *[x_BCHW] * REPEATS))
+        except Exception:  # a network that three rows do not suit: training will tell
+            continue
+        steady = all(torch.equal(theirs, other) for other in again)
+        if steady and (ours - theirs).abs().max() > 10 * (moved - theirs).abs().max():
+            return False
+    with suppress(Exception):
+        for training in (True, False):
+            if (verdict := _trains_as_written(build, x_BCHW.double(), training)) is not None:
+                return verdict
+    return True
