@@ -173,7 +173,7 @@ def main() -> int:
         if commands[0].check:
             return check(configs, commands[0], commands[0].check == "full", seed_losses)
         runtime = Runtime(configs[0], len(build_trials(configs)), configs, neighbours)
-        try_network(configs[0])
+        try_network(configs[0], runtime.world)
     except ValueError as error:
         fail(error)
     try:

@@ -10,13 +10,16 @@ from stn.config.plugins import plugin_of
 from stn.config.schema import Config
 from stn.models.build import build_network
 from stn.models.warping import check_warps, warping
-from stn.multiseed.as_written import runs_as_written
+from stn.multiseed.as_written import mixes_images, runs_as_written, traces_as_it_runs
 from stn.multiseed.model import StackedModel
 from stn.tracking.console import say
 
 
-def try_network(config: Config) -> nn.Module:
-    """Build a network; ValueError for what cannot be trained, before there is a run directory."""
+def try_network(config: Config, ranks: int = 1) -> nn.Module:
+    """Build a network; ValueError for what cannot be trained, before there is a run directory.
+
+    ``ranks`` is how many processes share each batch.
+    """
     network, dataset = build_network(config), build_dataset(config.data.name)
     shape = dataset.shape
     if not isinstance(network, nn.Module):
@@ -31,17 +34,38 @@ def try_network(config: Config) -> nn.Module:
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, dataset.classes):
         found = [*logits.shape] if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"{config.arch.name} returns {found} for two images, not logits [2, {dataset.classes}]")
-    if not runs_as_written(lambda: build_network(config), shape):
-        raise ValueError(f"{config.arch.name} computes otherwise here than by itself: see extend.md, What to avoid")
-    if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
-        say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
-    milestones = config.optim.milestones if config.optim.schedule == "multistep" else ()
-    if max(map(steps_of, milestones), default=-1) >= (config.train.steps or 0):
-        say("note: a milestone lies behind the last step; --fraction shortens the schedule, too")
     if config.optim.accumulate > 1:
         model = StackedModel(lambda: build_network(config), [0])
         model.whole_batch = False
         images = torch.zeros(1, 2, *shape)
         with torch.no_grad():
             model.train()(images, 0, torch.arange(2))
+    _refuse_other_results(config, shape, ranks)
+    if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
+        say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
+    milestones = config.optim.milestones if config.optim.schedule == "multistep" else ()
+    if max(map(steps_of, milestones), default=-1) >= (config.train.steps or 0):
+        say("note: a milestone lies behind the last step; --fraction shortens the schedule, too")
     return network
+
+
+def _refuse_other_results(config: Config, shape: tuple[int, ...], ranks: int) -> None:
+    """Raise ValueError for a network whose result depends on how it is run."""
+    parts = config.optim.accumulate
+
+    def build() -> nn.Module:
+        return build_network(config)
+
+    if not runs_as_written(build, shape):
+        fault = "computes otherwise here than by itself"
+    elif config.train.compile and not traces_as_it_runs(build, shape):
+        fault = "has other gradients with --train.compile"
+    elif mixes_images(build, shape, training=False):
+        fault = "gives an image other logits in another batch, also in evaluation"
+    elif max(parts, ranks) > 1 and mixes_images(build, shape, True, min(parts, 2)):
+        fault = "computes over its batch, which " + (
+            "--optim.accumulate divides" if parts > 1 else f"{ranks} processes share"
+        )
+    else:
+        return
+    raise ValueError(f"{config.arch.name} {fault}: see extend.md, What to avoid")

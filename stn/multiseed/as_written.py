@@ -1,4 +1,4 @@
-"""The check before training that one seed gives what its network gives by itself."""
+"""The checks before training of one seed: by itself, traced to be compiled, and with a part of the batch."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,11 +7,15 @@ import torch
 from torch import Tensor, nn
 
 from stn.data.rng import Site, derived_seed
-from stn.multiseed.equivalence import ROWS, differentiated, generators, move
+from stn.multiseed.equivalence import ROWS, agree, differentiated, generators, move
 from stn.multiseed.model import StackedModel, with_penalty
 
 REPEATS = 8
 """Passes by which it is seen that a network gives something else each time."""
+
+
+def _images(shape: tuple[int, ...], dtype: torch.dtype, rows: int = ROWS) -> Tensor:
+    return torch.linspace(-1, 1, rows * torch.Size(shape).numel(), dtype=dtype).mul_(40).sin_().view(rows, *shape)
 
 
 def _by_itself(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -> list[Tensor]:
@@ -26,12 +30,15 @@ def _by_itself(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -
     return [logits, *(torch.zeros_like(p) if p.grad is None else p.grad for p in own), *own, *itself.buffers()]
 
 
-def _here(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -> list[Tensor]:
+def _here(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool, traced: bool = False) -> list[Tensor]:
     model = StackedModel(build, [0], dtype=torch.float64).train(training)
     own = list(model.stacked.values())
     for i, p in enumerate(own):
         p.data += move(p, i)
-    logits = differentiated(model(x_BCHW.unsqueeze(0), 0, torch.arange(ROWS)))
+    batch = x_BCHW.unsqueeze(0), 0, torch.arange(ROWS)
+    if traced:
+        model.compiled = {batch[0].shape: model.trace(*batch)}
+    logits = differentiated(model(*batch))
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
     return [logits[0], *(tensor[0] for tensor in (*grads, *own, *model.statistics.values()))]
 
@@ -58,7 +65,7 @@ def runs_as_written(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> b
     float32 maps are channels last here, so that a ``view`` may be a copy, and what is written to it is lost. A network
     that draws random numbers, needs other batches, or amplifies rounding is not compared.
     """
-    x_BCHW = torch.linspace(-1, 1, ROWS * torch.Size(shape).numel()).mul_(40).sin_().view(ROWS, *shape)
+    x_BCHW = _images(shape, torch.float32)
     here, itself = StackedModel(build, [0]), StackedModel(build, [0]).network(0)
     for training in (False, True):  # training changes running averages
         try:
@@ -81,3 +88,43 @@ def runs_as_written(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> b
             if (verdict := _trains_as_written(build, x_BCHW.double(), training)) is not None:
                 return verdict
     return True
+
+
+def traces_as_it_runs(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> bool:
+    """Whether a training step that is traced, to be compiled, has the gradients of one that is not.
+
+    Not so where ``detach``, ``no_grad``, a hook or an ``autograd.Function`` counts: tracing is below autograd.
+    """
+    with suppress(Exception):  # a network that three rows, or float64, do not suit
+        runs, traced = (_here(build, _images(shape, torch.float64), True, traced) for traced in (False, True))
+        return all(agree(a.detach().double(), b.detach().double()) for a, b in zip(runs, traced, strict=True))
+    return True
+
+
+def mixes_images(build: Callable[[], nn.Module], shape: tuple[int, ...], training: bool, parts: int = 1) -> bool:
+    """Whether images' logits, or buffers, would differ with another batch, or one divided into parts of a step.
+
+    Batch norm may, in training: it adds up its sums over the ranks, which here are constants. A network that draws from
+    a generator of its own is not compared.
+    """
+    model = StackedModel(build, [0], dtype=torch.float64).train(training)
+    model.all_reduce = (lambda x: torch.full_like(x, 2.0)) if training else None
+    for i, p in enumerate(model.stacked.values()):
+        p.data += move(p[0], i)
+    before = {name: buffer.clone() for name, buffer in model.statistics.items()}
+    whole_BCHW = _images(shape, torch.float64, 2 * ROWS)
+    part_BCHW = torch.cat([whole_BCHW[:ROWS], whole_BCHW[:1].flip(-1)])
+
+    def first(images_BCHW: Tensor, passes: int) -> list[Tensor]:
+        for name, buffer in model.statistics.items():
+            buffer.copy_(before[name])
+        outs = [model(images_BCHW.unsqueeze(0), 0, torch.arange(len(images_BCHW))) for _ in range(passes)]
+        logits, penalty = with_penalty(outs[0])
+        of_them = [logits[0, :ROWS], penalty[0, :ROWS] if isinstance(penalty, Tensor) else torch.zeros(())]
+        return [*of_them, *(buffer.to(torch.float64, copy=True) for buffer in model.statistics.values())]
+
+    with suppress(Exception), torch.no_grad():
+        whole = first(whole_BCHW, 1)
+        if not all(map(agree, whole, first(part_BCHW, parts))):
+            return all(all(map(torch.equal, whole, first(whole_BCHW, 1))) for _ in range(REPEATS))
+    return False

@@ -59,7 +59,7 @@ def _outcome(model: StackedModel, x_SBCHW: Tensor, test_BCHW: Tensor) -> list[Te
     return [logits_SBK.detach(), tested_SBK, *buffers, torch.cat([grad.reshape(len(grad), -1) for grad in grads], 1)]
 
 
-def _agree(alone: Tensor, together: Tensor) -> bool:
+def agree(alone: Tensor, together: Tensor) -> bool:
     """Compare one seed's numbers; a gradient that should be 0 is rounding, of the size of the others."""
     atol = 1e-7 * float(alone.abs().max()) if alone.numel() else 0.0
     return torch.allclose(alone, together, rtol=1e-7, atol=atol, equal_nan=True)
@@ -89,7 +89,7 @@ def check_equivalence(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
         slow = model.slow
         with torch.autograd.graph.saved_tensors_hooks(weigh, lambda x: x):
             together = _outcome(model, x_SBCHW, x_SBCHW[0])
-        same = all(_agree(a[0], b[s]) for s in (0, 1) for a, b in zip(alone[s], together, strict=True))
+        same = all(agree(a[0], b[s]) for s in (0, 1) for a, b in zip(alone[s], together, strict=True))
     except Exception as error:  # whatever a network does that many seeds, or float64, cannot do
         return Equivalence(f"{type(error).__name__}: {error}".splitlines()[0], slow, 0, 0, 0)
     float32_bytes.pop(model.flat.untyped_storage().data_ptr(), None)

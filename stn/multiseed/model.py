@@ -142,20 +142,19 @@ class StackedModel(nn.Module):
         self.slow |= mode.slow
         return tree_map_only(Tensor, lambda y: for_seeds(y, len(self.seeds)), out)
 
+    def trace(self, x_SBCHW: Tensor, *clock: Any) -> Callable[..., Output]:
+        """Return a pass as operations below autograd: the compiler needs no more, and cannot see through Stacked."""
+        # Tracing runs the network once: on copies of the buffers, and after a pass in which convolutions are timed.
+        copies = {name: x if x.requires_grad else x.clone() for name, x in self._tensors.items()}
+        self._run(copies, Stacked(x_SBCHW), *clock)
+        return make_fx(lambda tensors, x, *clock: self._run(tensors, Stacked(x), *clock))(copies, x_SBCHW, *clock)
+
     def forward(self, x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
         """Return logits in training mode; random numbers depend on seed, step and row only."""
-
-        def run(tensors: Tensors, x_SBCHW: Tensor, step: int | Tensor, row_B: Tensor) -> Output:
-            return self._run(tensors, Stacked(x_SBCHW), step, row_B)
-
         if self.compiled is None:
-            return run(self._tensors, x_SBCHW, step, row_B)
+            return self._run(self._tensors, Stacked(x_SBCHW), step, row_B)
         if x_SBCHW.shape not in self.compiled:
-            # The compiler cannot see through Stacked, but needs only the operations that it comes to.
-            # Tracing runs the network once: on copies of the buffers, and after a pass in which convolutions are timed.
-            copies = {name: x if x.requires_grad else x.clone() for name, x in self._tensors.items()}
-            run(copies, x_SBCHW, step, row_B)
-            self.compiled[x_SBCHW.shape] = torch.compile(make_fx(run)(copies, x_SBCHW, step, row_B))
+            self.compiled[x_SBCHW.shape] = torch.compile(self.trace(x_SBCHW, step, row_B))
         return self.compiled[x_SBCHW.shape](self._tensors, x_SBCHW, step, row_B)
 
     def alone(
