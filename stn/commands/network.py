@@ -10,7 +10,7 @@ from stn.config.plugins import plugin_of
 from stn.config.schema import Config
 from stn.models.build import build_network
 from stn.models.warping import check_warps, warping
-from stn.multiseed.as_written import mixes_images, runs_as_written, traces_as_it_runs
+from stn.multiseed.as_written import keeps_more_than_checkpoints, mixes_images, runs_as_written, traces_as_it_runs
 from stn.multiseed.model import StackedModel
 from stn.tracking.console import say
 
@@ -56,7 +56,9 @@ def _refuse_other_results(config: Config, shape: tuple[int, ...], ranks: int) ->
     def build() -> nn.Module:
         return build_network(config)
 
-    if not runs_as_written(build, shape):
+    if keeps_more_than_checkpoints(build, shape):
+        fault = "counts its passes, draws from another generator than torch's, or keeps what its state_dict does not"
+    elif not runs_as_written(build, shape):
         fault = "computes otherwise here than by itself"
     elif config.train.compile and not traces_as_it_runs(build, shape):
         fault = "has other gradients with --train.compile"

@@ -41,6 +41,7 @@ class TestBatch(NamedTuple):
     x_BCHW: Tensor
     y_B: Tensor
     pose_BP: Tensor
+    index_B: Tensor
 
 
 class Stream:
@@ -184,7 +185,7 @@ class Stream:
         site = Site.VALIDATION if self.data.validation else Site.TEST
         draws = Draws(TEST_SEED, site, index_B // n, image_B, device=self.device)
         x_BCHW, pose_BP = self._perturb(self._test_x[image_B], draws)
-        return TestBatch(self.as_input(x_BCHW), self._test_y[image_B], pose_BP)
+        return TestBatch(self.as_input(x_BCHW), self._test_y[image_B], pose_BP, index_B)
 
     def plain_images(self, index_B: Tensor) -> Tensor:
         """Return the unperturbed images of the same numbers, centred on a canvas of the same size."""

@@ -81,9 +81,9 @@ def evaluate_images(
     batches: list[RankAnswers] = []
     with torch.no_grad(), runtime.accelerator.autocast():
         for batch in stream.test_batches(images, runtime.rank, runtime.world):
-            logits_SBK = model.predict(batch.x_BCHW)
+            logits_SBK = model.predict(batch.x_BCHW, batch.index_B)
             if options.mirror:
-                logits_SBK = (logits_SBK + model.predict(batch.x_BCHW.flip(-1))) / 2
+                logits_SBK = (logits_SBK + model.predict(batch.x_BCHW.flip(-1), batch.index_B)) / 2
             y_SB = batch.y_B.expand(S, -1)
             cell_SB = y_SB * K + logits_SBK.argmax(-1)
             confusion_SKK.view(S, -1).scatter_add_(1, cell_SB, torch.ones_like(y_SB))

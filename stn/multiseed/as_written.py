@@ -1,17 +1,27 @@
 """The checks before training of one seed: by itself, traced to be compiled, and with a part of the batch."""
 
+import random
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stn.data.rng import Site, derived_seed
-from stn.multiseed.equivalence import ROWS, agree, differentiated, generators, move
+from stn.multiseed.equivalence import ROWS, agree, differentiated, move
 from stn.multiseed.model import StackedModel, with_penalty
 
 REPEATS = 8
 """Passes by which it is seen that a network gives something else each time."""
+
+
+def _generators() -> tuple[Any, ...]:
+    """Return the states of the generators that a network may draw from."""
+    numpy = sys.modules.get("numpy")
+    theirs = numpy.random.get_state() if numpy else ((), b"", 0)
+    return bytes(torch.get_rng_state().numpy()), random.getstate(), bytes(theirs[1]), theirs[2]
 
 
 def _images(shape: tuple[int, ...], dtype: torch.dtype, rows: int = ROWS) -> Tensor:
@@ -45,9 +55,9 @@ def _here(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool, traced
 
 def _trains_as_written(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -> bool | None:
     """Compare both in float64; None if the network draws random numbers, or counts its calls."""
-    state = generators()
+    state = _generators()
     itself, moved = (_by_itself(build, x, training) for x in (x_BCHW.clone(), x_BCHW * (1 + 1e-4)))
-    if state != generators():
+    if state != _generators():
         return None
     for tensors in zip(itself, _here(build, x_BCHW.clone(), training), moved, strict=True):
         a, b, near = (tensor.detach().double().nan_to_num(0.0, 0.0, 0.0) for tensor in tensors)
@@ -71,9 +81,9 @@ def runs_as_written(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> b
         try:
             with torch.no_grad():
                 ours = here.train(training).predict(x_BCHW)[0]
-                state = generators()
+                state = _generators()
                 theirs = with_penalty(itself.train(training)(x_BCHW))[0]
-                if state != generators():
+                if state != _generators():
                     continue
                 if torch.allclose(theirs, ours, rtol=0, atol=1e-2 * float(theirs.abs().max()), equal_nan=True):
                     continue
@@ -101,30 +111,58 @@ def traces_as_it_runs(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
     return True
 
 
+class _Passes:
+    """Passes of one seed, each from the same state dict; the buffers after it are part of what it gives."""
+
+    def __init__(self, build: Callable[[], nn.Module], training: bool) -> None:
+        self.model = StackedModel(build, [0], dtype=torch.float64).train(training)
+        # In training batch norm adds up its sums over the ranks, which here are constants.
+        self.model.all_reduce = (lambda x: torch.full_like(x, 2.0)) if training else None
+        for i, p in enumerate(self.model.stacked.values()):
+            p.data += move(p[0], i)
+        self.before = {name: tensor.clone() for name, tensor in self.model.weights(0).items()}
+
+    @torch.no_grad()
+    def __call__(self, x_BCHW: Tensor, row_B: Tensor, times: int = 1) -> list[Tensor]:
+        self.model.load_weights(0, self.before)
+        outs = [self.model(x_BCHW.unsqueeze(0), 0, row_B) for _ in range(times)]
+        logits, penalty = with_penalty(outs[0])
+        of_images = [logits[0], penalty[0]] if isinstance(penalty, Tensor) else [logits[0]]
+        return [
+            *(y_BK[row_B >= ROWS] for y_BK in of_images),
+            *(buffer.to(torch.float64, copy=True) for buffer in self.model.statistics.values()),
+        ]
+
+    def counts(self) -> list[object]:
+        """Return the numbers that modules keep beside their tensors."""
+        held = (value for module in self.model.template.modules() for value in vars(module).values())
+        return [value for value in held if isinstance(value, int | float)]
+
+
 def mixes_images(build: Callable[[], nn.Module], shape: tuple[int, ...], training: bool, parts: int = 1) -> bool:
     """Whether images' logits, or buffers, would differ with another batch, or one divided into parts of a step.
 
-    Batch norm may, in training: it adds up its sums over the ranks, which here are constants. A network that draws from
-    a generator of its own is not compared.
+    Batch norm may, in training, and dropout, which draws for an image by its number.
     """
-    model = StackedModel(build, [0], dtype=torch.float64).train(training)
-    model.all_reduce = (lambda x: torch.full_like(x, 2.0)) if training else None
-    for i, p in enumerate(model.stacked.values()):
-        p.data += move(p[0], i)
-    before = {name: buffer.clone() for name, buffer in model.statistics.items()}
-    whole_BCHW = _images(shape, torch.float64, 2 * ROWS)
-    part_BCHW = torch.cat([whole_BCHW[:ROWS], whole_BCHW[:1].flip(-1)])
+    passes = _Passes(build, training)
+    whole_BCHW, row_B = _images(shape, torch.float64, 2 * ROWS), torch.arange(2 * ROWS)
+    part_BCHW = torch.cat([whole_BCHW[ROWS:], whole_BCHW[:1].flip(-1)])
+    with suppress(Exception):
+        whole = passes(whole_BCHW, row_B)
+        return not all(map(agree, whole, passes(part_BCHW, torch.cat([row_B[ROWS:], row_B[:1]]), parts)))
+    return False
 
-    def first(images_BCHW: Tensor, passes: int) -> list[Tensor]:
-        for name, buffer in model.statistics.items():
-            buffer.copy_(before[name])
-        outs = [model(images_BCHW.unsqueeze(0), 0, torch.arange(len(images_BCHW))) for _ in range(passes)]
-        logits, penalty = with_penalty(outs[0])
-        of_them = [logits[0, :ROWS], penalty[0, :ROWS] if isinstance(penalty, Tensor) else torch.zeros(())]
-        return [*of_them, *(buffer.to(torch.float64, copy=True) for buffer in model.statistics.values())]
 
-    with suppress(Exception), torch.no_grad():
-        whole = first(whole_BCHW, 1)
-        if not all(map(agree, whole, first(part_BCHW, parts))):
-            return all(all(map(torch.equal, whole, first(whole_BCHW, 1))) for _ in range(REPEATS))
+def keeps_more_than_checkpoints(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> bool:
+    """Whether a pass depends on those before it by more than a state dict has, which a run that resumes would lose."""
+    x_BCHW, row_B = _images(shape, torch.float64), torch.arange(ROWS, 2 * ROWS)
+    for training in (True, False):
+        passes = _Passes(build, training)
+        state = _generators()
+        with suppress(Exception):
+            first, counts = passes(x_BCHW, row_B), passes.counts()
+            if any(not all(map(agree, first, passes(x_BCHW, row_B))) for _ in range(REPEATS)):
+                return True
+            if counts != passes.counts() or state != _generators():
+                return True
     return False

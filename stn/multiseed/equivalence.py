@@ -1,9 +1,7 @@
 """The check before training: whether seeds run as one network, slow operations, memory."""
 
-import random
-import sys
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,13 +28,6 @@ class Equivalence(NamedTuple):
 def move(p: Tensor, i: int) -> Tensor:
     """Return by how much a check moves the i-th parameter from its initial value."""
     return (((torch.arange(p.numel()) + i) % 7 + 1) / 512).view(p.shape).to(p.dtype)
-
-
-def generators() -> tuple[Any, ...]:
-    """Return the states of the generators that a network may draw from."""
-    numpy = sys.modules.get("numpy")
-    theirs = numpy.random.get_state() if numpy else ((), b"", 0)
-    return bytes(torch.get_rng_state().numpy()), random.getstate(), bytes(theirs[1]), theirs[2]
 
 
 def differentiated(out: Output) -> Tensor:
@@ -80,7 +71,6 @@ def check_equivalence(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
         return x
 
     slow: set[str] = set()
-    drawn = generators()
     try:
         alone = [
             _outcome(StackedModel(build, [s], dtype=torch.float64), x_SBCHW[s : s + 1], x_SBCHW[0]) for s in (0, 1)
@@ -94,7 +84,5 @@ def check_equivalence(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
         return Equivalence(f"{type(error).__name__}: {error}".splitlines()[0], slow, 0, 0, 0)
     float32_bytes.pop(model.flat.untyped_storage().data_ptr(), None)
     fault = None if same else "together they do not compute what each computes alone"
-    if drawn != generators():
-        fault = "it draws from a generator that seeds would share"
     bytes_per_row, elements_per_row = (n // (2 * ROWS) for n in (sum(float32_bytes.values()), max(elements)))
     return Equivalence(fault, slow, bytes_per_row, 4 * model.count_parameters(), elements_per_row)

@@ -165,13 +165,14 @@ class StackedModel(nn.Module):
         with self._seed_ops(slice(s, s + 1), step, row_B):
             return self._call(own, x, function)
 
-    def predict(self, x_BCHW: Tensor) -> Tensor:
-        """Return the logits of the same images for every seed."""
-        return with_penalty(self.inspect(None, x_BCHW))[0]
+    def predict(self, x_BCHW: Tensor, row_B: Tensor | None = None) -> Tensor:
+        """Return the logits of the same images for every seed; what is drawn for an image depends on its number."""
+        return with_penalty(self.inspect(None, x_BCHW, row_B))[0]
 
-    def inspect(self, function: Function | None, x_BCHW: Tensor) -> Any:
+    def inspect(self, function: Function | None, x_BCHW: Tensor, row_B: Tensor | None = None) -> Any:
         """Return a function's result on each seed's network (None: its output) and the same images, [S, ...]."""
-        return self._run(self._tensors, x_BCHW, 0, torch.arange(len(x_BCHW), device=x_BCHW.device), function)
+        row_B = torch.arange(len(x_BCHW), device=x_BCHW.device) if row_B is None else row_B
+        return self._run(self._tensors, x_BCHW, 0, row_B, function)
 
     def network(self, s: int) -> nn.Module:
         """Return one seed's network for inspection; it shares the weights until the next call."""

@@ -10,7 +10,7 @@ from stn.config.registry import register
 
 @register("arch")
 def branching(make_net, shape, classes) -> nn.Module:
-    """A classifier whose path depends on its values."""
+    """A classifier whose path depends on the values of its weights."""
 
     class Branching(nn.Module):
         def __init__(self) -> None:
@@ -19,6 +19,6 @@ def branching(make_net, shape, classes) -> nn.Module:
 
         def forward(self, x: Tensor) -> Tensor:
             y = self.last(x.flatten(1))
-            return y if y.mean() > 0 else -y
+            return y if self.last.weight.mean() > 0 else -y
 
     return Branching()

@@ -31,6 +31,8 @@ class Net(nn.Module):
     """A network with ``middle`` between its layers."""
 
     mean: Tensor
+    passes: int = 0
+    size: int = 0
 
     def __init__(self, middle: Callable[["Net", Tensor], Tensor]) -> None:
         super().__init__()
@@ -39,6 +41,11 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.middle(self, self.conv(x)).flatten(1))
+
+
+def counted(net: Net, x: Tensor) -> Tensor:
+    net.passes += 1
+    return x if net.passes < 1000 else 0 * x
 
 
 def no_grad(net: Net, x: Tensor) -> Tensor:
@@ -65,7 +72,7 @@ def normalised(net: Net, x: Tensor) -> Tensor:
 
 
 def dropped(net: Net, x: Tensor) -> Tensor:
-    return F.dropout2d(x + torch.randn_like(x), 0.4, net.training).relu()
+    return F.dropout2d(x, 0.4, net.training).relu()
 
 
 def normalised_if_trained(net: Net, x: Tensor) -> Tensor:
@@ -116,10 +123,22 @@ def test_networks_that_mix_the_images_of_a_batch(case: Case, middle: Callable[[N
         (normalised, {EVALUATION}),
         (normalised_if_trained, {IN_PARTS}),
         (lambda n, x: x - x.mean(0) if n.training else x, {SHARED, IN_PARTS}),
-        (lambda n, x: x * torch.rand(1), set()),
+        (lambda n, x: x * torch.rand(1), {EVALUATION, SHARED, IN_PARTS}),
+        (lambda n, x: x + torch.randn_like(x), {EVALUATION, SHARED, IN_PARTS}),
+        (lambda n, x: F.dropout(x, 0.4), set()),
         (lambda n, x: F.instance_norm(x), set()),
     ],
-    ids=["dropout", "running mean", "always normalised", "batch norm", "in training", "one draw", "instance norm"],
+    ids=[
+        "dropout",
+        "running mean",
+        "always normalised",
+        "batch norm",
+        "in training",
+        "one draw",
+        "noise",
+        "dropout always",
+        "instance norm",
+    ],
 )
 def test_when_networks_mix_images(middle: Callable[[Net, Tensor], Tensor], cases: set[Case]) -> None:
     found = {case for case in (EVALUATION, SHARED, IN_PARTS) if mixes_images(build(middle), SHAPE, *case)}
@@ -139,6 +158,12 @@ def test_a_buffer_that_changes_in_every_pass_would_change_in_every_part() -> Non
 @pytest.mark.parametrize(
     ("middle", "settings", "ranks", "fault"),
     [
+        (
+            counted,
+            {},
+            1,
+            "counts its passes, draws from another generator than torch's, or keeps what its state_dict does not",
+        ),
         (no_grad, {"train": {"compile": True}}, 1, "has other gradients with --train.compile"),
         (normalised, {}, 1, "gives an image other logits in another batch, also in evaluation"),
         (running_mean, {"optim": {"accumulate": 4}}, 1, "computes over its batch, which --optim.accumulate divides"),
