@@ -1,5 +1,7 @@
 """The network of a configuration, tried before training: what cannot be trained is refused."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
@@ -7,12 +9,23 @@ from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
 from stn.config.plugins import plugin_of
-from stn.config.schema import Config
+from stn.config.schema import Config, Optim
 from stn.models.build import build_network
+from stn.models.transformer import is_localisation
 from stn.models.warping import check_warps, warping
 from stn.multiseed.as_written import keeps_more_than_checkpoints, mixes_images, runs_as_written, traces_as_it_runs
 from stn.multiseed.model import StackedModel
 from stn.tracking.console import say
+
+_MATTERS = (
+    ("milestones", "schedule", ("multistep",)),
+    ("gamma", "schedule", ("step", "multistep")),
+    ("start_factor", "schedule", ("onecycle",)),
+    ("anneal", "schedule", ("onecycle",)),
+    ("final_factor", "schedule", ("onecycle", "cosine")),
+    ("betas", "name", ("adamw",)),
+)
+"""Fields of the optimiser, and with which values of another they mean something."""
 
 
 def try_network(config: Config, ranks: int = 1) -> nn.Module:
@@ -24,6 +37,8 @@ def try_network(config: Config, ranks: int = 1) -> nn.Module:
     shape = dataset.shape
     if not isinstance(network, nn.Module):
         raise ValueError(f"{config.arch.name} returns {type(network).__name__}, not an nn.Module; is a return missing?")
+    if other := [name for name, x in network.state_dict().items() if not isinstance(x, torch.Tensor)]:
+        raise ValueError(f"{config.arch.name} has {other[0]} in its state dict, which is no parameter and no buffer")
     try:
         check_warps(network, shape)
     except ValueError as error:
@@ -43,10 +58,23 @@ def try_network(config: Config, ranks: int = 1) -> nn.Module:
     _refuse_other_results(config, shape, ranks)
     if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
         say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
+    for text in _meaningless(config, network):
+        say(f"note: {text}")
     milestones = config.optim.milestones if config.optim.schedule == "multistep" else ()
     if max(map(steps_of, milestones), default=-1) >= (config.train.steps or 0):
         say("note: a milestone lies behind the last step; --fraction shortens the schedule, too")
     return network
+
+
+def _meaningless(config: Config, network: nn.Module) -> Iterator[str]:
+    """Yield what is set and changes nothing, but the signature."""
+    for field, by, values in _MATTERS:
+        value, default = getattr(config.optim, field), Optim.model_fields[field].default
+        if value != default and (other := getattr(config.optim, by)) not in values:
+            yield f"optim.{field} means nothing with optim.{by} {other}"
+    localises = any(is_localisation(name) for name, _ in network.named_parameters())
+    if config.optim.loc_lr_multiplier != 1 and not localises:
+        yield f"{config.arch.name} has no parameters of a module st, so optim.loc_lr_multiplier means nothing"
 
 
 def _refuse_other_results(config: Config, shape: tuple[int, ...], ranks: int) -> None:

@@ -111,10 +111,17 @@ class Dataset:
                 f"the data set has {counts[0]:,} training images ({counts[1]:,} labels) and {counts[2]:,} test images "
                 f"({counts[3]:,} labels); its Dataset says train={self.train:,}, test={self.test:,}"
             )
+        for found in {(str(part.dtype), *part.shape[1:]) for part in loaded[::2]}:
+            if found != (wanted := ("torch.uint8", self.shape[0], self.side, self.side)):
+                raise ValueError(f"images are {_text(found)}; a data set's are {_text(wanted)}, by its shape and side")
         for label in (int(bound) for labels in loaded[1::2] for bound in (labels.min(), labels.max())):
             if not 0 <= label < self.classes:
                 raise ValueError(f"the data set has a label {label}; its Dataset says classes={self.classes}")
         return loaded
+
+
+def _text(found: tuple[str | int, ...]) -> str:
+    return f"{found[0].removeprefix('torch.')} {list(found[1:])}"  # type: ignore[union-attr]
 
 
 def find_dataset(name: str) -> registry.Entry:

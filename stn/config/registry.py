@@ -52,6 +52,11 @@ class Entry(NamedTuple):
     arguments: tuple[str, ...] = ()
     """Names of the positional arguments."""
 
+    @property
+    def may_localise(self) -> bool:
+        """Whether the architecture may have a localisation net: ours with iterations do, others know themselves."""
+        return "iterations" in self.options or not self.module.startswith("stn.")
+
 
 entries: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
 _definitions: dict[str, ast.FunctionDef | ast.ClassDef] = {}

@@ -15,6 +15,8 @@ from stn.config.plugins import plugin_of
 from stn.config.schema import Arch, Config
 
 DEFAULT_EPOCHS = 8.0
+MOST_STEPS = 10_000_000
+"""The learning rates of all steps are made at the start, in half a minute."""
 _NOT_SCIENCE = {
     "checkpoint": True,
     "log": True,
@@ -102,6 +104,8 @@ def resolve(config: Config) -> Config:
     steps_per_epoch = -(-images // data.batch_size)
     length = train.steps or (train.epochs or DEFAULT_EPOCHS) * steps_per_epoch
     steps = max(1, round(train.fraction * length))
+    if steps > MOST_STEPS:
+        raise ValueError(f"{steps:,} steps are more than the {MOST_STEPS:,} that a run can have")
     sections = _in_steps(config, steps_per_epoch, steps)
     sections["arch"] = arch = _resolve_arch(config.arch, dataset)
     for key, pixels in (("crop", data.crop), ("cutout", data.cutout)):
@@ -116,12 +120,14 @@ def resolve(config: Config) -> Config:
             f"data.perturb_train cannot be off: plain images are {dataset.side} pixels wide, "
             f"{data.name}'s {dataset.shape[2]}"
         )
-    if optim.loc_lr_multiplier != 1 and "iterations" not in registry.find("arch", arch.name).options:
+    if optim.loc_lr_multiplier != 1 and not registry.find("arch", arch.name).may_localise:
         raise ValueError(f"{arch.name} has no localisation net, so optim.loc_lr_multiplier means nothing")
     warmup = steps_of(sections["optim"].warmup)
     if warmup >= steps and warmup:
         hint = "give a shorter --optim.warmup, or shorten both with --fraction"
         raise ValueError(f"optim.warmup of {warmup} steps leaves nothing of the {steps} steps of the run; {hint}")
+    if optim.schedule == "onecycle" and not warmup and float(optim.warmup.split()[0]) and round(0.3 * steps):
+        raise ValueError(f"optim.warmup of {optim.warmup} is less than one step")
     for duration in ("eval", "checkpoint", "log"):
         if steps_of(sections[duration].every) < 1:
             raise ValueError(f"{duration}.every is less than one step")
@@ -161,6 +167,8 @@ def signature(config: Config) -> str:
     science = config.model_dump(mode="json", exclude=_NOT_SCIENCE)
     if ":" in config.data.name:  # what is in a file counts, not where it lies
         science["data"]["name"] = build_dataset(config.data.name).content
+    elif content := build_dataset(config.data.name).content:
+        science["data"]["content"] = content
     for section, field, value in _ADDED_LATER:
         if science[section][field] == value:
             del science[section][field]

@@ -136,9 +136,10 @@ def overlay(*layers: Sections) -> Sections:
         arch = layer.get("arch", {}).get("name")
         arch = registry.canonical("arch", arch) if isinstance(arch, str) else None
         if arch in registry.entries["arch"]:
-            options = {"name", "net", *registry.find("arch", arch).options}
+            entry = registry.find("arch", arch)
+            options = {"name", "net", *entry.options}
             values["arch"] = {key: value for key, value in values.get("arch", {}).items() if key in options}
-            if "iterations" not in options:
+            if not entry.may_localise:
                 values.get("optim", {}).pop("loc_lr_multiplier", None)
         if LENGTHS & layer.get("train", {}).keys():
             values["train"] = {key: value for key, value in values.get("train", {}).items() if key not in LENGTHS}

@@ -60,8 +60,8 @@ class Stream:
         self.data, self.dataset, self.rank, self.world = data, dataset, rank, world
         self.device, self.dtype = torch.device(device), dtype
         train_x, train_y, test_x, test_y = (tensor.to(device) for tensor in dataset.images(data.root))
-        self._pool = train_x  # clutter is cut from all training images, whatever the limits
         held_out = len(train_x) - data.validation
+        self._pool = train_x[:held_out]  # clutter is cut from all training images, whatever the limit
         N = min(data.limit_train or held_out, held_out)
         self.x, self.y = train_x[:N], train_y[:N]
         self._test_x, self._test_y = (train_x[held_out:], train_y[held_out:]) if data.validation else (test_x, test_y)

@@ -13,22 +13,27 @@ TOLERANCE = 1e-5
 """Largest difference that is rounding: images are made in float32, which kinds of CPU round differently."""
 
 
+DECAY = "decay"
+"""The one number that older fingerprints do not have; it comes from no image, and may be tiny."""
+
+
 def difference(old: object, new: object) -> str | None:
     """Return what differs between two fingerprints; None if the computation is the same, or one is unknown."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return None
     if old.get("shapes") != new.get("shapes"):
         return "the network's parameters or buffers have other names or shapes"
-    for key in sorted((new.keys() | old.keys()) - {"shapes"}):
-        if not _close(old.get(key), new.get(key)):
+    older = {DECAY} & (new.keys() ^ old.keys())
+    for key in sorted((new.keys() | old.keys()) - older - {"shapes"}):
+        if not _close(old.get(key), new.get(key), 0 if key == DECAY else TOLERANCE):
             return f"{key} differs"
     return None
 
 
-def _close(old: Any, new: Any) -> bool:
+def _close(old: Any, new: Any, smallest: float) -> bool:
     try:
         return len(old) == len(new) and all(
-            math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for a, b in zip(old, new, strict=True)
+            math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=smallest) for a, b in zip(old, new, strict=True)
         )
     except TypeError:  # damaged
         return False

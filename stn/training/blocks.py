@@ -7,7 +7,7 @@ from typing import Any
 import psutil
 import torch
 
-from stn.config.dataset import build_dataset
+from stn.config.dataset import Data, build_dataset
 from stn.config.plugins import provenance
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
@@ -30,6 +30,8 @@ FUSED = "seeds_as_one_network"
 """The field of env.json for the number of seeds that a trial has found."""
 MOST = {"cpu": 32, "cuda": 64}
 """The most seeds that a trial goes up to."""
+MANY = 20
+"""Images a class, of which chance leaves no class out."""
 WORTH_A_TRIAL = 1_000_000
 """Images from which a trial on a CPU, of a few seconds, takes a small part of the time."""
 
@@ -74,7 +76,7 @@ def _begun(group: list[Trial]) -> bool:
 def _threads_so_far(group: list[Trial]) -> int | None:
     """Return the threads that a run to resume was trained with: they decide the last bits of its numbers."""
     run, asked = group[0].run, group[0].config.train.threads
-    threads = read_json(run.env).get("threads") if _begun(group) and not asked else None
+    threads = read_json(run.env).get("threads") if (_begun(group) or run.finished()) and not asked else None
     return threads if isinstance(threads, int) and 0 < threads <= cores() else None
 
 
@@ -92,8 +94,19 @@ def plan_blocks(runtime: Runtime, unfinished: list[Trial], seed_losses: Callable
     if runtime.writes:
         for text in slow_settings(unfinished, size, runtime, seed_losses, _is_worth_a_trial(unfinished)):
             warn(text)
+        if lost := classes_left_out(unfinished[0].config.data):
+            warn(f"no training image is of class {', '.join(map(str, lost))}: mix the images, which are taken in order")
     saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in unfinished] if runtime.writes else []
     return cut_into_blocks(unfinished, *runtime.from_writer((size, saved)))
+
+
+def classes_left_out(data: Data) -> list[int]:
+    """Return the classes of which data.validation or data.limit_train leave no training image, if they leave many."""
+    dataset = build_dataset(data.name)
+    y_N = dataset.images(data.root)[1]
+    kept = min(data.limit_train or len(y_N), len(y_N) - data.validation)
+    classes = range(dataset.classes) if kept > MANY * dataset.classes else ()
+    return sorted(set(classes) - set(y_N[:kept].tolist()))
 
 
 def _is_worth_a_trial(trials: list[Trial]) -> bool:

@@ -24,7 +24,7 @@ from stn.config.schema import Config
 from stn.data.stream import Batch, Stream
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
-from stn.runs.same_code import difference, fingerprints, set_aside
+from stn.runs.same_code import DECAY, difference, fingerprints, set_aside
 from stn.runs.trials import Trial, group_by_run
 from stn.tracking.console import warn
 from stn.training.optimizer import SeedOptimiser, clip_gradients
@@ -85,9 +85,21 @@ def fingerprint(config: Config, losses: Losses) -> Fingerprint:
         logits_SBK = model.predict(stream.test_images(torch.arange(min(rows, stream.test_count))).x_BCHW)
     numbers["buffers"] = [_norm(tensor) for tensor in model.statistics.values()]
     numbers["test logits"] = [_norm(logits_SBK), float(logits_SBK.mean())]
+    numbers[DECAY] = [_decay(optimiser, config.train.steps // 2)]
     shapes = {name: list(tensor.shape[1:]) for name, tensor in {**model.stacked, **model.statistics}.items()}
     digest = hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:12]
     return {"shapes": digest} | {key: list(map(_rounded, values)) for key, values in numbers.items()}
+
+
+def _decay(optimiser: SeedOptimiser, step: int) -> float:
+    """Return the norm of an update without gradients: in the first ones, whose rates are low, decay would not show."""
+    optimiser.zero_grad()
+    optimiser.clock.fill_(step)
+    for average in optimiser.averages.values():
+        average.zero_()
+    before = optimiser.model.flat.clone()
+    optimiser.step()
+    return _norm(optimiser.model.flat - before)
 
 
 def _fingerprint_if_possible(config: Config, losses: Losses) -> Fingerprint | None:

@@ -102,6 +102,14 @@ def test_another_loss_changes_the_fingerprint(losses: Callable) -> None:
     assert difference(a, b)
 
 
+def test_weight_decay_shows_where_rates_are_low_at_first(losses: Callable) -> None:
+    wishes = [Optim(name="sgd", lr=0.1, schedule="onecycle", weight_decay=decay) for decay in (1e-6, 1.001e-6, 0)]
+    found = [fingerprints.fingerprint(resolve(Config(optim=wish)), losses) for wish in wishes]
+    assert difference(found[0], found[1]) == difference(found[0], found[2]) == "decay differs"
+    older = {key: value for key, value in found[0].items() if key != "decay"}
+    assert difference(older, found[2]) is difference(found[2], older) is None
+
+
 def test_rounding_and_unknown_fingerprints_are_no_difference() -> None:
     old = {"shapes": "a", "loss": [2.3, -1.0]}
     assert difference(old, {"shapes": "a", "loss": [2.3 * (1 + 1e-6), -1.0]}) is None

@@ -126,6 +126,30 @@ def masked(make_net, shape, classes):
     assert (done.returncode, done.stderr, (tmp_path / "runs").exists()) == (2, message, False)
 
 
+def test_a_module_does_not_change_the_arithmetic(tmp_path: Path) -> None:
+    (tmp_path / "quick.py").write_text(
+        """import torch
+import stn
+from torch import nn
+
+torch.set_float32_matmul_precision("medium")
+torch.backends.mkldnn.conv.fp32_precision = "bf16"
+
+class Exact(nn.Linear):
+    def forward(self, x):
+        assert torch.backends.mkldnn.matmul.fp32_precision == torch.backends.mkldnn.conv.fp32_precision == "ieee"
+        return super().forward(x.flatten(1))
+
+@stn.register("arch")
+def exact(make_net, shape, classes):
+    "A layer."
+    return Exact(784, 10)
+"""
+    )
+    done = train("--plugin", "quick", "--arch", "exact", *QUIET, "--steps", 2, runs=tmp_path / "runs", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_a_sweep_and_its_report_know_a_plugin(tmp_path: Path, path: dict[str, str]) -> None:
     base = TINY["base"] | {"plugin": ["my_package.things"], "dataset": "my_digits", "steps": 8}  # type: ignore[operator]

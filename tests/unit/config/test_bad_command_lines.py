@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from stn.evaluation.pictures.painter import PAINTER
 from tests.support.paths import ROOT
 from tests.support.trainer import train
 
@@ -65,6 +66,8 @@ BAD: dict[str, tuple[str, str]] = {
     "--seeds 0-99999999999": ("more seeds than there are", "goes beyond"),
     "--seeds 9223372036854775808": ("a seed beyond 64 bits", "goes beyond"),
     "--optim.schedule step --optim.step-every 0steps": ("a period of nothing", "step_every is less than one step"),
+    "--optim.warmup 0.01%": ("a warm-up of nothing", "optim.warmup of 0.01 % is less than one step"),
+    "--epochs 100000": ("more steps than learning rates", "46,900,000 steps are more than the 10,000,000"),
     "--optim.momentum 0.5": ("momentum for AdamW", "adamw takes no momentum"),
     "--data.crop 100": ("a crop as large as the image", "as large as the image"),
     "--data.cutout 28": ("a cutout as large as the image", "as large as the image"),
@@ -99,6 +102,7 @@ def test_bad_input_is_one_message_exit_2_and_nothing_on_disk(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(PAINTER, "start", lambda: None)  # its processes end with this one, behind the tests
     before = sorted(p.name for p in tmp_path.rglob("*"))
     monkeypatch.setattr(sys, "argv", ["train.py", *typed.split()])
     source = compile((ROOT / "train.py").read_text(), "train.py", "exec")

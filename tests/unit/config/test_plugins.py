@@ -1,5 +1,6 @@
 """Own code from outside: found, read without running it, its options typed; one clear line where it cannot be used."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -49,6 +50,27 @@ def test_an_architecture_has_options_of_its_own_typed_from_its_signature(folder:
     assert parse(["--plugin", "my_package", "--arch", "silent", "--arch.no-deep"])[0].arch.model_extra == {
         "deep": False
     }
+
+
+def test_a_recipe_for_transformers_keeps_the_rate_of_a_localisation_net_that_we_do_not_know(folder: Path) -> None:
+    ours, theirs = (
+        resolve(parse(["--config", "best_mnist", "--plugin", "my_package.things", "--arch", arch])[0])
+        for arch in ("stn_slx", "aligned")
+    )
+    assert theirs.optim.loc_lr_multiplier == ours.optim.loc_lr_multiplier == 0.1
+
+
+def test_what_a_plugins_data_set_holds_counts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (command,) = parse(["--plugin", "my_package", "--dataset", "my-digits"])
+    signatures = [signature(resolve(command))]
+    entry = registry.find("dataset", "my_digits")
+    known = entry.function()
+    for content in ("one", "two", "one"):
+        changed = dataclasses.replace(known, content=content)
+        monkeypatch.setitem(registry.entries["dataset"], "my_digits", entry._replace(function=lambda c=changed: c))
+        signatures.append(signature(resolve(command)))
+    assert len(set(signatures)) == 3
+    assert signatures[1] == signatures[3]
 
 
 def test_the_configuration_of_a_run_brings_its_plugins(folder: Path) -> None:

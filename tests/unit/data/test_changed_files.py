@@ -77,8 +77,8 @@ def test_images_in_folders_below_a_class_are_of_that_class(tmp_path: Path, linke
     assert sorted(deep.images(None)[1].tolist()) == sorted(flat.images(None)[1].tolist())
 
 
-def _described(first: int = 0, **facts: Any) -> Dataset:
-    images, labels = torch.zeros(40, 1, 28, 28, dtype=torch.uint8), torch.arange(40) % 10
+def _described(first: int = 0, kind: torch.dtype = torch.uint8, **facts: Any) -> Dataset:
+    images, labels = torch.zeros(40, 1, 28, 28, dtype=kind), torch.arange(40) % 10
     labels[0] = first
     said: dict[str, Any] = {"train": 40, "test": 40} | facts
     return Dataset(lambda root: (images, labels, images, labels), (1, 28, 28), (0.5,), (0.5,), "tutorial", **said)
@@ -91,9 +91,11 @@ def _described(first: int = 0, **facts: Any) -> Dataset:
         ({"test": 39}, "train=40, test=39"),
         ({"classes": 9}, "has a label 9; its Dataset says classes=9"),
         ({"first": -100}, "has a label -100; its Dataset says classes=10"),
+        ({"kind": torch.float32}, r"images are float32 \[1, 28, 28\]; a data set's are uint8 \[1, 28, 28\]"),
+        ({"side": 32}, r"images are uint8 \[1, 28, 28\]; a data set's are uint8 \[1, 32, 32\]"),
     ],
 )
-def test_a_description_that_does_not_fit_is_refused(facts: dict[str, int], said: str) -> None:
+def test_a_description_that_does_not_fit_is_refused(facts: dict[str, Any], said: str) -> None:
     assert len(_described().images(None)) == 4
     with pytest.raises(ValueError, match=said):
         _described(**facts).images(None)

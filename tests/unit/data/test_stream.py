@@ -114,7 +114,8 @@ def test_validation_holds_out_training_images() -> None:
     s = stream(validation=1000)
     assert len(s.x) == 59_000
     assert s.test_count == 1000
-    assert len(s._pool) == len(stream(limit_train=9)._pool) == 60_000, "clutter is of any training image"
+    assert len(s._pool) == 59_000, "clutter is of none that is held out"
+    assert len(stream(limit_train=9)._pool) == 60_000, "clutter is of any training image"
     images = sources.mnist()
     held = torch.cat([b.y_B for b in s.test_batches(500)])
     assert torch.equal(held, images.train_y[59_000:])

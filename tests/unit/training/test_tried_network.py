@@ -1,0 +1,88 @@
+"""What is said of a configuration before it trains, and refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor, nn
+
+from stn.commands import network
+from stn.config.dataset import Data
+from stn.config.resolve import resolve
+from stn.config.schema import Config
+from stn.training.blocks import classes_left_out
+from tests.unit.data.test_data_files import arrays, save
+
+
+def said(capsys: pytest.CaptureFixture[str], **sections: Any) -> list[str]:
+    network.try_network(resolve(Config.model_validate(sections)))
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("optim", "notes"),
+    [
+        ({"milestones": ["1 epochs"]}, ["milestones with schedule onecycle"]),
+        ({"gamma": 0.5}, ["gamma with schedule onecycle"]),
+        ({"name": "sgd", "betas": [0.8, 0.9], "schedule": "constant"}, ["betas with name sgd"]),
+        (
+            {"schedule": "cosine", "anneal": "linear", "start_factor": 0.5, "final_factor": 0.1},
+            ["start_factor with schedule cosine", "anneal with schedule cosine"],
+        ),
+        ({"schedule": "multistep", "milestones": ["1 epochs"], "gamma": 0.5}, []),
+        ({"schedule": "onecycle", "anneal": "linear", "final_factor": 0.1, "start_factor": 0.5}, []),
+    ],
+)
+def test_what_changes_nothing_gets_a_note(
+    optim: dict[str, Any], notes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"note: optim.{note.replace(' with ', ' means nothing with optim.')}" for note in notes]
+    assert said(capsys, arch={"name": "cnn"}, optim=optim) == texts
+
+
+class Flat(nn.Module):
+    def __init__(self, within: str) -> None:
+        super().__init__()
+        self.add_module(within, nn.Linear(784, 10))
+        self.within = within
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self, self.within)(x.flatten(1))
+
+
+def test_a_rate_of_a_localisation_net_that_is_not_there_gets_a_note(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wish = {"arch": {"name": "stn_c0"}, "optim": {"loc_lr_multiplier": 0.1}}
+    note = "note: stn_c0 has no parameters of a module st, so optim.loc_lr_multiplier means nothing"
+    for within, notes in (("st", []), ("loc", [note])):
+        monkeypatch.setattr(network, "build_network", lambda config, within=within: Flat(within))
+        assert said(capsys, **wish) == notes
+
+
+def test_state_that_is_no_tensor_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(Flat):
+        def get_extra_state(self) -> int:
+            return 3
+
+        def set_extra_state(self, state: int) -> None:
+            pass
+
+    monkeypatch.setattr(network, "build_network", lambda config: Counting("last"))
+    with pytest.raises(ValueError, match="stn_slx has _extra_state in its state dict"):
+        network.try_network(resolve(Config()))
+
+
+def test_classes_that_are_held_out_whole_are_found(tmp_path: Path) -> None:
+    images = arrays(n=400)
+    order = images["y_train"].argsort(kind="stable")
+    in_order = images | {key: images[key][order] for key in ("x_train", "y_train")}
+    mixed, sorted_ = save(tmp_path / "mixed.npz", **images), save(tmp_path / "sorted.npz", **in_order)
+
+    def found(name: str, **data: int) -> list[int]:
+        return classes_left_out(Data(name=name, **data))  # type: ignore[arg-type]
+
+    for settings in ({}, {"validation": 150}, {"limit_train": 120}, {"limit_train": 20}):
+        assert found(mixed, **settings) == []
+    assert found(sorted_) == found(sorted_, limit_train=20) == []
+    assert (found(sorted_, validation=150), found(sorted_, limit_train=120)) == ([3], [2, 3])
