@@ -34,8 +34,7 @@ def _by_itself(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -
         torch.manual_seed(derived_seed(0, Site.INIT))
         itself = build().double().train(training)
     own = list(itself.parameters())
-    for i, p in enumerate(own):
-        p.data += move(p, i)
+    move(own)
     logits = differentiated(itself(x_BCHW))
     return [logits, *(torch.zeros_like(p) if p.grad is None else p.grad for p in own), *own, *itself.buffers()]
 
@@ -43,8 +42,7 @@ def _by_itself(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -
 def _here(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool, traced: bool = False) -> list[Tensor]:
     model = StackedModel(build, [0], dtype=torch.float64).train(training)
     own = list(model.stacked.values())
-    for i, p in enumerate(own):
-        p.data += move(p, i)
+    move(own)
     batch = x_BCHW.unsqueeze(0), 0, torch.arange(ROWS)
     if traced:
         model.compiled = {batch[0].shape: model.trace(*batch)}
@@ -118,8 +116,7 @@ class _Passes:
         self.model = StackedModel(build, [0], dtype=torch.float64).train(training)
         # In training batch norm adds up its sums over the ranks, which here are constants.
         self.model.all_reduce = (lambda x: torch.full_like(x, 2.0)) if training else None
-        for i, p in enumerate(self.model.stacked.values()):
-            p.data += move(p[0], i)
+        move(self.model.stacked.values())
         self.before = {name: tensor.clone() for name, tensor in self.model.weights(0).items()}
 
     @torch.no_grad()

@@ -1,6 +1,6 @@
 """The check before training: whether seeds run as one network, slow operations, memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -25,9 +25,10 @@ class Equivalence(NamedTuple):
     """Elements of the largest tensor, per image and seed."""
 
 
-def move(p: Tensor, i: int) -> Tensor:
-    """Return by how much a check moves the i-th parameter from its initial value."""
-    return (((torch.arange(p.numel()) + i) % 7 + 1) / 512).view(p.shape).to(p.dtype)
+def move(parameters: Iterable[Tensor]) -> None:
+    """Move one seed's parameters from their initial values: behind a layer of zeros no gradient would tell anything."""
+    for i, p in enumerate(parameters):
+        p.data += (((torch.arange(p.numel()) + i) % 7 + 1) / 512).view(p.shape).to(p.dtype)
 
 
 def differentiated(out: Output) -> Tensor:
@@ -39,8 +40,8 @@ def differentiated(out: Output) -> Tensor:
 
 def _outcome(model: StackedModel, x_SBCHW: Tensor, test_BCHW: Tensor) -> list[Tensor]:
     """Return logits, test logits, buffers, and all gradients as one tensor; seeds are the first axis."""
-    for i, p in enumerate(model.parameters()):  # behind a layer of zeros no gradient would tell anything
-        p.data += move(p[0], i)
+    for s in range(len(model.seeds)):
+        move(p.data[s] for p in model.parameters())
     logits_SBK = differentiated(model.train()(x_SBCHW.clone(), 0, torch.arange(ROWS)))
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in model.parameters()]
     model.eval()
