@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy import stats as scipy_stats
 
 from launch.report.analysis import sections
 from launch.report.analysis.cells import load
-from launch.report.analysis.images.pairs import ImagePair, mcnemar
+from launch.report.analysis.images.pairs import ImagePair, mcnemar, p_of_seeds
 from launch.report.analysis.images.pairs import over_images as compare_over_images
 from launch.report.analysis.sections import Section
 from launch.report.output.markdown import render_markdown
@@ -29,12 +30,13 @@ def one_pair(folder: Path) -> ImagePair:
 
 
 def test_mcnemar_is_the_binomial_test_on_the_discordant_images(tmp_path: Path) -> None:
-    first = write_run(tmp_path, "cnn", range(4), IMAGES, 0.3)
-    second = write_run(tmp_path, "stn_slx", range(1, 5), IMAGES, 0.1)
+    images = known_images(600)
+    first = write_run(tmp_path, "cnn", range(4), images, 0.3)
+    second = write_run(tmp_path, "stn_slx", range(1, 5), images, 0.1)
     pair = one_pair(tmp_path)
     assert [seed.seed for seed in pair.seeds] == [1, 2, 3]
     for seed in pair.seeds:
-        a, b = (answers[seed.seed].predicted_N == IMAGES.label_N for answers in (first, second))
+        a, b = (answers[seed.seed].predicted_N == images.label_N for answers in (first, second))
         table = [(a & b).sum(), (a & ~b).sum(), (~a & b).sum(), (~a & ~b).sum()]
         assert [seed.both, seed.only_first, seed.only_second, seed.neither] == table
         assert seed.p == pytest.approx(scipy_stats.binomtest(table[1], table[1] + table[2]).pvalue)
@@ -47,6 +49,30 @@ def test_mcnemar_is_the_binomial_test_on_the_discordant_images(tmp_path: Path) -
 def test_mcnemar_of_networks_without_a_difference_is_one() -> None:
     assert mcnemar(np.array([0, 5, 3]), np.array([0, 5, 3])).tolist() == [1, 1, 1]
     assert mcnemar(np.array([0]), np.array([10]))[0] == pytest.approx(2 / 2**10)
+
+
+def test_where_images_are_perturbed_each_seed_is_tested_over_originals(tmp_path: Path) -> None:
+    """200 images under three perturbations each."""
+    first = write_run(tmp_path, "cnn", range(3), IMAGES, 0.3)
+    second = write_run(tmp_path, "stn_slx", range(3), IMAGES, 0.28)
+    for seed in one_pair(tmp_path).seeds:
+        a, b = (answers[seed.seed].predicted_N == IMAGES.label_N for answers in (first, second))
+        assert (seed.only_first, seed.only_second) == ((a & ~b).sum(), (b & ~a).sum())
+        expected: Any = scipy_stats.ttest_1samp((b * 1.0 - a).reshape(3, 200).mean(0), 0)
+        assert seed.p == pytest.approx(expected.pvalue)
+    same = np.ones((2, 600), dtype=bool)
+    assert p_of_seeds(same, same, 200).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(("a", "b", "of_mcnemar"), [(19, 1, 0.09), (4, 0.4, 0.21), (1.5, 0.15, 0.33)])
+def test_networks_that_are_alike_are_told_apart_in_one_study_of_twenty(a: float, b: float, of_mcnemar: float) -> None:
+    """1,000 studies of 100 images under ten perturbations, which a network recognises more or less alike."""
+    rng = np.random.default_rng(0)
+    chances = rng.beta(a, b, (2, 1000, 100))
+    first, second = (rng.random((1000, 1000)) < np.tile(p_SG, 10) for p_SG in chances)
+    found = [np.mean(p_of_seeds(first, second, originals) < 0.05) for originals in (100, 1000)]
+    assert found[0] <= 0.05 + 4 * 0.007
+    assert found[1] == pytest.approx(of_mcnemar, abs=0.02)
 
 
 def test_flips_are_counted_pair_by_pair(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from launch.report.analysis.tables import MOST_IN_MATRIX, Table
 from launch.report.analysis.verdicts import MOST_SENTENCES, Pair, compare_pairs
 
 ABOUT_PAIRS = (
-    "McNemar's exact test asks, seed by seed, whether two trained networks differ on images like these (p < 0.05 after "
-    "Holm's correction for the seeds of a pair). Answers of two architectures on a shared seed differ because of the "
-    "architecture and of the seed: compare with two seeds of one architecture. The interval over seeds says what other "
-    "seeds would give on these test images, from all shared seeds (with its n where some of them kept no answers); the "
-    "one over images says what these networks would give on other images of the same kind (perturbations of one image "
-    "count as one). A claim on architectures needs both. The counts of every seed are in mcnemar.csv"
+    "McNemar's exact test asks, seed by seed, whether two trained networks differ on images like these (p < 0.05 after"
+    " Holm's correction for the seeds of a pair). Where several images are perturbations of one, a t test over the "
+    "images before the perturbation asks it instead. Answers of two architectures on a shared seed differ because of "
+    "the architecture and of the seed: compare with two seeds of one architecture. The interval over seeds says what "
+    "other seeds would give on these test images, from all shared seeds (with its n where some of them kept no "
+    "answers); the one over images says what these networks would give on other images of the same kind (perturbations"
+    " of one image count as one). A claim on architectures needs both. The counts of every seed are in mcnemar.csv"
 )
 ABOUT_CLASSES = "The share of each class's images that is recognised: mean over seeds with its 95 % interval"
 ABOUT_CLASS_PAIRS = (
