@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from launch.report.analysis import verdicts
-from launch.report.analysis.stats import ALPHA, PairedTest, compare, seeds_needed
+from launch.report.analysis.stats import ALPHA, FEWEST_PAIRS, PairedTest, compare, seeds_needed
 from launch.report.analysis.verdicts import judge
 
 STUDIES = 2_000
@@ -89,6 +89,24 @@ def test_unknown_studies_that_train_as_many_seeds_as_they_said_mostly_decide(
             whole = np.concatenate([pilot, rng.normal(effect, 1, verdict.more)])
             decided.append(judge(paired(whole[None]))[0].outcome == "better")
     assert np.mean(decided) == pytest.approx(rate, abs=0.03)
+
+
+@pytest.mark.parametrize(("n", "rate"), [(3, 0.15), (5, 0.13), (10, 0.11)])
+def test_looking_again_after_each_extension_makes_a_false_better_more_likely(n: int, rate: float) -> None:
+    """Two alike; up to 1,000 seeds, as many as each look says. Of the seeds of the first extension alone 5 % err."""
+    rng, false, alone = np.random.default_rng(n), list[bool](), list[bool]()
+    for _ in range(STUDIES):
+        d, first = rng.normal(0, 1, n), True
+        verdict = judge(paired(d[None]))[0]
+        while verdict.outcome == "unknown" and verdict.more is not None and len(d) + verdict.more <= 1000:
+            more = rng.normal(0, 1, verdict.more)
+            if first and len(more) >= FEWEST_PAIRS:
+                alone.append(judge(paired(more[None]))[0].outcome == "better")
+            d, first = np.concatenate([d, more]), False
+            verdict = judge(paired(d[None]))[0]
+        false.append(verdict.outcome == "better")
+    assert np.mean(false) == pytest.approx(rate, abs=0.01)
+    assert np.mean(alone) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / len(alone))
 
 
 def paired(x_PSn: np.ndarray) -> list[PairedTest]:
