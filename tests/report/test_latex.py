@@ -94,6 +94,23 @@ def test_what_may_be_as_good_as_the_best_is_marked(plan: Plan, tmp_path: Path) -
     assert "$^{?}$: not told apart from the best." in text
 
 
+@pytest.mark.parametrize("key", ["test_acc", "test_loss"])
+def test_what_a_verdict_places_below_another_is_not_the_best(key: str, tmp_path: Path) -> None:
+    """The first has more seeds, easier ones among them; on the shared ones the second is better."""
+    hard = {seed: 0.9 + 0.001 * (seed % 3) for seed in range(4)}
+    first = hard | dict.fromkeys(range(4, 9), 0.95)
+    second = {seed: value + 0.01 + 1e-4 * seed for seed, value in hard.items()}
+    cells = cells_of({"cnn": {"mnist": first}, "stn_slx": {"mnist": second}})
+    for cell in cells:
+        cell.rows = {s: {key: v["test_acc"] if key == "test_acc" else 1 - v["test_acc"]} for s, v in cell.rows.items()}
+    text = render_latex(build_sections(build.Comparison("x", cells, []), tmp_path))
+    assert (r"\mathbf" in text, "Bold" in text) == (False, False)
+    assert r"No mean is bold: stn\_slx beats the best one on shared seeds." in text
+    cells[0].rows = {seed: cells[0].rows[seed] for seed in hard}
+    text = render_latex(build_sections(build.Comparison("x", cells, []), tmp_path))
+    assert (r"\mathbf" in text, "No mean is bold" in text) == (True, False)
+
+
 def test_without_a_comparison_of_pairs_nothing_is_called_best(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,6 +85,20 @@ def _whole(table: Table, caption: str, label: str, sign: str) -> str:
     return _environment([_heading(text) for text in table.headings], rows, caption, label, sign)
 
 
+def _beats(panel: Panel, best: int) -> str:
+    """Return the label of an architecture that beats the one with the best mean, on seeds that both have, or ''.
+
+    Means are over all seeds of each, of which one may have some that are hard and that the other lacks.
+    """
+    for pair in panel.compared:
+        winner, loser = (pair.second, pair.first) if pair.test.mean > 0 else (pair.first, pair.second)
+        if panel.metric.higher_is_better is False:
+            winner, loser = loser, winner
+        if pair.verdict.outcome == "better" and id(loser) == best:
+            return winner.label
+    return ""
+
+
 def _marks(panel: Panel, means: dict[int, float], best: int) -> dict[int, str]:
     """Return the marks of architectures that the verdicts do not place below the best one, by id of the cell."""
     marks = {}
@@ -99,11 +113,12 @@ def _architectures(section: Section, panel: Panel) -> str:
     """Return mean ± SD and n of every architecture, the best in bold, what may be as good as the best marked."""
     metric = panel.metric
     summaries = {id(cell): summary(values) for cell in section.cells if (values := cell.values(metric.key).values())}
-    means, marks, best = {key: s.mean for key, s in summaries.items()}, dict[int, str](), None
+    means, marks, best, beats = {key: s.mean for key, s in summaries.items()}, dict[int, str](), None, ""
     uncompared = len(section.cells) > 1 and not panel.compared
     if means and metric.higher_is_better is not None and not uncompared:  # bold would read as: it beats the others
         best = (max if metric.higher_is_better else min)(means, key=lambda key: means[key])
-        marks = _marks(panel, means, best)
+        beats = _beats(panel, best)
+        best, marks = (None, marks) if beats else (best, _marks(panel, means, best))
     rows = []
     for cell in section.cells:
         s = summaries.get(id(cell))
@@ -115,6 +130,7 @@ def _architectures(section: Section, panel: Panel) -> str:
     unit = rf" ({escape(metric.unit)})" if metric.unit else ""
     caption = f"{escape(metric.title)}, on {escape(section.name)}: mean, standard deviation and number of seeds $n$."
     caption += "" if best is None else " Bold: best mean."
+    caption += f" No mean is bold: {escape(beats)} beats the best one on shared seeds." if beats else ""
     caption += " Pairs were not compared under this metric." if uncompared else ""
     said = {"=": "equal to the best, by the margin stated", "?": "not told apart from the best"}
     caption += "".join(f" $^{{{mark}}}$: {text}." for mark, text in said.items() if mark in marks.values())
