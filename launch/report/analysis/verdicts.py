@@ -124,6 +124,12 @@ p < 0.05 in the t test: {differ}; otherwise: unknown"
     )
 
 
+def failures(cells: Sequence[Cell]) -> list[str]:
+    """Return how many seeds of these cells failed; they count in no mean and no verdict."""
+    of = [(cell, len(cell.failed), len(cell.failed) + len(cell.rows)) for cell in cells if cell.failed]
+    return [f"{failed} of {plural(seeds, 'seed')} of {cell.label} failed" for cell, failed, seeds in of]
+
+
 def _sentence(pair: Pair, metric: Metric, margin: float | None, corrected: str) -> str:
     test, verdict, both = pair.test, pair.verdict, f"{pair.first.label} and {pair.second.label}"
     if verdict.interval is None or verdict.p is None:
@@ -147,7 +153,10 @@ def sentences(pairs: Sequence[Pair], metric: Metric, margin: float | None = None
     """Return the verdicts in words: what is better first, and the largest difference first."""
     corrected = " after Holm" if sum(pair.verdict.p is not None for pair in pairs) > 1 else ""
     ordered = sorted(pairs, key=lambda pair: (ORDER.index(pair.verdict.outcome), -abs(pair.test.mean or 0.0)))
-    words = [_sentence(pair, metric, margin, corrected) for pair in ordered[:MOST_SENTENCES]]
+    words = [
+        "; ".join([_sentence(pair, metric, margin, corrected), *failures([pair.first, pair.second])])
+        for pair in ordered[:MOST_SENTENCES]
+    ]
     if rest := ordered[MOST_SENTENCES:]:
         counts = [f"{sum(pair.verdict.outcome == outcome for pair in rest)} {outcome}" for outcome in ORDER]
         words.append(f"{len(rest)} more in the table of pairs: {', '.join(counts)}")

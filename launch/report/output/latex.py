@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from launch.report.analysis.sections import Panel, Section
 from launch.report.analysis.stats import summary
 from launch.report.analysis.tables import Entry, Table
+from launch.report.analysis.verdicts import failures
 from launch.report.overview import NOTHING, Overview
 
 FILE = "tables.tex"
@@ -109,6 +110,11 @@ def _marks(panel: Panel, means: dict[int, float], best: int) -> dict[int, str]:
     return marks
 
 
+def _failed(section: Section) -> str:
+    """Return what a caption says of failed seeds: nothing if there are none."""
+    return "".join(f" {escape(text)}." for text in failures(section.cells))
+
+
 def _architectures(section: Section, panel: Panel) -> str:
     """Return mean ± SD and n of every architecture, the best in bold, what may be as good as the best marked."""
     metric = panel.metric
@@ -133,7 +139,9 @@ def _architectures(section: Section, panel: Panel) -> str:
     caption += f" No mean is bold: {escape(beats)} beats the best one on shared seeds." if beats else ""
     caption += " Pairs were not compared under this metric." if uncompared else ""
     said = {"=": "equal to the best, by the margin stated", "?": "not told apart from the best"}
-    caption += "".join(f" $^{{{mark}}}$: {text}." for mark, text in said.items() if mark in marks.values())
+    caption += "".join(f" $^{{{mark}}}$: {text}." for mark, text in said.items() if mark in marks.values()) + _failed(
+        section
+    )
     headings = ["architecture", rf"mean $\pm$ SD{unit}", "$n$"]
     return _environment(headings, rows, caption, f"{section.name}-{metric.key}", panel.signature)
 
@@ -141,9 +149,8 @@ def _architectures(section: Section, panel: Panel) -> str:
 def _panel(section: Section, panel: Panel) -> list[str]:
     tables = [_architectures(section, panel)]
     if panel.pairs:
-        caption = (
-            f"{escape(panel.metric.title)}, on {escape(section.name)}: pairs of architectures. {escape(panel.rule)}."
-        )
+        caption = f"{escape(panel.metric.title)}, on {escape(section.name)}: pairs of architectures."
+        caption += f" {escape(panel.rule)}.{_failed(section)}"
         tables.append(_whole(panel.pairs, caption, f"{section.name}-{panel.metric.key}-pairs", panel.pair_signature))
     return tables
 

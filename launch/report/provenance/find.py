@@ -7,6 +7,7 @@ from statistics import median
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.stats import FEWEST_PAIRS
+from launch.report.analysis.verdicts import failures
 from launch.report.provenance import cases
 from launch.report.provenance.cases import Case, Groups
 from launch.report.provenance.environments import Environment
@@ -25,6 +26,7 @@ LIMIT_TRAIN = "they trained on different images: train all with one --limit-trai
 LIMIT_TEST = "they were scored on different images: train all with one --limit-test"
 BLOCKS = "accuracies compare, since a seed's does not depend on it; for times and images/s give all one --fuse"
 MIRROR = "some are scored with mirror images as well: train all with one --eval.mirror"
+FAILED = "means and verdicts are of the seeds that finished, perhaps the easier ones: say so beside the result"
 VALIDATION = "they trained on different numbers of images: train all with one --data.validation"
 
 
@@ -37,14 +39,16 @@ def _groups(pairs: Iterable[tuple[object, str]]) -> Groups:
 
 
 def _seeds(cells: Sequence[Cell], metric: Metric) -> list[Case]:
-    """Return cells without an interval, and pairs without a test."""
+    """Return cells without an interval, pairs without a test, and seeds that failed beside others."""
     seeds = [(cell, list(cell.values(metric.key))) for cell in cells]
     pairs = [
         cases.few_seeds(a, b, of_a, of_b)
         for (a, of_a), (b, of_b) in itertools.combinations(seeds, 2)
         if len(set(of_a) & set(of_b)) < FEWEST_PAIRS and min(len(of_a), len(of_b)) > 1
     ]
-    return [cases.no_interval(cell, *of) for cell, of in seeds if len(of) == 1] + pairs[:MOST_PAIRS]
+    found = [cases.no_interval(cell, *of) for cell, of in seeds if len(of) == 1] + pairs[:MOST_PAIRS]
+    failed = failures(cells) if len(cells) > 1 else []
+    return found + [Case(", ".join(failed), FAILED)] * bool(failed)
 
 
 def _code(cells: Sequence[Cell], runs: Sequence[Environment]) -> list[Case]:

@@ -2,9 +2,13 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
+from launch.report.analysis.cells import Comparison
+from launch.report.analysis.sections import build_sections
+from launch.report.output.latex import escape, render_latex
 from launch.sweep.plan import Plan
 from stn.runs.directory import RunDir
 from tests.support.report_cases import cells_of, found, keep, only
@@ -38,6 +42,23 @@ def test_too_few_shared_seeds(clean: Plan) -> None:
     assert only(cells).advice == "train seeds 2 of both, or give the sweep a longer `seeds`"
     keep(cells[0])
     assert found(cells) == [], "that seeds are missing is said elsewhere"
+
+
+def test_failed_seeds_are_said_wherever_a_verdict_is(clean: Plan, tmp_path: Path) -> None:
+    cells = cells_of(clean)
+    for seed in range(2, 8):
+        cells[1].rows.pop(seed, None)
+        cells[1].failed[seed] = "non-finite loss at step 3"
+    said = "6 of 8 seeds of stn_slx failed"
+    assert found(cells[1:]) == [], "one architecture is compared with none"
+    assert [case.what for case in found(cells)] == ["cnn and stn_slx share 2 seeds, and a test takes 3", said]
+    (section,) = build_sections(Comparison("x", cells, []), tmp_path)
+    assert section.panels[0].verdicts == [f"cnn and stn_slx: unknown; fewer than 3 shared seeds; {said}"]
+    captions = [line for line in render_latex([section]).splitlines() if line.startswith(r"\caption")]
+    assert len(captions) == 4
+    assert all(line.endswith(f" {escape(said)}.}}") for line in captions)
+    cells[0].failed[9] = "out of memory"
+    assert found(cells)[-1].what == f"1 of 9 seeds of cnn failed, {said}"
 
 
 @pytest.mark.parametrize(("acc", "agree"), [(0.9, True), (0.1, False)])
