@@ -1,6 +1,8 @@
 """Reports: curves, poses, confusion matrices and pictures, and how cells are told apart."""
 
 import base64
+import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +13,9 @@ from launch.report import build
 from launch.report.analysis import charts, sections
 from launch.report.analysis.cells import load
 from launch.report.output import markdown
+from launch.report.output.latex import _architectures
 from launch.sweep.plan import Plan
+from stn.commands.library.run import change
 from stn.config.seed_list import parse_seeds
 from stn.config.yaml_files import dump_yaml, load_yaml
 from stn.runs.directory import RunDir
@@ -57,6 +61,34 @@ def test_the_confusion_matrix_is_the_mean_over_seeds(plan: Plan) -> None:
     assert chart == {"n": 2, "mean": [[7, 3], [1, 9]], "least": [[6, 2], [1, 9]], "most": [[8, 4], [1, 9]]}
     cell.rows[2]["confusion"] = [[1]]
     assert charts.confusion(cell) is None
+
+
+def test_values_on_validation_images_are_compared_with_none_on_test_images(tmp_path: Path) -> None:
+    grid = {"arch": ["cnn", "stn_slx", "stn_c0"]}
+    plan = save_plan(tmp_path, TWO_CELLS | {"grid": grid, "seeds": "0-3"})
+    for job in plan.jobs:
+        split, by = ("test", 0.0) if job.arch == "cnn" else ("val", 0.01 if job.arch == "stn_slx" else 0.02)
+        run = RunDir(plan.experiment / job.sig / job.block)
+        values = [{f"{split}_acc": v, f"{split}_loss": 1 - v, "macro_f1": v} for v in (0.9, 0.91, 0.93, 0.95 + by)]
+        rows = [{"seed": seed, "status": "finished", **value} for seed, value in enumerate(values)]
+        run.add_results([row | {f"{split}_top5_acc": 0.99} for row in rows])
+        config = load_yaml(plan.cell_file(job))
+        run.config.write_text(dump_yaml(change(config, data={"validation": 0 if split == "test" else 100})))
+    shutil.rmtree(plan.folder)
+    comparison = load([str(plan.experiment)])
+    (section,) = sections.build_sections(comparison, tmp_path)
+    panels = {panel.metric.key: panel for panel in section.panels}
+    assert panels.keys() >= {"test_loss", "val_loss", "test_top5_acc", "val_top5_acc"}
+    panel = panels["macro_f1"]
+    assert [(pair.first.arch, pair.second.arch) for pair in panel.compared] == [("stn_c0", "stn_slx")]
+    assert panel.matrix is not None
+    assert [entry.text for entry in panel.matrix.rows[0][1:]] == ["", "other images", "other images"]
+    assert [p.metric.key for p in section.panels if p.uncompared] == ["macro_f1"]
+    assert panel.uncompared in markdown.render_markdown(comparison, [section])
+    assert panel.uncompared in build.render_page(comparison, [section])
+    assert r"\mathbf" not in _architectures(section, panel)
+    rows = list(csv.DictReader(io.StringIO(markdown.render_csv(comparison.cells))))
+    assert [float(rows[-1][key]) for key in ("val_loss", "val_top5_acc")] == pytest.approx([0.04, 0.99])
 
 
 def test_cells_are_told_apart_by_what_differs(tmp_path: Path) -> None:

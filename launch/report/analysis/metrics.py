@@ -44,6 +44,11 @@ class Metric:
         return {"%": " in points", "": ""}.get(self.unit, f" in {self.unit}")
 
     @property
+    def names_images(self) -> bool:
+        """Whether the key says on which images it is measured; another is of those that a run was evaluated on."""
+        return self.key.startswith(("test_", "val_", "best_test_", "best_val_"))
+
+    @property
     def axis(self) -> str:
         """The label of a chart's axis."""
         title = self.title.replace("accuracy", "error") if self.is_accuracy else self.title
@@ -61,8 +66,10 @@ METRICS = (
     Metric("test_top5_acc", "Test accuracy, last epoch, true class among the top 5"),
     Metric("val_acc", "Validation accuracy, last epoch"),
     Metric("best_val_acc", "Validation accuracy, best epoch"),
+    Metric("val_top5_acc", "Validation accuracy, last epoch, true class among the top 5"),
     Metric("macro_f1", "Macro F1, last epoch"),
     Metric("test_loss", "Test loss, last epoch", 1.0, "", digits=4, higher_is_better=False),
+    Metric("val_loss", "Validation loss, last epoch", 1.0, "", digits=4, higher_is_better=False),
     Metric("bypass_acc", "Accuracy with the transformer bypassed"),
     Metric("feature_agreement", "Agreement of feature maps", 1.0, "", digits=3),
     Metric("pose_spread", "Spread of the final pose", 1.0, "", digits=3, higher_is_better=False),

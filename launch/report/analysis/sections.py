@@ -30,6 +30,9 @@ PICTURES: dict[str, str] = {
 """Captions of the pictures of a run that a report shows."""
 FIGURES = ("pairs", "seeds", "curves", "cost", "confusion", "applied", "pose", "hardest")
 
+MANY = "With this many architectures, pairs are compared under the first metric only"
+OTHER_IMAGES = "An architecture measured on validation images is not compared with one measured on test images"
+
 
 class Picture(NamedTuple):
     """A picture of the first run of an architecture that has it."""
@@ -54,6 +57,8 @@ class Panel(NamedTuple):
     signature: str = ""
     """What the table of architectures is of, for another person to compare."""
     pair_signature: str = ""
+    uncompared: str = ""
+    """Why some pairs are not compared."""
 
 
 class Section(NamedTuple):
@@ -101,6 +106,7 @@ def _panel(
         pairs,
         signature(cells, metric, runs, "t-interval"),
         signature(cells, metric, runs, test, [pair.test.n for pair in pairs]) if pairs else "",
+        "" if len(pairs) == math.comb(len(cells), 2) else OTHER_IMAGES if compared else MANY,
     )
 
 

@@ -128,5 +128,7 @@ def matrix_table(cells: Sequence[Cell], pairs: Sequence[Pair], metric: Metric) -
     for pair in pairs:
         entries[id(pair.second), id(pair.first)] = _matrix_entry(pair, 1.0, metric)
         entries[id(pair.first), id(pair.second)] = _matrix_entry(pair, -1.0, metric)
-    rows = [[Entry(row.label), *(entries.get((id(row), id(column)), Entry("")) for column in cells)] for row in cells]
+    entries |= {(id(cell), id(cell)): Entry("") for cell in cells}
+    other = Entry("other images")
+    rows = [[Entry(row.label), *(entries.get((id(row), id(column)), other) for column in cells)] for row in cells]
     return Table(["row - column", *(cell.label for cell in cells)], rows)

@@ -87,12 +87,19 @@ def judge(tests: Sequence[PairedTest], margin: float | None = None) -> list[Verd
 
 
 def compare_pairs(cells: Sequence[Cell], metric: Metric, margin: float | None = None) -> list[Pair]:
-    """Judge every two cells on the seeds that both have; the margin is in points, and of shares alone."""
-    values = [cell.values(metric.key) for cell in cells]
-    tests = [compare(first, second) for first, second in itertools.combinations(values, 2)]
+    """Judge every two cells on the seeds that both have; the margin is in points, and of shares alone.
+
+    A value on validation images is not compared with one on test images.
+    """
+    values = {id(cell): cell.values(metric.key) for cell in cells}
+    pairs = [
+        (first, second)
+        for first, second in itertools.combinations(cells, 2)
+        if metric.names_images or first.config.data.split == second.config.data.split
+    ]
+    tests = [compare(values[id(first)], values[id(second)]) for first, second in pairs]
     verdicts = judge(tests, metric.margin(margin))
-    pairs = zip(itertools.combinations(cells, 2), tests, verdicts, strict=True)
-    return [Pair(first, second, test, verdict) for (first, second), test, verdict in pairs]
+    return [Pair(*pair, test, verdict) for pair, test, verdict in zip(pairs, tests, verdicts, strict=True)]
 
 
 def p_text(p: float, digits: int) -> str:

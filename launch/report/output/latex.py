@@ -120,8 +120,9 @@ def _architectures(section: Section, panel: Panel) -> str:
     metric = panel.metric
     summaries = {id(cell): summary(values) for cell in section.cells if (values := cell.values(metric.key).values())}
     means, marks, best, beats = {key: s.mean for key, s in summaries.items()}, dict[int, str](), None, ""
-    uncompared = len(section.cells) > 1 and not panel.compared
-    if means and metric.higher_is_better is not None and not uncompared:  # bold would read as: it beats the others
+    if (
+        means and metric.higher_is_better is not None and not panel.uncompared
+    ):  # bold would read as: it beats the others
         best = (max if metric.higher_is_better else min)(means, key=lambda key: means[key])
         beats = _beats(panel, best)
         best, marks = (None, marks) if beats else (best, _marks(panel, means, best))
@@ -137,7 +138,7 @@ def _architectures(section: Section, panel: Panel) -> str:
     caption = f"{escape(metric.title)}, on {escape(section.name)}: mean, standard deviation and number of seeds $n$."
     caption += "" if best is None else " Bold: best mean."
     caption += f" No mean is bold: {escape(beats)} beats the best one on shared seeds." if beats else ""
-    caption += " Pairs were not compared under this metric." if uncompared else ""
+    caption += f" {panel.uncompared}." if panel.uncompared else ""
     said = {"=": "equal to the best, by the margin stated", "?": "not told apart from the best"}
     caption += "".join(f" $^{{{mark}}}$: {text}." for mark, text in said.items() if mark in marks.values()) + _failed(
         section

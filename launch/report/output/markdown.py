@@ -16,9 +16,10 @@ from launch.report.overview import NOTHING, PROFILES, Overview
 from stn.runs.directory import Row
 
 FIELDS: list[str] = ["dataset", "arch", "setting", "sig", "seed", "status", "reason", "test_acc", "best_test_acc"]
-FIELDS += ["best_epoch", "test_top5_acc", "val_acc", "best_val_acc", "test_loss", "macro_f1", "bypass_acc"]
-FIELDS += ["pose_spread", "pose_slope", "pose_intercept", "pose_determinant", "feature_agreement", "params"]
-FIELDS += ["steps", "images_per_s", "wall_s", "fused", "precision", "world_size", "weights_sha256", "test_count"]
+FIELDS += ["best_epoch", "test_top5_acc", "val_acc", "best_val_acc", "val_top5_acc", "test_loss", "val_loss"]
+FIELDS += ["macro_f1", "bypass_acc", "pose_spread", "pose_slope", "pose_intercept", "pose_determinant"]
+FIELDS += ["feature_agreement", "params", "steps", "images_per_s", "wall_s", "fused", "precision", "world_size"]
+FIELDS += ["weights_sha256", "test_count"]
 
 
 def escape(raw: object) -> str:
@@ -66,6 +67,7 @@ def _section(section: Section) -> list[str]:
         parts += signed(panel.architectures, panel.signature)
         parts += signed(panel.matrix, panel.pair_signature) + signed(panel.pairs, panel.pair_signature)
         parts += [f"{escape(panel.rule)}."] if panel.pairs else []
+        parts += [f"{panel.uncompared}."] if panel.uncompared else []
     if section.published:
         parts += ["### Comparison with published results of the same recipe", render_table(section.published)]
     parts += _bullets(section.images.notes)

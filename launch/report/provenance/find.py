@@ -27,7 +27,7 @@ LIMIT_TEST = "they were scored on different images: train all with one --limit-t
 BLOCKS = "accuracies compare, since a seed's does not depend on it; for times and images/s give all one --fuse"
 MIRROR = "some are scored with mirror images as well: train all with one --eval.mirror"
 FAILED = "means and verdicts are of the seeds that finished, perhaps the easier ones: say so beside the result"
-VALIDATION = "they trained on different numbers of images: train all with one --data.validation"
+VALIDATION = "they trained, and are measured, on different images: train all with one --data.validation"
 
 
 def _groups(pairs: Iterable[tuple[object, str]]) -> Groups:
