@@ -16,7 +16,9 @@ from launch.report.output import markdown
 from launch.report.output.latex import _architectures
 from launch.sweep.plan import Plan
 from stn.commands.library.run import change
-from stn.config.seed_list import parse_seeds
+from stn.config.resolve import resolve, signature
+from stn.config.schema import Config, Train
+from stn.config.seed_list import format_seeds, parse_seeds
 from stn.config.yaml_files import dump_yaml, load_yaml
 from stn.runs.directory import RunDir
 from tests.support.sweeps import TWO_CELLS, add_result, save_plan
@@ -108,6 +110,18 @@ def test_cells_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     shutil.rmtree(odd.path.parent)
     shutil.rmtree(plan.folder)  # no sweep to say what it calls them
     assert [cell.label for cell in load([str(plan.experiment)]).cells] == ["cnn optim.lr=0.01", "cnn optim.lr=0.02"]
+
+
+def test_seeds_of_a_block_whose_name_is_a_hash_are_missing_too(tmp_path: Path) -> None:
+    seeds = [*range(0, 200, 2)]
+    config = Config(train=Train(seeds=format_seeds(seeds)))
+    run = RunDir.of(str(tmp_path), "x", signature(resolve(config)), seeds)
+    assert run.seeds is None
+    run.path.mkdir(parents=True)
+    run.config.write_text(dump_yaml(resolve(config)))
+    run.add_results([{"seed": seed, "status": "finished", "test_acc": 0.9} for seed in seeds[:20]])
+    (cell,) = load([str(tmp_path)]).cells
+    assert (len(cell.rows), cell.missing) == (20, seeds[20:])
 
 
 def test_the_same_experiment_in_several_folders_is_told_apart(plan: Plan, tmp_path: Path) -> None:

@@ -153,12 +153,13 @@ class _Reader:
                 cell.planned = job.setting
 
     def read_run(self, run: RunDir) -> None:
-        try:  # its path does not name the signature if it was moved
+        try:  # its path does not name the signature if it was moved, nor the seeds if they are many
             sig = run.sig or run.find_sig(run.rows().values())
+            seeds = parse_seeds(load_yaml(run.config).train.seeds) if run.seeds is None else run.seeds
         except (ValueError, OSError) as error:
             self.notes.append(f"left out: {error}")
             return
-        if (cell := self._cell(run.path.parent, sig, run.config, run.seeds or ())) is None:
+        if (cell := self._cell(run.path.parent, sig, run.config, seeds)) is None:
             return
         try:
             for path in (run.results, run.metrics, run.env):
