@@ -74,16 +74,21 @@ def _verdict(test: PairedTest, p: float, alpha: float, margin: float | None, str
     return Verdict("unknown", p, interval, None if fewest is None else max(1, fewest - test.n))
 
 
-def judge(tests: Sequence[PairedTest], margin: float | None = None) -> list[Verdict]:
-    """Judge pairs, corrected for their number; differences within ± margin, in the tests' unit, count as none."""
-    tested = [test for test in tests if test.p is not None]
-    levels = [(p, alpha, margin, alpha) for p, alpha in holm([test.p for test in tested if test.p is not None])]
-    if margin is not None:
-        of_equality = holm([test.p_beyond(margin) for test in tested])
+def judge(tests: Sequence[PairedTest], margin: float | Sequence[float | None] | None = None) -> list[Verdict]:
+    """Judge pairs, corrected for their number; differences within ± margin, in the tests' unit, count as none.
+
+    Each test may have a margin of its own; with None nothing is equal.
+    """
+    margins = margin if isinstance(margin, Sequence) else [margin] * len(tests)
+    tested = [(test, test.p, within) for test, within in zip(tests, margins, strict=True) if test.p is not None]
+    of_equality = iter(holm([test.p_beyond(within) for test, _, within in tested if within is not None]))
+    verdicts = []
+    for (test, _, within), (p, alpha) in zip(tested, holm([p for _, p, _ in tested]), strict=True):
         # An interval's ends are one-sided tests at half its level.
-        levels = [(p, a, margin, min(a, 2 * b)) for (p, a, *_), (_, b) in zip(levels, of_equality, strict=True)]
-    corrected = iter(levels)
-    return [Verdict("unknown") if test.p is None else _verdict(test, *next(corrected)) for test in tests]
+        strict = alpha if within is None else min(alpha, 2 * next(of_equality)[1])
+        verdicts.append(_verdict(test, p, alpha, within, strict))
+    corrected = iter(verdicts)
+    return [Verdict("unknown") if test.p is None else next(corrected) for test in tests]
 
 
 def compare_pairs(cells: Sequence[Cell], metric: Metric, margin: float | None = None) -> list[Pair]:

@@ -148,13 +148,13 @@ def compare_with(
         raise ValueError(
             f"--against {source}: nothing in common; it has {', '.join(there[:5])}, this report {', '.join(here[:5])}"
         )
-    tests, changed, scales = [], [], []
+    tests, changed = [], []
     for cell, old, metric in found:
         before, now = old.numbers.get(metric.key, {}), cell.values(metric.key)
         tests.append(compare(before, now))
         changed.append(any(before[seed] != now[seed] for seed in before.keys() & now.keys()))
-        scales.append(metric.margin(margin))
-    verdicts = judge(tests, scales[0] if len(set(scales)) == 1 else None)
+    margins = [metric.margin(margin) for *_, metric in found]
+    verdicts = judge(tests, margins)
     changes = []
     for (cell, old, metric), test, verdict, moved in zip(found, tests, verdicts, changed, strict=True):
         failing = sorted(seed for seed in cell.failed if old.seeds.get(seed) == "finished")
@@ -162,7 +162,9 @@ def compare_with(
     ordered = sorted(changes, key=lambda change: (not change.is_worse, change.mark == "same"))
     corrected = " after Holm" if sum(test.p is not None for test in tests) > 1 else ""
     cells = [change.cell for change in changes]
-    sign = signature(cells, found[0][2], environments(cells), "paired-t,holm", [test.n for test in tests])
+    test = "paired-t,holm" + (f",equal-{margin:g}" if any(margins) else "")
+    metrics = [metric for *_, metric in found]
+    sign = signature(cells, metrics, environments(cells), test, [test.n for test in tests])
     old_values = [
         (old.dataset, old.sig, *item) for _, old, metric in found for item in old.numbers.get(metric.key, {}).items()
     ]

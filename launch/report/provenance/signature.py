@@ -42,19 +42,26 @@ def _unusual(cells: Sequence[Cell]) -> dict[str, str]:
 
 
 def signature(
-    cells: Sequence[Cell], metric: Metric, runs: Sequence[Environment], test: str, pairs: Sequence[int] | None = None
+    cells: Sequence[Cell],
+    metric: Metric | Sequence[Metric],
+    runs: Sequence[Environment],
+    test: str,
+    pairs: Sequence[int] | None = None,
 ) -> str:
     """Return key:value fields with | between.
 
-    ``runs`` are those of the cells; ``pairs`` are the seeds of each pair, of a table of pairs.
+    Each cell may have a metric of its own. ``runs`` are those of the cells; ``pairs`` are the seeds of each pair, of a
+    table of pairs.
     """
+    keys = [each.key for each in ([metric] * len(cells) if isinstance(metric, Metric) else metric)]
+    values = [(cell, cell.values(key)) for cell, key in zip(cells, keys, strict=True)]
     labels = list(dict.fromkeys(cell.label for cell in cells))
     steps = [row.get("steps", cell.config.train.steps) for cell in cells for row in cell.rows.values()]
     fields = {
         "data": joined([cell.dataset for cell in cells]),
-        "metric": metric.key,
+        "metric": joined(keys),
         "networks": ",".join(labels) if len(labels) <= MOST_NAMES else str(len(labels)),
-        "n": _span([len(cell.values(metric.key)) for cell in cells] if pairs is None else pairs),
+        "n": _span([len(of_cell) for _, of_cell in values] if pairs is None else pairs),
         **({} if pairs is None else {"pairs": str(len(pairs))}),
         "steps": joined(steps),
         "precision": joined([cell.config.train.precision for cell in cells]),
@@ -63,6 +70,6 @@ def signature(
         "stn-harness": joined([env.version("stn-harness") for env in runs]),
         "torch": joined([env.version("torch") for env in runs]),
         "commit": joined([env.commit + "+changes" * env.dirty for env in runs]),
-        "rows": digest((c.dataset, c.sig, *item) for c in cells for item in c.values(metric.key).items()),
+        "rows": digest((c.dataset, c.sig, *item) for c, of_cell in values for item in of_cell.items()),
     }
     return "|".join(f"{key}:{_plain(value)}" for key, value in fields.items())
