@@ -26,6 +26,7 @@ LIMIT_TRAIN = "they trained on different images: train all with one --limit-trai
 LIMIT_TEST = "they were scored on different images: train all with one --limit-test"
 BLOCKS = "accuracies compare, since a seed's does not depend on it; for times and images/s give all one --fuse"
 MIRROR = "some are scored with mirror images as well: train all with one --eval.mirror"
+EVERY = "the best of more evaluations is better: compare the last epoch, or train all with one --eval.every"
 FAILED = "means and verdicts are of the seeds that finished, perhaps the easier ones: say so beside the result"
 VALIDATION = "they trained, and are measured, on different images: train all with one --data.validation"
 
@@ -86,8 +87,14 @@ def _repeated(cell: Cell) -> list[Case]:
     return found
 
 
+def _chosen_every(cell: Cell) -> list[str]:
+    """Return how often a cell was evaluated, if its best epoch is reported."""
+    return [cell.config.eval.every] * bool(cell.values("best_test_acc") or cell.values("best_val_acc"))
+
+
 def find_cases(cells: Sequence[Cell], metric: Metric, runs: Sequence[Environment]) -> list[Case]:
-    """Return what limits the comparison of these cells; ``runs`` are theirs."""
+    """Return what limits the comparison of these cells; ``runs`` are theirs. A run without a result has no say."""
+    runs = [env for env in runs if env.run in env.cell.sources.values()]
     found = _seeds(cells, metric) + _code(cells, runs) + [case for cell in cells for case in _repeated(cell)]
     of_cells: list[tuple[str, str, Callable[[Cell], Iterable[object]]]] = [
         ("precisions", PRECISION, lambda cell: [cell.config.train.precision]),
@@ -97,6 +104,7 @@ def find_cases(cells: Sequence[Cell], metric: Metric, runs: Sequence[Environment
         ("numbers of validation images", VALIDATION, lambda cell: [cell.config.data.validation]),
         ("numbers of training images (limit)", LIMIT_TRAIN, lambda cell: [cell.config.data.limit_train or "all"]),
         ("numbers of test images (limit)", LIMIT_TEST, lambda cell: [cell.config.data.limit_test or "all"]),
+        ("intervals between evaluations (best epoch)", EVERY, _chosen_every),
         ("settings of eval.mirror", MIRROR, lambda cell: ["yes" if cell.config.eval.mirror else "no"]),
     ]
     of_runs: list[tuple[str, str, Callable[[Environment], object]]] = [

@@ -1,5 +1,6 @@
 """Each case that limits a comparison is found where it is and nowhere else, and its advice is about what was done."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ from launch.report.analysis.cells import Cell, load
 from launch.report.analysis.sections import build_sections
 from launch.report.output.markdown import render_markdown
 from launch.sweep.plan import Plan
-from tests.support.report_cases import cells_of, found, only, set_env
+from stn.runs.directory import RunDir
+from tests.support.report_cases import ENV, cells_of, found, only, set_env
 
 
 def test_other_commits(clean: Plan) -> None:
@@ -38,6 +40,23 @@ def test_commits_that_compute_the_same(clean: Plan) -> None:
     assert only(cells).advice.endswith("whose fingerprints agree: they compute the same")
     set_env(cells[0], commit="b" * 40)
     assert "see what changed" in only(cells).advice, "one cell has one commit alone"
+
+
+def test_a_run_without_a_result_has_no_commit_dirt_or_device_to_tell(clean: Plan) -> None:
+    for cell in cells_of(clean):
+        run = RunDir(cell.folder / "8-9")
+        run.path.mkdir()
+        run.config.write_text(cell.runs[0].config.read_text())
+        run.env.write_text(json.dumps(ENV | {"commit": "b" * 40, "dirty": True, "device": "cuda"}))
+    assert found(cells_of(clean)) == [], "no seed of the other commit is compared"
+
+
+def test_how_often_runs_were_evaluated_matters_to_the_best_epoch_alone(clean: Plan) -> None:
+    cells = cells_of(clean)
+    _config("eval", every="9 steps")(cells[0])
+    for row in cells[0].rows.values():
+        del row["best_test_acc"]
+    assert found(cells) == []
 
 
 def test_uncommitted_changes(clean: Plan) -> None:
@@ -104,6 +123,10 @@ DIFFERENCES: dict[str, tuple[Callable[[Cell], None], str]] = {
     "numbers of training images (limit)": (_config("data", limit_train=1000), "1000 (cnn), 256 (stn_slx)"),
     "numbers of test images (limit)": (_config("data", limit_test=1000), "1000 (cnn), all (stn_slx)"),
     "settings of eval.mirror": (_config("eval", mirror=True), "no (stn_slx), yes (cnn)"),
+    "intervals between evaluations (best epoch)": (
+        _config("eval", every="9 steps"),
+        "2 steps (stn_slx), 9 steps (cnn)",
+    ),
     "numbers of processes": (_row(world_size=2), "2 (cnn), None (cnn, stn_slx)"),
     "lengths of training (steps)": (_row(steps=7), "7 (cnn), None (cnn, stn_slx)"),
 }
