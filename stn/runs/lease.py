@@ -91,7 +91,7 @@ class Lease:
         return self.folder / str(token)
 
     def _tokens(self) -> list[int]:
-        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdigit())
+        return sorted(int(path.name) for path in self.folder.glob("*") if path.name.isdecimal())
 
     def newest(self) -> tuple[int, dict[str, Any]]:
         """Return the highest number and what its holder wrote last; 0 if there never was one."""

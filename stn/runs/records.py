@@ -60,6 +60,7 @@ class Result(Record):
     macro_f1: Share = None
     wall_s: Amount = None
     images_per_s: Amount = None
+    world_size: Count | None = None
     confusion: list[list[Count]] | None = None
     per_class_acc: list[float] | None = None
     weights_sha256: Sha256 | None = None

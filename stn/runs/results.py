@@ -81,13 +81,23 @@ class Results:
             return write_atomic(path, content, self.may_write)
         return False
 
+    @cached_property
+    def _sig_of_rows(self) -> str | None:
+        """The signature of its rows: of a directory that was moved, of the first one that has one."""
+        if self.sig:
+            return self.sig
+        published = [read_json(path) for _, path in sorted(self._published_files().items())]
+        rows = valid([*read_rows(self.results), *published], Result)
+        return next((row["sig"] for row in rows if row.get("sig")), None)
+
     def _of_this_block(self, rows: Iterable[Row]) -> dict[int, Row]:
         """Return the result rows among these by seed, without those that are damaged or of another run."""
-        here = [row for row in valid(rows, Result) if self.sig is None or row.get("sig", self.sig) == self.sig]
+        sig = self._sig_of_rows
+        here = [row for row in valid(rows, Result) if sig is None or row.get("sig", sig) == sig]
         return {row["seed"]: row for row in here if self.seeds is None or row["seed"] in self.seeds}
 
     def _published_files(self) -> dict[int, Path]:
-        return {int(path.name): path for path in self.published.glob("*") if path.name.isdigit()}
+        return {int(path.name): path for path in self.published.glob("*") if path.name.isdecimal()}
 
     def _published_rows(self, files: dict[int, Path]) -> dict[int, Row]:
         rows = {seed: self._of_this_block([read_json(path)]).get(seed) for seed, path in files.items()}
@@ -101,8 +111,8 @@ class Results:
     def skipped_lines(self) -> list[str]:
         """Return a message if results.jsonl has lines that rows() does not read."""
         texts = read_text(self.results).splitlines()
-        skipped = len(texts) - len({row["seed"] for row in valid(parse_rows(texts), Result)})
-        return [f"{self.results}: skipped {skipped} damaged or repeated lines"] if skipped else []
+        skipped = len(texts) - len(self._of_this_block(parse_rows(texts)))
+        return [f"{self.results}: skipped {skipped} damaged, foreign or repeated lines"] if skipped else []
 
     def blocks(self) -> list[Self]:
         """Return the run directories of the experiment."""

@@ -35,7 +35,7 @@ def _close(old: Any, new: Any, smallest: float) -> bool:
         return len(old) == len(new) and all(
             math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=smallest) for a, b in zip(old, new, strict=True)
         )
-    except TypeError:  # damaged
+    except (TypeError, OverflowError):  # damaged
         return False
 
 

@@ -125,7 +125,7 @@ def test_unreadable_files_are_named(plan: Plan) -> None:
     (run.path.parent.parent / "x" / "0" / "config.yaml").write_text("train: [")
     notes = load([str(plan.experiment)]).notes
     assert len(notes) == 2
-    assert "skipped 2 damaged or repeated lines" in " ".join(notes)
+    assert "skipped 2 damaged, foreign or repeated lines" in " ".join(notes)
     assert "left out" in " ".join(notes)
     (plan.folder / "manifest.jsonl").write_text("damaged")
     assert any("its missing seeds are unknown" in note for note in load([str(plan.experiment)]).notes)
@@ -154,7 +154,7 @@ def test_a_report_is_written_whatever_the_rows_hold(case: str, tmp_path: Path) -
     text = (plan.experiment / "report" / "report.md").read_text()
     assert ("No run directories" in text) == (case == "empty")
     assert ("finished without a value" in text) == (case == "no value")
-    assert ("skipped 5 damaged or repeated lines" in text) == (case == "damaged")
+    assert ("skipped 5 damaged, foreign or repeated lines" in text) == (case == "damaged")
     assert "<script>" not in text
     html = (plan.experiment / "report" / "index.html").read_text()
     assert ("No run directories" in html) == (case == "empty")

@@ -35,9 +35,9 @@ def test_what_is_damaged_or_foreign_is_left_out_with_a_line(run: RunDir, tmp_pat
     assert said[-1].startswith("csv: 2 new")
     first, second = sorted([run.path, copy])
     assert said[:-1] == [
-        f"{first}/results.jsonl: skipped 1 damaged or repeated lines",
+        f"{first}/results.jsonl: skipped 1 damaged, foreign or repeated lines",
         f"{first}/metrics.jsonl: skipped 1 damaged lines",
-        f"{second}/results.jsonl: skipped 1 damaged or repeated lines",
+        f"{second}/results.jsonl: skipped 1 damaged, foreign or repeated lines",
         f"{second}/metrics.jsonl: skipped 1 damaged lines",
         f"{second}: skipped seeds 0-1, read from another run directory",
         said[5],

@@ -115,6 +115,7 @@ def test_rounding_and_unknown_fingerprints_are_no_difference() -> None:
     assert difference(old, {"shapes": "a", "loss": [2.3 * (1 + 1e-6), -1.0]}) is None
     assert difference(old, {"shapes": "a", "loss": [2.3 * (1 + 1e-4), -1.0]}) == "loss differs"
     assert difference(old, {"shapes": "a", "loss": [2.3]}) == "loss differs"
+    assert difference(old, {"shapes": "a", "loss": [10**400, -1.0]}) == "loss differs"
     assert "names or shapes" in str(difference(old, old | {"shapes": "b"}))
     assert difference(None, old) is None
 

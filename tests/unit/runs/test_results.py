@@ -24,7 +24,10 @@ def run(tmp_path: Path) -> RunDir:
 
 
 DAMAGE = ["", "{", "[1]", "null", '{"seed": "1"}', json.dumps(result(1, sig="b" * 12)), json.dumps(result(7))]
-DAMAGE += [json.dumps(result(1) | wrong) for wrong in ({"status": "done"}, {"test_acc": 9.0}, {"params": "many"})]
+DAMAGE += [
+    json.dumps(result(1) | wrong)
+    for wrong in ({"status": "done"}, {"test_acc": 9.0}, {"params": "many"}, {"world_size": [1]})
+]
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -44,6 +47,21 @@ def test_each_copy_of_a_row_is_repaired_from_the_other(run: RunDir, damage: str)
             dropped = f"{run.results}: 1 damaged or foreign lines are dropped; .rows may have their other copy"
             assert told == [dropped]
     assert told == [f"{run.published / '1'} was damaged; repaired"]
+
+
+def test_rows_of_another_run_in_a_directory_that_was_moved_do_not_count(run: RunDir) -> None:
+    moved = RunDir(run.path.parent.with_name("moved") / "0-2")
+    run.path.parent.rename(moved.path.parent)
+    foreign = result(1, sig="f" * 12, test_acc=0.5) | {"row_sha256": None}
+    with moved.results.open("a") as file:
+        file.write(json.dumps(foreign) + "\n")
+    (moved.published / "2").write_text(json.dumps(foreign | {"seed": 2}))
+    (moved.published / "²").write_text("no seed's")
+    moved = RunDir(moved.path)
+    assert [row["test_acc"] for row in moved.rows().values()] == [0.9, 0.91, 0.92]
+    assert moved.skipped_lines() == [f"{moved.results}: skipped 1 damaged, foreign or repeated lines"]
+    moved.results.unlink()
+    assert RunDir(moved.path).rows().keys() == {0, 1}
 
 
 def test_a_copy_that_was_deleted_is_written_anew(run: RunDir) -> None:
