@@ -21,7 +21,7 @@ def line(result: PublishedResult) -> str:
     cells.append(f"{ours.mean:.2f}" if ours.sd is None else f"{ours.mean:.2f} ({ours.sd:.2f})")
     cells += [ours.n, ", ".join(schedule), f"{ours.difference:+.2f}"]
     if ours.half_width is None:
-        return _row([*cells, "one run says nothing"])
+        return _row([*cells, "one run says nothing" if ours.n == 1 else "so few runs say nothing"])
     agrees = "yes" if ours.agrees else "**no**"
     return _row([*cells, f"{agrees if share == 1 else 'shorter schedule'} (± {ours.half_width:.2f})"])
 

@@ -70,10 +70,16 @@ def test_errors_are_compared_with_errors(tmp_path: Path) -> None:
     assert replication.half_width == pytest.approx(4.302653 * 0.02 * math.sqrt(1 / 3 + 1 / 10), rel=1e-6)
 
 
-def test_one_run_claims_nothing(tmp_path: Path) -> None:
-    last = at(replications(cell(tmp_path, changed("s2_conv"), [0.99])))["last"]
-    assert (last.n, last.sd, last.half_width, last.agrees) == (1, None, None, None)
+@pytest.mark.parametrize("accuracies", [[0.99], [0.99, 0.99], [0.991, 0.989], [0.99, 0.99, 0.99]])
+def test_too_few_seeds_and_equal_ones_claim_nothing(accuracies: list[float], tmp_path: Path) -> None:
+    ours = cell(tmp_path, changed("s2_conv"), accuracies)
+    last = at(replications(ours))["last"]
+    assert (last.n, last.half_width, last.agrees) == (len(accuracies), None, None)
     assert last.difference == pytest.approx(0.14)
+    table = published.replication_table([ours])
+    assert table is not None
+    why = "no interval from so few seeds" if len(accuracies) < 3 else "no interval: all seeds agree"
+    assert {row[-1].text for row in table.rows} == {why}
 
 
 def test_without_a_finished_seed_there_is_nothing_to_compare(tmp_path: Path) -> None:
@@ -83,9 +89,9 @@ def test_without_a_finished_seed_there_is_nothing_to_compare(tmp_path: Path) -> 
 
 
 def test_runs_whose_number_was_not_stated_count_as_one(tmp_path: Path) -> None:
-    (replication,) = replications(cell(tmp_path, changed("icstn"), [0.98, 0.99]))
+    (replication,) = replications(cell(tmp_path, changed("icstn"), [0.98, 0.99, 1.0]))
     assert (replication.published.n, str(replication.published)) == (None, "1.230")
-    assert replication.half_width == pytest.approx(half_width(statistics.stdev([1.0, 2.0]), 2, 1))
+    assert replication.half_width == pytest.approx(half_width(statistics.stdev([0.0, 1.0, 2.0]), 3, 1))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from launch.report.analysis.cells import Cell, is_number
-from launch.report.analysis.stats import half_width, summary
+from launch.report.analysis.stats import FEWEST_PAIRS, half_width, summary
 from launch.report.analysis.tables import Entry, Table
 from stn.config.resolve import resolve, signature
 from stn.config.schema import Config, Eval
@@ -42,7 +42,8 @@ class PublishedResult(NamedTuple):
     def compare(self, accuracies: list[float]) -> "Replication":
         """Compare the accuracies of our seeds with this result, in its unit."""
         ours = summary([100 - 100 * acc if self.unit == "error" else 100 * acc for acc in accuracies])
-        half = None if ours.sd is None else half_width(ours.sd, ours.n, self.n or 1)
+        scattered = ours.n >= FEWEST_PAIRS and ours.sd is not None and ours.sd > 1e-12 * ours.mean
+        half = half_width(ours.sd, ours.n, self.n or 1) if scattered else None
         return Replication(self, ours.n, ours.mean, ours.sd, ours.mean - float(self.value), half)
 
     def config(self) -> Config:
@@ -63,7 +64,7 @@ class Replication(NamedTuple):
     difference: float
     """Ours minus published."""
     half_width: float | None
-    """Half the width of the interval of the difference; None with a single seed."""
+    """Half the width of the interval of the difference; None with too few seeds, or if they are all the same."""
 
     @property
     def agrees(self) -> bool | None:
@@ -120,7 +121,7 @@ def replication_table(cells: Iterable[Cell]) -> Table | None:
     rows = []
     for cell in cells:
         for ours in replications(cell):
-            verdict = "no interval from one seed"
+            verdict = "no interval from so few seeds" if ours.n < FEWEST_PAIRS else "no interval: all seeds agree"
             if ours.half_width is not None:
                 verdict = f"{'yes' if ours.agrees else 'no'} (± {ours.half_width:.2f})"
             result = ours.published
