@@ -15,6 +15,7 @@ from launch.report.analysis.cells import Cell, load
 from launch.report.analysis.metrics import METRICS, Metric
 from launch.report.analysis.sections import build_sections
 from launch.report.analysis.stats import ALPHA, PairedTest, compare, holm, seeds_for_equality, seeds_needed
+from launch.report.analysis.tables import pair_table
 from launch.report.analysis.verdicts import MOST_SENTENCES, compare_pairs, judge, p_text, sentences
 from launch.sweep.plan import Plan
 from stn.config.resolve import resolve
@@ -47,7 +48,7 @@ def test_test_and_interval_never_disagree(scores: list, margin: float | None) ->
     beyond = holm([pair.test.p_beyond((margin or 0) / 100) for pair in tested])
     equality = {id(pair): p for pair, (p, _) in zip(tested, beyond, strict=True)}
     for pair in pairs:
-        outcome, p, interval, more = pair.verdict
+        outcome, p, interval, more, within = pair.verdict
         assert (p is None) == (interval is None)
         if p is None or interval is None:
             assert (outcome, more, bool(pair.why)) == ("unknown", None, True)
@@ -61,7 +62,7 @@ def test_test_and_interval_never_disagree(scores: list, margin: float | None) ->
         assert equal or not inside or p < ALPHA, "an interval within the margin that is called unknown"
         assert outcome == ("equal" if equal else "better" if p < ALPHA else "unknown")
         assert more is None or (outcome == "unknown" and more >= 1)
-        shown = [float(end) for end in ACCURACY.interval(low, high, "+").split(" to ")]
+        shown = [float(end) for end in ACCURACY.interval(low, high, "+", within).split(" to ")]
         assert [math.copysign(1, end) if end else 0 for end in shown] == [np.sign(end) for end in interval]
         assert (float(p_text(p, 2)) < ALPHA) == (p < ALPHA)
 
@@ -75,7 +76,7 @@ def test_the_verdict_turns_around_and_does_not_depend_on_the_order(scores: list,
     for pair in compare_pairs(shuffled, ACCURACY, margin):
         turned = (pair.first.sig, pair.second.sig) not in there
         other = there[(pair.second.sig, pair.first.sig) if turned else (pair.first.sig, pair.second.sig)]
-        (outcome, p, interval, more), expected = pair.verdict, other.verdict
+        (outcome, p, interval, more, _), expected = pair.verdict, other.verdict
         assert (outcome, p, more) == (expected.outcome, expected.p, expected.more)
         assert interval == (
             (expected.interval and turned and tuple(-x for x in expected.interval[::-1])) or expected.interval
@@ -175,6 +176,11 @@ def test_an_end_that_rounds_to_zero_shows_its_side() -> None:
     assert ACCURACY.interval(0.00001, 0.002, "+") == "+0.001 to +0.200"
     assert ACCURACY.interval(-0.00001, 0.0) == "-0.001 to 0.000"
     assert ACCURACY.interval(-0.001, 0.002) == "-0.10 to 0.20"
+    assert ACCURACY.interval(-0.0020049, 0.0019, "+", 0.002) == "-0.2005 to +0.1900", "not within 0.2 points"
+    assert ACCURACY.interval(-0.0019951, 0.0019, "+", 0.002) == "-0.1995 to +0.1900", "within 0.2 points"
+    beyond = compare_pairs(cells_of(*differing(0.0001, 0.003)), ACCURACY, 0.2404)
+    assert "95 % -0.221 to +0.241, " in sentences(beyond, ACCURACY, 0.2404)[0]
+    assert pair_table(beyond, ACCURACY).rows[0][4].text == "-0.221 to +0.241"
     assert p_text(0.049996, 2) == "0.049996"
     assert p_text(0.0312, 2) == "0.031"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from launch.report.across.pairs import AcrossPair
 from launch.report.analysis.metrics import Metric
-from launch.report.analysis.tables import Entry, Table, interval_entry, mark_of, p_entry
+from launch.report.analysis.tables import Entry, Table, mark_of, p_entry, verdict_interval
 from launch.report.analysis.verdicts import p_in_words
 
 
@@ -23,7 +23,7 @@ def _matrix_entry(pair: AcrossPair, sign: float, metric: Metric) -> Entry:
     facts = [f"{row} - {column}: {metric.difference(mean, '+')} on {', '.join(pair.datasets)}"]
     if pair.verdict.interval:
         low, high = sorted(sign * end for end in pair.verdict.interval)
-        facts.append(f"95 % interval {metric.interval(low, high, '+')}")
+        facts.append(f"95 % interval {metric.interval(low, high, '+', pair.verdict.margin)}")
     facts += [f"{pair.test.n} seeds", f"wins/ties/losses {counts}"]
     text = f"{metric.format(mean, '+')}, {counts}, {_p(pair)}"
     return Entry(text, mean, "", mark_of(pair.verdict, mean, metric), ", ".join(facts))
@@ -51,7 +51,7 @@ def pair_table(pairs: Sequence[AcrossPair], metric: Metric) -> Table:
         label, test = f"{pair.second} - {pair.first}", pair.test
         row = [Entry(label, label), Entry.number(len(pair.datasets)), Entry.number(test.n)]
         row.append(Entry(metric.format(test.mean, "+"), test.mean) if test.n else Entry("-"))
-        row += [interval_entry(metric, pair.verdict.interval, "+"), p_entry(pair.verdict.p)]
+        row += [verdict_interval(metric, pair.verdict), p_entry(pair.verdict.p)]
         row += [Entry.number(count) for count in (pair.wins, pair.ties, pair.losses)]
         row.append(Entry(str(pair.share), pair.share.share) if pair.share else Entry("-"))
         row += [Entry.number(pair.wilcoxon, ".4g")] if ranked else []

@@ -23,10 +23,14 @@ class Metric:
     def format(self, value: float | None, sign: str = "") -> str:
         return "-" if value is None else f"{self.scale * value:{sign}.{self.digits}f}"
 
-    def interval(self, low: float, high: float, sign: str = "") -> str:
-        """Return an interval with as many digits as it takes to see on which side of 0 its ends are."""
+    def interval(self, low: float, high: float, sign: str = "", margin: float | None = None) -> str:
+        """Return an interval with as many digits as show on which side of 0, and of ± margin, its ends are."""
         digits, ends = self.digits, [self.scale * low, self.scale * high]
-        while digits < self.digits + 6 and any(end and not float(f"{end:.{digits}f}") for end in ends):
+        bound = round(self.scale * (margin or 0.0), 12)
+        bounds = (-bound, 0.0, bound)
+        while digits < self.digits + 6 and any(
+            _sides(end, bounds) != _sides(round(end, digits), bounds) for end in ends
+        ):
             digits += 1
         return " to ".join(f"{end:{sign}.{digits}f}" for end in ends)
 
@@ -58,6 +62,11 @@ class Metric:
     def is_accuracy(self) -> bool:
         """Whether charts show 1 - value."""
         return self.key.endswith("_acc")
+
+
+def _sides(value: float, bounds: Sequence[float]) -> list[int]:
+    """Return 1 for every bound that a value is above, 0 for one that it is at, -1 for one that it is below."""
+    return [(value > bound) - (value < bound) for bound in bounds]
 
 
 METRICS = (

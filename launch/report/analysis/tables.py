@@ -46,9 +46,15 @@ def _value(metric: Metric, value: float | None, sign: str = "") -> Entry:
     return Entry(metric.format(value, sign), value)
 
 
-def interval_entry(metric: Metric, interval: tuple[float | None, float | None] | None, sign: str = "") -> Entry:
-    low, high = interval or (None, None)
-    return Entry("-") if low is None or high is None else Entry(metric.interval(low, high, sign), low)
+def interval_entry(metric: Metric, low: float | None, high: float | None) -> Entry:
+    return Entry("-") if low is None or high is None else Entry(metric.interval(low, high), low)
+
+
+def verdict_interval(metric: Metric, verdict: Verdict) -> Entry:
+    """Return the interval of a difference."""
+    if verdict.interval is None:
+        return Entry("-")
+    return Entry(metric.interval(*verdict.interval, "+", verdict.margin), verdict.interval[0])
 
 
 def p_entry(p: float | None) -> Entry:
@@ -72,7 +78,7 @@ def architecture_table(cells: Sequence[Cell], metric: Metric, out: Path) -> Tabl
         if values:
             s = summary(values)
             best, worst = (s.minimum, s.maximum) if metric.higher_is_better is False else (s.maximum, s.minimum)
-            row += [_value(metric, s.mean), _value(metric, s.sd), interval_entry(metric, (s.low, s.high))]
+            row += [_value(metric, s.mean), _value(metric, s.sd), interval_entry(metric, s.low, s.high)]
             row += [_value(metric, value) for value in (s.median, best, worst)]
         else:
             row += [Entry("-")] * 6
@@ -100,7 +106,7 @@ def pair_table(pairs: Sequence[Pair], metric: Metric) -> Table:
         label, test = f"{pair.second.label} - {pair.first.label}", pair.test
         verdict = Entry.verdict(mark_of(pair.verdict, test.mean, metric), pair.why)
         row = [Entry(label, label), verdict, Entry.number(test.n), _value(metric, test.mean if test.n else None, "+")]
-        row += [interval_entry(metric, pair.verdict.interval, "+"), p_entry(pair.verdict.p)]
+        row += [verdict_interval(metric, pair.verdict), p_entry(pair.verdict.p)]
         rows.append([*row, Entry.number(test.effect if test.sd else None, ".2f"), Entry.number(pair.verdict.more)])
     return Table(headings, rows)
 
@@ -115,7 +121,10 @@ def _matrix_entry(pair: Pair, sign: float, metric: Metric) -> Entry:
     facts = [f"{row.label} - {column.label}: {metric.difference(mean, '+')}"]
     if pair.verdict.interval and pair.verdict.p is not None:
         low, high = sorted(sign * end for end in pair.verdict.interval)
-        facts += [f"95 % interval {metric.interval(low, high, '+')}", f"p = {p_text(pair.verdict.p, 4)}"]
+        facts += [
+            f"95 % interval {metric.interval(low, high, '+', pair.verdict.margin)}",
+            f"p = {p_text(pair.verdict.p, 4)}",
+        ]
         facts += [f"d_z {sign * test.effect:.2f}"]
     else:
         facts += [pair.why]

@@ -41,6 +41,8 @@ class Verdict(NamedTuple):
     """Of the mean difference, at the level of the corrected test."""
     more: int | None = None
     """If unknown: seeds to add for 80 % power, should mean and SD of the differences stay; None above MOST_SEEDS."""
+    margin: float | None = None
+    """Within which it would be equal, in the unit of the test."""
 
 
 class Pair(NamedTuple):
@@ -64,14 +66,14 @@ def _verdict(test: PairedTest, p: float, alpha: float, margin: float | None, str
     low, high = test.interval(strict)
     interval = test.interval(alpha) if p < ALPHA else (low, high)  # either has 0 just where p is 0.05 or more
     if margin is not None and -margin < low and high < margin:
-        return Verdict("equal", p, interval)
+        return Verdict("equal", p, interval, None, margin)
     if p < ALPHA:
-        return Verdict("better", p, interval)
+        return Verdict("better", p, interval, None, margin)
     enough = [seeds_needed(test.effect, alpha)]
     if margin is not None:
         enough.append(seeds_for_equality(test.mean, test.sd, margin, strict))
     fewest = min((n for n in enough if n is not None), default=None)
-    return Verdict("unknown", p, interval, None if fewest is None else max(1, fewest - test.n))
+    return Verdict("unknown", p, interval, None if fewest is None else max(1, fewest - test.n), margin)
 
 
 def judge(tests: Sequence[PairedTest], margin: float | Sequence[float | None] | None = None) -> list[Verdict]:
@@ -153,8 +155,9 @@ def _sentence(pair: Pair, metric: Metric, margin: float | None, corrected: str) 
         low, high = sorted(abs(end) for end in verdict.interval)
         verb = "is above" if metric.higher_is_better is None else "beats"
         by = metric.difference(abs(test.mean))
-        return f"{better.label} {verb} {worse.label} by {by} (95 % {metric.interval(low, high)}, {numbers})"
-    interval = f"95 % {metric.interval(*verdict.interval, '+')}"
+        interval = metric.interval(low, high, "", verdict.margin)
+        return f"{better.label} {verb} {worse.label} by {by} (95 % {interval}, {numbers})"
+    interval = f"95 % {metric.interval(*verdict.interval, '+', verdict.margin)}"
     if verdict.outcome == "equal":
         return f"{both}: equal within {margin:g} points ({interval}, {numbers})"
     difference = f"{pair.second.label} - {pair.first.label} = {metric.difference(test.mean, '+')}"

@@ -11,7 +11,7 @@ from launch.report.analysis.cells import Cell
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.sections import Section
 from launch.report.analysis.stats import FEWEST_PAIRS, PairedTest, compare
-from launch.report.analysis.tables import Entry, Table, interval_entry, mark_of, p_entry
+from launch.report.analysis.tables import Entry, Table, mark_of, p_entry, verdict_interval
 from launch.report.analysis.verdicts import Verdict, judge, p_in_words, seeds_in_words
 from launch.report.earlier.read import EarlierCell, shown
 from launch.report.provenance.environments import environments
@@ -85,7 +85,7 @@ def _sentence(change: Change, margin: float | None, corrected: str) -> str:
         )
         return f"{change.name}: unknown; {why}{failing}"
     n, p = plural(test.n, "pair"), p_in_words(verdict.p)
-    facts = f"95 % {metric.interval(*verdict.interval, '+')}, n = {n}, {p}{corrected}"
+    facts = f"95 % {metric.interval(*verdict.interval, '+', verdict.margin)}, n = {n}, {p}{corrected}"
     by = metric.difference(test.mean, "+")
     said = {"equal": f"equal within {margin:g} points" if margin else "", "real": "different"}.get(
         change.mark, change.mark
@@ -108,7 +108,7 @@ def _table(changes: Sequence[Change]) -> Table:
     headings += ["p (t test, Holm)", "configuration"]
     rows = []
     for change in changes:
-        metric, test, interval = change.metric, change.test, change.verdict.interval
+        metric, test = change.metric, change.test
         shared = sorted(change.before.numbers.get(metric.key, {}).keys() & change.cell.values(metric.key).keys())
         old = [change.before.numbers[metric.key][seed] for seed in shared]
         mean = sum(old) / len(old) if old else None
@@ -116,7 +116,7 @@ def _table(changes: Sequence[Change]) -> Table:
         row += [Entry.verdict(change.mark), Entry.number(test.n), Entry(metric.format(mean), mean)]
         now = None if mean is None else mean + test.mean
         row += [Entry(metric.format(now), now), Entry(metric.format(test.mean, "+") if test.n else "-", test.mean)]
-        row += [interval_entry(metric, interval, "+"), p_entry(change.verdict.p)]
+        row += [verdict_interval(metric, change.verdict), p_entry(change.verdict.p)]
         same = change.before.sig == change.cell.sig
         rows.append([*row, Entry("the same" if same else "another" if change.before.sig else "not recorded")])
     return Table(headings, rows)

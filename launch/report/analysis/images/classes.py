@@ -8,7 +8,7 @@ from launch.report.analysis.images.answers import AnsweredSet, CellAnswers
 from launch.report.analysis.images.pairs import ImagePair
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.stats import compare, summary
-from launch.report.analysis.tables import Entry, Table, interval_entry, p_entry
+from launch.report.analysis.tables import Entry, Table, p_entry, verdict_interval
 from launch.report.analysis.verdicts import judge
 
 MOST_ROWS = 100
@@ -61,7 +61,7 @@ def class_pairs(test: AnsweredSet, pairs: Sequence[ImagePair], metric: Metric, m
     for (label, k), result, verdict in found[:MOST_ROWS]:
         mark = "worse" if verdict.outcome == "better" and result.mean < 0 else verdict.outcome
         row = [Entry(label, label), Entry(str(k), k), Entry.verdict(mark), Entry.number(result.n)]
-        row += [Entry(metric.format(result.mean, "+"), result.mean), interval_entry(metric, verdict.interval, "+")]
+        row += [Entry(metric.format(result.mean, "+"), result.mean), verdict_interval(metric, verdict)]
         rows.append([*row, p_entry(verdict.p)])
     headings = ["second - first", "class", "verdict", "pairs", f"difference{metric.difference_unit}"]
     return Table([*headings, "95 % interval (Holm)", "p (t test, Holm)"], rows)

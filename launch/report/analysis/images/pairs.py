@@ -13,7 +13,7 @@ from scipy import special
 from launch.report.analysis.images.answers import AnsweredSet, CellAnswers
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.stats import ALPHA, PairedTest, holm
-from launch.report.analysis.tables import Entry, Table, interval_entry
+from launch.report.analysis.tables import Entry, Table, verdict_interval
 from launch.report.analysis.verdicts import Pair, judge
 
 
@@ -125,7 +125,7 @@ def image_table(pairs: Sequence[ImagePair], verdicts: Sequence[Pair], metric: Me
         shares = flips(pair), pair.first.flips, pair.second.flips
         row += [Entry("-" if share is None else f"{100 * share:.2f}", share) for share in shares]
         row += [Entry(metric.format(pair.over_images.mean, "+"), pair.over_images.mean)]
-        of_seeds, of_images = (interval_entry(metric, verdict.interval, "+") for verdict in (seeds.verdict, images))
+        of_seeds, of_images = (verdict_interval(metric, verdict) for verdict in (seeds.verdict, images))
         if seeds.verdict.interval and seeds.test.n != n:  # seeds without answers count, too
             of_seeds = of_seeds._replace(text=f"{of_seeds.text} (n = {seeds.test.n})")
         rows.append([*row, of_seeds, of_images])
