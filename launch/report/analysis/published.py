@@ -42,8 +42,9 @@ class PublishedResult(NamedTuple):
     def compare(self, accuracies: list[float]) -> "Replication":
         """Compare the accuracies of our seeds with this result, in its unit."""
         ours = summary([100 - 100 * acc if self.unit == "error" else 100 * acc for acc in accuracies])
-        scattered = ours.n >= FEWEST_PAIRS and ours.sd is not None and ours.sd > 1e-12 * ours.mean
-        half = half_width(ours.sd, ours.n, self.n or 1) if scattered else None
+        half = None
+        if ours.n >= FEWEST_PAIRS and ours.sd is not None and ours.sd > 1e-12 * ours.mean:
+            half = half_width(ours.sd, ours.n, self.n or 1)
         return Replication(self, ours.n, ours.mean, ours.sd, ours.mean - float(self.value), half)
 
     def config(self) -> Config:
