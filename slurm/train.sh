@@ -32,14 +32,14 @@ processes=${SLURM_GPUS_ON_NODE:-${SLURM_NTASKS_PER_NODE:-1}} # per node
 if [ -z "${SLURM_GPUS_ON_NODE:-}" ] || ! nvidia-smi >/dev/null 2>&1; then
   export ACCELERATE_USE_CPU=true # without it the launcher starts independent trainings
 fi
-# One launcher per node gets all of the job's CPUs there (srun 22.05 does not read SLURM_CPUS_PER_TASK).
 if [[ $SLURM_JOB_CPUS_PER_NODE == *,* ]]; then
   echo "$SLURM_JOB_CPUS_PER_NODE CPUs: request the same number on each node (--nodes, --ntasks-per-node, --gres)" >&2
   exit 2
 fi
-# shellcheck disable=SC2153
-export SRUN_CPUS_PER_TASK=$SLURM_CPUS_ON_NODE
-unset SLURM_GPUS_PER_TASK SLURM_NTASKS_PER_GPU
+# One launcher per node gets all of the job's CPUs and GPUs there. srun would read from these variables what a single
+# task was to have: CPUs from 23.11 on, GPUs from 24.05 on.
+unset SLURM_CPUS_PER_TASK SLURM_CPUS_PER_GPU SLURM_GPUS_PER_TASK SLURM_NTASKS_PER_GPU
+unset SLURM_TRES_PER_TASK SLURM_TRES_BIND
 # Seconds that the launcher gives its processes to save before it kills them; within --signal's 120 s.
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=100
 
@@ -59,8 +59,8 @@ trap 'stop SIGTERM' TERM
 
 # SLURM_NODEID is set only on the node. Ports below 30000 are not ephemeral.
 # shellcheck disable=SC2016
-srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --kill-on-bad-exit=1 \
-  ${SLURM_GPUS_ON_NODE:+--gpus-per-node="$SLURM_GPUS_ON_NODE"} \
+srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
+  --kill-on-bad-exit=1 ${SLURM_GPUS_ON_NODE:+--gpus-per-node="$SLURM_GPUS_ON_NODE"} \
   bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" "$@"' bash \
   --config_file "$STN_ROOT/configs/accelerate/nodes.yaml" --num_machines "$nodes" --num_processes $((nodes * processes)) \
   --main_process_ip "${names[0]}" --main_process_port $((20000 + SLURM_JOB_ID % 10000)) \

@@ -1,0 +1,54 @@
+"""slurm/train.sh with an srun that notes how it is called: what newer Slurms than that of tests/cluster would do."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+OF_A_TASK = {
+    "SLURM_CPUS_PER_TASK": "4",
+    "SLURM_CPUS_PER_GPU": "4",
+    "SLURM_GPUS_PER_TASK": "1",
+    "SLURM_NTASKS_PER_GPU": "1",
+    "SLURM_TRES_BIND": "gres/gpu:per_task:1",
+    "SLURM_TRES_PER_TASK": "cpu=4,gres/gpu=1",
+}
+"""What a request per task leaves in a job's environment, where srun reads it."""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project and the tools of a node; srun writes its environment and its words to files."""
+    tools = {
+        "scontrol": "echo node1; echo node2",
+        "srun": f'env > "{tmp_path}/env"; printf "%s\\n" "$@" > "{tmp_path}/words"',
+        "nvidia-smi": "exit 0",
+    }
+    (tmp_path / "bin").mkdir()
+    for name, text in tools.items():
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "env.sh").write_text("STN_MAX_RESTARTS=20\n")
+    return tmp_path
+
+
+def run(project: Path, **more: str) -> tuple[dict[str, str], list[str], str]:
+    """Run the script; return the environment and the words of srun, and what the script said."""
+    env = {"PATH": f"{project}/bin:{os.environ['PATH']}", "STN_ROOT": str(project), "SLURM_SUBMIT_DIR": str(project)}
+    env |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
+    env |= {"SLURM_JOB_CPUS_PER_NODE": "8(x2)", "SLURM_CPUS_ON_NODE": "8", "SLURM_GPUS_ON_NODE": "2"}
+    words = ["bash", str(ROOT / "slurm" / "train.sh"), "--arch", "cnn"]
+    done = subprocess.run(words, env=env | more, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    seen = dict(line.split("=", 1) for line in (project / "env").read_text().splitlines() if "=" in line)
+    return seen, (project / "words").read_text().splitlines(), done.stderr
+
+
+def test_a_launcher_gets_the_whole_node_however_tasks_were_asked_for(project: Path) -> None:
+    seen, words, _ = run(project, **OF_A_TASK)
+    assert not OF_A_TASK.keys() & seen.keys()
+    assert {"--nodes=2", "--ntasks=2", "--cpus-per-task=8", "--gpus-per-node=2"} <= set(words)
