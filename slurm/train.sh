@@ -29,7 +29,8 @@ fi
 nodes=$SLURM_JOB_NUM_NODES
 mapfile -t names < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 processes=${SLURM_GPUS_ON_NODE:-${SLURM_NTASKS_PER_NODE:-1}} # per node
-if [ -z "${SLURM_GPUS_ON_NODE:-}" ] || ! nvidia-smi >/dev/null 2>&1; then
+if [ -z "${SLURM_GPUS_ON_NODE:-}" ] || ! timeout 60 nvidia-smi >/dev/null 2>&1; then
+  [ -z "${SLURM_GPUS_ON_NODE:-}" ] || echo "warning: nvidia-smi finds none of the job's GPUs: training on CPUs" >&2
   export ACCELERATE_USE_CPU=true # without it the launcher starts independent trainings
 fi
 if [[ $SLURM_JOB_CPUS_PER_NODE == *,* ]]; then
@@ -57,9 +58,9 @@ stop() {
 trap 'stop "time limit"' USR1
 trap 'stop SIGTERM' TERM
 
-# SLURM_NODEID is set only on the node. Ports below 30000 are not ephemeral.
+# SLURM_NODEID is set only on the node. Ports below 30000 are not ephemeral. Without --export srun inherits sbatch's.
 # shellcheck disable=SC2016
-srun --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
+srun --export=ALL --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="$SLURM_CPUS_ON_NODE" \
   --kill-on-bad-exit=1 ${SLURM_GPUS_ON_NODE:+--gpus-per-node="$SLURM_GPUS_ON_NODE"} \
   bash -c 'exec accelerate launch --machine_rank "$SLURM_NODEID" "$@"' bash \
   --config_file "$STN_ROOT/configs/accelerate/nodes.yaml" --num_machines "$nodes" --num_processes $((nodes * processes)) \

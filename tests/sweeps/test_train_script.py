@@ -52,3 +52,19 @@ def test_a_launcher_gets_the_whole_node_however_tasks_were_asked_for(project: Pa
     seen, words, _ = run(project, **OF_A_TASK)
     assert not OF_A_TASK.keys() & seen.keys()
     assert {"--nodes=2", "--ntasks=2", "--cpus-per-task=8", "--gpus-per-node=2"} <= set(words)
+
+
+def test_a_launcher_gets_what_the_script_exports_whatever_sbatch_was_to_export(project: Path) -> None:
+    seen, words, _ = run(project, SLURM_EXPORT_ENV="NONE")
+    assert seen["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "100"
+    assert "--export=ALL" in words[: words.index("bash")]
+
+
+def test_gpus_that_do_not_answer_are_told(project: Path) -> None:
+    seen, _, told = run(project)
+    assert ("ACCELERATE_USE_CPU" in seen, told) == (False, "")
+    (project / "bin" / "nvidia-smi").write_text("#!/bin/bash\nexit 9\n")
+    seen, _, told = run(project)
+    assert (seen["ACCELERATE_USE_CPU"], told.count("warning: ")) == ("true", 1)
+    seen, _, told = run(project, SLURM_GPUS_ON_NODE="")
+    assert (seen["ACCELERATE_USE_CPU"], told) == ("true", "")
