@@ -3,11 +3,10 @@
 import os
 import platform
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
-import psutil
 import torch
 from accelerate import Accelerator
 from accelerate.utils import (
@@ -19,7 +18,7 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
-from stn.config.flags.launcher import PARENT, launched
+from stn.config.flags.launcher import PARENT, launched, launched_alone
 from stn.config.schema import Config
 from stn.models import kernels
 from stn.multiseed.convolution import convolutions_for
@@ -30,14 +29,6 @@ from stn.runs.trials import build_trials
 from stn.tracking.console import say, warn
 
 T = TypeVar("T")
-
-
-def _launched_alone() -> bool:
-    """Whether this is the only process of accelerate launch --cpu --num_processes 2, which starts no second one."""
-    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ:
-        with suppress(psutil.Error):  # the launcher, not the user's shell, has set the address to meet at
-            return "MASTER_ADDR" not in psutil.Process(os.getppid()).environ()
-    return False
 
 
 class Runtime:
@@ -55,7 +46,7 @@ class Runtime:
         self.accelerator = self._accelerator(config, timedelta(minutes=30) if shares_seeds else timedelta(days=7))
         self.processes, self.process = self.accelerator.num_processes, self.accelerator.process_index
         self.device = self.accelerator.device
-        asked = config.train.processes or os.environ.get("WORLD_SIZE") or ("several" if _launched_alone() else None)
+        asked = config.train.processes or os.environ.get("WORLD_SIZE") or ("several" if launched_alone() else None)
         if asked and str(asked) != str(self.processes):
             raise ValueError(
                 f"processes asked for: {asked}, running: {self.processes}. "

@@ -32,6 +32,14 @@ def launched() -> bool:
     return any(name in os.environ for name in _LAUNCHER_VARIABLES)
 
 
+def launched_alone() -> bool:
+    """Whether this is the only process of accelerate launch --cpu --num_processes 2, which starts no second one."""
+    if "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ:
+        with suppress(psutil.Error):  # the launcher, not the user's shell, has set the address to meet at
+            return "MASTER_ADDR" not in psutil.Process(os.getppid()).environ()
+    return False
+
+
 def launcher_settings(environ: Mapping[str, str]) -> Sections:
     """Return the fields that the launcher sets; ValueError for a setting without a field."""
 
