@@ -39,6 +39,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
+def gpus_promised() -> bool:
+    """Whether the environment names GPUs for this process: the user's, a worker's or Slurm's."""
+    names = os.environ.get("CUDA_VISIBLE_DEVICES", os.environ.get("SLURM_GPUS_ON_NODE", ""))
+    return names not in ("", "-1", "NoDevFiles")  # the last is what older Slurms write for none
+
+
 def commit() -> dict[str, Any]:
     """Return the commit of this code, and whether the working tree has changes; None where git cannot tell.
 

@@ -24,7 +24,7 @@ from stn.models import kernels
 from stn.multiseed.convolution import convolutions_for
 from stn.multiseed.model import StackedModel
 from stn.runs.cores import Neighbours, cores
-from stn.runs.process import follow_parent, keep_freed_memory
+from stn.runs.process import follow_parent, gpus_promised, keep_freed_memory
 from stn.runs.trials import build_trials
 from stn.tracking.console import say, warn
 
@@ -69,7 +69,10 @@ class Runtime:
     @staticmethod
     def _accelerator(config: Config, timeout: timedelta) -> Accelerator:
         """Build the Accelerator for the configuration, which has the launcher's settings in it."""
-        on_cpu = not torch.cuda.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+        cpu_chosen, has_gpu = parse_flag_from_env("ACCELERATE_USE_CPU"), torch.cuda.is_available()
+        on_cpu = cpu_chosen or not has_gpu
+        if gpus_promised() and not (has_gpu or cpu_chosen):
+            warn("PyTorch finds none of the GPUs that CUDA_VISIBLE_DEVICES or Slurm names: training on the CPU")
         if config.train.precision == "fp16" and on_cpu:
             raise ValueError("fp16 needs a GPU; use bf16 on a CPU")
         precision = config.train.precision if config.train.precision in ("bf16", "fp16") else "no"

@@ -8,6 +8,7 @@ from accelerate.utils import DynamoBackend
 from stn.config import command_line
 from stn.config.flags.launcher import launcher_settings
 from stn.config.resolve import resolve
+from stn.config.schema import Config
 from stn.training.runtime import Runtime
 
 
@@ -74,3 +75,25 @@ def test_what_would_compute_fp32_in_less_is_dropped(capsys: pytest.CaptureFixtur
         out = capsys.readouterr().out
         assert (out.count("warning: "), out.count("BF16 is ignored: no signature would say it")) == (count, count // 2)
     assert "ONEDNN_DEFAULT_FPMATH_MODE" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("visible", "counted", "chosen", "told"),
+    [
+        (None, "2", None, True),
+        ("0,1", None, None, True),
+        ("", "2", None, False),
+        ("-1", "2", None, False),
+        (None, None, None, False),
+        (None, "2", "true", False),
+    ],
+)
+def test_lost_gpus_are_told(
+    visible: str | None, counted: str | None, chosen: str | None, told: bool, monkeypatch, capsys
+) -> None:
+    given = {"CUDA_VISIBLE_DEVICES": visible, "SLURM_GPUS_ON_NODE": counted, "ACCELERATE_USE_CPU": chosen}
+    for name, value in given.items():
+        monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    Runtime(Config(), 1)
+    assert capsys.readouterr().out.count("warning: PyTorch finds none of the GPUs") == told
