@@ -139,13 +139,14 @@ def _deferred(command: Callable[..., int]) -> Callable[..., Callable[[], int]]:
 def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     words = sys.argv[1:]
-    if words[:1] == ["train"]:
-        launcher = train.command(words[1:])
-        os.execv(launcher[0], launcher)  # takes the place of this process, so that signals reach the launcher
     commands = {"sweep": start_sweep, "status": status, "retry": retry, "report": report}
     commands |= {"wandb-sync": wandb_sync, "export": export, "task": run_task}
     about = "Sweeps of many seeds. One training: python -m launch train [arguments of train.py]."
     try:
+        if words[:1] == ["train"]:
+            launcher = train.command(words[1:])
+            # Takes the place of this process, so that signals reach the launcher.
+            os.execve(launcher[0], launcher, train.environment())
         if words and not words[0].startswith("-") and words[0] not in commands:
             hint = f"that is python -m stn {words[0]}" if words[0] in TRAINED else nearest(words[0], commands)
             raise ValueError(f"no command '{words[0]}'; {hint}")

@@ -25,6 +25,8 @@ from stn.tracking.console import say
 
 DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
 """Device files in /dev of NVIDIA, WSL2 and ROCm."""
+ANSWER_S = 120
+"""Seconds in which a command must have counted the GPUs."""
 
 
 def gpus() -> int:
@@ -41,14 +43,24 @@ def gpus() -> int:
 def _count_gpus() -> int:
     """Ask the driver's own tool, which knows of containers, WSL2 and MIG; torch where there is a device but no tool."""
     if tool := shutil.which("nvidia-smi"):
-        listed = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, timeout=60, check=False)
-        lines = listed.stdout.splitlines() if listed.returncode == 0 else []
-        return len([line for line in lines if line.startswith("GPU ")])
+        listed = _answer(tool, "--list-gpus")
+        return len([line for line in listed.splitlines() if line.startswith("GPU ")])
     if any(found for pattern in DEVICES for found in Path("/dev").glob(pattern)):
-        words = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
-        counted = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False).stdout.strip()
+        counted = _answer(sys.executable, "-c", "import torch; print(torch.cuda.device_count())").strip()
         return int(counted) if counted.isdigit() else 0
     return 0
+
+
+def _answer(*words: str) -> str:
+    """Return the output of a command that counts GPUs, nothing if it fails; ValueError if a driver makes it hang."""
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=ANSWER_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise ValueError(
+            f"{Path(words[0]).name} does not answer within {ANSWER_S} s; to train without asking it, set "
+            "CUDA_VISIBLE_DEVICES=0,1 or whichever GPUs there are, or ACCELERATE_USE_CPU=true"
+        ) from None
+    return "" if done.returncode else done.stdout
 
 
 def _processes_before(commands: Sequence[Config], most: int) -> int | None:
@@ -71,6 +83,11 @@ def _processes_before(commands: Sequence[Config], most: int) -> int | None:
         return None
     say(f"as many processes as before: {max(found)[1]}, so that unfinished seeds resume")
     return max(found)[1]
+
+
+def environment() -> dict[str, str]:
+    """Return a launcher's environment: its processes have 100 s to save, not torch's 30; Slurm warns 120 s before."""
+    return {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "100"} | os.environ
 
 
 def command(arguments: list[str]) -> list[str]:

@@ -56,7 +56,7 @@ class Attempt:
                 training_command(plan, job),
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=os.environ | no_gpus | devices | {MARK: self.mark},
+                env=train.environment() | no_gpus | devices | {MARK: self.mark},
                 start_new_session=True,  # Ctrl-C reaches the launcher alone, which passes it on as SIGTERM
                 preexec_fn=partial(follow_parent, os.getpid()),
             )

@@ -1,5 +1,6 @@
 """python -m launch train: how many processes, and which seeds each trains."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -8,18 +9,16 @@ from pathlib import Path
 import pytest
 
 from launch import train as launch_train
+from launch.__main__ import main as launch_main
+from launch.sweep import job as jobs
 from stn.config.command_line import parse
 from stn.config.resolve import resolve_all
 from stn.config.seed_list import parse_seeds
 from stn.runs.cores import cores
 from stn.runs.trials import build_trials
 from tests.support.paths import ROOT
-from tests.support.trainer import (
-    QUICK,
-    SMALL,
-    Run,
-    environment,
-)
+from tests.support.sweeps import TWO_CELLS, save_plan, write_sweep
+from tests.support.trainer import QUICK, SMALL, Run, environment
 
 # ---- the local launcher
 
@@ -116,6 +115,44 @@ def test_gpus_are_counted_by_the_drivers_own_tool(
     launch_train._count_gpus.cache_clear()
     assert launch_train.gpus() == count
     launch_train._count_gpus.cache_clear()
+
+
+@pytest.mark.parametrize("words", [("train", "--seeds", "0-1"), ("sweep", "two.yaml")])
+def test_a_driver_that_hangs_is_one_line(words: tuple[str, ...], tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_sweep(tmp_path, TWO_CELLS)
+    for variable in ("ACCELERATE_USE_CPU", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\nexec sleep 60\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr(launch_train, "ANSWER_S", 0.5)
+    monkeypatch.setattr(sys, "argv", ["launch", *words])
+    launch_train._count_gpus.cache_clear()
+    with pytest.raises(SystemExit) as ended:
+        launch_main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: nvidia-smi does not answer within 0.5 s; ")
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "100"), ("7", "7")])
+def test_launchers_give_their_processes_time_to_save(
+    given: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one training, and of a job of a sweep."""
+    name = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    monkeypatch.delenv(name, raising=False) if given is None else monkeypatch.setenv(name, given)
+    seen: list[dict[str, str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, words, env: seen.append(env) or sys.exit())
+    monkeypatch.setattr(sys, "argv", ["launch", "train", "--seeds", "0-1", "--processes", "2"])
+    with pytest.raises(SystemExit):
+        launch_main()
+    plan = save_plan(tmp_path, TWO_CELLS | {"gpus": 2})
+    says = f"import os; print(os.environ['{name}'])"
+    monkeypatch.setattr(jobs, "training_command", lambda *_: [sys.executable, "-c", says])
+    jobs.Attempt(plan, plan.jobs[0], tmp_path / "log", {}).child.wait()
+    assert (seen[0][name], (tmp_path / "log").read_text().strip()) == (expected, expected)
 
 
 @pytest.mark.slow
