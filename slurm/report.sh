@@ -16,5 +16,5 @@ fi
 export STN_ROOT PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 source "$STN_ROOT/slurm/env.sh"
 
-python -m launch status "$@"
-python -m launch report "$@"
+python -P -m launch status "$@"
+python -P -m launch report "$@"

@@ -20,4 +20,5 @@ export STN_ROOT PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 source "$STN_ROOT/slurm/env.sh"
 
 [ $# -gt 0 ] || { echo "no sweep given: running configs/sweeps/smoke.yaml"; set -- "$STN_ROOT/configs/sweeps/smoke.yaml"; }
-exec python -m launch sweep "$@" --on slurm
+# -P: a folder launch or stn in the folder of the submission is somebody else's.
+exec python -P -m launch sweep "$@" --on slurm

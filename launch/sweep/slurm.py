@@ -66,7 +66,7 @@ export STN_ROOT={shlex.quote(str(SOURCE))}
 {environment}export PYTHONPATH="$STN_ROOT${{PYTHONPATH:+:$PYTHONPATH}}"
 source "$STN_ROOT/slurm/env.sh"
 # exec: Slurm's warning before the time limit reaches the process that replaces this shell.
-exec python -m launch task {folder} {jobs} "$SLURM_ARRAY_TASK_ID" --gpus {sweep.gpus or 0} --cpus {sweep.cpus}
+exec python -P -m launch task {folder} {jobs} "$SLURM_ARRAY_TASK_ID" --gpus {sweep.gpus or 0} --cpus {sweep.cpus}
 """
 
 

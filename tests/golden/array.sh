@@ -17,4 +17,4 @@ export STN_ROOT=ROOT
 export PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 source "$STN_ROOT/slurm/env.sh"
 # exec: Slurm's warning before the time limit reaches the process that replaces this shell.
-exec python -m launch task HERE/runs/two/sweep HERE/runs/two/sweep/slurm/x/jobs-0.txt "$SLURM_ARRAY_TASK_ID" --gpus 1 --cpus 4
+exec python -P -m launch task HERE/runs/two/sweep HERE/runs/two/sweep/slurm/x/jobs-0.txt "$SLURM_ARRAY_TASK_ID" --gpus 1 --cpus 4

@@ -13,6 +13,7 @@ from launch.sweep import slurm
 from launch.sweep.commands import run_task
 from launch.sweep.plan import Plan
 from tests.support.paths import ROOT
+from tests.support.plugin import write_plugin
 from tests.support.slurm import fake_slurm
 from tests.support.sweeps import TWO_CELLS, launch, save_plan, write_sweep
 
@@ -148,6 +149,26 @@ def test_a_task_is_requeued_unless_slurm_has_started_it_again(monkeypatch: pytes
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     slurm.Slurm().requeue()
     assert ("scontrol", "requeue", "5_2") in calls
+
+
+@pytest.mark.parametrize("kind", ["sweep", "report", "array"])
+def test_a_folder_named_as_ours_is_not_run_and_plugins_beside_it_are_found(kind: str, tmp_path: Path) -> None:
+    for name in ("launch", "stn"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('theirs')\n")
+    write_plugin(tmp_path)
+    mine = {"plugin": "my_package.things", "limit_train": 256, "epochs": 1}
+    sweep = write_sweep(tmp_path, TWO_CELLS | {"base": mine, "grid": {"arch": ["aligned"]}})
+    shown = launch("sweep", sweep, "--on", "slurm", "--dry-run", cwd=tmp_path).stdout
+    (tmp_path / "array.sh").write_text(shown[shown.index("#!/bin/bash") :])
+    words = {"sweep": ["slurm/sweep.sh", sweep, "--dry-run"], "report": ["slurm/report.sh", "two"], "array": []}[kind]
+    script = [ROOT / words[0], *words[1:]] if words else [tmp_path / "array.sh"]
+    env = {"PATH": os.environ["PATH"], "STN_ROOT": str(ROOT), "SLURM_ARRAY_TASK_ID": "0", "STN_VENV": sys.prefix}
+    line = ["bash", *map(str, script)]
+    done = subprocess.run(line, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    ours = {"sweep": "#SBATCH --array=0-", "report": "error: nothing named 'two'", "array": "error: "}[kind]
+    assert ours in done.stdout + done.stderr
+    assert "theirs" not in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["venv", "conda", "nothing"])
