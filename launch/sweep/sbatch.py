@@ -20,6 +20,8 @@ SET_BY_LAUNCHER = (
     *("output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"),
 )
 """Options of sbatch that the launcher sets; refused in a sweep file."""
+OVERRULING = {f"SBATCH_{name.replace('-', '_').upper()}" for name in (*SET_BY_LAUNCHER, "array-inx", "export")}
+"""Variables that would win over these options in our scripts, or keep our variables from the jobs."""
 
 
 def slurm_minutes(time: str) -> int:
@@ -135,6 +137,7 @@ def run_slurm(*words: str, **variables: str) -> str:
     It is a ValueError if Slurm is not installed here or refuses the command.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SQUEUE_")) or k == "SLURM_CONF"}
+    env = {k: v for k, v in env.items() if k not in OVERRULING}
     env |= {"STN_ROOT": str(SOURCE)} | variables
     if SOURCE == INSTALLED:  # a clone's slurm/env.sh names the environment
         env["STN_VENV"] = env.get("STN_VENV") or sys.prefix
@@ -154,7 +157,7 @@ def site_variables() -> dict[str, str]:
     except ValueError as error:
         raise ValueError(f"{SOURCE / 'slurm' / 'env.sh'}: {error}") from None
     variables = dict(entry.split("=", 1) for entry in printed.split("\0") if "=" in entry)
-    return {name: value for name, value in variables.items() if name.startswith("SBATCH_")}
+    return {name: value for name, value in variables.items() if name.startswith("SBATCH_") and name not in OVERRULING}
 
 
 def sbatch(*words: str) -> str:

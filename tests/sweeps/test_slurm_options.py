@@ -139,7 +139,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project whose slurm/env.sh sets variables of sbatch."""
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "env.sh").write_text(
-        'echo "loading modules"\nexport SBATCH_ACCOUNT="${SBATCH_ACCOUNT:-site}" SBATCH_QOS=low OTHER=1\n'
+        'echo "loading modules"\nexport SBATCH_ACCOUNT="${SBATCH_ACCOUNT:-site}" SBATCH_QOS=low OTHER=1 SBATCH_WAIT=1\n'
     )
     monkeypatch.setattr(sbatch, "SOURCE", tmp_path)
     monkeypatch.setattr(sbatch, "site_variables", sbatch.site_variables.__wrapped__)
@@ -149,6 +149,9 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_sites_variables_are_read_before_sbatch(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sbatch.site_variables() == {"SBATCH_ACCOUNT": "site", "SBATCH_QOS": "low"}
     monkeypatch.setenv("SBATCH_ACCOUNT", "mine")
+    overruling = ("NO_REQUEUE", "ARRAY_INX", "OUTPUT", "OPEN_MODE", "EXPORT", "REQUEUE", "SIGNAL")
+    for name in overruling:
+        monkeypatch.setenv(f"SBATCH_{name}", "x")
     assert sbatch.site_variables()["SBATCH_ACCOUNT"] == "mine"
     seen: list[dict[str, str]] = []
 
@@ -159,6 +162,7 @@ def test_the_sites_variables_are_read_before_sbatch(site: Path, monkeypatch: pyt
     monkeypatch.setattr(sbatch.subprocess, "run", run)
     assert sbatch.sbatch("x.sh") == "7"
     assert seen[-1] == seen[0] | {"SBATCH_QOS": "low"}
+    assert not {f"SBATCH_{name}" for name in overruling} & seen[-1].keys(), "they would win over our scripts"
 
 
 def test_a_site_that_is_not_set_up_is_an_error_before_sbatch(site: Path) -> None:
