@@ -130,18 +130,29 @@ class Slurm:
         if not plan.sweep.gpus:
             say("jobs get no GPU: `gpus: 1` in the sweep file asks for one each")
         arrays: list[str] = []
+        refusal = ""
         for i, part in enumerate(jobs[start : start + size] for start in range(0, len(jobs), size)):
             jobs_file, script = folder / f"jobs-{i}.txt", folder / f"array-{i}.sh"
             write_atomic(jobs_file, "".join(f"{job.id}\n" for job in part))
             write_atomic(script, array_script(plan, jobs_file, len(part), max_parallel))
             # A throttle holds within one array only, so throttled arrays run one after the other.
             after = [f"--dependency=afterany:{arrays[-1]}"] if max_parallel and arrays else []
-            # Given here as well as in the script: here they win over variables SBATCH_*.
-            arrays.append(sbatch(*after, *plan.sweep.slurm.options(plan.sweep.gpus), str(script)))
+            try:
+                # Given here as well as in the script: here they win over variables SBATCH_*.
+                arrays.append(sbatch(*after, *plan.sweep.slurm.options(plan.sweep.gpus), str(script)))
+            except ValueError as error:
+                if not arrays:
+                    raise
+                refusal = str(error)  # a site bounds how many jobs a user may have
+                break
             write_atomic(folder / f"array-{i}.json", json.dumps({"array": arrays[-1], "jobs": jobs_file.name}) + "\n")
             say(f"array {arrays[-1]}: {len(part):,} jobs ({script})")
         self._submit_report(plan, arrays)
-        return 0
+        if refusal:
+            warn(
+                f"{len(arrays) * size:,} of {len(jobs):,} jobs submitted ({refusal}); run the same command again later"
+            )
+        return int(bool(refusal))
 
     @staticmethod
     def _submit_report(plan: Plan, arrays: list[str]) -> None:

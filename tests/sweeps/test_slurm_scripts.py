@@ -77,6 +77,18 @@ def test_a_large_sweep_is_split_and_a_report_follows(tmp_path: Path) -> None:
     assert len({line for one in lists for line in one.read_text().splitlines()}) == 8
 
 
+def test_a_refused_array_leaves_those_before_it_and_their_report(tmp_path: Path) -> None:
+    env, path = fake_slurm(tmp_path), write_sweep(tmp_path, TWO_CELLS | {"seeds_per_job": 1})
+    (tmp_path / "refused").write_text("array-2.sh")
+    done = launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "runs", **env)
+    assert done.returncode == 1, done.stderr
+    assert "6 of 8 jobs submitted (sbatch: error: refused); run the same command again later" in done.stdout
+    assert "--dependency=afterany:102:103" in (tmp_path / "calls").read_text().split()
+    (tmp_path / "refused").write_text("array-0.sh")
+    done = launch("sweep", path, "--on", "slurm", "--runs", tmp_path / "other", **env)
+    assert (done.returncode, done.stderr) == (2, "error: sbatch: error: refused\n")
+
+
 def test_damaged_submissions_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = save_plan(tmp_path, TWO_CELLS)
     folder = plan.folder / "slurm" / "001"
