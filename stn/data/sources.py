@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import torch
@@ -96,14 +97,34 @@ def _cifar10_binary(folder: Path) -> Images:
     return Images(x, y, *batches[5])
 
 
+def _download_cifar10(folder: Path) -> None:
+    """Download torchvision's layout, which appears whole: other processes may be downloading it as well."""
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import check_integrity
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".cifar-10-", dir=folder) as temporary:
+        archive = (folder / CIFAR10.filename).absolute()
+        if check_integrity(archive, CIFAR10.tgz_md5):
+            (Path(temporary) / CIFAR10.filename).symlink_to(archive)
+        CIFAR10(temporary, download=True)
+        try:
+            (Path(temporary) / CIFAR10.base_folder).rename(folder / CIFAR10.base_folder)
+        except OSError:
+            if not (folder / CIFAR10.base_folder).is_dir():  # another process was first
+                raise
+
+
 def _cifar10_torchvision(folder: Path) -> Images:
     from torchvision.datasets import CIFAR10  # slow to import, and only needed here
 
-    existed, present = folder.exists(), (folder / "cifar-10-batches-py").is_dir()
+    existed = folder.exists()
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)  # a firewall that drops packets must not hang the run
     try:
-        train, test = (CIFAR10(str(folder), train=t, download=not present) for t in (True, False))
+        if not (folder / CIFAR10.base_folder).is_dir():
+            _download_cifar10(folder)
+        train, test = (CIFAR10(str(folder), train=t) for t in (True, False))
     except (OSError, RuntimeError) as error:
         if not existed and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()

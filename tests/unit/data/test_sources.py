@@ -3,6 +3,7 @@
 import lzma
 import pickle
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -82,27 +83,53 @@ def test_cifar10_binary(tmp_path: Path) -> None:
         sources.cifar10(str(tmp_path))
 
 
-@needs_cifar
-def test_cifar10_in_torchvisions_layout_gives_the_same_tensors(tmp_path: Path, monkeypatch) -> None:
+def write_layout(root: Path, images: Sequence[torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Write 500 training and 100 test images as torchvision does, which is not to check them."""
     from torchvision.datasets import CIFAR10
 
-    assert CIFAR is not None
-    folder, md5 = tmp_path / "cifar-10-batches-py", {}
+    folder = root / "cifar-10-batches-py"
     folder.mkdir()
-    images = sources.cifar10(str(CIFAR))
-    for name, x, y in [
-        *((f"data_batch_{i + 1}", images.train_x[i * 100 :][:100], images.train_y[i * 100 :][:100]) for i in range(5)),
-        ("test_batch", images.test_x[:100], images.test_y[:100]),
-    ]:
+    train_x, train_y, test_x, test_y = images
+    parts = {f"data_batch_{i + 1}": (train_x[i * 100 :][:100], train_y[i * 100 :][:100]) for i in range(5)}
+    for name, (x, y) in (parts | {"test_batch": (test_x, test_y)}).items():
         (folder / name).write_bytes(pickle.dumps({"data": x.reshape(-1, 3072).numpy(), "labels": y.tolist()}))
-        md5[name] = None
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list("abcdefghij")}))
-    monkeypatch.setattr(CIFAR10, "train_list", [[n, None] for n in md5 if n != "test_batch"])
+    monkeypatch.setattr(CIFAR10, "train_list", [[name, None] for name in parts])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", None]])
     monkeypatch.setattr(CIFAR10, "meta", {"filename": "batches.meta", "key": "label_names", "md5": None})
+
+
+@needs_cifar
+def test_cifar10_in_torchvisions_layout_gives_the_same_tensors(tmp_path: Path, monkeypatch) -> None:
+    assert CIFAR is not None
+    images = sources.cifar10(str(CIFAR))
+    write_layout(tmp_path, [x[:500] if len(x) > 10_000 else x[:100] for x in images], monkeypatch)
     found = sources.cifar10(str(tmp_path))
     assert torch.equal(found.train_x, images.train_x[:500])
     assert torch.equal(found.test_y, images.test_y[:100])
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_download_appears_whole_however_many_processes_start_it(others: int, tmp_path: Path, monkeypatch) -> None:
+    import torchvision.datasets.cifar as module
+
+    images = [torch.arange(n, dtype=torch.uint8).expand(3072, n).T.contiguous() for n in (100, 50)]
+    images = [images[0].repeat(5, 1), torch.arange(500) % 10, images[1].repeat(2, 1), torch.arange(100) % 10]
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"cut off by a kill")
+    roots = []
+
+    def download(url: str, root: str, **_: object) -> None:
+        roots.append(Path(root))
+        for _ in range(others):  # another process is done before
+            write_layout(tmp_path, images, monkeypatch)
+        assert (tmp_path / "cifar-10-batches-py").exists() == bool(others)
+        write_layout(Path(root), images, monkeypatch)
+
+    monkeypatch.setattr(module, "download_and_extract_archive", download)
+    found = sources.cifar10(str(tmp_path))
+    assert torch.equal(found.train_x.reshape(500, 3072), images[0])
+    assert [root.parent for root in roots] == [tmp_path]
+    assert {path.name for path in tmp_path.iterdir()} == {"cifar-10-batches-py", "cifar-10-python.tar.gz"}
 
 
 def test_missing_cifar10_says_what_to_put_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
