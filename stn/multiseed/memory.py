@@ -1,8 +1,12 @@
 """How much memory a pass takes, and how much of it there may be."""
 
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
+import psutil
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -44,6 +48,31 @@ def cached_bytes(device: torch.device) -> int:
 def free_bytes(device: torch.device) -> int:
     """Return the free memory of a GPU, with what torch's allocator holds in reserve."""
     return torch.cuda.mem_get_info(device)[0] + cached_bytes(device)
+
+
+def free_host_bytes() -> int:
+    """Return the memory that this process may take: what the machine has, or less where a job has a limit."""
+    left = _left_by_limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    return max(0, min([psutil.virtual_memory().available, *left]))
+
+
+def _left_by_limits(groups: Path, mount: Path) -> Iterator[int]:
+    """Yield what the limit of each control group leaves, of version 2 or 1: the group's own, or of one above it."""
+    for line in groups.read_text().splitlines() if groups.exists() else []:
+        _, controllers, name = line.split(":", 2)
+        if not controllers:
+            top, files, total = mount, ("memory.max", "memory.current"), ""
+        elif "memory" in controllers.split(","):
+            top, files, total = mount / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_"
+        else:
+            continue
+        own = top / name.lstrip("/")
+        for group in (folder for folder in (own, *own.parents) if folder.is_relative_to(top)):
+            with suppress(OSError, ValueError):  # no limit is "max", and a container does not see all folders
+                limit, used = (int((group / file).read_text()) for file in files)
+                facts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                # The kernel gives up cached files before a limit is reached.
+                yield limit - used + sum(int(facts.get(f"{total}{kind}_file", 0)) for kind in ("active", "inactive"))
 
 
 def drop_cached(device: torch.device) -> None:

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import psutil
 import torch
 
 from stn.config.dataset import Data, build_dataset
@@ -14,7 +13,7 @@ from stn.config.yaml_files import dump_yaml
 from stn.models import kernels
 from stn.models.build import build_network
 from stn.multiseed.equivalence import Equivalence, check_equivalence
-from stn.multiseed.memory import MOST_ELEMENTS, SHARE, free_bytes
+from stn.multiseed.memory import MOST_ELEMENTS, SHARE, free_bytes, free_host_bytes
 from stn.runs.cores import cores
 from stn.runs.directory import RunDir
 from stn.runs.files import read_json
@@ -165,10 +164,7 @@ def choose_block_size(trials: list[Trial], runtime: Runtime, seed_losses: Callab
 
 
 def _fit_in_memory(config: Config, equivalence: Equivalence, runtime: Runtime) -> int:
-    if runtime.device.type == "cuda":
-        free = free_bytes(runtime.device)
-    else:
-        free = psutil.virtual_memory().available // runtime.processes
+    free = free_bytes(runtime.device) if runtime.device.type == "cuda" else free_host_bytes() // runtime.processes
     rows = config.data.batch_size // runtime.world + 1
     float32s = 2 if config.train.precision == "fp64" else 1
     # Activations twice, for their gradients; parameters, their gradients and two running averages.

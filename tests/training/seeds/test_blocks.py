@@ -105,6 +105,8 @@ def test_memory_and_fuse_bound_a_block(tmp_path: Path, monkeypatch: pytest.Monke
     for seeds in (1, 3):
         monkeypatch.setattr("psutil.virtual_memory", lambda n=seeds: type("", (), {"available": 2 * n * need + 1000}))
         assert block_size(trials(tmp_path, config()), runtime) == seeds
+    monkeypatch.setattr("stn.multiseed.memory._left_by_limits", lambda *_: [2 * 2 * need + 1000])
+    assert block_size(trials(tmp_path, config()), runtime) == 2, "a job's limit"
 
 
 @pytest.mark.usefixtures("checked_once")
