@@ -31,6 +31,8 @@ MOST = {"cpu": 32, "cuda": 64}
 """The most seeds that a trial goes up to."""
 MANY = 20
 """Images a class, of which chance leaves no class out."""
+PATIENCE_S = 30.0
+"""Seconds to wait for a process that trains some of our seeds in another block, as after an edit of a sweep's seeds."""
 WORTH_A_TRIAL = 1_000_000
 """Images from which a trial on a CPU, of a few seconds, takes a small part of the time."""
 
@@ -50,8 +52,10 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
         run, seeds = group[0].run, {trial.seed for trial in group}
         if threads := runtime.from_writer(_threads_so_far(group) if runtime.writes else None):
             torch.set_num_threads(threads)
-        if runtime.writes and (seeds - set(run.finished()) or not run.is_whole()):
+        missing = seeds - set(run.finished())
+        if runtime.writes and (missing or not run.is_whole()):
             run.lease.take(say)
+            _wait_for_other_blocks(run, missing)
             checkpoints.drop_temporary_files(run)
             run.heal(warn)
         if runtime.writes and seeds - set(run.finished()):
@@ -66,6 +70,22 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
         finished = runtime.from_writer(set(run.finished()) if runtime.writes else set())
         unfinished += [trial for trial in group if trial.seed not in finished]
     return unfinished
+
+
+def _wait_for_other_blocks(run: RunDir, seeds: set[int]) -> None:
+    """Wait until nobody trains these seeds as part of another block; OSError, without our lease, if somebody goes on.
+
+    Whoever looks holds a lease already: of two that start at once at least one sees the other. If both do, the first by
+    name has the longer patience.
+    """
+    for other in run.blocks():
+        if other.path != run.path and seeds & (other.seeds or set()) and not other.lease.newest()[1]["released"]:
+            try:
+                other.lease.take(say, PATIENCE_S * (1 + (run.path < other.path)))
+            except OSError:
+                run.lease.release()
+                raise
+            other.lease.release()
 
 
 def _begun(group: list[Trial]) -> bool:
