@@ -13,7 +13,12 @@ from stn.config.schema import Config, Optim
 from stn.models.build import build_network
 from stn.models.transformer import is_localisation
 from stn.models.warping import check_warps, warping
-from stn.multiseed.as_written import keeps_more_than_checkpoints, mixes_images, runs_as_written, traces_as_it_runs
+from stn.multiseed.checks.as_written import (
+    keeps_more_than_checkpoints,
+    mixes_images,
+    runs_as_written,
+    traces_as_it_runs,
+)
 from stn.multiseed.model import StackedModel
 from stn.tracking.console import say
 

@@ -12,7 +12,7 @@ from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
 from stn.models import kernels
 from stn.models.build import build_network
-from stn.multiseed.equivalence import Equivalence, check_equivalence
+from stn.multiseed.checks.equivalence import Equivalence, check_equivalence
 from stn.multiseed.memory import MOST_ELEMENTS, SHARE, free_bytes, free_host_bytes
 from stn.runs.cores import cores
 from stn.runs.directory import RunDir

@@ -23,7 +23,7 @@ WORDS = [
     *("--log.no-pictures", "--train.threads", "1"),
 ]
 IMPORTED_BY_TRAIN = ("commands.finish", "data.sources", "evaluation.transformer_metrics", "models.nets",
-                     "models.wirings", "multiseed.equivalence", "tracking.log", "training.blocks",
+                     "models.wirings", "multiseed.checks.equivalence", "tracking.log", "training.blocks",
                      "training.checkpointer", "training.fingerprint", "training.runtime")  # fmt: skip
 
 

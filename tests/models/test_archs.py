@@ -10,7 +10,7 @@ from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.models.layers import CoordConv2d, conv, shape_after
 from stn.models.wirings import Transformed, count_parameters
-from stn.multiseed.as_written import runs_as_written
+from stn.multiseed.checks.as_written import runs_as_written
 from tests.support.networks import localisation, seeded_network
 
 COUNTS = {  # of the paper's Table VI, counted

@@ -6,8 +6,8 @@ from torch import nn
 from stn.config.dataset import build_dataset
 from stn.models.best_nets import FastBias, Whitening
 from stn.models.build import build_network
-from stn.multiseed.as_written import runs_as_written
-from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.checks.as_written import runs_as_written
+from stn.multiseed.checks.equivalence import check_equivalence
 from tests.support.networks import config_of, seeded_network
 from tests.support.paths import CIFAR, needs_cifar
 

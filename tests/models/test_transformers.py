@@ -12,7 +12,7 @@ from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Log, Optim, Train
 from stn.data.sources import mnist
 from stn.models.wirings import count_parameters
-from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.checks.equivalence import check_equivalence
 from stn.runs.trials import build_trials
 from stn.training.runtime import Runtime
 from stn.training.stop import Stop

@@ -17,7 +17,7 @@ from stn.models.build import build_network
 from stn.models.transformer import Warp
 from stn.models.warping import PlainWarping, check_warps, warping
 from stn.models.wirings import Transformed
-from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.checks.equivalence import check_equivalence
 from stn.multiseed.model import StackedModel
 
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stn.multiseed.as_written import runs_as_written
-from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.checks.as_written import runs_as_written
+from stn.multiseed.checks.equivalence import check_equivalence
 from stn.multiseed.model import StackedModel
 
 SHAPE = (2, 6, 6)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stn.multiseed import stacked
-from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.checks.equivalence import check_equivalence
 from stn.multiseed.model import StackedModel
 from tests.support.one_operation import Op, compare, modified, stack_alone
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from stn.multiseed.as_written import runs_as_written
-from stn.multiseed.equivalence import check_equivalence
+from stn.multiseed.checks.as_written import runs_as_written
+from stn.multiseed.checks.equivalence import check_equivalence
 from stn.multiseed.model import StackedModel
 from stn.training.optimizer import clip_gradients
 

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from stn.commands import network
 from stn.config.resolve import resolve
 from stn.config.schema import Config
-from stn.multiseed.as_written import mixes_images, traces_as_it_runs
+from stn.multiseed.checks.as_written import mixes_images, traces_as_it_runs
 
 SHAPE = (1, 28, 28)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stn.multiseed.as_written import keeps_more_than_checkpoints
+from stn.multiseed.checks.as_written import keeps_more_than_checkpoints
 from tests.models.multiseed.test_one_result import SHAPE, Net, build, counted, dropped, running_mean
 
 

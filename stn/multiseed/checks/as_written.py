@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stn.data.rng import Site, derived_seed
-from stn.multiseed.equivalence import ROWS, agree, differentiated, move
+from stn.multiseed.checks.equivalence import ROWS, agree, differentiated, move
 from stn.multiseed.model import StackedModel, with_penalty
 
 REPEATS = 8
