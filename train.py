@@ -35,7 +35,7 @@ from stn.evaluation.accuracy import evaluate_images
 from stn.evaluation.pictures.snapshot import snapshot_png
 from stn.evaluation.predictions import save_predictions
 from stn.evaluation.transformer_metrics import final_transformer_metrics, transform_snapshots
-from stn.models.build import build_network, import_architecture
+from stn.models.build import build_network
 from stn.multiseed.model import StackedModel, with_penalty
 from stn.runs.trials import Trial, build_trials, group_by_run
 from stn.tracking.console import warn
@@ -172,9 +172,8 @@ def main() -> int:
         configs = resolve_all(commands)
         if commands[0].check:
             return check(configs, commands[0], commands[0].check == "full", seed_losses)
-        import_architecture(configs[0])
         runtime = Runtime(configs[0], len(build_trials(configs)), configs, neighbours)
-        try_network(configs[0], runtime.world)
+        try_network(configs[0], runtime)
     except ValueError as error:
         fail(error)
     try:

@@ -13,14 +13,11 @@ from stn.config.schema import Config, Optim
 from stn.models.build import build_network
 from stn.models.transformer import is_localisation
 from stn.models.warping import check_warps, warping
-from stn.multiseed.checks.as_written import (
-    keeps_more_than_checkpoints,
-    mixes_images,
-    runs_as_written,
-    traces_as_it_runs,
-)
+from stn.multiseed.checks.as_written import runs_as_written, traces_as_it_runs
+from stn.multiseed.checks.one_result import DRAWS, depends_on_batch, keeps_beside_checkpoints
 from stn.multiseed.model import StackedModel
 from stn.tracking.console import say
+from stn.training.runtime import Runtime
 
 _MATTERS = (
     ("milestones", "schedule", ("multistep",)),
@@ -33,11 +30,8 @@ _MATTERS = (
 """Fields of the optimiser, and with which values of another they mean something."""
 
 
-def try_network(config: Config, ranks: int = 1) -> nn.Module:
-    """Build a network; ValueError for what cannot be trained, before there is a run directory.
-
-    ``ranks`` is how many processes share each batch.
-    """
+def try_network(config: Config, runtime: Runtime | None = None) -> nn.Module:
+    """Build a network; ValueError for what cannot be trained, before there is a run directory."""
     network, dataset = build_network(config), build_dataset(config.data.name)
     shape = dataset.shape
     if not isinstance(network, nn.Module):
@@ -60,7 +54,7 @@ def try_network(config: Config, ranks: int = 1) -> nn.Module:
         images = torch.zeros(1, 2, *shape)
         with torch.no_grad():
             model.train()(images, 0, torch.arange(2))
-    _refuse_other_results(config, shape, ranks)
+    _refuse_other_results(config, shape, runtime)
     if plugin_of(registry.find("arch", config.arch.name)) and warping(network, shape) is None:
         say(f"note: {config.arch.name} has no method warps, so nothing is measured or drawn of how it warps")
     for text in _meaningless(config, network):
@@ -82,25 +76,27 @@ def _meaningless(config: Config, network: nn.Module) -> Iterator[str]:
         yield f"{config.arch.name} has no parameters of a module st, so optim.loc_lr_multiplier means nothing"
 
 
-def _refuse_other_results(config: Config, shape: tuple[int, ...], ranks: int) -> None:
-    """Raise ValueError for a network whose result depends on how it is run."""
+def _refuse_other_results(config: Config, shape: tuple[int, ...], runtime: Runtime | None) -> None:
+    """Raise ValueError for a network whose result depends on how it is run; say so where it only draws otherwise."""
+    compiles, ranks = (runtime.compiles, runtime.world) if runtime else (config.train.compile, 1)
     parts = config.optim.accumulate
 
     def build() -> nn.Module:
         return build_network(config)
 
-    if keeps_more_than_checkpoints(build, shape):
-        fault = "counts its passes, draws from another generator than torch's, or keeps what its state_dict does not"
-    elif not runs_as_written(build, shape):
+    fault = keeps_beside_checkpoints(build, shape)
+    if not fault and not runs_as_written(build, shape):
         fault = "computes otherwise here than by itself"
-    elif config.train.compile and not traces_as_it_runs(build, shape):
+    if not fault and compiles and not traces_as_it_runs(build, shape):
         fault = "has other gradients with --train.compile"
-    elif mixes_images(build, shape, training=False):
-        fault = "gives an image other logits in another batch, also in evaluation"
-    elif max(parts, ranks) > 1 and mixes_images(build, shape, True, min(parts, 2)):
-        fault = "computes over its batch, which " + (
-            "--optim.accumulate divides" if parts > 1 else f"{ranks} processes share"
-        )
-    else:
-        return
-    raise ValueError(f"{config.arch.name} {fault}: see extend.md, What to avoid")
+    if not fault and (found := depends_on_batch(build, shape, training=False)):
+        fault = f"{found} in evaluation, by the batch"
+    if not fault and max(parts, ranks) > 1:
+        how = "--optim.accumulate divides" if parts > 1 else f"{ranks} processes share"
+        found = depends_on_batch(build, shape, True, min(parts, 2))
+        if found == DRAWS:
+            say(f"note: {config.arch.name} {found}: as it were another seed, where {how} a batch")
+        elif found:
+            fault = f"{found} where {how} a batch"
+    if fault:
+        raise ValueError(f"{config.arch.name} {fault}: see extend.md, What to avoid")

@@ -111,17 +111,15 @@ class Dataset:
                 f"the data set has {counts[0]:,} training images ({counts[1]:,} labels) and {counts[2]:,} test images "
                 f"({counts[3]:,} labels); its Dataset says train={self.train:,}, test={self.test:,}"
             )
-        for found in {(str(part.dtype), *part.shape[1:]) for part in loaded[::2]}:
-            if found != (wanted := ("torch.uint8", self.shape[0], self.side, self.side)):
-                raise ValueError(f"images are {_text(found)}; a data set's are {_text(wanted)}, by its shape and side")
+        shape = (self.shape[0], self.side, self.side) if self.perturb else self.shape
+        for part in loaded[::2]:
+            if str(part.dtype) != "torch.uint8" or part.shape[1:] != shape:
+                found = f"{str(part.dtype).removeprefix('torch.')} {list(part.shape[1:])}"
+                raise ValueError(f"images are {found}; its Dataset says uint8 {list(shape)}")
         for label in (int(bound) for labels in loaded[1::2] for bound in (labels.min(), labels.max())):
             if not 0 <= label < self.classes:
                 raise ValueError(f"the data set has a label {label}; its Dataset says classes={self.classes}")
         return loaded
-
-
-def _text(found: tuple[str | int, ...]) -> str:
-    return f"{found[0].removeprefix('torch.')} {list(found[1:])}"  # type: ignore[union-attr]
 
 
 def find_dataset(name: str) -> registry.Entry:

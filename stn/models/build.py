@@ -1,20 +1,10 @@
 """The network of a configuration."""
 
-from importlib import import_module
-
-import torch
 from torch import nn
 
 from stn.config import registry
 from stn.config.dataset import build_dataset
 from stn.config.schema import Config
-
-
-def import_architecture(config: Config) -> None:
-    """Import the architecture's module; undo what a plugin sets of float32's arithmetic, which is --train.tf32's."""
-    import_module(registry.find("arch", config.arch.name).module)
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.mkldnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
 
 
 def build_network(config: Config) -> nn.Module:

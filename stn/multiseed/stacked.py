@@ -95,7 +95,8 @@ def _name(func: Any) -> str:
     return getattr(func.__self__, "__name__", name) if name == "__get__" else name
 
 
-def _draws(func: Any, args: Any, kwargs: Any) -> bool:
+def draws(func: Any, args: Any, kwargs: Any) -> bool:
+    """Whether an operation may draw from torch's generator."""
     attention = func is F.scaled_dot_product_attention
     return func in RANDOM and not (attention and not kwargs.get("dropout_p") and not any(args[4:5]))
 
@@ -189,7 +190,7 @@ class SeedOps(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if _draws(func, args, kwargs):
+        if draws(func, args, kwargs):
             if len(self.seeds) > 1:
                 raise RuntimeError(f"{_name(func)} draws from torch's generator, which seeds would share")
             with self._torchs_generator():

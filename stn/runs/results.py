@@ -62,6 +62,11 @@ class Results:
             return set(parse_seeds(self.path.name))
         return None
 
+    @property
+    def asked(self) -> set[int]:
+        """The seeds that it is to train, by its configuration if the name is a hash; ValueError if that is damaged."""
+        return self.seeds or set(parse_seeds(load_yaml(self.path / "config.yaml").train.seeds))
+
     def may_write(self) -> bool:
         """Whether we still hold the lease; re-reads the directory."""
         return not self.lease.token or self.lease.held()

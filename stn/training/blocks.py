@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -79,7 +80,11 @@ def _wait_for_other_blocks(run: RunDir, seeds: set[int]) -> None:
     name has the longer patience.
     """
     for other in run.blocks():
-        if other.path != run.path and seeds & (other.seeds or set()) and not other.lease.newest()[1]["released"]:
+        if other.path == run.path or other.lease.newest()[1]["released"]:
+            continue
+        with suppress(ValueError):  # a damaged configuration: nobody can train by it
+            if not seeds & other.asked:
+                continue
             try:
                 other.lease.take(say, PATIENCE_S * (1 + (run.path < other.path)))
             except OSError:

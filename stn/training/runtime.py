@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from importlib import import_module
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
+from stn.config import registry
 from stn.config.flags.launcher import PARENT, launched, launched_alone
 from stn.config.schema import Config
 from stn.models import kernels
@@ -101,6 +103,10 @@ class Runtime:
         """Set threads, arithmetic and determinism of this process."""
         settings = config.train
         torch.set_num_threads(settings.threads or self._threads(settings.deterministic, neighbours))
+        # A plugin may set the arithmetic when it is imported: here rather than later.
+        import_module(registry.find("arch", config.arch.name).module)
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.mkldnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32
         torch.backends.cudnn.benchmark = not settings.deterministic
         if settings.deterministic:

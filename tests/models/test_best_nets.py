@@ -8,7 +8,7 @@ from stn.models.best_nets import FastBias, Whitening
 from stn.models.build import build_network
 from stn.multiseed.checks.as_written import runs_as_written
 from stn.multiseed.checks.equivalence import check_equivalence
-from tests.support.networks import config_of, seeded_network
+from tests.support.networks import config_of, has_one_result, seeded_network
 from tests.support.paths import CIFAR, needs_cifar
 
 
@@ -52,3 +52,4 @@ def test_seeds_of_it_run_as_one_network() -> None:
     config = config_of("stn_c0", "cifar10", net="whitened_cifar")
     assert check_equivalence(lambda: build_network(config), (3, 32, 32)).fault is None
     assert runs_as_written(lambda: build_network(config), (3, 32, 32))
+    has_one_result(lambda: build_network(config), (3, 32, 32), parts=1)  # batch norm refuses parts by itself

@@ -1,5 +1,7 @@
 """Networks for tests."""
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 
@@ -10,6 +12,8 @@ from stn.models.build import build_network
 from stn.models.layers import Net, Shape, classify, conv, dense
 from stn.models.transformer import Localisation, SpatialTransformer
 from stn.models.wirings import Transformed
+from stn.multiseed.checks.as_written import traces_as_it_runs
+from stn.multiseed.checks.one_result import depends_on_batch, keeps_beside_checkpoints
 
 BATCH_NORM = "batch_norm"
 
@@ -24,6 +28,14 @@ def batch_norm(wiring: str, classes: int) -> Net:
     coordinates = {} if wiring == "stn_c0_coord" else None
     stages = [first, conv(16, 5, dropout=0.3), classify(classes, 32, dropout=0.5)]
     return Net(stages, [conv(8, 5, coordinates=coordinates), dense(16)])
+
+
+def has_one_result(build: Callable[[], nn.Module], shape: Shape, parts: int = 2) -> None:
+    """Assert that a network is refused for nothing, compiled, resumed, and with its batch divided."""
+    assert traces_as_it_runs(build, shape)
+    assert not keeps_beside_checkpoints(build, shape)
+    for training in (False, True):
+        assert not depends_on_batch(build, shape, training, parts)
 
 
 def seeded_network(arch: str, dataset: str = "mnist", **options) -> nn.Module:

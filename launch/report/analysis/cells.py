@@ -155,7 +155,7 @@ class _Reader:
     def read_run(self, run: RunDir) -> None:
         try:  # its path does not name the signature if it was moved, nor the seeds if they are many
             sig = run.sig or run.find_sig(run.rows().values())
-            seeds = parse_seeds(load_yaml(run.config).train.seeds) if run.seeds is None else run.seeds
+            seeds = run.asked
         except (ValueError, OSError) as error:
             self.notes.append(f"left out: {error}")
             return

@@ -1,4 +1,4 @@
-"""The checks before training of one seed: by itself, traced to be compiled, and with a part of the batch."""
+"""One seed gives what its network gives by itself, and what it gives when it is traced to be compiled."""
 
 import random
 import sys
@@ -17,14 +17,15 @@ REPEATS = 8
 """Passes by which it is seen that a network gives something else each time."""
 
 
-def _generators() -> tuple[Any, ...]:
+def generators() -> tuple[Any, ...]:
     """Return the states of the generators that a network may draw from."""
     numpy = sys.modules.get("numpy")
     theirs = numpy.random.get_state() if numpy else ((), b"", 0)
     return bytes(torch.get_rng_state().numpy()), random.getstate(), bytes(theirs[1]), theirs[2]
 
 
-def _images(shape: tuple[int, ...], dtype: torch.dtype, rows: int = ROWS) -> Tensor:
+def images(shape: tuple[int, ...], dtype: torch.dtype, rows: int = ROWS) -> Tensor:
+    """Return images that are all different."""
     return torch.linspace(-1, 1, rows * torch.Size(shape).numel(), dtype=dtype).mul_(40).sin_().view(rows, *shape)
 
 
@@ -39,7 +40,10 @@ def _by_itself(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -
     return [logits, *(torch.zeros_like(p) if p.grad is None else p.grad for p in own), *own, *itself.buffers()]
 
 
-def _here(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool, traced: bool = False) -> list[Tensor]:
+def _here(
+    build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool, traced: bool = False
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Return logits, gradients, and parameters and buffers after a pass, of one seed."""
     model = StackedModel(build, [0], dtype=torch.float64).train(training)
     own = list(model.stacked.values())
     move(own)
@@ -47,17 +51,18 @@ def _here(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool, traced
     if traced:
         model.compiled = {batch[0].shape: model.trace(*batch)}
     logits = differentiated(model(*batch))
-    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in own]
-    return [logits[0], *(tensor[0] for tensor in (*grads, *own, *model.statistics.values()))]
+    grads = [torch.zeros_like(p[0]) if p.grad is None else p.grad[0] for p in own]
+    return logits[0], grads, [tensor[0] for tensor in (*own, *model.statistics.values())]
 
 
 def _trains_as_written(build: Callable[[], nn.Module], x_BCHW: Tensor, training: bool) -> bool | None:
     """Compare both in float64; None if the network draws random numbers, or counts its calls."""
-    state = _generators()
+    state = generators()
     itself, moved = (_by_itself(build, x, training) for x in (x_BCHW.clone(), x_BCHW * (1 + 1e-4)))
-    if state != _generators():
+    if state != generators():
         return None
-    for tensors in zip(itself, _here(build, x_BCHW.clone(), training), moved, strict=True):
+    logits, grads, after = _here(build, x_BCHW.clone(), training)
+    for tensors in zip(itself, [logits, *grads, *after], moved, strict=True):
         a, b, near = (tensor.detach().double().nan_to_num(0.0, 0.0, 0.0) for tensor in tensors)
         gap, rounding = (float((a - other).abs().max()) if a.numel() else 0.0 for other in (b, near))
         if gap > 1e-9 + 1e-6 * float(a.abs().max()) + 10 * rounding:
@@ -73,15 +78,15 @@ def runs_as_written(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> b
     float32 maps are channels last here, so that a ``view`` may be a copy, and what is written to it is lost. A network
     that draws random numbers, needs other batches, or amplifies rounding is not compared.
     """
-    x_BCHW = _images(shape, torch.float32)
+    x_BCHW = images(shape, torch.float32)
     here, itself = StackedModel(build, [0]), StackedModel(build, [0]).network(0)
     for training in (False, True):  # training changes running averages
         try:
             with torch.no_grad():
                 ours = here.train(training).predict(x_BCHW)[0]
-                state = _generators()
+                state = generators()
                 theirs = with_penalty(itself.train(training)(x_BCHW))[0]
-                if state != _generators():
+                if state != generators():
                     continue
                 if torch.allclose(theirs, ours, rtol=0, atol=1e-2 * float(theirs.abs().max()), equal_nan=True):
                     continue
@@ -104,62 +109,8 @@ def traces_as_it_runs(build: Callable[[], nn.Module], shape: tuple[int, ...]) ->
     Not so where ``detach``, ``no_grad``, a hook or an ``autograd.Function`` counts: tracing is below autograd.
     """
     with suppress(Exception):  # a network that three rows, or float64, do not suit
-        runs, traced = (_here(build, _images(shape, torch.float64), True, traced) for traced in (False, True))
-        return all(agree(a.detach().double(), b.detach().double()) for a, b in zip(runs, traced, strict=True))
+        runs, traced = (_here(build, images(shape, torch.float64), True, traced) for traced in (False, True))
+        # Gradients as one: each that should be 0 has its own rounding.
+        a, b = ([logits, torch.cat([g.flatten() for g in grads]), *after] for logits, grads, after in (runs, traced))
+        return all(agree(x.detach().double(), y.detach().double()) for x, y in zip(a, b, strict=True))
     return True
-
-
-class _Passes:
-    """Passes of one seed, each from the same state dict; the buffers after it are part of what it gives."""
-
-    def __init__(self, build: Callable[[], nn.Module], training: bool) -> None:
-        self.model = StackedModel(build, [0], dtype=torch.float64).train(training)
-        # In training batch norm adds up its sums over the ranks, which here are constants.
-        self.model.all_reduce = (lambda x: torch.full_like(x, 2.0)) if training else None
-        move(self.model.stacked.values())
-        self.before = {name: tensor.clone() for name, tensor in self.model.weights(0).items()}
-
-    @torch.no_grad()
-    def __call__(self, x_BCHW: Tensor, row_B: Tensor, times: int = 1) -> list[Tensor]:
-        self.model.load_weights(0, self.before)
-        outs = [self.model(x_BCHW.unsqueeze(0), 0, row_B) for _ in range(times)]
-        logits, penalty = with_penalty(outs[0])
-        of_images = [logits[0], penalty[0]] if isinstance(penalty, Tensor) else [logits[0]]
-        return [
-            *(y_BK[row_B >= ROWS] for y_BK in of_images),
-            *(buffer.to(torch.float64, copy=True) for buffer in self.model.statistics.values()),
-        ]
-
-    def counts(self) -> list[object]:
-        """Return the numbers that modules keep beside their tensors."""
-        held = (value for module in self.model.template.modules() for value in vars(module).values())
-        return [value for value in held if isinstance(value, int | float)]
-
-
-def mixes_images(build: Callable[[], nn.Module], shape: tuple[int, ...], training: bool, parts: int = 1) -> bool:
-    """Whether images' logits, or buffers, would differ with another batch, or one divided into parts of a step.
-
-    Batch norm may, in training, and dropout, which draws for an image by its number.
-    """
-    passes = _Passes(build, training)
-    whole_BCHW, row_B = _images(shape, torch.float64, 2 * ROWS), torch.arange(2 * ROWS)
-    part_BCHW = torch.cat([whole_BCHW[ROWS:], whole_BCHW[:1].flip(-1)])
-    with suppress(Exception):
-        whole = passes(whole_BCHW, row_B)
-        return not all(map(agree, whole, passes(part_BCHW, torch.cat([row_B[ROWS:], row_B[:1]]), parts)))
-    return False
-
-
-def keeps_more_than_checkpoints(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> bool:
-    """Whether a pass depends on those before it by more than a state dict has, which a run that resumes would lose."""
-    x_BCHW, row_B = _images(shape, torch.float64), torch.arange(ROWS, 2 * ROWS)
-    for training in (True, False):
-        passes = _Passes(build, training)
-        state = _generators()
-        with suppress(Exception):
-            first, counts = passes(x_BCHW, row_B), passes.counts()
-            if any(not all(map(agree, first, passes(x_BCHW, row_B))) for _ in range(REPEATS)):
-                return True
-            if counts != passes.counts() or state != _generators():
-                return True
-    return False

@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from stn.commands import network
-from stn.config.resolve import resolve
-from stn.config.schema import Config
-from stn.multiseed.checks.as_written import mixes_images, traces_as_it_runs
+from stn.multiseed.checks.as_written import traces_as_it_runs
+from stn.multiseed.checks.one_result import DRAWS, depends_on_batch
 
 SHAPE = (1, 28, 28)
 
@@ -32,15 +30,20 @@ class Net(nn.Module):
 
     mean: Tensor
     passes: int = 0
+    penalised: bool = False
     size: int = 0
+    seconds: float = 0.0
 
     def __init__(self, middle: Callable[["Net", Tensor], Tensor]) -> None:
         super().__init__()
         self.conv, self.last, self.middle = nn.Conv2d(1, 4, 5, 4), nn.Linear(144, 10), middle
+        self.bias, self.filters = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.randn(4, 4, 1, 1))
         self.register_buffer("mean", torch.zeros(4, 1, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.middle(self, self.conv(x)).flatten(1))
+    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        maps = self.middle(self, self.conv(x))
+        logits = self.last(maps.flatten(1))
+        return (logits, maps.square().mean()) if self.penalised else logits
 
 
 def counted(net: Net, x: Tensor) -> Tensor:
@@ -79,11 +82,25 @@ def normalised_if_trained(net: Net, x: Tensor) -> Tensor:
     return F.batch_norm(x, net.mean.flatten(), net.mean.flatten() + 1, training=net.training)
 
 
+def noisy(net: Net, x: Tensor) -> Tensor:
+    return x + torch.randn_like(x) if net.training else x
+
+
+def inverted(net: Net, x: Tensor) -> Tensor:
+    """Norm, 1x1 convolution, norm: the gradient of the first one's bias is rounding."""
+    return F.batch_norm(F.conv2d(x + net.bias.view(-1, 1, 1), net.filters), None, None, training=True)
+
+
+def with_penalty(net: Net, x: Tensor) -> Tensor:
+    net.penalised = True
+    return x
+
+
 def build(middle: Callable[[Net, Tensor], Tensor]) -> Callable[[], nn.Module]:
     return lambda: Net(middle)
 
 
-@pytest.mark.parametrize("middle", [dropped, normalised_if_trained, lambda n, x: F.relu(x, inplace=True)])
+@pytest.mark.parametrize("middle", [dropped, normalised_if_trained, inverted, with_penalty, lambda n, x: x.relu_()])
 def test_what_tracing_keeps(middle: Callable[[Net, Tensor], Tensor]) -> None:
     assert traces_as_it_runs(build(middle), SHAPE)
 
@@ -98,51 +115,43 @@ def test_what_tracing_loses(middle: Callable[[Net, Tensor], Tensor]) -> None:
 Case = tuple[bool, int]
 EVALUATION, SHARED, IN_PARTS = (False, 1), (True, 1), (True, 2)
 """What differs: the batch in evaluation, a part of it in training, or two parts one after the other."""
+LOGITS = "gives an image other logits"
 
 
 @pytest.mark.parametrize("case", [EVALUATION, SHARED, IN_PARTS], ids=["evaluation", "shared", "parts"])
 @pytest.mark.parametrize(
-    "middle",
+    ("middle", "fault"),
     [
-        lambda n, x: x - x.mean(0),
-        lambda n, x: x / len(x),
-        lambda n, x: x + x.flip(0),
-        lambda n, x: x + x[torch.randperm(len(x))],
+        (lambda n, x: x - x.mean(0), LOGITS),
+        (lambda n, x: x / len(x), LOGITS),
+        (lambda n, x: x + x.flip(0), LOGITS),
+        (lambda n, x: x + x[torch.randperm(len(x))], DRAWS),
+        (lambda n, x: x * torch.rand(1), DRAWS),
+        (lambda n, x: x + torch.randn_like(x), DRAWS),
+        (dropped, ""),
+        (lambda n, x: F.dropout(x, 0.4), ""),
+        (lambda n, x: F.instance_norm(x), ""),
+        (with_penalty, ""),
     ],
-    ids=["mean", "len", "flip", "permutation"],
+    ids=["mean", "len", "flip", "permutation", "one draw", "noise", "dropout", "dropout always", "norm", "penalty"],
 )
-def test_networks_that_mix_the_images_of_a_batch(case: Case, middle: Callable[[Net, Tensor], Tensor]) -> None:
-    assert mixes_images(build(middle), SHAPE, *case)
+def test_what_depends_on_the_batch(case: Case, middle: Callable[[Net, Tensor], Tensor], fault: str) -> None:
+    assert depends_on_batch(build(middle), SHAPE, *case) == fault
 
 
 @pytest.mark.parametrize(
-    ("middle", "cases"),
+    ("middle", "faults"),
     [
-        (dropped, set()),
-        (running_mean, {SHARED, IN_PARTS}),
-        (normalised, {EVALUATION}),
-        (normalised_if_trained, {IN_PARTS}),
-        (lambda n, x: x - x.mean(0) if n.training else x, {SHARED, IN_PARTS}),
-        (lambda n, x: x * torch.rand(1), {EVALUATION, SHARED, IN_PARTS}),
-        (lambda n, x: x + torch.randn_like(x), {EVALUATION, SHARED, IN_PARTS}),
-        (lambda n, x: F.dropout(x, 0.4), set()),
-        (lambda n, x: F.instance_norm(x), set()),
+        (running_mean, {SHARED: LOGITS, IN_PARTS: LOGITS}),
+        (normalised, {EVALUATION: LOGITS}),
+        (normalised_if_trained, {IN_PARTS: "changes its buffer mean otherwise"}),
+        (lambda n, x: x - x.mean(0) if n.training else x, {SHARED: LOGITS, IN_PARTS: LOGITS}),
     ],
-    ids=[
-        "dropout",
-        "running mean",
-        "always normalised",
-        "batch norm",
-        "in training",
-        "one draw",
-        "noise",
-        "dropout always",
-        "instance norm",
-    ],
+    ids=["running mean", "always normalised", "batch norm", "in training"],
 )
-def test_when_networks_mix_images(middle: Callable[[Net, Tensor], Tensor], cases: set[Case]) -> None:
-    found = {case for case in (EVALUATION, SHARED, IN_PARTS) if mixes_images(build(middle), SHAPE, *case)}
-    assert found == cases
+def test_when_it_depends(middle: Callable[[Net, Tensor], Tensor], faults: dict[Case, str]) -> None:
+    found = {case: depends_on_batch(build(middle), SHAPE, *case) for case in (EVALUATION, SHARED, IN_PARTS)}
+    assert {case: text for case, text in found.items() if text} == faults
 
 
 def test_a_buffer_that_changes_in_every_pass_would_change_in_every_part() -> None:
@@ -151,39 +160,5 @@ def test_a_buffer_that_changes_in_every_pass_would_change_in_every_part() -> Non
         spectral_norm(net.last)
         return net
 
-    assert not mixes_images(iterated, SHAPE, *SHARED)
-    assert mixes_images(iterated, SHAPE, *IN_PARTS)
-
-
-@pytest.mark.parametrize(
-    ("middle", "settings", "ranks", "fault"),
-    [
-        (
-            counted,
-            {},
-            1,
-            "counts its passes, draws from another generator than torch's, or keeps what its state_dict does not",
-        ),
-        (no_grad, {"train": {"compile": True}}, 1, "has other gradients with --train.compile"),
-        (normalised, {}, 1, "gives an image other logits in another batch, also in evaluation"),
-        (running_mean, {"optim": {"accumulate": 4}}, 1, "computes over its batch, which --optim.accumulate divides"),
-        (running_mean, {}, 2, "computes over its batch, which 2 processes share"),
-        (running_mean, {}, 1, None),
-        (no_grad, {"optim": {"accumulate": 4}}, 2, None),
-        (normalised_if_trained, {}, 2, None),
-    ],
-)
-def test_they_are_refused_in_one_line(
-    middle: Callable[[Net, Tensor], Tensor],
-    settings: dict[str, Any],
-    ranks: int,
-    fault: str | None,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(network, "build_network", lambda config: Net(middle))
-    config = resolve(Config.model_validate({"arch": {"name": "cnn"}, **settings}))
-    if fault is None:
-        assert isinstance(network.try_network(config, ranks), Net)
-        return
-    with pytest.raises(ValueError, match=f"^cnn {fault}: see extend.md, What to avoid$"):
-        network.try_network(config, ranks)
+    assert not depends_on_batch(iterated, SHAPE, *SHARED)
+    assert depends_on_batch(iterated, SHAPE, *IN_PARTS).startswith("changes its buffer last.parametrizations.weight")

@@ -1,6 +1,7 @@
 """Networks that keep something between passes which their state dict, and so a checkpoint, does not have."""
 
 import random
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from stn.multiseed.checks.as_written import keeps_more_than_checkpoints
-from tests.models.multiseed.test_one_result import SHAPE, Net, build, counted, dropped, running_mean
+from stn.multiseed.checks.one_result import keeps_beside_checkpoints
+from tests.models.multiseed.test_one_result import SHAPE, Net, build, counted, dropped, running_mean, with_penalty
 
 
 def remembered(net: Net, x: Tensor) -> Tensor:
@@ -24,18 +25,34 @@ def cached(net: Net, x: Tensor) -> Tensor:
     return x * net.mask
 
 
+def timed(net: Net, x: Tensor) -> Tensor:
+    net.seconds = time.perf_counter()
+    return x
+
+
 GENERATOR = np.random.default_rng(0)
 OWN = torch.Generator()
 OTHERS = [np.random.rand, GENERATOR.random, random.random, lambda: float(torch.rand((), generator=OWN))]
 
 
+REPEATED, OTHER = "gives something else when a pass is repeated", "draws from another generator than torch's"
+
+
 @pytest.mark.parametrize(
-    "middle",
-    [counted, remembered, *(lambda n, x, draw=draw: x if draw() < 0.4 else x / 2 for draw in OTHERS)],
-    ids=["counted", "remembered", "NumPy's", "NumPy's own", "Python's", "torch's own"],
+    ("middle", "fault"),
+    [
+        (counted, "counts in passes, which no checkpoint has"),
+        (lambda n, x: with_penalty(n, counted(n, x)), "counts in passes, which no checkpoint has"),
+        (remembered, REPEATED),
+        *[
+            (lambda n, x, draw=draw: x if draw() < 0.4 else x / 2, fault)
+            for draw, fault in zip(OTHERS, [OTHER, REPEATED, OTHER, REPEATED], strict=True)
+        ],
+    ],
+    ids=["counted", "with a penalty", "remembered", "NumPy's", "NumPy's own", "Python's", "torch's own"],
 )
-def test_what_no_checkpoint_keeps(middle: Callable[[Net, Tensor], Tensor]) -> None:
-    assert keeps_more_than_checkpoints(build(middle), SHAPE)
+def test_what_no_checkpoint_keeps(middle: Callable[[Net, Tensor], Tensor], fault: str) -> None:
+    assert keeps_beside_checkpoints(build(middle), SHAPE) == fault
 
 
 class Lost(Net):
@@ -45,6 +62,6 @@ class Lost(Net):
 
 
 def test_a_buffer_outside_of_the_state_dict_may_be_a_cache_and_no_state() -> None:
-    assert keeps_more_than_checkpoints(lambda: Lost(persistent=False), SHAPE)
-    assert not keeps_more_than_checkpoints(lambda: Lost(persistent=True), SHAPE)
-    assert not any(keeps_more_than_checkpoints(build(middle), SHAPE) for middle in (cached, dropped, running_mean))
+    assert keeps_beside_checkpoints(lambda: Lost(persistent=False), SHAPE)
+    assert not keeps_beside_checkpoints(lambda: Lost(persistent=True), SHAPE)
+    assert not any(keeps_beside_checkpoints(build(middle), SHAPE) for middle in (cached, timed, dropped, running_mean))

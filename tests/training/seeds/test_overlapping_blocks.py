@@ -36,6 +36,17 @@ def test_a_seed_that_is_in_training_in_another_block_is_not_trained_beside_it(tm
     assert [trial.seed for trial in lock(tmp_path, "3-5")] == [4, 5]
 
 
+def test_a_block_of_many_seeds_whose_name_is_a_hash_counts(tmp_path: Path) -> None:
+    many = ",".join(map(str, range(0, 120, 2)))
+    sixty = lock(tmp_path, many)
+    assert sixty[0].run.seeds is None
+    with pytest.raises(OSError, match=r"another process .* is training"):
+        lock(tmp_path, "0-3")
+    assert len(lock(tmp_path, "121")) == 1
+    sixty[0].run.config.write_text("damaged")
+    assert len(lock(tmp_path, "0-3")) == 4
+
+
 def test_of_two_that_start_at_once_the_first_by_name_goes_on(tmp_path: Path) -> None:
     runs = [trials(tmp_path, config(seeds=seeds))[0].run for seeds in ("0-3", "2-5")]
     for run in runs:

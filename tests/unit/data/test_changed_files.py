@@ -91,12 +91,12 @@ def _described(first: int = 0, kind: torch.dtype = torch.uint8, **facts: Any) ->
         ({"test": 39}, "train=40, test=39"),
         ({"classes": 9}, "has a label 9; its Dataset says classes=9"),
         ({"first": -100}, "has a label -100; its Dataset says classes=10"),
-        ({"kind": torch.float32}, r"images are float32 \[1, 28, 28\]; a data set's are uint8 \[1, 28, 28\]"),
-        ({"side": 32}, r"images are uint8 \[1, 28, 28\]; a data set's are uint8 \[1, 32, 32\]"),
+        ({"kind": torch.float32}, r"images are float32 \[1, 28, 28\]; its Dataset says uint8 \[1, 28, 28\]"),
+        ({"perturb": print, "side": 32}, r"images are uint8 \[1, 28, 28\]; its Dataset says uint8 \[1, 32, 32\]"),
     ],
 )
 def test_a_description_that_does_not_fit_is_refused(facts: dict[str, Any], said: str) -> None:
-    assert len(_described().images(None)) == 4
+    assert len(_described().images(None)) == len(_described(side=32).images(None)) == 4
     with pytest.raises(ValueError, match=said):
         _described(**facts).images(None)
 

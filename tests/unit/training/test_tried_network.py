@@ -1,6 +1,8 @@
 """What is said of a configuration before it trains, and refused."""
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,8 +11,18 @@ from torch import Tensor, nn
 from stn.commands import network
 from stn.config.dataset import Data
 from stn.config.resolve import resolve
-from stn.config.schema import Config
+from stn.config.schema import Config, Optim
 from stn.training.blocks import classes_left_out
+from tests.models.multiseed.test_one_result import (
+    LOGITS,
+    Net,
+    counted,
+    no_grad,
+    noisy,
+    normalised,
+    normalised_if_trained,
+    running_mean,
+)
 from tests.unit.data.test_data_files import arrays, save
 
 
@@ -86,3 +98,49 @@ def test_classes_that_are_held_out_whole_are_found(tmp_path: Path) -> None:
         assert found(mixed, **settings) == []
     assert found(sorted_) == found(sorted_, limit_train=20) == []
     assert (found(sorted_, validation=150), found(sorted_, limit_train=120)) == ([3], [2, 3])
+
+
+SEEN = ": see extend.md, What to avoid"
+
+
+@pytest.mark.parametrize(
+    ("middle", "settings", "ranks", "fault"),
+    [
+        (counted, {}, 1, "cnn counts in passes, which no checkpoint has" + SEEN),
+        (no_grad, {"train": {"compile": True}}, 1, "cnn has other gradients with --train.compile" + SEEN),
+        (normalised, {}, 1, f"cnn {LOGITS} in evaluation, by the batch{SEEN}"),
+        (running_mean, {"optim": {"accumulate": 4}}, 1, f"cnn {LOGITS} where --optim.accumulate divides a batch{SEEN}"),
+        (running_mean, {}, 2, f"cnn {LOGITS} where 2 processes share a batch{SEEN}"),
+        (running_mean, {}, 1, ""),
+        (noisy, {}, 1, ""),
+        (no_grad, {"optim": {"accumulate": 4}}, 2, ""),
+        (normalised_if_trained, {}, 2, ""),
+    ],
+)
+def test_they_are_refused_in_one_line(
+    middle: Callable[[Net, Tensor], Tensor],
+    settings: dict[str, Any],
+    ranks: int,
+    fault: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(network, "build_network", lambda config: Net(middle))
+    config = resolve(Config.model_validate({"arch": {"name": "cnn"}, **settings}))
+    runtime: Any = SimpleNamespace(world=ranks, compiles=config.train.compile)
+    try:
+        network.try_network(config, runtime)
+        found = ""
+    except ValueError as error:
+        found = str(error)
+    assert found == fault
+
+
+def test_a_network_that_draws_gets_a_note_where_a_batch_is_divided(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(network, "build_network", lambda config: Net(noisy))
+    network.try_network(resolve(Config(optim=Optim(accumulate=2))))
+    note = (
+        "note: stn_slx draws from torch's generator: as it were another seed, where --optim.accumulate divides a batch"
+    )
+    assert capsys.readouterr().out.splitlines() == [note]
