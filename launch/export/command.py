@@ -1,5 +1,6 @@
 """python -m launch export PATH... --to TRACKER: each seed of run directories as a run in a tracker, or in files."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -33,6 +34,11 @@ def _writer(target: str) -> Callable[[Iterator[SeedRecord], str, str], Iterator[
     return getattr(import_module(f"launch.export.{module}"), f"write_{target}")
 
 
+def _without_password(place: str) -> str:
+    """Return a path, or a URI without its user and password, which may be those of a tracking server."""
+    return re.sub(r"^(\w+://)[^/@]*@", r"\1", place)
+
+
 def export(paths: list[str], to: str, out: str, project: str, say: Callable[[str], None]) -> int:
     """Export the seeds in these paths; return 1 if something was left out."""
     if to not in PACKAGES:
@@ -53,5 +59,5 @@ def export(paths: list[str], to: str, out: str, project: str, say: Callable[[str
         if outcome in ("completed", "replaced"):
             say(f"seed {seed.seed} of {seed.config.log.name} ({seed.sig}): {outcome}")
     counted = ", ".join(f"{outcomes[kind]:,} {kind}" for kind in ("new", "completed", "replaced", "unchanged"))
-    say(f"{to}: {counted}" + (f"; in {out}" if out else ""))
+    say(f"{to}: {counted}" + (f"; in {_without_password(out)}" if out else ""))
     return 1 if problems else 0

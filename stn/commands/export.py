@@ -29,7 +29,7 @@ from stn.models.build import build_network
 from stn.models.wirings import count_parameters
 from stn.runs.directory import Row
 from stn.runs.files import named_in_errors, read_json
-from stn.tracking.console import say
+from stn.tracking.console import say, warn
 
 TOLERANCE = 1e-5
 IMAGES = 100
@@ -165,6 +165,8 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
             file = folder / name
             file.replace(out / name) if file.exists() else (out / name).unlink(missing_ok=True)
     say(f"seed {row['seed']}: largest difference {far:.3g} over {len(x_BCHW)} test images; files in {out}")
+    if onnx and not find_spec("onnxruntime"):
+        warn("model.onnx was not compared with the network: pip install onnxruntime")
 
 
 def main(arguments: list[str]) -> int:

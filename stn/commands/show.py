@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     parser = argument_parser("show", __doc__)
     parser.add_argument("run", nargs="?", metavar="RUN", help="runs/<name>/<sig>/<seeds>")
     parser.add_argument("--seed", type=int, help="which seed; default: the first finished one")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/pictures, or ./pictures")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: RUN/pictures; for others ./pictures")
     parser.add_argument("--gif", action="store_true", help="warp.gif as well, a frame per evaluation")
     parser.add_argument("--images", type=_numbers, default=[], metavar="0,5,7", help="which of the fixed test images")
     parser.add_argument("--weights", metavar="FILE", help="a plain state dict, of the network of a recipe")
@@ -34,7 +34,9 @@ def main(arguments: list[str]) -> int:
         parser.error("--seed and --gif need a RUN")
     if options.run is not None:
         run = open_run(options.run)
-        out = options.out or run.directory.pictures
+        # Trackers show what is in RUN/pictures as the first seed's.
+        others = options.seed is not None or options.images
+        out = options.out or (Path("pictures") if others else run.directory.pictures)
         paths = draw.draw_run(run.config, run.directory, out, options.seed, options.images, options.gif)
     else:
         tensors, config = load_plain(options.weights), resolve(load_yaml(find_recipe(options.recipe)))

@@ -61,19 +61,18 @@ class WandbSink:
         mode = self.mode(wandb, config)
         if mode == "disabled":
             return
-        online = mode == "online" and not WandbSink.unreachable
-        record = run.read_metrics() if online else []
-        for seed in seeds:
-            if online:
-                try:
+        if mode == "online" and not WandbSink.unreachable:
+            try:
+                for seed in seeds:
                     self.runs[seed] = SeedRun(wandb, config, sig, seed, "online", run, str(run.path))
-                    # What a kill, or a time without network, kept from the server.
-                    self.write([row for row in record if row.get("seed") == seed])
-                    continue
-                except wandb.Error as error:
-                    online, WandbSink.unreachable = False, True
-                    warn(f"W&B is not reachable, logging offline: {str(error).splitlines()[0]}")
-            self.runs[seed] = SeedRun(wandb, config, sig, seed, "offline", run, str(run.path))
+                # What a kill, or a time without network, kept from the server.
+                self.write([row for row in run.read_metrics() if row.get("seed") in self.runs])
+                return
+            except wandb.Error as error:
+                WandbSink.unreachable = True
+                warn(f"W&B is not reachable, logging offline: {str(error).splitlines()[0]}")
+            wandb.teardown()  # the client's service keeps the ids of these runs, and would refuse them
+        self.runs = {seed: SeedRun(wandb, config, sig, seed, "offline", run, str(run.path)) for seed in seeds}
 
     @staticmethod
     def mode(wandb: Any, config: Config) -> str:
@@ -111,4 +110,6 @@ class WandbSink:
 
         if WandbSink.mode(wandb, config) == "online":
             seed_run = SeedRun(wandb, config, sig, end.seed, "online", run, str(run.path))
+            # W&B takes no row after a later one: send those that an earlier block could not.
+            seed_run.send([row for row in run.read_metrics() if row.get("seed") == end.seed])
             seed_run.finish(run.rows()[end.seed], end)

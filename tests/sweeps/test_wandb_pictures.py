@@ -98,6 +98,13 @@ def test_live_and_upload_show_the_same_and_each_once(server: WandbServer, tmp_pa
     )  # fmt: skip
 
 
+def test_rows_of_an_earlier_block_are_sent_before_the_end_is_shown(server: WandbServer, tmp_path: Path) -> None:
+    run = pictured(tmp_path, wandb="online")
+    live(run, (1,))  # seed 0 was trained before, while W&B was out of reach
+    assert [row["_step"] for row in server.runs["exp-abcabcabcabc-0"].rows][:2] == [100, 200]
+    assert sync([run], print)[2] == 0
+
+
 def test_the_client_reads_the_images_back(server: WandbServer, tmp_path: Path) -> None:
     run = pictured(tmp_path)
     sync([run], print)

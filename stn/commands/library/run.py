@@ -123,6 +123,8 @@ class Run:
     def predict(self, images: Any, seed: int | None = None) -> "Tensor":
         """Return the probability of each class, [B, classes], by a seed's network; by default the first seed's.
 
+        With ``eval.mirror`` each image is seen with its mirror image, as when it was scored.
+
         Args:
             images: Tensor or array [B, C, H, W] or one image [C, H, W], without C too where it is 1; bytes, or floats
                 from 0 to 1.
@@ -139,7 +141,11 @@ class Run:
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
         x_BCHW = ((x_BCHW - mean) / std).to(next(network.parameters()).dtype)
         with torch.no_grad():
-            return torch.cat([network(part).softmax(-1) for part in x_BCHW.split(PREDICT_BATCH)])
+            logits_BK = torch.cat([network(part) for part in x_BCHW.split(PREDICT_BATCH)])
+            if self.config.eval.mirror:
+                flipped = [network(part) for part in x_BCHW.flip(-1).split(PREDICT_BATCH)]
+                logits_BK = (logits_BK + torch.cat(flipped)) / 2
+        return logits_BK.softmax(-1)
 
     def _as_batch(self, images: "Tensor", shape: tuple[int, int, int]) -> "Tensor":
         """Return images as [B, C, H, W], from 0 to 1."""

@@ -10,6 +10,9 @@ from matplotlib.figure import Figure
 from stn.evaluation.pictures.plans import Confusion, Curves, Plan, Pose, Poses, Sheet
 from stn.evaluation.pictures.sheet import sheet
 
+MOST_WITH_NUMBERS = 30
+"""Classes whose confusion matrix has numbers; each is a text that takes time and memory."""
+
 
 def png(plan: Plan) -> bytes:
     """Return a PNG of what is on the figure; bbox_inches="tight" would do the same and draw it twice."""
@@ -52,11 +55,11 @@ def _confusion(plan: Confusion) -> Figure:
     figure = Figure(figsize=(6, 5.4))
     axis = figure.subplots()
     axis.imshow(share_KK, cmap="Blues", vmin=0, vmax=1)
-    for i, line in enumerate(plan.mean_KK.tolist()):
-        for j, value in enumerate(line):
-            colour = "white" if share_KK[i, j] > 0.5 else "black"
-            axis.text(j, i, f"{value:.4g}" if value else "", ha="center", va="center", fontsize=7, color=colour)
-    ticks = range(len(share_KK))
+    K = len(share_KK)
+    for i, j in zip(*plan.mean_KK.nonzero(), strict=True) if K <= MOST_WITH_NUMBERS else ():
+        colour = "white" if share_KK[i, j] > 0.5 else "black"
+        axis.text(j, i, f"{plan.mean_KK[i, j]:.4g}", ha="center", va="center", fontsize=7, color=colour)
+    ticks = range(0, K, -(-K // MOST_WITH_NUMBERS))
     axis.set(xlabel="predicted", ylabel="true", xticks=ticks, yticks=ticks)
     axis.set_title(plan.title, fontsize=10)
     return figure

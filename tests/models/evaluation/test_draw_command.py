@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -12,7 +13,8 @@ from stn.__main__ import main as stn_main
 from stn.commands import show
 from stn.config.resolve import resolve
 from stn.config.yaml_files import load_yaml
-from stn.evaluation.pictures import draw, warps
+from stn.evaluation.pictures import draw, figures, warps
+from stn.evaluation.pictures.plans import Confusion
 from stn.models.build import build_network
 from stn.runs.directory import RunDir
 from tests.support.networks import config_of
@@ -54,6 +56,16 @@ def test_the_command_draws_again(run: Run, tmp_path: Path, capsys: pytest.Captur
     assert all(path.is_file() and path.parent == tmp_path / "new" for path in printed)
     with Image.open(tmp_path / "new" / "warp.gif") as film:
         assert film.width == 2 * (28 + 1) * 3  # two images, each with a line beside it
+
+
+def test_pictures_of_another_seed_do_not_replace_the_runs_own(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = (run.path / "pictures" / "warp.png").read_bytes()
+    assert stn_main(["show", str(run.path), "--seed", "1"]) == 0
+    assert (run.path / "pictures" / "warp.png").read_bytes() == before
+    assert (tmp_path / "pictures" / "warp.png").read_bytes() != before
 
 
 @pytest.mark.parametrize(
@@ -136,3 +148,14 @@ def test_plain_weights_are_drawn_in_the_network_of_a_recipe(
     with pytest.raises(SystemExit):
         stn_main(["show", *words, "nothing"])
     assert "no recipe 'nothing'" in capsys.readouterr().err
+
+
+def test_a_matrix_of_many_classes_has_no_numbers() -> None:
+    def texts(K: int) -> list[str]:
+        axis = figures.draw(Confusion("classes", np.eye(K))).axes[0]
+        assert len(axis.get_xticks()) <= figures.MOST_WITH_NUMBERS
+        return [text.get_text() for text in axis.texts]
+
+    assert texts(3) == ["1"] * 3
+    assert len(texts(figures.MOST_WITH_NUMBERS)) == figures.MOST_WITH_NUMBERS
+    assert texts(1000) == []

@@ -50,6 +50,15 @@ def test_a_run_has_its_configuration_rows_and_metrics(trained: Run) -> None:
     assert stn.load(str(trained.path.parents[2])).path == trained.path
 
 
+def test_a_network_that_was_scored_with_mirror_images_predicts_with_them(trained: Run) -> None:
+    plain, mirrored = stn.load(trained.path), stn.load(trained.path)
+    evaluation = mirrored.config.eval.model_copy(update={"mirror": True})
+    mirrored.config = mirrored.config.model_copy(update={"eval": evaluation})
+    images, _ = plain.test_images(50)
+    each = [plain.predict(x).log() for x in (images, images.flip(-1))]
+    torch.testing.assert_close(mirrored.predict(images), ((each[0] + each[1]) / 2).softmax(1))
+
+
 def test_a_network_predicts_what_it_scored(trained: Run) -> None:
     run = stn.load(trained.path)
     images, labels = run.test_images(1000)

@@ -155,9 +155,10 @@ def test_an_unreachable_server_means_offline_once_and_for_all(
         return working(**keywords)
 
     monkeypatch.setattr(real, "init", init)
+    monkeypatch.setattr(real, "teardown", lambda: tried.append("forgotten"))
     WandbSink(RunDir(tmp_path), config(wandb="online"), "abc", [0, 1, 2], said.append)
     WandbSink(RunDir(tmp_path), config(wandb="online"), "abc", [3], said.append)
-    assert tried == ["online", "offline", "offline", "offline", "offline"]
+    assert tried == ["online", "forgotten", "offline", "offline", "offline", "offline"]
     assert len(said) == 1
 
 

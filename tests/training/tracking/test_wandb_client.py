@@ -43,6 +43,8 @@ def test_wandb_offline_and_a_server_that_does_not_answer(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "W&B is not reachable, logging offline" in done.stdout
+    assert "W&B is off" not in done.stdout
+    assert len(list(only_run(tmp_path / "dead").path.glob("wandb/offline-run-*"))) == 2
     assert all(row["status"] == "finished" for row in only_run(tmp_path / "dead").results().values())
     assert json.loads((only_run(tmp_path / "dead").path / "status.json").read_text())["state"] == "finished"
 
