@@ -100,6 +100,12 @@ static inline int find(Point *point, const float *xy, long H, long W, long pixel
     return 1;
 }
 
+/* What a point that is no number, or infinite, adds to its sample: not a number, as in PyTorch's. Borders hold it. */
+
+static inline float lost(const float *xy, long border) {
+    return border ? 0 : xy[0] * 0 + xy[1] * 0;
+}
+
 void sample(const float *x, const float *grid, float *out, long S, long B, long H, long W, long C, long P, long border,
             float scale_x, float scale_y, float shift, long threads) {
     SHARED for (long b = 0; b < B; b++)
@@ -110,7 +116,7 @@ void sample(const float *x, const float *grid, float *out, long S, long B, long 
                 float *o = out + ((b * P + p) * S + s) * C;
                 int seen = find(&point, xy, H, W, S * C, border, scale_x, scale_y, shift);
                 for (long c = 0; c < C; c += VECTOR) {
-                    floats total = {0};
+                    floats total = (floats){0} + lost(xy, border);
                     for (int n = 0; seen && n < 4; n++)
                         if (point.at[n] >= 0) total += get(image + point.at[n] + c) * point.weight[n];
                     put(o + c, total);
@@ -141,8 +147,8 @@ void sample_gradient(const float *grad, const float *x, const float *grid, float
                 float u = point.u, v = point.v;
                 floats right = (product[1] - product[0]) * (1 - v) + (product[3] - product[2]) * v;
                 floats down = (product[2] - product[0]) * (1 - u) + (product[3] - product[1]) * u;
-                to_grid[at] = point.slope_x * sum(right);
-                to_grid[at + 1] = point.slope_y * sum(down);
+                to_grid[at] = point.slope_x * sum(right) + lost(grid + at, border);
+                to_grid[at + 1] = point.slope_y * sum(down) + lost(grid + at, border);
             }
 }
 
