@@ -5,6 +5,7 @@ The live sink and the later upload share it, so that a run looks the same whoeve
 
 import hashlib
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -27,9 +28,8 @@ ARTIFACT_S = 120
 
 def logged_in(wandb: Any) -> bool:
     """Whether the client finds credentials, without asking the network or the user."""
-    wandb.setup(
-        wandb.Settings(silent=True, mode="online")
-    )  # offline mode would not look for them; without silent it asks the server
+    # Offline mode would not look for them; without silent it asks the server.
+    wandb.setup(wandb.Settings(silent=True, mode="online"))
     try:
         return wandb.login(prompt=False, verify=False)
     except wandb.errors.AuthenticationError:  # a malformed key: wandb.init tells the user
@@ -131,6 +131,7 @@ class SeedRun:
         self.wandb, self.config, self.directory, self.mode = wandb, config, run, mode
         arguments = init_arguments(config, sig, seed)
         self.id, tags = arguments["id"], arguments.pop("tags")
+        self.training = settings.get("x_update_finish_state", True)  # otherwise an upload, of a run that stays open
         bound_exit()
         arguments |= {"dir": folder, "mode": mode, "resume": "allow", "reinit": "create_new"}
         self.run = wandb.init(**arguments, settings=wandb.Settings(**{**QUIET, **settings}))
@@ -155,17 +156,17 @@ class SeedRun:
         return len(new)
 
     def finish(self, result: Row | None, end: Ending | None = None, extras: bool = True) -> None:
-        """Write a result's values into the summary, send what comes with it if ``extras``, and close the run."""
+        """Close the run with a result, and with what belongs to it if ``extras``; without, as preempted or failed."""
         try:
             for key, value in (result or {}).items():
-                if (
-                    isinstance(value, int | float | str) and key != "row_sha256"
-                ):  # it means something in the row's file only
+                if isinstance(value, int | float | str) and key != "row_sha256":  # which is of the row's file
                     self.run.summary[key] = value
             if result and extras:
                 self._send_extras(result, end)
         finally:
-            self.run.finish(exit_code=1 if result and result["status"] == "failed" else 0)
+            if self.training and result is None and sys.exception() is None:
+                self.run.mark_preempting()
+            self.run.finish(exit_code=0 if result and result["status"] == "finished" else 1)
 
     def _send_extras(self, result: Row, end: Ending | None) -> None:
         """Send the confusion matrix, the weights if asked for, and what the run directory ends with."""

@@ -17,6 +17,7 @@ class Kept:
         self.fields: dict[str, Any] = {}
         self.summary = "{}"
         self.exit_code: int | None = None
+        self.preempting = False
 
     def upsert(self, variables: dict[str, Any]) -> None:
         self.fields |= {key: value for key, value in variables.items() if value is not None}
@@ -29,6 +30,7 @@ class Kept:
                 self.lines |= dict(enumerate(chunk["content"], chunk["offset"]))
             elif name == "wandb-summary.json":
                 self.summary = chunk["content"][-1]
+        self.preempting = body.get("preempting", self.preempting)
         if body.get("complete"):
             self.exit_code = body["exitcode"]
 
@@ -50,6 +52,8 @@ class Kept:
 
     @property
     def state(self) -> str:
+        if self.preempting and self.exit_code:
+            return "preempted"
         return {None: "running", 0: "finished"}.get(self.exit_code, "failed")
 
     def facts(self, name: str) -> dict[str, Any]:

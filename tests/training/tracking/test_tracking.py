@@ -44,6 +44,9 @@ class FakeRun(SimpleNamespace):
     def finish(self, exit_code: int) -> None:
         self.code = exit_code
 
+    def mark_preempting(self) -> None:
+        self.preempting = True
+
 
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[FakeRun]:
