@@ -20,6 +20,7 @@ from launch.sweep.plan import find_plan
 from launch.wandb import sync
 from stn.config.command_line import fail, one_line_errors
 from stn.config.registry import nearest
+from stn.config.yaml_files import build_config
 from stn.tracking.console import say
 
 Paths = tyro.conf.Positional[tuple[str, ...]]
@@ -48,18 +49,23 @@ def _folders(paths: tuple[str, ...], runs: str) -> list[str]:
     return [_runs_folder(path, runs) for path in paths or [runs]]
 
 
-def wandb_sync(sweeps: Paths, /, runs: Runs = "runs") -> int:
+def wandb_sync(sweeps: Paths, /, project: str | None = None, entity: str | None = None, runs: Runs = "runs") -> int:
     """Upload what W&B does not have yet, from a machine that reaches it; safe to repeat.
 
     Args:
         sweeps: Names, files or folders of sweeps, or run directories.
+        project: Project to send them to, instead of the one that they were trained with.
+        entity: User or team to send them to, likewise.
     """
+    named = {"wandb_project": project, "wandb_entity": entity}
+    place = {key: name for key, name in named.items() if name is not None}
+    build_config({"log": place}, "wandb-sync")
     run_dirs = sync.uploadable_runs([_runs_folder(path, runs) for path in sweeps])
     if not run_dirs:
         usage = "nothing; usage: python -m launch wandb-sync PATH..."
         raise ValueError(f"no run directory in {', '.join(sweeps) or usage}")
     try:
-        synced = sync.sync(run_dirs, print)
+        synced = sync.sync(run_dirs, print, **place)
     except KeyboardInterrupt:
         fail("interrupted; nothing is lost, run the same command again", code=1)
     print(f"W&B: {synced.rows:,} rows of {synced.seeds} seeds sent, from {len(run_dirs)} run directories")

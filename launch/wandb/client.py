@@ -42,11 +42,13 @@ UPLOAD = {
 class RunUpload:
     """The seeds of a run directory that the server has not confirmed."""
 
-    def __init__(self, run: RunDir, address: str, finished_elsewhere: set[int]) -> None:
+    def __init__(self, run: RunDir, address: str, finished_elsewhere: set[int], **place: str) -> None:
         self.path, self.marker = run.path, run.path / "wandb-sync.json"
         self.config, self.sig = load_yaml(run.config), run.sig or run.find_sig(run.rows().values())
         if not self.config.log.name:
             raise ValueError("its config.yaml has no log.name")
+        log = self.config.log.model_copy(update=place)  # of this upload alone: the file stays as it is
+        self.config = self.config.model_copy(update={"log": log})
         self.project, self.entity = self.config.log.wandb_project, self.config.log.wandb_entity
         if self.entity:
             address = f"{address.rpartition('/')[0]}/{self.entity}"

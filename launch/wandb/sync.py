@@ -35,8 +35,11 @@ def uploadable_runs(paths: list[str]) -> list[RunDir]:
     return [run for run in find_runs(paths) if run.metrics.exists() or run.results.exists()]
 
 
-def sync(runs: list[RunDir], say: Say) -> Synced:
-    """Send what the server lacks; raises OSError if it does not answer or nobody is logged in."""
+def sync(runs: list[RunDir], say: Say, **place: str) -> Synced:
+    """Send what the server lacks, to a ``wandb_project`` or ``wandb_entity`` instead of the runs' own if it is given.
+
+    Raises OSError if it does not answer or nobody is logged in.
+    """
     sent: list[int] = []
     unconfirmed: list[RunUpload] = []
     problems: list[str] = []
@@ -48,7 +51,7 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
 
     with scratch() as folder:
         server = Server(folder)
-        for records in _read_records(runs, server.address, leave_out):
+        for records in _read_records(runs, server.address, leave_out, place):
             disabled += sum(record.config.log.wandb == "disabled" for record in records)
             incomplete = _confirm(server, records)
             sent += _send(server, incomplete, leave_out)
@@ -66,7 +69,7 @@ def sync(runs: list[RunDir], say: Say) -> Synced:
     return Synced(sum(sent), len(sent), len(problems))
 
 
-def _read_records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[list[RunUpload]]:
+def _read_records(runs: list[RunDir], address: str, leave_out: Say, place: dict[str, str]) -> Iterator[list[RunUpload]]:
     """Yield the records of the run directories, experiment by experiment."""
     experiments: dict[tuple[Path, str], list[RunDir]] = {}
     for run in runs:
@@ -80,7 +83,7 @@ def _read_records(runs: list[RunDir], address: str, leave_out: Say) -> Iterator[
         finished = set(first.finished()) if first.sig else {seed for run in experiment for seed in run.rows()}
         for run in experiment:
             try:
-                records.append(RunUpload(run, address, finished))
+                records.append(RunUpload(run, address, finished, **place))
             except ValueError as error:
                 leave_out(f"{run.path} is left out: {error}")
         yield records

@@ -1,9 +1,11 @@
 """What a training command does before torch is imported, so that --help, --list and bad input answer at once."""
 
+import os
 import sys
 
 from stn.commands.list import list_names
-from stn.config.command_line import Command, parse
+from stn.config.command_line import Command, fail, parse
+from stn.config.seed_list import parse_seeds
 from stn.evaluation.pictures.painter import PAINTER
 from stn.runs.cores import Neighbours, share_cores
 
@@ -17,6 +19,9 @@ def begin(arguments: list[str], draws: bool) -> tuple[list[Command], Neighbours]
     if commands[0].list:
         sys.exit(list_names())
     first = commands[0]
+    several = len(commands) > 1 or len(parse_seeds(first.train.seeds)) > 1
+    if os.environ.get("WANDB_SWEEP_ID") and several and not first.check and first.log.wandb != "disabled":
+        fail("a W&B agent gives its run one id, here each seed is a run: one seed a call, or python -m launch sweep")
     if draws and first.log.pictures and not first.check and first.train.threads != 1:
         PAINTER.start()
     return commands, neighbours

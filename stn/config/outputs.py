@@ -1,11 +1,17 @@
 """The fields of a configuration for checkpoints and logging; none of them changes a result."""
 
-from typing import Annotated, Literal
+import os
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from stn.config import fields
 from stn.config.fields import Duration, FolderName, OneLine, Section, short
+
+
+def _of_client(variable: str, otherwise: str | tuple[()] | None = None) -> Any:
+    """Take a default from one of the variables of W&B's client; in a config.yaml it holds for later uploads too."""
+    return Field(default_factory=lambda: os.environ.get(f"WANDB_{variable}") or otherwise, validate_default=True)
 
 
 class Checkpoint(Section):
@@ -34,16 +40,16 @@ class Log(Section):
     """Log grad_norm, the norm of each seed's gradient before clipping: the mean over the steps since the last row."""
     wandb: Literal["auto", "disabled", "offline", "online"] = "auto"
     """Weights & Biases; auto: online when logged in, else offline."""
-    wandb_project: fields.WandbProject = "stn"
-    """Project there."""
-    wandb_entity: fields.WandbEntity | None = None
-    """User or team there; None: the one that you are logged in as."""
-    wandb_group: fields.WandbGroup | None = None
+    wandb_project: fields.WandbProject = _of_client("PROJECT", "stn")
+    """Project there; by default $WANDB_PROJECT, else stn."""
+    wandb_entity: fields.WandbEntity | None = _of_client("ENTITY")
+    """User or team there; by default $WANDB_ENTITY, else the one that you are logged in as."""
+    wandb_group: fields.WandbGroup | None = _of_client("RUN_GROUP")
     """Group of the seeds' runs; None: one for each experiment, over which W&B draws mean and spread."""
-    wandb_tags: fields.WandbTags = ()
-    """Tags of the runs, beside architecture, data set and name."""
-    wandb_notes: fields.WandbNotes | None = None
-    """Notes of the runs."""
+    wandb_tags: fields.WandbTags = _of_client("TAGS", ())
+    """Tags of the runs, beside architecture, data set and name; by default $WANDB_TAGS."""
+    wandb_notes: fields.WandbNotes | None = _of_client("NOTES")
+    """Notes of the runs; by default $WANDB_NOTES."""
     wandb_artifact: bool = False
     """Send the final weights of every seed as an artifact."""
     tensorboard: bool = False

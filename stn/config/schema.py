@@ -159,4 +159,4 @@ class Config(Section):
     train: Train = Train()
     eval: Eval = Eval()
     checkpoint: Checkpoint = Checkpoint()
-    log: Log = Log()
+    log: Log = Field(default_factory=Log)  # anew each time: it follows the environment

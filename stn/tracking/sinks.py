@@ -8,7 +8,7 @@ from typing import Any
 from stn.config.schema import Config
 from stn.runs.directory import Row, RunDir
 from stn.tracking.pictures import Ending, can_draw_confusion, confusion_image, image_summary, warps_of
-from stn.tracking.wandb_run import SeedRun, logged_in
+from stn.tracking.wandb_run import KINDS, SeedRun, logged_in
 
 
 class TensorBoardSink:
@@ -63,14 +63,17 @@ class WandbSink:
             return
         if mode == "online" and not WandbSink.unreachable:
             try:
+                ours = [row for row in run.read_metrics() if row.get("seed") in seeds]
                 for seed in seeds:
                     self.runs[seed] = SeedRun(wandb, config, sig, seed, "online", run, str(run.path))
-                # What a kill, or a time without network, kept from the server.
-                self.write([row for row in run.read_metrics() if row.get("seed") in self.runs])
+                    if (at := self.runs[seed].next) and not any(row["seed"] == seed for row in ours):
+                        rows = f"rows up to step {(at - 1) // len(KINDS)} of another training as {self.runs[seed].id}"
+                        warn(f"W&B has {rows}, and takes none before them; --name or --log.wandb-project tells apart")
+                self.write(ours)  # what a kill, or a time without network, kept from the server
                 return
             except wandb.Error as error:
                 WandbSink.unreachable = True
-                warn(f"W&B is not reachable, logging offline: {str(error).splitlines()[0]}")
+                warn(f"W&B does not answer or refuses, logging offline: {str(error).splitlines()[0]}")
             wandb.teardown()  # the client's service keeps the ids of these runs, and would refuse them
         self.runs = {seed: SeedRun(wandb, config, sig, seed, "offline", run, str(run.path)) for seed in seeds}
 
@@ -79,7 +82,10 @@ class WandbSink:
         """Return online, offline or disabled."""
         if config.log.wandb != "auto":
             return config.log.wandb
-        return os.environ.get("WANDB_MODE") or ("online" if logged_in(wandb) else "offline")
+        if variable := os.environ.get("WANDB_MODE"):
+            return variable
+        kept = wandb.setup(wandb.Settings(silent=True)).settings.mode  # by `wandb offline` or `wandb disabled`
+        return kept if kept != "online" else "online" if logged_in(wandb) else "offline"
 
     @property
     def shows_pictures(self) -> bool:

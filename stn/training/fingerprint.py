@@ -122,7 +122,7 @@ def stamp(trials: list[Trial], losses: Losses) -> list[Trial]:
             if why := difference(theirs, ours):
                 if config.checkpoint.retrain:
                     set_aside(run)
-                    warn(f"{run.path.parent} was moved to .replaced; delete its runs on W&B, or their history goes on")
+                    warn(f"{run.path.parent} was moved to .replaced; W&B keeps the old curves under this --name")
                     break
                 raise ValueError(
                     f"{run.path.parent} was trained by other code: {why}. Undo the edit, give what you edited a name "

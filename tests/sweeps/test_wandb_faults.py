@@ -8,9 +8,11 @@ import pytest
 import wandb
 
 from launch.wandb.sync import sync
+from stn.runs.directory import RunDir
+from stn.tracking.log import WandbSink
 from tests.support.paths import ROOT
 from tests.support.trainer import environment
-from tests.support.wandb_runs import history, record, requests, whole
+from tests.support.wandb_runs import config, history, record, requests, whole
 from tests.support.wandb_server import WandbServer
 
 
@@ -92,3 +94,25 @@ def test_two_people_at_once(tmp_path: Path) -> None:
             both.append(subprocess.Popen(words, cwd=ROOT, env=environment(**server.environment(home))))
         assert [process.wait(240) for process in both] == [0, 0]
     assert [history(server, seed) for seed in range(8)] == [whole(400)] * 8
+
+
+def test_another_place_is_named_at_the_upload(server: WandbServer, tmp_path: Path) -> None:
+    run = record(tmp_path, {0: 100}, done=(0,), wandb_project="wrong")
+    assert sync([run], print) == (3, 1, 0)
+    assert server.runs["exp-abcabcabcabc-0"].fields["project"] == "wrong"
+    server.runs.clear()
+    assert sync([run], print, wandb_project="right", wandb_entity="team") == (3, 1, 0)
+    fields = server.runs["exp-abcabcabcabc-0"].fields
+    assert (fields["project"], fields["entity"]) == ("right", "team")
+    assert "wandb_project: wrong" in run.config.read_text()
+
+
+def test_another_training_of_the_same_seed_is_said(server: WandbServer, tmp_path: Path) -> None:
+    """W&B takes no row before the last that it has: the old curve stays."""
+    assert sync([record(tmp_path, {0: 200}, done=(0,))], print) == (6, 1, 0)
+    said: list[str] = []
+    for folder in ("other", "runs/exp/abcabcabcabc/0-7"):
+        WandbSink(RunDir(tmp_path / folder), config(wandb="online"), "abcabcabcabc", [0, 1], said.append).close([])
+    assert [text.split(", and takes")[0] for text in said] == [
+        "W&B has rows up to step 200 of another training as exp-abcabcabcabc-0"
+    ]

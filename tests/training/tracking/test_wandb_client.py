@@ -42,7 +42,7 @@ def test_wandb_offline_and_a_server_that_does_not_answer(tmp_path: Path) -> None
         WANDB_API_KEY="k" * 40, WANDB_BASE_URL="http://127.0.0.1:9",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "W&B is not reachable, logging offline" in done.stdout
+    assert "W&B does not answer or refuses, logging offline" in done.stdout
     assert "W&B is off" not in done.stdout
     assert len(list(only_run(tmp_path / "dead").path.glob("wandb/offline-run-*"))) == 2
     assert all(row["status"] == "finished" for row in only_run(tmp_path / "dead").results().values())
@@ -71,6 +71,22 @@ def test_a_login_is_found_where_the_client_keeps_it(entry: str, variables: dict,
         [sys.executable, "-c", LOGGED_IN], cwd=ROOT, env=env, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (10 + known, "", "")
+
+
+MODE = "import wandb; from stn.tracking.log import WandbSink, Config; print(WandbSink.mode(wandb, Config()))"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["offline", "disabled", "online"])
+def test_what_wandb_offline_has_set_holds_here_too(command: str, tmp_path: Path) -> None:
+    env = environment(HOME=str(tmp_path), WANDB_CONFIG_DIR=str(tmp_path), WANDB_API_KEY="k" * 40)
+    said = [
+        subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=env | more, capture_output=True, text=True, timeout=60
+        )
+        for words, more in ((["-m", "wandb", command], {}), (["-c", MODE], {"PYTHONPATH": str(ROOT)}))
+    ]
+    assert (said[1].stdout, said[1].stderr) == (f"{command}\n", "")
 
 
 ENDING = """

@@ -2,6 +2,7 @@
 
 import pytest
 
+from stn.commands import begin
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config
 from stn.runs.directory import RunDir
@@ -55,3 +56,15 @@ def test_an_upload_does_not_say_that_a_seed_is_preempted(seed_run) -> None:
     run = seed_run(x_update_finish_state=False)
     run.finish(None)
     assert not run.run.preempting
+
+
+@pytest.mark.parametrize("more", [["--seeds", "0-3"], ["--lr", "0.1,0.2"]])
+def test_several_seeds_under_a_wandb_agent_are_refused(more: list[str], monkeypatch, capsys) -> None:
+    """It gives all of them one id."""
+    begin.begin(["--log.no-pictures", *more], draws=False)
+    monkeypatch.setenv("WANDB_SWEEP_ID", "me/stn/abc")
+    begin.begin(["--log.no-pictures", *more, "--log.wandb", "disabled"], draws=False)
+    begin.begin(["--log.no-pictures"], draws=False)
+    with pytest.raises(SystemExit):
+        begin.begin(["--log.no-pictures", *more], draws=False)
+    assert "W&B agent" in capsys.readouterr().err

@@ -40,6 +40,27 @@ def test_tags_with_commas_between_are_several() -> None:
     assert build("wandb_tags", ["a,b c", "d"]).log.wandb_tags == ("a", "b c", "d")
 
 
+def test_defaults_are_the_clients_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the configuration, so that an upload from a machine without them goes to the same place."""
+    before = signature(resolve(Config()))
+    kept = {"PROJECT": "mine", "ENTITY": "team", "RUN_GROUP": "all of it", "TAGS": "a,b", "NOTES": "why"}
+    for name, text in kept.items():
+        monkeypatch.setenv(f"WANDB_{name}", text)
+    log = Config().log
+    assert [log.wandb_project, log.wandb_entity, log.wandb_group, log.wandb_notes] == [
+        "mine",
+        "team",
+        "all of it",
+        "why",
+    ]
+    assert log.wandb_tags == ("a", "b")
+    assert build("wandb_project", "other").log.wandb_project == "other"
+    assert signature(resolve(Config())) == before
+    monkeypatch.setenv("WANDB_ENTITY", "a/b")
+    with pytest.raises(ValueError, match="letters, digits"):
+        build("wandb_project", "other")
+
+
 @pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in BAD.items() for value in values])
 def test_what_it_does_not_take_is_one_line(key: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"log: {key}(\.\d)?: .*(has|are|at most) .*\(got ") as caught:
