@@ -12,6 +12,9 @@ from pydantic import AfterValidator, Field
 from stn.config import registry
 from stn.config.fields import Fraction, OneLine, Positive, Section, short
 
+_MANY = 20
+"""Images a class, of which chance leaves no class out."""
+
 
 def _name(name: str) -> str:
     """Return the registered spelling of a name; of a file, as in npz:FILE, with its absolute path."""
@@ -144,3 +147,12 @@ def _of_file(name: str) -> Dataset:
     if not dataset.content:
         raise ValueError(f"the reader of '{name}' gives no `content`, by which a signature knows one file from another")
     return dataset
+
+
+def classes_left_out(data: Data) -> list[int]:
+    """Return the classes of which data.validation or data.limit_train leave no training image, if they leave many."""
+    dataset = build_dataset(data.name)
+    y_N = dataset.images(data.root)[1]
+    kept = min(data.limit_train or len(y_N), len(y_N) - data.validation)
+    classes = range(dataset.classes) if kept > _MANY * dataset.classes else ()
+    return sorted(set(classes) - set(y_N[:kept].tolist()))

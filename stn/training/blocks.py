@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from stn.config.dataset import Data, build_dataset
+from stn.config.dataset import build_dataset, classes_left_out
 from stn.config.plugins import provenance
 from stn.config.schema import Config
 from stn.config.yaml_files import dump_yaml
@@ -30,8 +30,6 @@ FUSED = "seeds_as_one_network"
 """The field of env.json for the number of seeds that a trial has found."""
 MOST = {"cpu": 32, "cuda": 64}
 """The most seeds that a trial goes up to."""
-MANY = 20
-"""Images a class, of which chance leaves no class out."""
 PATIENCE_S = 30.0
 """Seconds to wait for a process that trains some of our seeds in another block, as after an edit of a sweep's seeds."""
 WORTH_A_TRIAL = 1_000_000
@@ -122,15 +120,6 @@ def plan_blocks(runtime: Runtime, unfinished: list[Trial], seed_losses: Callable
             warn(f"no training image is of class {', '.join(map(str, lost))}: mix the images, which are taken in order")
     saved = [checkpoints.saved_steps(trial.run, trial.seed) for trial in unfinished] if runtime.writes else []
     return cut_into_blocks(unfinished, *runtime.from_writer((size, saved)))
-
-
-def classes_left_out(data: Data) -> list[int]:
-    """Return the classes of which data.validation or data.limit_train leave no training image, if they leave many."""
-    dataset = build_dataset(data.name)
-    y_N = dataset.images(data.root)[1]
-    kept = min(data.limit_train or len(y_N), len(y_N) - data.validation)
-    classes = range(dataset.classes) if kept > MANY * dataset.classes else ()
-    return sorted(set(classes) - set(y_N[:kept].tolist()))
 
 
 def _is_worth_a_trial(trials: list[Trial]) -> bool:

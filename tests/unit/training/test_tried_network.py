@@ -9,10 +9,9 @@ import pytest
 from torch import Tensor, nn
 
 from stn.commands import network
-from stn.config.dataset import Data
+from stn.config.dataset import Data, classes_left_out
 from stn.config.resolve import resolve
 from stn.config.schema import Config, Optim
-from stn.training.blocks import classes_left_out
 from tests.models.multiseed.test_one_result import (
     LOGITS,
     Net,
