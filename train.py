@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from stn.commands.check import check
 from stn.commands.finish import leave, record_failure, summarise, wrap_up, write_results
 from stn.commands.network import try_network
+from stn.commands.unfinished import lock_unfinished
 from stn.config.command_line import fail
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
@@ -41,7 +42,7 @@ from stn.runs.trials import Trial, build_trials, group_by_run
 from stn.tracking.console import warn
 from stn.tracking.log import Log
 from stn.training import profiler
-from stn.training.blocks import lock_unfinished, plan_blocks
+from stn.training.blocks import plan_blocks
 from stn.training.checkpointer import Checkpointer
 from stn.training.fingerprint import stamp
 from stn.training.optimizer import SeedOptimiser, clip_gradients, learning_rate

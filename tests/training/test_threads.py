@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from stn.commands import unfinished
 from stn.config.schema import Config, Train
 from stn.runs.directory import RunDir
-from stn.training import blocks, runtime
+from stn.training import runtime
 from stn.training.runtime import Runtime
 from tests.support.seeds import config, trials
 from tests.support.trainer import QUICK, SMALL, only_run, train
@@ -48,13 +49,13 @@ def test_a_run_that_goes_on_keeps_its_threads(tmp_path: Path, monkeypatch: pytes
     run = RunDir(only_run(tmp_path).path)
     known = trials(tmp_path, config())[:1]
     known[0] = known[0]._replace(run=run, seed=0)
-    monkeypatch.setattr(blocks, "cores", lambda: 2)
-    assert blocks._threads_so_far(known) == 2
+    monkeypatch.setattr(unfinished, "cores", lambda: 2)
+    assert unfinished._threads_so_far(known) == 2
     asked = config().model_copy(update={"train": Train(threads=1)})
-    assert blocks._threads_so_far([known[0]._replace(config=asked)]) is None
-    assert blocks._threads_so_far([known[0]._replace(seed=5)]) is None, "not begun"
-    monkeypatch.setattr(blocks, "cores", lambda: 1)
-    assert blocks._threads_so_far(known) is None, "a machine with fewer cores"
-    monkeypatch.setattr(blocks, "cores", lambda: 2)
+    assert unfinished._threads_so_far([known[0]._replace(config=asked)]) is None
+    assert unfinished._threads_so_far([known[0]._replace(seed=5)]) is None, "not begun"
+    monkeypatch.setattr(unfinished, "cores", lambda: 1)
+    assert unfinished._threads_so_far(known) is None, "a machine with fewer cores"
+    monkeypatch.setattr(unfinished, "cores", lambda: 2)
     run.env.write_text("damaged")
-    assert blocks._threads_so_far(known) is None
+    assert unfinished._threads_so_far(known) is None

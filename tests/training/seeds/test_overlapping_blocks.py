@@ -5,28 +5,28 @@ from threading import Thread
 
 import pytest
 
+from stn.commands import unfinished
 from stn.config.schema import Config
 from stn.runs.directory import RunDir
 from stn.runs.trials import Trial
-from stn.training import blocks
 from stn.training.runtime import Runtime
 from tests.support.seeds import config, trials
 
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(unfinished, "PATIENCE_S", 1.0)
 
 
 def lock(folder: Path, seeds: str) -> list[Trial]:
-    return blocks.lock_unfinished(Runtime(Config(), 1), trials(folder, config(seeds=seeds)))
+    return unfinished.lock_unfinished(Runtime(Config(), 1), trials(folder, config(seeds=seeds)))
 
 
 def test_a_seed_that_is_in_training_in_another_block_is_not_trained_beside_it(tmp_path: Path) -> None:
     eight = lock(tmp_path, "0-7")
     refused = trials(tmp_path, config(seeds="0-3"))
     with pytest.raises(OSError, match=r"another process .* is training .*/0-7$"):
-        blocks.lock_unfinished(Runtime(Config(), 1), refused)
+        unfinished.lock_unfinished(Runtime(Config(), 1), refused)
     assert refused[0].run.lease.token == 0, "no failure is recorded, and others need not wait"
     assert not refused[0].run.lease.is_live()
     assert len(lock(tmp_path, "8-9")) == 2
@@ -56,7 +56,7 @@ def test_of_two_that_start_at_once_the_first_by_name_goes_on(tmp_path: Path) -> 
 
     def look(run: RunDir) -> None:
         try:
-            blocks._wait_for_other_blocks(run, {2, 3})
+            unfinished._wait_for_other_blocks(run, {2, 3})
         except OSError:
             refused.append(run)
 
