@@ -4,10 +4,12 @@ from contextlib import suppress
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 
 from stn.config.dataset import build_dataset
 from stn.config.plugins import provenance
 from stn.config.schema import Config
+from stn.config.seed_list import format_seeds
 from stn.config.yaml_files import dump_yaml
 from stn.models import kernels
 from stn.runs.cores import cores
@@ -43,6 +45,7 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
         if runtime.writes and (missing or not run.is_whole()):
             run.lease.take(say)
             _wait_for_other_blocks(run, missing)
+            _say_what_begins_anew(run, missing)
             checkpoints.drop_temporary_files(run)
             run.heal(warn)
         if runtime.writes and seeds - set(run.finished()):
@@ -56,7 +59,19 @@ def lock_unfinished(runtime: Runtime, trials: list[Trial]) -> list[Trial]:
         # Read again under the lock: another copy may have finished some in the meantime.
         finished = runtime.from_writer(set(run.finished()) if runtime.writes else set())
         unfinished += [trial for trial in group if trial.seed not in finished]
+    if unfinished and runtime.writes:
+        say(f"device    {_where(runtime, unfinished[0].config)}")
     return unfinished
+
+
+def _where(runtime: Runtime, config: Config) -> str:
+    """Return on what training runs, which the machine, Accelerate's settings or a launcher may have decided."""
+    facts, on_cpu = runtime.facts(), runtime.device.type == "cpu"
+    chosen = " (ACCELERATE_USE_CPU)" if on_cpu and parse_flag_from_env("ACCELERATE_USE_CPU") else ""
+    shared = {"seeds": "the seeds", "data": "each batch"}.get(runtime.mode)
+    parts = [f"CPU{chosen}", f"threads: {facts['threads']}"] if on_cpu else [facts["device_name"]]
+    parts += [config.train.precision, f"{runtime.processes} processes share {shared}" if shared else ""]
+    return ", ".join(filter(None, parts))
 
 
 def _wait_for_other_blocks(run: RunDir, seeds: set[int]) -> None:
@@ -77,6 +92,14 @@ def _wait_for_other_blocks(run: RunDir, seeds: set[int]) -> None:
                 run.lease.release()
                 raise
             other.lease.release()
+
+
+def _say_what_begins_anew(run: RunDir, seeds: set[int]) -> None:
+    for other in run.blocks():
+        begun = [s for s in sorted(seeds) if checkpoints.saved_steps(other, s) and not checkpoints.saved_steps(run, s)]
+        if begun:
+            again = "the same --seeds in as many processes as before would resume them"
+            warn(f"seeds {format_seeds(begun)} begin anew, which {other.path} has begun: {again}")
 
 
 def _begun(group: list[Trial]) -> bool:

@@ -4,11 +4,13 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+import torch
 
 from stn.commands import unfinished
 from stn.config.schema import Config
 from stn.runs.directory import RunDir
 from stn.runs.trials import Trial
+from stn.training.checkpoints import SeedCheckpoint, save_seed
 from stn.training.runtime import Runtime
 from tests.support.seeds import config, trials
 
@@ -67,3 +69,30 @@ def test_of_two_that_start_at_once_the_first_by_name_goes_on(tmp_path: Path) -> 
         thread.join()
     assert refused == runs[1:]
     assert runs[0].lease.held()
+
+
+def test_seeds_that_another_division_has_begun_are_said_to_begin_anew(tmp_path: Path, capsys) -> None:
+    (first, *_) = lock(tmp_path, "0-3")
+    for seed in (1, 2):
+        save_seed(first.run, seed, 2, SeedCheckpoint({"w": torch.ones(2)}, {}, {}, {}), keep=2)
+    first.run.lease.release()
+    capsys.readouterr()
+    (again, *_) = lock(tmp_path, "0-3")
+    assert "begin anew" not in capsys.readouterr().out
+    again.run.lease.release()
+    (second, *_) = lock(tmp_path, "2-5")
+    assert f"warning: seeds 2 begin anew, which {first.run.path} has begun" in capsys.readouterr().out
+    save_seed(second.run, 2, 2, SeedCheckpoint({"w": torch.ones(2)}, {}, {}, {}), keep=2)
+    second.run.lease.release()
+    lock(tmp_path, "2-5")
+    assert "begin anew" not in capsys.readouterr().out
+
+
+def test_a_start_says_on_what_it_trains(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accelerate's settings of the machine, or a launcher, may have decided it."""
+    (one, *_) = lock(tmp_path, "0-3")
+    assert f"device    CPU, threads: {torch.get_num_threads()}, fp32\n" in capsys.readouterr().out
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    one.run.lease.release()
+    lock(tmp_path, "0-3")
+    assert "CPU (ACCELERATE_USE_CPU)" in capsys.readouterr().out
