@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils._pytree import tree_leaves
 
 from stn.commands.network import try_network
 from stn.config import registry
@@ -44,10 +45,11 @@ def layers(model: nn.Module, shape: tuple[int, ...]) -> list[tuple[str, str, str
         nonlocal before
         before = counter.get_total_flops()
 
-    def end(module: nn.Module, _: object, out: torch.Tensor) -> None:
+    def end(module: nn.Module, _: object, out: Any) -> None:
         parameters = set(module.parameters(recurse=False))
-        if parameters or not list(module.children()):
-            size = "x".join(map(str, out.shape[1:]))
+        tensors = [leaf for leaf in tree_leaves(out) if isinstance(leaf, torch.Tensor)]
+        if module in names and tensors and (parameters or not list(module.children())):  # names: not made in forward
+            size = "x".join(map(str, tensors[0].shape[1:]))
             fresh = sum(p.numel() for p in parameters - counted)
             rows.append((names[module], type(module).__name__, size, fresh, counter.get_total_flops() - before))
             counted.update(parameters)
@@ -78,9 +80,9 @@ def differences(config: Config) -> list[tuple[str, str, str]]:
 def slow_here(configs: list[Config], seed_losses: Callable[..., Any]) -> list[str]:
     """Return a sentence for each setting that makes training slower on this machine than the default would."""
     trials, fuse = build_trials(configs), configs[0].train.fuse
-    runtime = Runtime(configs[0], len(trials), configs, Neighbours())  # with the threads that a training would take
-    size = fuse if isinstance(fuse, int) else min(USUAL[runtime.device.type], len(trials))
     try:
+        runtime = Runtime(configs[0], len(trials), configs, Neighbours())  # with the threads that a training would take
+        size = fuse if isinstance(fuse, int) else min(USUAL[runtime.device.type], len(trials))
         return slow_settings(trials, size, runtime, seed_losses, True)
     except (OSError, ValueError) as error:  # no data, and no network
         return [f"not known, nothing can be timed: {error}"]

@@ -42,12 +42,15 @@ def try_network(config: Config, runtime: Runtime | None = None) -> nn.Module:
         check_warps(network, shape)
     except ValueError as error:
         raise ValueError(f"{config.arch.name}: {error}") from None
+    network.eval()
     with torch.no_grad():
-        logits = network.eval()(torch.zeros(2, *shape))
+        logits = network(torch.zeros(2, *shape))
     network.train()
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, dataset.classes):
         found = [*logits.shape] if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"{config.arch.name} returns {found} for two images, not logits [2, {dataset.classes}]")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ValueError(f"{config.arch.name} has no parameter to train")
     if config.optim.accumulate > 1:
         model = StackedModel(lambda: build_network(config), [0])
         model.whole_batch = False
@@ -89,7 +92,7 @@ def _refuse_other_results(config: Config, shape: tuple[int, ...], runtime: Runti
         fault = "computes otherwise here than by itself"
     if not fault and compiles and not traces_as_it_runs(build, shape):
         fault = "has other gradients with --train.compile"
-    if not fault and (found := depends_on_batch(build, shape, training=False)):
+    if not fault and (found := depends_on_batch(build, shape, training=False, parts=2)):
         fault = f"{found} in evaluation, by the batch"
     if not fault and max(parts, ranks) > 1:
         how = "--optim.accumulate divides" if parts > 1 else f"{ranks} processes share"

@@ -96,7 +96,8 @@ def _wait_for_other_blocks(run: RunDir, seeds: set[int]) -> None:
 
 def _say_what_begins_anew(run: RunDir, seeds: set[int]) -> None:
     for other in run.blocks():
-        begun = [s for s in sorted(seeds) if checkpoints.saved_steps(other, s) and not checkpoints.saved_steps(run, s)]
+        ours = sorted(seeds if other.seeds is None else seeds.intersection(other.seeds))
+        begun = [s for s in ours if checkpoints.saved_steps(other, s) and not checkpoints.saved_steps(run, s)]
         if begun:
             again = "the same --seeds in as many processes as before would resume them"
             warn(f"seeds {format_seeds(begun)} begin anew, which {other.path} has begun: {again}")

@@ -146,11 +146,16 @@ def resolve(config: Config) -> Config:
 
 def _plugins(config: Config, arch: Arch) -> tuple[str, ...]:
     """Return the plugins that were named, and those installed ones that the configuration uses."""
+    found = map(plugin_of, entries_of(config.model_copy(update={"arch": arch})))
+    return tuple(dict.fromkeys([*config.train.plugins, *filter(None, found)]))
+
+
+def entries_of(config: Config) -> list[registry.Entry]:
+    """Return what a configuration picks from the registry."""
+    arch = config.arch
     used = [registry.find("arch", arch.name), registry.find("net", arch.net or ""), find_dataset(config.data.name)]
     used += [registry.find("metric", name) for name in config.eval.metrics]
-    used += [registry.find("transform", arch.transform)] if arch.transform else []
-    found = map(plugin_of, used)
-    return tuple(dict.fromkeys([*config.train.plugins, *filter(None, found)]))
+    return used + ([registry.find("transform", arch.transform)] if arch.transform else [])
 
 
 def resolve_all(configs: Sequence[Config]) -> list[Config]:

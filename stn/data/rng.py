@@ -5,11 +5,15 @@ seeds, on any rank and device, and after a resume.
 """
 
 import math
+from collections.abc import Callable
 from enum import IntEnum
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MULTIPLY_1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
@@ -84,6 +88,13 @@ class Draws:
 def derived_seed(*keys: int) -> int:
     """Return one integer for libraries that want a seed: the first number of the stream of these keys."""
     return int(Draws(*keys).bits(1)) & (2**63 - 1)
+
+
+def initialised(build: Callable[[], T], seed: int) -> T:
+    """Return what ``build`` returns where torch's random state is that of a seed's initialisation."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(seed, Site.INIT))
+        return build()
 
 
 class Site(IntEnum):

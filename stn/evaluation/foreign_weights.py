@@ -99,7 +99,7 @@ def _layers(tensors: Tensors) -> dict[frozenset, dict[str, str]]:
 def fit(tensors: Tensors, network: nn.Module) -> Tensors:
     """Return the tensors under the network's names; matched by name, else by shape or the order of registration."""
     expected = network.state_dict()
-    foreign = {re.sub(r"^((module|_orig_mod)\.)+", "", name): tensor for name, tensor in tensors.items()}
+    foreign = {n if n in expected else re.sub(r"^((module|_orig_mod)\.)+", "", n): x for n, x in tensors.items()}
     theirs, ours, same_names = _layers(foreign), _layers(expected), foreign.keys() & expected.keys()
     if same_names:
         foreign = {name: foreign[name] for name in expected | foreign if name in foreign}

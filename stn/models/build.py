@@ -1,6 +1,8 @@
 """The network of a configuration."""
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from stn.config import registry
 from stn.config.dataset import build_dataset
@@ -14,6 +16,10 @@ def build_network(config: Config) -> nn.Module:
     entry = registry.find("arch", arch.name)
     options = {name: getattr(arch, name) for name in entry.options}
     try:
-        return entry.function(registry.find("net", arch.net).function, dataset.shape, dataset.classes, **options)
+        network = entry.function(registry.find("net", arch.net).function, dataset.shape, dataset.classes, **options)
     except ValueError as error:
         raise ValueError(f"{arch.name} on {arch.net}: {error}") from None
+    if isinstance(network, nn.Module) and any(map(is_lazy, network.parameters())):
+        with torch.no_grad():
+            network(torch.zeros(2, *dataset.shape))
+    return network  # type: ignore[no-any-return]

@@ -45,8 +45,9 @@ def check_warps(network: nn.Module, shape: tuple[int, ...]) -> None:
         return
     training = network.training
     try:
+        network.eval()
         with torch.no_grad():
-            warps = network.eval().warps(torch.zeros(2, *shape, dtype=next(network.parameters()).dtype))  # type: ignore[operator]
+            warps = network.warps(torch.zeros(2, *shape, dtype=next(network.parameters()).dtype))  # type: ignore[operator]
     except Exception as error:
         raise ValueError(f"its warps(x) fails: {type(error).__name__}: {error}") from None
     finally:

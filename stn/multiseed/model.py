@@ -14,7 +14,7 @@ from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map_only
 
-from stn.data.rng import Site, derived_seed
+from stn.data.rng import initialised
 from stn.multiseed.convolution import Convolutions
 from stn.multiseed.rules import basic, layers, linear, norms, vision  # noqa: F401  (fill the tables)
 from stn.multiseed.stacked import SeedOps, Stacked, for_seeds
@@ -59,12 +59,9 @@ class StackedModel(nn.Module):
         self.convolutions = Convolutions("auto")
         self.slow: set[str] = set()
         """Operations of the network that ran without a rule."""
-        networks = []
-        for seed in seeds:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(derived_seed(seed, Site.INIT))
-                networks.append(build())
-                networks[-1].train()  # may say which parameters are trained
+        networks = [initialised(build, seed) for seed in seeds]
+        for network in networks:
+            network.train()  # may say which parameters are trained
         self._network = [networks[0]]  # in a list: its parameters are not this module's
         self._state_names = list(networks[0].state_dict())
         self.seed_S: Tensor
@@ -114,7 +111,8 @@ class StackedModel(nn.Module):
 
     def _call(self, tensors: Tensors, x: Tensor, function: Function | None = None) -> Any:
         """Run the network, or a function of it, with these tensors instead of its own."""
-        network = self.template.train(self.training)
+        network = self.template
+        network.train(self.training)  # returns what its author likes
         module, prefix = (network, "") if function is None else (_Applied(network, function), "network.")
         bound = {prefix + name: tensors[name] for name in self._slots}
         out = functional_call(module, bound, (x,), tie_weights=False)
@@ -173,15 +171,6 @@ class StackedModel(nn.Module):
         """Return a function's result on each seed's network (None: its output) and the same images, [S, ...]."""
         row_B = torch.arange(len(x_BCHW), device=x_BCHW.device) if row_B is None else row_B
         return self._run(self._tensors, x_BCHW, 0, row_B, function)
-
-    def network(self, s: int) -> nn.Module:
-        """Return one seed's network for inspection; it shares the weights until the next call."""
-        network = self._network[0].train(self.training)
-        for name, together in self._tensors.items():
-            path, _, key = name.rpartition(".")
-            own = nn.Parameter(together[s]) if isinstance(together, nn.Parameter) else together[s]
-            setattr(network.get_submodule(path), key, own)
-        return network
 
     def count_parameters(self) -> int:
         """Return the number of parameters of one seed."""

@@ -105,8 +105,6 @@ def _decay(optimiser: SeedOptimiser, step: int) -> float:
 def _fingerprint_if_possible(config: Config, losses: Losses) -> Fingerprint | None:
     try:
         return fingerprint(config, losses)
-    except ValueError:
-        raise
     except Exception as error:  # of a network that float64, or a CPU, cannot run
         warn(f"no fingerprint, edits of the code will not be noticed: {type(error).__name__}: {error}")
         return None

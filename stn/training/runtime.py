@@ -19,8 +19,8 @@ from accelerate.utils import (
 )
 from torch import Tensor
 
-from stn.config import registry
 from stn.config.flags.launcher import PARENT, launched, launched_alone
+from stn.config.resolve import entries_of
 from stn.config.schema import Config
 from stn.models import kernels
 from stn.multiseed.convolution import convolutions_for
@@ -103,8 +103,8 @@ class Runtime:
         """Set threads, arithmetic and determinism of this process."""
         settings = config.train
         torch.set_num_threads(settings.threads or self._threads(settings.deterministic, neighbours))
-        # A plugin may set the arithmetic when it is imported: here rather than later.
-        import_module(registry.find("arch", config.arch.name).module)
+        for entry in entries_of(config):  # a plugin may set the arithmetic when it is imported: here, not later
+            import_module(entry.module)
         torch.set_float32_matmul_precision("highest")
         torch.backends.mkldnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = settings.tf32

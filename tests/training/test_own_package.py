@@ -127,6 +127,18 @@ def masked(make_net, shape, classes):
 
 
 def test_a_module_does_not_change_the_arithmetic(tmp_path: Path) -> None:
+    (tmp_path / "later.py").write_text(
+        """import torch
+import stn
+
+torch.backends.mkldnn.conv.fp32_precision = "bf16"
+
+@stn.register("metric")
+def reach(logits, y):
+    "The largest logit."
+    return logits.max()
+"""
+    )
     (tmp_path / "quick.py").write_text(
         """import torch
 import stn
@@ -146,7 +158,8 @@ def exact(make_net, shape, classes):
     return Exact(784, 10)
 """
     )
-    done = train("--plugin", "quick", "--arch", "exact", *QUIET, "--steps", 2, runs=tmp_path / "runs", cwd=tmp_path)
+    words = ("--plugin", "quick,later", "--arch", "exact", "--eval.metrics", "reach", "--eval.every", "1 steps")
+    done = train(*words, *QUIET, "--steps", 2, runs=tmp_path / "runs", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -3,7 +3,7 @@
 Imports torch only when a network is asked for.
 """
 
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,13 +109,14 @@ class Run:
         """
         import torch
 
+        from stn.data.rng import initialised
         from stn.evaluation.foreign_weights import fit
         from stn.models.build import build_network
         from stn.training.checkpoints import load_final
 
         row = self.row(seed)
-        with torch.random.fork_rng(devices=[]):  # initialisation draws numbers
-            network = build_network(self.config).eval()
+        network = initialised(partial(build_network, self.config), row["seed"])  # it may keep what it draws
+        network.eval()
         network.to(torch.float64 if self.config.train.precision == "fp64" else torch.float32)
         network.load_state_dict(fit(load_final(self.directory, row), network))
         return network

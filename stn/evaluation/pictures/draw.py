@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from stn.config.dataset import build_dataset
 from stn.config.fields import steps_of
 from stn.config.schema import Config
+from stn.data.rng import initialised
 from stn.data.stream import Stream
 from stn.evaluation.pictures import warps
 from stn.evaluation.pictures.painter import PAINTER, PROCESSES
@@ -46,7 +47,8 @@ def draw_run(
         shown = min(finished) if seed is None else seed
         rows = [row for row in run.read_metrics() if row["kind"] == "warp" and row["seed"] == shown]
         title = f"{config.arch.name} on {config.data.label}, seed {shown}"
-        subject = cache(partial(_subject, config, lambda _: load_final(run, finished[shown]), title, numbers, rows))
+        load = partial(load_final, run, finished[shown])
+        subject = cache(partial(_subject, config, lambda _: load(), title, numbers, rows, shown))
         if numbers:
             subject()  # refuses a number without an image before anything is drawn
         plans = chain(plans, _of_network(subject))
@@ -68,12 +70,14 @@ def _subject(
     title: str,
     numbers: Sequence[int],
     rows: list[Row],
+    seed: int = 0,
 ) -> Subject | None:
     """Return the network and its test images; None if it has no transformer."""
     dataset = build_dataset(config.data.name)
-    model = build_network(config)
+    model = initialised(partial(build_network, config), seed)
     model.load_state_dict(load(model))
-    shown = warping(model.float().eval(), dataset.shape)
+    model.float().eval()
+    shown = warping(model, dataset.shape)
     if shown is None:
         return None
     stream = Stream(config.data, dataset, [0])

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from stn.multiseed.checks.as_written import REPEATS, generators, images
+from stn.multiseed.checks.as_written import generators, images
 from stn.multiseed.checks.equivalence import ROWS, agree, move
 from stn.multiseed.model import StackedModel, with_penalty
 from stn.multiseed.stacked import draws
 
 DRAWS = "draws from torch's generator"
+REPEATS = 8
+"""Passes by which it is seen that a network gives something else each time."""
 
 
 class _Drawing(TorchFunctionMode):
@@ -52,13 +54,14 @@ class _Passes:
         return found | {f"its buffer {name}": buffer.clone() for name, buffer in self.model.statistics.items()}
 
     def numbers(self) -> dict[str, int]:
-        """Return the whole numbers that modules keep beside their tensors."""
-        held = (
-            (f"{path}.{key}".lstrip("."), value)
-            for path, part in self.model.template.named_modules()
-            for key, value in vars(part).items()
-        )
-        return {name: value for name, value in held if isinstance(value, int)}
+        """Return the whole numbers that modules keep beside their parameters and buffers."""
+        parts = self.model.template.named_modules()
+        held = ((f"{path}.{key}".lstrip("."), value) for path, part in parts for key, value in vars(part).items())
+        return {name: int(value) for name, value in held if isinstance(value, int) or _is_whole(value)}
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.numel() == 1 and not value.is_floating_point() and not value.is_complex()
 
 
 def _differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> str | None:

@@ -34,8 +34,11 @@ def _synchronised(all_reduce: AllReduce, used_B, x, running_mean, running_var, w
     dtype = torch.promote_types(x.dtype, torch.float32)
     over = [d for d in range(x.dim()) if d != 1]
     per_channel = [1, -1] + [1] * (x.dim() - 2)
-    used = used_B.to(dtype).view(-1, *[1] * (x.dim() - 1))
-    pixels = x[0, 0].numel()
+    folded, rest = divmod(len(x), len(used_B))  # rows of x to an image, as after flatten(0, 1)
+    if rest:
+        raise ValueError(f"batch norm of {len(x)} rows, which are no multiple of {len(used_B)} images, over ranks")
+    used = used_B.to(dtype).repeat_interleave(folded).view(-1, *[1] * (x.dim() - 1))
+    pixels = folded * x[0, 0].numel()
 
     def mean_over_ranks(values: Tensor) -> Tensor:
         return _SumOverRanks.apply((values * used).sum(over), all_reduce) / count  # type: ignore[no-any-return]

@@ -11,6 +11,7 @@ from stn.commands.evaluate import _verdict
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Eval
+from stn.data.rng import initialised
 from stn.data.stream import Stream
 from stn.evaluation.accuracy import evaluate, scores
 from stn.models.build import build_network
@@ -26,7 +27,7 @@ def test_top5_accuracy_counts_every_test_image_for_each_seed() -> None:
     images = stream.test_images(torch.arange(300))
     for s, row in enumerate(found):
         with torch.no_grad():
-            logits_BK = model.network(s).eval()(images.x_BCHW)
+            logits_BK = initialised(lambda: build_network(config), 7 * s).eval()(images.x_BCHW)
         rank_B = (logits_BK > logits_BK.gather(1, images.y_B[:, None])).sum(1)
         assert row["test_top5_acc"] == pytest.approx(float((rank_B < 5).double().mean()))
         assert row["test_acc"] == pytest.approx(float((rank_B < 1).double().mean()))
@@ -40,7 +41,7 @@ def test_mirror_images_count_half() -> None:
     found = evaluate(model, stream, Eval(batch_size=128, mirror=True), Runtime(config, 1))
     images = stream.test_images(torch.arange(300))
     for s, row in enumerate(found):
-        network = model.network(s).eval()
+        network = initialised(lambda: build_network(config), 7 * s).eval()
         with torch.no_grad():
             logits_BK = (network(images.x_BCHW) + network(images.x_BCHW.flip(3))) / 2
         assert row["test_loss"] == pytest.approx(float(F.cross_entropy(logits_BK, images.y_B)))

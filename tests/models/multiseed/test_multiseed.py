@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stn.config.dataset import build_dataset
 from stn.config.resolve import resolve
 from stn.config.schema import Arch, Config, Data, Optim, Train
+from stn.data.rng import initialised
 from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.multiseed.model import StackedModel
@@ -71,9 +72,7 @@ def test_one_seed_is_the_ordinary_module_with_torchs_own_optimiser() -> None:
     one = config("stn_slx", Optim(name="adamw", lr=0.003, weight_decay=0.1, schedule="constant"))
     model, _ = train(one, [3])
     facts = build_dataset("mnist_r")
-    plain = StackedModel(lambda: build_network(one), [3], dtype=torch.float64).network(0)
-    module = build_network(one).double()
-    module.load_state_dict(plain.state_dict())
+    module = initialised(lambda: build_network(one), 3).double()
     stream = Stream(one.data, facts, [3], dtype=torch.float64)
     optimiser = torch.optim.AdamW(module.parameters(), lr=0.003, weight_decay=0.1)
     for step in range(20):

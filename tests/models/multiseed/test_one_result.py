@@ -82,6 +82,11 @@ def normalised_if_trained(net: Net, x: Tensor) -> Tensor:
     return F.batch_norm(x, net.mean.flatten(), net.mean.flatten() + 1, training=net.training)
 
 
+def tallied(net: Net, x: Tensor) -> Tensor:
+    net.mean.add_(1)
+    return x * (net.mean > 1000)
+
+
 def noisy(net: Net, x: Tensor) -> Tensor:
     return x + torch.randn_like(x) if net.training else x
 
@@ -113,8 +118,8 @@ def test_what_tracing_loses(middle: Callable[[Net, Tensor], Tensor]) -> None:
 
 
 Case = tuple[bool, int]
-EVALUATION, SHARED, IN_PARTS = (False, 1), (True, 1), (True, 2)
-"""What differs: the batch in evaluation, a part of it in training, or two parts one after the other."""
+EVALUATION, SHARED, IN_PARTS = (False, 2), (True, 1), (True, 2)
+"""What differs: the batches of an evaluation, a part of one in training, or two parts one after the other."""
 LOGITS = "gives an image other logits"
 
 
@@ -146,8 +151,9 @@ def test_what_depends_on_the_batch(case: Case, middle: Callable[[Net, Tensor], T
         (normalised, {EVALUATION: LOGITS}),
         (normalised_if_trained, {IN_PARTS: "changes its buffer mean otherwise"}),
         (lambda n, x: x - x.mean(0) if n.training else x, {SHARED: LOGITS, IN_PARTS: LOGITS}),
+        (tallied, {EVALUATION: "changes its buffer mean otherwise", IN_PARTS: "changes its buffer mean otherwise"}),
     ],
-    ids=["running mean", "always normalised", "batch norm", "in training"],
+    ids=["running mean", "always normalised", "batch norm", "in training", "every pass counts"],
 )
 def test_when_it_depends(middle: Callable[[Net, Tensor], Tensor], faults: dict[Case, str]) -> None:
     found = {case: depends_on_batch(build(middle), SHAPE, *case) for case in (EVALUATION, SHARED, IN_PARTS)}

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from stn.data.rng import initialised
 from stn.multiseed.model import StackedModel
 
 
@@ -40,7 +41,7 @@ def test_a_batch_of_one_row_has_the_gradients_of_others(S: int, B: int, kind: st
     model, x = StackedModel(build, list(range(S))).train(), torch.randn(S, B, 3, 8, 8)
     model(x, 0, torch.arange(B)).square().sum().backward()
     for s in range(S):
-        itself = StackedModel(build, list(range(S)), dtype=torch.float64).network(s).train()
+        itself = initialised(build, s).double()
         itself(x[s].double()).square().sum().backward()
         for name, p in itself.named_parameters():
             ours, theirs = model.stacked[name].grad, torch.zeros_like(p) if p.grad is None else p.grad

@@ -13,6 +13,11 @@ from stn.multiseed.checks.one_result import keeps_beside_checkpoints
 from tests.models.multiseed.test_one_result import SHAPE, Net, build, counted, dropped, running_mean, with_penalty
 
 
+def counted_in_a_tensor(net: Net, x: Tensor) -> Tensor:
+    net.size = torch.as_tensor(net.size) + 1
+    return x if net.size < 1000 else 0 * x
+
+
 def remembered(net: Net, x: Tensor) -> Tensor:
     before = getattr(net, "before", torch.zeros(()))
     net.before = x.detach().mean()
@@ -43,13 +48,14 @@ REPEATED, OTHER = "gives something else when a pass is repeated", "draws from an
     [
         (counted, "counts in passes, which no checkpoint has"),
         (lambda n, x: with_penalty(n, counted(n, x)), "counts in passes, which no checkpoint has"),
+        (counted_in_a_tensor, "counts in size, which no checkpoint has"),
         (remembered, REPEATED),
         *[
             (lambda n, x, draw=draw: x if draw() < 0.4 else x / 2, fault)
             for draw, fault in zip(OTHERS, [OTHER, REPEATED, OTHER, REPEATED], strict=True)
         ],
     ],
-    ids=["counted", "with a penalty", "remembered", "NumPy's", "NumPy's own", "Python's", "torch's own"],
+    ids=["counted", "in a tensor", "with a penalty", "remembered", "NumPy's", "NumPy's own", "Python's", "torch's own"],
 )
 def test_what_no_checkpoint_keeps(middle: Callable[[Net, Tensor], Tensor], fault: str) -> None:
     assert keeps_beside_checkpoints(build(middle), SHAPE) == fault

@@ -21,6 +21,7 @@ from tests.models.multiseed.test_one_result import (
     normalised,
     normalised_if_trained,
     running_mean,
+    tallied,
 )
 from tests.unit.data.test_data_files import arrays, save
 
@@ -84,6 +85,12 @@ def test_state_that_is_no_tensor_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         network.try_network(resolve(Config()))
 
 
+def test_a_network_without_anything_to_train_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "build_network", lambda config: Flat("last").requires_grad_(False))
+    with pytest.raises(ValueError, match="stn_slx has no parameter to train"):
+        network.try_network(resolve(Config()))
+
+
 def test_classes_that_are_held_out_whole_are_found(tmp_path: Path) -> None:
     images = arrays(n=400)
     order = images["y_train"].argsort(kind="stable")
@@ -108,6 +115,7 @@ SEEN = ": see extend.md, What to avoid"
         (counted, {}, 1, "cnn counts in passes, which no checkpoint has" + SEEN),
         (no_grad, {"train": {"compile": True}}, 1, "cnn has other gradients with --train.compile" + SEEN),
         (normalised, {}, 1, f"cnn {LOGITS} in evaluation, by the batch{SEEN}"),
+        (tallied, {}, 1, "cnn changes its buffer mean otherwise in evaluation, by the batch" + SEEN),
         (running_mean, {"optim": {"accumulate": 4}}, 1, f"cnn {LOGITS} where --optim.accumulate divides a batch{SEEN}"),
         (running_mean, {}, 2, f"cnn {LOGITS} where 2 processes share a batch{SEEN}"),
         (running_mean, {}, 1, ""),
