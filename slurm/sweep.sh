@@ -19,6 +19,25 @@ fi
 export STN_ROOT PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"
 source "$STN_ROOT/slurm/env.sh"
 
+# sbatch's options hold for this job alone. The sweep's jobs get its account and partition where the site's variables
+# name none, but not the default partition: a site may send jobs elsewhere by their GPUs or their time.
+inherit() {
+  if [ -z "${!1:-}" ]; then
+    export "$1=$2"
+    echo "jobs get $1=$2 from this job, unless the sweep file names another"
+  elif [[ ",${!1}," != *",$2,"* ]]; then
+    echo "jobs get $1=${!1} from slurm/env.sh or the environment, not $2 from this job"
+  fi
+}
+[ -z "${SLURM_JOB_ACCOUNT:-}" ] || inherit SBATCH_ACCOUNT "$SLURM_JOB_ACCOUNT"
+partition=${SLURM_JOB_PARTITION:-}
+if [[ $partition && $(scontrol show partition "$partition" 2>/dev/null) != *Default=YES* ]]; then
+  inherit SBATCH_PARTITION "$partition"
+fi
+if [ "${SLURM_GPUS_ON_NODE:-}${SLURM_JOB_GPUS:-}" ]; then
+  echo "warning: this job holds GPUs and does not use them; jobs get theirs by 'gpus: 1' in the sweep file" >&2
+fi
+
 [ $# -gt 0 ] || { echo "no sweep given: running configs/sweeps/smoke.yaml"; set -- "$STN_ROOT/configs/sweeps/smoke.yaml"; }
 # -P: a folder launch or stn in the folder of the submission is somebody else's.
 exec python -P -m launch sweep "$@" --on slurm

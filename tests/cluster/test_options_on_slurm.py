@@ -40,6 +40,20 @@ def test_options_of_the_file_reach_slurm_as_they_are(cluster: Cluster, tmp_path:
 
 
 @pytest.mark.slow
+def test_jobs_run_in_the_partition_that_sweep_sh_was_submitted_to(cluster: Cluster, tmp_path: Path) -> None:
+    path = tmp_path / f"{NAME}.yaml"
+    path.write_text(yaml.safe_dump(TINY | {"base": TINY["base"] | {"steps": 3}}))
+    words = ("slurm/sweep.sh", path, "--runs", tmp_path / "runs")
+    job = cluster.submit(tmp_path, "-p", "preempt", "--gres", "gpu:1", *words).wait()
+    assert job.state() == "COMPLETED", job.tell()
+    tasks = array(cluster, tmp_path)
+    assert tasks.facts()["Partition"] == "preempt", job.tell()
+    report = re.findall(r"report job (\d+)", job.log())[0]
+    assert Job(report, tmp_path, cluster).facts()["Partition"] == "preempt"
+    assert "warning: this job holds GPUs and does not use them" in job.log()
+
+
+@pytest.mark.slow
 def test_a_sweep_ends_early(cluster: Cluster, tmp_path: Path) -> None:
     """Tasks that are queued when the first has failed end without training."""
     base = TINY["base"] | {"dataset": "cifar10", "data": {"root": str(tmp_path / "nothing")}}

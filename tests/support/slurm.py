@@ -1,4 +1,4 @@
-"""Commands of Slurm that note how they were called."""
+"""Commands of Slurm that note how they were called, and a project whose scripts run with commands of a test's own."""
 
 import os
 import sys
@@ -25,11 +25,28 @@ elif name == "squeue":
 """
 
 
+def _write_commands(folder: Path, commands: dict[str, str]) -> None:
+    folder.mkdir()
+    for name, text in commands.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+
+
 def fake_slurm(tmp_path: Path) -> dict[str, str]:
     """Return an environment with these commands; they write a line a call to ``calls`` in this folder."""
     folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("sbatch", "scontrol", "squeue"):
-        (folder / name).write_text(FAKE.format(python=sys.executable))
-        (folder / name).chmod(0o755)
+    _write_commands(folder, dict.fromkeys(("sbatch", "scontrol", "squeue"), FAKE.format(python=sys.executable)))
     return {"PATH": f"{folder}:{os.environ['PATH']}", "FAKE": str(tmp_path)}
+
+
+def write_project(folder: Path, commands: dict[str, str]) -> None:
+    """Write a project whose slurm/env.sh a test may change, and these commands, each a line of bash."""
+    _write_commands(folder / "bin", {name: f"#!/bin/bash\n{text}\n" for name, text in commands.items()})
+    (folder / "slurm").mkdir()
+    (folder / "slurm" / "env.sh").write_text("STN_MAX_RESTARTS=20\n")
+
+
+def script_environment(project: Path) -> dict[str, str]:
+    """Return the environment of a script of such a project on a node."""
+    path = f"{project}/bin:{os.environ['PATH']}"
+    return {"PATH": path, "STN_ROOT": str(project), "SLURM_SUBMIT_DIR": str(project), "SLURM_JOB_ID": "7"}

@@ -1,12 +1,12 @@
 """slurm/train.sh with an srun that notes how it is called: what newer Slurms than that of tests/cluster would do."""
 
-import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.slurm import script_environment, write_project
 
 OF_A_TASK = {
     "SLURM_CPUS_PER_TASK": "4",
@@ -27,19 +27,14 @@ def project(tmp_path: Path) -> Path:
         "srun": f'env > "{tmp_path}/env"; printf "%s\\n" "$@" > "{tmp_path}/words"',
         "nvidia-smi": "exit 0",
     }
-    (tmp_path / "bin").mkdir()
-    for name, text in tools.items():
-        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    (tmp_path / "slurm").mkdir()
-    (tmp_path / "slurm" / "env.sh").write_text("STN_MAX_RESTARTS=20\n")
+    write_project(tmp_path, tools)
     return tmp_path
 
 
 def run(project: Path, **more: str) -> tuple[dict[str, str], list[str], str]:
     """Run the script; return the environment and the words of srun, and what the script said."""
-    env = {"PATH": f"{project}/bin:{os.environ['PATH']}", "STN_ROOT": str(project), "SLURM_SUBMIT_DIR": str(project)}
-    env |= {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
+    env = script_environment(project)
+    env |= {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
     env |= {"SLURM_JOB_CPUS_PER_NODE": "8(x2)", "SLURM_CPUS_ON_NODE": "8", "SLURM_GPUS_ON_NODE": "2"}
     words = ["bash", str(ROOT / "slurm" / "train.sh"), "--arch", "cnn"]
     done = subprocess.run(words, env=env | more, cwd=project, capture_output=True, text=True, check=False)
