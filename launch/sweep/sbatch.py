@@ -20,6 +20,8 @@ SET_BY_LAUNCHER = (
     *("output", "parsable", "requeue", "signal", "test-only", "wait", "wrap"),
 )
 """Options of sbatch that the launcher sets; refused in a sweep file."""
+GPU_OPTIONS = ("gpus", "gpus-per-node", "gpus-per-socket", "gpus-per-task", "tres-per-task")
+"""Options of sbatch that can ask for GPUs, besides gres; a job without the sweep's ``gpus`` would not use them."""
 OVERRULING = {f"SBATCH_{name.replace('-', '_').upper()}" for name in (*SET_BY_LAUNCHER, "array-inx", "export")}
 """Variables that would win over these options in our scripts, or keep our variables from the jobs."""
 
@@ -102,10 +104,17 @@ class SlurmOptions(Section):
         return sum(counts) if counts else None
 
     def check(self, gpus: int | None) -> None:
-        """Raise ValueError if ``gres`` and the sweep's ``gpus`` contradict each other."""
+        """Raise ValueError if ``gres`` and the sweep's ``gpus`` contradict each other, or ``extra`` asks for GPUs."""
         asked = self.gpus()
         if asked is not None and asked != (gpus or 0):
             raise ValueError(f"slurm.gres asks for {asked} GPUs of a job, gpus for {gpus or 'none'}; add gpus: {asked}")
+        for option in self.extra:
+            name = option.removeprefix("--").partition("=")[0]
+            if "gpu" in option and any(known.startswith(name) for known in GPU_OPTIONS):  # sbatch takes abbreviations
+                raise ValueError(
+                    f"slurm.extra: {option} asks for GPUs that the training would not use; write gpus: N in its place, "
+                    "and their type as slurm: {gres: gpu:TYPE:N}"
+                )
 
     def options(self, gpus: int | None) -> list[str]:
         """Return the options that the section gives; ``gpus`` is the sweep's key."""
@@ -158,6 +167,13 @@ def site_variables() -> dict[str, str]:
         raise ValueError(f"{SOURCE / 'slurm' / 'env.sh'}: {error}") from None
     variables = dict(entry.split("=", 1) for entry in printed.split("\0") if "=" in entry)
     return {name: value for name, value in variables.items() if name.startswith("SBATCH_") and name not in OVERRULING}
+
+
+def gpus_of_the_site() -> str:
+    """Return the site's variables that ask for GPUs, as NAME=VALUE; empty if none does."""
+    names = [f"SBATCH_{name.replace('-', '_').upper()}" for name in (*GPU_OPTIONS, "gres")]
+    given = [f"{name}={site_variables()[name]}" for name in names if site_variables().get(name)]
+    return ", ".join(text for text in given if "gpu" in text.lower())
 
 
 def sbatch(*words: str) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated
 from pydantic import Field
 
 from launch.sweep.plan import Job, Plan
-from launch.sweep.sbatch import directive, run_slurm, sbatch, slurm_minutes
+from launch.sweep.sbatch import directive, gpus_of_the_site, run_slurm, sbatch, slurm_minutes
 from stn.config.fields import Section
 from stn.config.source import INSTALLED, SOURCE
 from stn.runs.files import read_json, read_text, write_atomic
@@ -128,7 +128,10 @@ class Slurm:
     def submit(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> int:
         size, folder = max_array_size(), submission_folder(plan)
         if not plan.sweep.gpus:
-            say("jobs get no GPU: `gpus: 1` in the sweep file asks for one each")
+            if asking := gpus_of_the_site():
+                warn(f"jobs hold the GPUs of {asking} and train on CPUs; write gpus: N in the sweep file to use them")
+            else:
+                say("jobs get no GPU: `gpus: 1` in the sweep file asks for one each")
         arrays: list[str] = []
         refusal = ""
         for i, part in enumerate(jobs[start : start + size] for start in range(0, len(jobs), size)):

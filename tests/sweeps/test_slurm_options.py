@@ -1,6 +1,5 @@
 """The section slurm of a sweep file: options of sbatch, checked by name and quoted."""
 
-import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -81,6 +80,11 @@ def test_the_section_moves_neither_jobs_nor_signatures(tmp_path: Path) -> None:
         ({"extra": ["--array=0-9"]}, "--array is not for a sweep file; the launcher sets --array"),
         ({"extra": ["--outp=x"]}, "--outp is not for a sweep file; the launcher sets --output"),
         ({"extra": ["--partition=gpu"]}, "--partition is the key partition"),
+        ({"extra": ["--gres=gpu:1"]}, "--gres is the key gres"),
+        ({"extra": ["--gpus=2"]}, "slurm.extra: --gpus=2 asks for GPUs that the training would not use; write gpus: N"),
+        ({"extra": ["--gpus-per-node=1"]}, "and their type as slurm: {gres: gpu:TYPE:N}"),
+        ({"extra": ["--gpus-per-t=1"]}, "--gpus-per-t=1 asks for GPUs"),
+        ({"extra": ["--tres-per-task=cpu:1,gres/gpu:1"]}, "asks for GPUs"),
         ({"gres": "gpu:a100:2"}, "asks for 2 GPUs of a job, gpus for none; add gpus: 2"),
         ("gpu", "slurm: input should be a valid dictionary"),
     ],
@@ -165,34 +169,22 @@ def test_the_sites_variables_are_read_before_sbatch(site: Path, monkeypatch: pyt
     assert not {f"SBATCH_{name}" for name in overruling} & seen[-1].keys(), "they would win over our scripts"
 
 
+def test_gpus_that_the_site_asks_for_and_the_file_does_not_are_warned_of(tmp_path: Path) -> None:
+    def told(**env: str) -> str:
+        path = write_sweep(tmp_path, TWO_CELLS | {"slurm": {"extra": ["--gpu-bind=none", "--cpus-per-gpu=2"]}})
+        words = ("--on", "slurm", "--runs", tmp_path / env.get("SBATCH_GRES", "runs").replace(":", "-"))
+        return launch("sweep", path, *words, **slurm_env | env).stdout
+
+    slurm_env = fake_slurm(tmp_path)
+    assert "jobs get no GPU" in told()
+    assert "jobs get no GPU" in told(SBATCH_GRES="tmpdisk:5")
+    warned = told(SBATCH_GRES="gpu:1", SBATCH_GPUS_PER_NODE="2")
+    assert "warning: jobs hold the GPUs of SBATCH_GPUS_PER_NODE=2, SBATCH_GRES=gpu:1 and train on CPUs" in warned
+    assert "write gpus: N in the sweep file to use them" in warned
+    assert "jobs get no GPU" not in warned
+
+
 def test_a_site_that_is_not_set_up_is_an_error_before_sbatch(site: Path) -> None:
     (site / "slurm" / "env.sh").write_text('echo "no environment in /x" >&2\nreturn 1\n')
     with pytest.raises(ValueError, match=r"slurm/env\.sh: no environment in /x"):
         sbatch.sbatch("x.sh")
-
-
-@pytest.mark.parametrize("name", ["train", "sweep", "report"])
-def test_scripts_find_the_project_wherever_slurm_has_copied_them(tmp_path: Path, name: str) -> None:
-    """The beginning of a script, run from a copy in another folder, as slurmd does."""
-    text = (SOURCE / "slurm" / f"{name}.sh").read_text()
-    beginning = text[: text.index("source ")] + 'echo "root=$STN_ROOT"\n'
-    project, spool, tools = tmp_path / "my project", tmp_path / "spool", tmp_path / "bin"
-    for folder in (project / "slurm", spool, tools):
-        folder.mkdir(parents=True)
-    (project / "slurm" / "env.sh").touch()
-    (spool / "slurm_script").write_text(beginning)
-    (tools / "scontrol").write_text(f"#!/bin/sh\necho '   Command={project}/slurm/{name}.sh --arch cnn'\n")
-    (tools / "scontrol").chmod(0o755)
-
-    def found(path: str, **env: str) -> str:
-        env = {"PATH": path, "SLURM_JOB_ID": "7", **env}
-        words = ["bash", str(spool / "slurm_script")]
-        done = subprocess.run(words, env=env, cwd=spool, capture_output=True, text=True, check=False)
-        return done.stdout.strip() or done.stderr.strip()
-
-    path = os.environ["PATH"]
-    assert found(f"{tools}:{path}", SLURM_SUBMIT_DIR=str(spool)) == f"root={project}"
-    (tools / "scontrol").write_text("#!/bin/sh\nexit 1\n")  # in place of one that a Slurm on this machine may have
-    assert found(f"{tools}:{path}", SLURM_SUBMIT_DIR=str(project)) == f"root={project}"
-    assert found(f"{tools}:{path}", STN_ROOT=str(project), SLURM_SUBMIT_DIR=str(spool)) == f"root={project}"
-    assert "no slurm/env.sh" in found(f"{tools}:{path}", SLURM_SUBMIT_DIR=str(spool))
