@@ -14,7 +14,9 @@ if [ -z "${STN_ROOT:-}" ]; then
 fi
 [ -f "$STN_ROOT/slurm/env.sh" ] || { echo "error: no slurm/env.sh in $STN_ROOT; set STN_ROOT to the project's folder" >&2; exit 2; }
 export STN_ROOT PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+set +u # what a site loads there often reads variables that are not set: modules, conda
 source "$STN_ROOT/slurm/env.sh"
+set -u
 
 python -P -m launch status "$@"
 python -P -m launch report "$@"

@@ -17,7 +17,9 @@ if [ -z "${STN_ROOT:-}" ]; then
 fi
 [ -f "$STN_ROOT/slurm/env.sh" ] || { echo "error: no slurm/env.sh in $STN_ROOT; set STN_ROOT to the project's folder" >&2; exit 2; }
 export STN_ROOT PYTHONPATH="$STN_ROOT${PYTHONPATH:+:$PYTHONPATH}"
+set +u # what a site loads there often reads variables that are not set: modules, conda
 source "$STN_ROOT/slurm/env.sh"
+set -u
 
 # sbatch's options hold for this job alone. The sweep's jobs get its account and partition where the site's variables
 # name none, but not the default partition: a site may send jobs elsewhere by their GPUs or their time.

@@ -17,8 +17,10 @@ if [ -z "${STN_ROOT:-}" ]; then
   [ -f "$STN_ROOT/slurm/env.sh" ] || STN_ROOT=${SLURM_SUBMIT_DIR:-$PWD}
 fi
 [ -f "$STN_ROOT/slurm/env.sh" ] || { echo "error: no slurm/env.sh in $STN_ROOT; set STN_ROOT to the project's folder" >&2; exit 2; }
+set +u # what a site loads there often reads variables that are not set: modules, conda
 # shellcheck source=slurm/env.sh
 source "$STN_ROOT/slurm/env.sh"
+set -u
 cd "$SLURM_SUBMIT_DIR" # runs/ is there
 
 if [ "${SLURM_RESTART_COUNT:-0}" -gt "$STN_MAX_RESTARTS" ]; then

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from stn.config.source import SOURCE
+from tests.support.slurm import script_environment, write_project
 
 
 @pytest.mark.parametrize("name", ["train", "sweep", "report"])
@@ -34,3 +35,18 @@ def test_scripts_find_the_project_wherever_slurm_has_copied_them(tmp_path: Path,
     assert found(f"{tools}:{path}", SLURM_SUBMIT_DIR=str(project)) == f"root={project}"
     assert found(f"{tools}:{path}", STN_ROOT=str(project), SLURM_SUBMIT_DIR=str(spool)) == f"root={project}"
     assert "no slurm/env.sh" in found(f"{tools}:{path}", SLURM_SUBMIT_DIR=str(spool))
+
+
+@pytest.mark.parametrize("name", ["train", "sweep", "report"])
+def test_a_site_may_read_variables_that_are_not_set(tmp_path: Path, name: str) -> None:
+    """As `module load` and `conda activate` do."""
+    tools = dict.fromkeys(("python", "srun", "nvidia-smi"), 'echo "ran with $MODULES"') | {"scontrol": "echo node1"}
+    write_project(tmp_path, tools)
+    with (tmp_path / "slurm" / "env.sh").open("a") as file:
+        file.write('export MODULES="$NOT_SET_ANYWHERE cuda"\n')
+    env = script_environment(tmp_path) | {"SLURM_JOB_NUM_NODES": "1", "SLURM_JOB_NODELIST": "node1"}
+    env |= {"SLURM_JOB_CPUS_PER_NODE": "2", "SLURM_CPUS_ON_NODE": "2"}
+    words = ["bash", str(SOURCE / "slurm" / f"{name}.sh"), "x"]
+    done = subprocess.run(words, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ran with  cuda" in done.stdout
