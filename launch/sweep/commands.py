@@ -18,6 +18,7 @@ from launch.sweep.fail_fast import retry_command, why_not_start, write_rule
 from launch.sweep.job import reset_job, run_as_task
 from launch.sweep.plan import Plan
 from launch.sweep.status import STATES, cell_table, job_statuses, plural, render_cells
+from stn.config.flags.launcher import refuse_copies
 from stn.runs.files import read_text
 from stn.runs.lease import Lease
 from stn.tracking.console import console, say, warn
@@ -49,6 +50,7 @@ class Submission:
     def lock(self, folder: Path) -> Iterator[Lease]:
         """Check the flags, and serialise submissions of one sweep; a dry run takes no lock."""
         find_backend(self.on)
+        refuse_copies(os.environ)
         for flag, number in (("--max-parallel", self.max_parallel), ("--fail-fast", self.fail_fast)):
             if number is not None and number < 1:
                 raise ValueError(f"{flag} must be 1 or more, not {number}")

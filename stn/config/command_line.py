@@ -18,7 +18,13 @@ import tyro
 
 from stn.config import plugins
 from stn.config.flags import canonical, refuse_unknown, split, take_plugin_options, take_plugins, with_check_mode
-from stn.config.flags.launcher import drop_arithmetic, launcher_settings, repeat_below_traceback, silence_reducer
+from stn.config.flags.launcher import (
+    drop_arithmetic,
+    launcher_settings,
+    refuse_copies,
+    repeat_below_traceback,
+    silence_reducer,
+)
 from stn.config.resolve import resolve_all, validate
 from stn.config.schema import Arch, Config
 from stn.config.seed_list import MOST_SEEDS, parse_seeds
@@ -159,6 +165,7 @@ def parse(arguments: list[str]) -> list[Command]:
         if len(commands) * len(parse_seeds(commands[0].train.seeds)) > MOST_SEEDS:
             raise ValueError(f"{len(commands)} settings have more than {MOST_SEEDS:,} seeds together")
         if not commands[0].list:
+            refuse_copies(os.environ)
             resolve_all(commands)  # here, to refuse what cannot be trained before torch is imported
         return commands
     except ValueError as error:

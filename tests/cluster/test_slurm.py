@@ -1,6 +1,7 @@
 """slurm/train.sh on a real Slurm: several nodes, and every way in which Slurm interrupts a job."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from tests.support.cluster import Cluster, Job
 from tests.support.machine import wait_until
 from tests.support.paths import ROOT
-from tests.support.trainer import QUIET, SMALL, only_run, train
+from tests.support.trainer import QUIET, SMALL, command, only_run, train
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.usefixtures("cancel_jobs")]
 
@@ -92,6 +93,18 @@ def test_scripts_run_from_any_folder(cluster: Cluster, tmp_path: Path) -> None:
     assert job.state() == "COMPLETED", job.tell()
     env = json.loads((only_run(tmp_path / "runs").path / "env.json").read_text())
     assert (env["world_size"], env["slurm"]["SLURM_JOB_ID"]) == (1, job.id)
+
+
+def test_srun_starts_one_training_and_not_copies_of_it(cluster: Cluster, tmp_path: Path) -> None:
+    def srun(tasks: int) -> subprocess.CompletedProcess[str]:
+        words = ["srun", "-n", str(tasks), *command("--arch", "cnn", "--steps", 3, *SMALL, runs=tmp_path / "runs")]
+        return subprocess.run(words, env=cluster.environment, capture_output=True, text=True, timeout=100, check=False)
+
+    copies = srun(4)
+    assert (copies.returncode, copies.stderr.count("error: srun has started 4 copies of this command")) == (2, 4)
+    assert not (tmp_path / "runs").exists()
+    assert srun(1).returncode == 0
+    assert only_run(tmp_path / "runs").results()[0]["world_size"] == 1
 
 
 def test_a_node_that_fails_takes_the_others_along(cluster: Cluster, tmp_path: Path) -> None:

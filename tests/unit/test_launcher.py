@@ -1,10 +1,12 @@
 """Settings of Accelerate's launcher are flags of ours, or refused."""
 
 import os
+from pathlib import Path
 
 import pytest
 from accelerate.utils import DynamoBackend
 
+from launch.sweep.commands import Submission, start_sweep
 from stn.config import command_line
 from stn.config.flags.launcher import launcher_settings
 from stn.config.resolve import resolve
@@ -97,3 +99,37 @@ def test_lost_gpus_are_told(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     Runtime(Config(), 1)
     assert capsys.readouterr().out.count("warning: PyTorch finds none of the GPUs") == told
+
+
+COPIES = "error: srun has started 4 copies of this command, which would train the same seeds; use sbatch slurm/train.sh"
+
+
+@pytest.mark.parametrize(
+    ("environ", "refused"),
+    [
+        ({}, True),
+        ({"SLURM_PTY_PORT": "7", "SLURM_PROCID": "3"}, True),
+        ({"SLURM_PTY_PORT": "7", "SLURM_PROCID": "0"}, False),
+        ({"WORLD_SIZE": "4"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+    ],
+)
+def test_copies_that_srun_starts_are_refused(
+    environ: dict[str, str], refused: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for name, value in ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"} | environ).items():
+        monkeypatch.setenv(name, value)
+    assert command_line.parse(["--list"])
+    if not refused:
+        assert command_line.parse([])
+        return
+    with pytest.raises(SystemExit) as exit_:
+        command_line.parse([])
+    assert (exit_.value.code, capsys.readouterr().err.startswith(COPIES)) == (2, True)
+
+
+def test_a_sweep_in_copies_is_refused_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(ValueError, match="srun has started 4 copies"):
+        start_sweep("smoke", Submission(runs=str(tmp_path)))
+    assert not list(tmp_path.iterdir())

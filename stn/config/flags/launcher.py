@@ -40,6 +40,19 @@ def launched_alone() -> bool:
     return False
 
 
+def refuse_copies(environ: Mapping[str, str]) -> None:
+    """Raise ValueError if srun has started this command several times: each copy would train the same seeds.
+
+    The first task of srun --pty is alone: it has the terminal, in which its shell may start a training."""
+    copies = environ.get("SLURM_STEP_NUM_TASKS") or "1"
+    alone = "SLURM_PTY_PORT" in environ and environ.get("SLURM_PROCID") == "0"
+    if copies != "1" and "WORLD_SIZE" not in environ and not alone:
+        raise ValueError(
+            f"srun has started {copies} copies of this command, which would train the same seeds; "
+            "use sbatch slurm/train.sh, which trains in several processes, or srun -n 1"
+        )
+
+
 def launcher_settings(environ: Mapping[str, str]) -> Sections:
     """Return the fields that the launcher sets; ValueError for a setting without a field."""
 
