@@ -10,6 +10,12 @@
 #SBATCH --signal=B:USR1@120
 set -euo pipefail
 
+# A job that an array's task submits has the variables of that array as well: scontrol knows better.
+if [[ ${SLURM_ARRAY_JOB_ID:-} && $(scontrol show job "$SLURM_JOB_ID") == *ArrayJobId=* ]]; then
+  echo "error: an array's tasks would train the same seeds; arrays: use slurm/sweep.sh, or --seeds 0-9 in one job" >&2
+  exit 2
+fi
+
 # Slurm runs a copy of this file from a folder of its own: scontrol knows where the original is.
 if [ -z "${STN_ROOT:-}" ]; then
   submitted=$(scontrol show job "${SLURM_JOB_ID:-}" 2>/dev/null | sed -n 's/^ *Command=//p') || true

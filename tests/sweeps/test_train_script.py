@@ -31,13 +31,17 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, **more: str) -> tuple[dict[str, str], list[str], str]:
-    """Run the script; return the environment and the words of srun, and what the script said."""
+def start(project: Path, **more: str) -> subprocess.CompletedProcess[str]:
     env = script_environment(project)
     env |= {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_NODELIST": "node[1-2]"}
     env |= {"SLURM_JOB_CPUS_PER_NODE": "8(x2)", "SLURM_CPUS_ON_NODE": "8", "SLURM_GPUS_ON_NODE": "2"}
     words = ["bash", str(ROOT / "slurm" / "train.sh"), "--arch", "cnn"]
-    done = subprocess.run(words, env=env | more, cwd=project, capture_output=True, text=True, check=False)
+    return subprocess.run(words, env=env | more, cwd=project, capture_output=True, text=True, check=False)
+
+
+def run(project: Path, **more: str) -> tuple[dict[str, str], list[str], str]:
+    """Run the script; return the environment and the words of srun, and what the script said."""
+    done = start(project, **more)
     assert done.returncode == 0, done.stderr
     seen = dict(line.split("=", 1) for line in (project / "env").read_text().splitlines() if "=" in line)
     return seen, (project / "words").read_text().splitlines(), done.stderr
@@ -63,3 +67,13 @@ def test_gpus_that_do_not_answer_are_told(project: Path) -> None:
     assert (seen["ACCELERATE_USE_CPU"], told.count("warning: ")) == ("true", 1)
     seen, _, told = run(project, SLURM_GPUS_ON_NODE="")
     assert (seen["ACCELERATE_USE_CPU"], told) == ("true", "")
+
+
+def test_an_array_of_trainings_is_refused(project: Path) -> None:
+    run(project, SLURM_ARRAY_JOB_ID="5")  # submitted by an array's task, whose variables it inherits
+    (project / "bin" / "scontrol").write_text("#!/bin/bash\necho 'JobId=7 ArrayJobId=5 ArrayTaskId=0 JobName=stn'\n")
+    (project / "env").unlink()
+    refused = start(project, SLURM_ARRAY_JOB_ID="5")
+    assert refused.returncode == 2
+    assert "arrays: use slurm/sweep.sh, or --seeds 0-9 in one job" in refused.stderr
+    assert not (project / "env").exists()

@@ -50,7 +50,7 @@ FOREIGN_FLAGS = {
     ),  # of accelerate
     *("--num_machines", "--num_processes"),
     *("--cpus-per-task", "--gres", "--nodes", "--ntasks-per-node", "--signal", "--time"),  # of Slurm
-    *("--gpus-per-node", "--nice", "--reservation", "--wrap"),  # also of Slurm
+    *("--array", "--gpus-per-node", "--nice", "--reservation", "--wrap"),  # also of Slurm
     *("--bind", "--entrypoint", "--gpus", "--nv"),  # of containers
     *("--amp", "--hflip", "--model", "--reprob", "--resume"),  # of timm and torchvision's references
 }
