@@ -10,10 +10,14 @@ import yaml
 from stn.runs.directory import RunDir
 from stn.runs.files import read_rows, write_atomic
 
+COLLECTED = ("env.json", "config.yaml", "status.json", "results.jsonl", "metrics.jsonl")
+"""Files of a run directory that are copied; others below runs/, such as a report on them, are no rows."""
+
 
 def digest(folder: Path) -> str:
-    """Return the hash of a claim's rows: of every file below runs/, or of its record."""
-    files = sorted(path for path in [*folder.glob("runs/**/*"), folder / "record.json"] if path.is_file())
+    """Return the hash of a claim's rows: of the files of its runs that were collected, and of its record."""
+    rows = [path for name in COLLECTED for path in folder.glob(f"runs/*/*/*/{name}")]
+    files = sorted(path for path in [*rows, folder / "record.json"] if path.is_file())
     lines = [f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
@@ -37,10 +41,7 @@ def _without_place(run: RunDir) -> dict[str, bytes]:
     status = {key: value for key, value in run.read_status().items() if key not in ("host", "pid")}
     texts = json.dumps(env, indent=1), yaml.safe_dump(config, sort_keys=False), json.dumps(status)
     rows = ["".join(json.dumps(row) + "\n" for row in part) for part in (run.rows().values(), evaluations)]
-    return {
-        "env.json": texts[0].encode(), "config.yaml": texts[1].encode(), "status.json": texts[2].encode(),
-        "results.jsonl": rows[0].encode(), "metrics.jsonl": rows[1].encode(),
-    }  # fmt: skip
+    return {name: text.encode() for name, text in zip(COLLECTED, [*texts, *rows], strict=True)}
 
 
 def collect(folder: Path, paths: list[str]) -> None:

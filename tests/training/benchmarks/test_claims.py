@@ -12,6 +12,7 @@ import claims
 import pytest
 from matplotlib.figure import Figure
 
+from launch.report.build import compare
 from stn.runs.directory import RunDir
 from tests.support.trainer import QUICK, QUIET, only_run, train
 
@@ -112,6 +113,15 @@ def test_what_was_edited_by_hand_is_found(
     edit(copies / name)
     assert run(monkeypatch, "check", copies / name) == 1
     assert f"{name}: {said}" in capsys.readouterr().out
+
+
+def test_a_report_on_the_rows_is_none_of_them(
+    copies: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`python -m launch report FOLDER/runs` writes into that folder."""
+    compare([str(copies / R / "runs")])
+    assert (copies / R / "runs" / "report" / "rows.csv").is_file()
+    assert run(monkeypatch, "check", copies / R) == 0, capsys.readouterr().out
 
 
 def test_a_row_cannot_be_smuggled_in_with_its_hash(
