@@ -2,7 +2,7 @@
 # make test     the first tier of tests, a worker per core (ARGS=tests/unit/test_rng.py one file, ARGS=-n0 without workers)
 # make test-all all tests
 # make gpu      what to find out where there is a GPU, part by part (ARGS="--parts tests,step"; without .venv: python3)
-# make claims   the claims of README and manual: how old they are, and whether the code behind them has changed
+# make claims   whether README and manual follow from the rows of their claims; how old these are, and whether their code has changed
 # make docs     the manual, into build/docs (needs no network)
 # make lock     pin the dependencies anew
 SHELL := /bin/sh
@@ -23,6 +23,7 @@ gpu:
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) benchmarks/gpu.py $(ARGS)
 
 claims: .venv/ready
+	@$(BIN)/python benchmarks/claims.py check
 	@$(BIN)/python benchmarks/claims.py list
 
 lint: .venv/ready

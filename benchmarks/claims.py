@@ -1,9 +1,11 @@
 """The claims that README and manual make, each a folder with the rows from which it follows.
 
-    python benchmarks/claims.py list                      # make claims: how old, and whether their code has changed
+    python benchmarks/claims.py list                      # how old, and whether their code has changed
     python benchmarks/claims.py collect FOLDER RUNS...    # copy the rows of finished run directories; write the claim
     python benchmarks/claims.py write [FOLDER...]         # README.md and figure anew
     python benchmarks/claims.py check [FOLDER...]         # exit 1 where something does not follow from the rows
+
+`make claims` runs check, then list.
 
 benchmarks/claims/<date>-<name>/ holds claim.yaml, written by hand; runs/ (configurations, environments, result rows and
 evaluations, without paths and names of machines) or record.json, of a benchmark; README.md and figure.png, which are
