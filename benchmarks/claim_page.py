@@ -56,6 +56,7 @@ def write(folder: Path, claim: Claim) -> dict[str, bytes]:
     """Return README.md, and the figure of every seed."""
     parts = [f"# {claim['claim']}", "Written from the rows in this folder by `python benchmarks/claims.py write`."]
     facts = {"date": folder.name[:10], "hardware": claim["hardware"], "command": f"`{claim['command']}`"}
+    facts |= {"uncommitted changes": claim["uncommitted"]} if "uncommitted" in claim else {}
     facts |= {"rows": f"`{digest(folder)}`"}
     files: dict[str, bytes] = {}
     if (folder / "runs").is_dir():

@@ -4,6 +4,7 @@ import hashlib
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -20,6 +21,17 @@ def digest(folder: Path) -> str:
     files = sorted(path for path in [*rows, folder / "record.json"] if path.is_file())
     lines = [f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+
+
+def environments(folder: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Return what each run of a claim says of its environment, with the run's path in the claim's folder."""
+    files = sorted(folder.glob("runs/*/*/*/env.json"))
+    return [(file.parent.relative_to(folder).as_posix(), json.loads(file.read_text())) for file in files]
+
+
+def uncommitted(folder: Path) -> list[str]:
+    """Return the runs of a claim that were trained with changes which no commit has."""
+    return [run for run, env in environments(folder) if env.get("dirty")]
 
 
 def without_folders(words: list[str]) -> list[str]:

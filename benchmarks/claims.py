@@ -1,6 +1,6 @@
 """The claims that README and manual make, each a folder with the rows from which it follows.
 
-    python benchmarks/claims.py list                      # how old, and whether their code has changed
+    python benchmarks/claims.py list                      # how old, whether their code has changed, what no commit has
     python benchmarks/claims.py collect FOLDER RUNS...    # copy the rows of finished run directories; write the claim
     python benchmarks/claims.py write [FOLDER...]         # README.md and figure anew
     python benchmarks/claims.py check [FOLDER...]         # exit 1 where something does not follow from the rows
@@ -12,11 +12,11 @@ evaluations, without paths and names of machines) or record.json, of a benchmark
 written from these. In claim.yaml `holds` lists what must follow: `a > b` (a beats b), `a = b`, `a ? b` (unknown),
 `a ~ published`; `numbers` names quotients of a record's entries (of a list, its mean); `table`, of record_tables.py, is
 to be found line by line in the page `table_in`; `quoted` lists sentences of README and manual with {names} of means in
-per cent (architectures), of these numbers, or of the table's. `rows` is the hash of runs/ or record.json.
+per cent (architectures), of these numbers, or of the table's. `uncommitted` says what is known of changes that no
+commit has, where a run was trained with any. `rows` is the hash of runs/ or record.json.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from datetime import date
@@ -28,7 +28,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from claim_page import Claim, numbers, table, write
-from claim_rows import collect, digest
+from claim_rows import collect, digest, environments, uncommitted
 
 from launch.report.analysis.cells import load
 from launch.report.analysis.published import replications
@@ -59,6 +59,9 @@ def faults(folder: Path, claim: Claim) -> list[str]:
     if (folder / "runs").is_dir():
         follows = set().union(*map(_followed, build_sections(load([str(folder / "runs")]), folder)))
         found += [f"'{text}' does not hold" for text in claim.get("holds", []) if text not in follows]
+    if "uncommitted" not in claim:
+        lacking = "and claim.yaml does not say under `uncommitted` what is known of them"
+        found += [f"{run} was trained with uncommitted changes, {lacking}" for run in uncommitted(folder)]
     known = numbers(claim, folder)
     for page, texts in claim.get("quoted", {}).items():
         content = " ".join((ROOT / page).read_text().split())
@@ -92,22 +95,30 @@ def check(folder: Path, claim: Claim) -> int:
     return int(bool(found))
 
 
-def _changed(folder: Path, claim: Claim) -> str:
-    """Return how many files of the code behind a claim differ from the commits that its runs were made at."""
-    commits = {json.loads(path.read_text())["commit"] for path in folder.glob("runs/*/*/*/env.json")}
+def _commits(folder: Path, claim: Claim) -> list[str]:
+    """Return the commits that a claim's runs, or its record, were made at."""
+    return sorted({str(env["commit"]) for _, env in environments(folder)} or {claim["commit"]})
+
+
+def _history(folder: Path, claim: Claim) -> list[str]:
+    """Return how many files of a claim's code have changed since, and what of its code no commit here has."""
     files: set[str] = set()
-    for commit in commits or {claim["commit"]}:
+    found, missing = [], []
+    for commit in _commits(folder, claim):
         words = ["git", "diff", "--name-only", commit, "HEAD", "--", *claim["code"]]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return f"{commit[:7]} is not in this clone"
         files |= set(done.stdout.split())
-    return f"{len(files)} files of its code have changed" if files else "its code has not changed"
+        (missing if done.returncode else found).append(commit)
+    changed = f"{len(files)} files of its code have changed" if files else "its code has not changed"
+    lines = [changed] if found else []
+    lines += [f"commit {commit[:12]} is not in this clone" for commit in missing]
+    return lines + [f"{run} was trained with uncommitted changes" for run in uncommitted(folder)]
 
 
 def show(folder: Path, claim: Claim) -> None:
     age = (date.today() - date.fromisoformat(folder.name[:10])).days
-    print(f"{folder.name}: {claim['claim']}\n    {age} days old; {_changed(folder, claim)}")
+    first, *others = _history(folder, claim)
+    print("\n    ".join([f"{folder.name}: {claim['claim']}", f"{age} days old; {first}", *others]))
 
 
 def read(folder: Path) -> Claim:
