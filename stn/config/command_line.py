@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from itertools import pairwise, product, takewhile
@@ -100,8 +100,16 @@ def _unboxed(text: str) -> str:
     return re.sub(r"^Error parsing | (Got errors|Argument helptext):.*", "", said)
 
 
+def _with_data_flags(said: str) -> str:
+    """Return tyro's message with what to write for a folder of data, where it is on a word that no flag takes."""
+    word = said.removeprefix("Unrecognized options: ")
+    if word == said or re.match(r"-|[\d.]+(e[-+]?\d+)?(,|$)", word):
+        return said
+    return f"{word:.200} belongs to no flag; write --data-root DIR, or for your own images --dataset folder:DIR"
+
+
 @contextmanager
-def one_line_errors() -> Iterator[None]:
+def one_line_errors(reword: Callable[[str], str] = str) -> Iterator[None]:
     """Raise ValueError with one line in place of tyro's error box."""
     caught = StringIO()
     try:
@@ -109,13 +117,13 @@ def one_line_errors() -> Iterator[None]:
             yield
     except SystemExit as left:
         if left.code:
-            raise ValueError(_unboxed(caught.getvalue())) from None
+            raise ValueError(reword(_unboxed(caught.getvalue()))) from None
         raise
 
 
 def _read_flags(arguments: list[str], default: Command) -> Command:
     """Return the default overridden by the flags; ValueError for a value that a flag does not accept."""
-    with one_line_errors():
+    with one_line_errors(_with_data_flags):
         return tyro.cli(
             Command,
             args=canonical(arguments),

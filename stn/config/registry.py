@@ -149,10 +149,10 @@ def same_name(word: str, known: Iterable[str]) -> str:
     return word if word in known or len(same) != 1 else same[0]
 
 
-def closest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known name that a misspelt word is closest to, if one is close."""
+def closest(word: str, known: Iterable[str], cutoff: float = 0.5) -> str | None:
+    """Return the known name that a misspelt word is closest to, if the two are at least so similar."""
     names = {_letters(name): name for name in sorted(known)}
-    close = difflib.get_close_matches(_letters(word), names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(_letters(word), names, n=1, cutoff=cutoff)
     return names[close[0]] if close else None
 
 

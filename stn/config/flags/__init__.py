@@ -27,6 +27,10 @@ FLAGS: dict[str, tuple[str, str]] = {
     **{f"--{_dashed(name)}": field for name, field in SHORT.items()},
 }
 """Flag -> (section, key)."""
+_SWITCHES = {flag for flag, field in FLAGS.items() if _FIELDS[field] is bool}
+"""Flags without a value; only these have a form with no-."""
+_ALIKE = 0.78
+"""Similarity from which an unknown flag is taken for a typo: --drop is not --data.crop (0.75)."""
 _COMMAND_FLAGS = {"--config", "--check", "--list", "--help", "-h"}
 
 
@@ -38,7 +42,7 @@ def split(argument: str) -> tuple[str, str, str]:
 
 def _is_known(flag: str) -> bool:
     own = flag in _COMMAND_FLAGS or flag.startswith("--tyro-")  # completion for shells
-    return own or re.sub(r"^(--\w+\.)no-", r"\1", flag) in FLAGS
+    return own or flag in FLAGS or re.sub(r"^(--\w+\.)no-", r"\1", flag) in _SWITCHES
 
 
 def _plugin_options() -> dict[str, Any]:
@@ -78,18 +82,31 @@ def take_plugins(arguments: list[str]) -> tuple[list[str], list[str]]:
     return rest, named
 
 
+def _of_sections(key: str, no: bool) -> str:
+    """Return the flags of a key; ``no``: those that turn it off, which only switches have."""
+    flags = [f"--{section}.{_dashed(key)}" for section, name in sorted(_FIELDS) if name == key]
+    if not no:
+        return " or ".join(flags)
+    return " or ".join(flag.replace(".", ".no-") if flag in _SWITCHES else f"{flag} VALUE" for flag in flags)
+
+
 def _suggestion(flag: str, own: set[str]) -> str:
     """Return what to type instead of an unknown flag: another program's, a key without its section, or a typo."""
     word = re.sub(r"^-([A-Za-z])[0-9]+$", r"\1", flag).lstrip("-").lower()  # -j4 is -j 4
     bare = word.rpartition(".")[2]
-    no = "no-" * bare.startswith("no-")
-    if hint := HINTS.get(word) or HINTS.get(bare) or HINTS.get(bare.removeprefix(no)):
+    positive = bare.removeprefix("no-")
+    no = positive != bare
+    if hint := HINTS.get(word) or HINTS.get(bare):
         return hint
-    key = bare.removeprefix(no).replace("-", "_")
-    if sections := sorted(section for section, name in _FIELDS if name == key):
-        return f"use {' or '.join(f'--{section}.{no}{_dashed(key)}' for section in sections)}"
-    near = closest(flag, {*FLAGS, *_COMMAND_FLAGS, *own})
-    return f"did you mean {near}?" if near else "--help has every flag"
+    if (hint := HINTS.get(positive, "use ")) and not hint.startswith("use "):  # which --no-... would not want
+        return hint
+    keys = {key for _, key in _FIELDS}
+    if (key := positive.replace("-", "_")) in keys:
+        return f"use {_of_sections(key, no)}"
+    if not no and (near := closest(flag, {*FLAGS, *_COMMAND_FLAGS, *own}, _ALIKE)):
+        return f"did you mean {near}?"
+    near = closest(positive, keys, _ALIKE)
+    return f"did you mean {_of_sections(near, no)}?" if near else "--help has every flag"
 
 
 def refuse_unknown(arguments: list[str]) -> None:

@@ -16,6 +16,12 @@ _HINTS = {
         "lr-steps decay-milestones lr-milestones"
     ),
     "use --optim.schedule step --optim.step-every '15 epochs'": "step-size lr-step-size decay-epochs lr-decay-epochs",
+    "use --optim.final-factor 0.01: onecycle and cosine end at --lr times this": (
+        "min-lr lr-min eta-min end-lr final-lr"
+    ),
+    "use --optim.start-factor 0.04: onecycle starts at --lr times this; other schedules warm up from 0": (
+        "warmup-lr warmup-lr-init lr-warmup-decay warmup-start-lr"
+    ),
     "use --optim.gamma 0.1": "decay-rate lr-gamma lr-decay",
     "use --optim.label-smoothing 0.1": "smoothing label-smoothing-factor",
     "use --optim.clip 1.0": "clip-grad grad-clip gradient-clip-val max-grad-norm clip-grad-norm gradient-clipping",
@@ -37,7 +43,8 @@ _HINTS = {
     "use --train.tf32": "allow-tf32 use-tf32",
     "use --train.compile": "torchcompile torch-compile use-compile",
     "repeat the command; it resumes by itself": (
-        "resume resume-from-checkpoint resume-from auto-resume ckpt-path ckpt checkpoint-path load-checkpoint restore"
+        "resume resume-from-checkpoint resume-from auto-resume ckpt-path ckpt checkpoint-path load-checkpoint restore "
+        "start-epoch initial-epoch"
     ),
     "use --retrain if other code has trained this; a run is never overwritten otherwise": (
         "overwrite-output-dir overwrite force no-resume"
@@ -47,11 +54,13 @@ _HINTS = {
     ),
     "use --runs DIR": (
         "output-dir output out out-dir outdir log-dir logdir logging-dir save-dir save-path default-root-dir work-dir "
-        "checkpoint-dir exp-dir results-dir"
+        "checkpoint-dir exp-dir results-dir project-dir"
     ),
     "use --name NAME": "experiment experiment-name exp-name run-name exp job-name",
     "use --data-root DIR": "data-dir data-path datadir dataroot dataset-dir dataset-path data-folder root-dir",
-    "use --dataset mnist; --list has the names": "data dataset-name task-name dataset-config-name train-data",
+    "use --dataset mnist; --list has the names": (
+        "data dataset-name task-name dataset-config-name train-data train-file"
+    ),
     "make train takes every GPU; accelerate launch --num_processes N train.py takes N, python train.py one": (
         "gpus devices ngpus ngpu num-gpus n-gpu n-gpus nproc-per-node num-processes world-size nprocs num-devices"
     ),
@@ -86,6 +95,11 @@ _HINTS = {
     "use --checkpoint.keep 2": "checkpoint-hist save-total-limit save-top-k keep-checkpoints",
     "use --checkpoint.keep-best": "save-best load-best-model-at-end keep-best-checkpoint",
     "use --log.wandb online, offline or disabled": "log-wandb use-wandb report-to logger wandb-mode log-to-wandb",
+    "use --log.wandb disabled": "no-wandb disable-wandb wandb-disabled no-log-wandb no-use-wandb no-tracking no-logger",
+    "leave it out: runs are logged to W&B wherever you are logged in; --log.wandb offline or disabled changes that": (
+        "with-tracking tracking"
+    ),
+    "leave it out: W&B's files are kept in the run directory, below --runs DIR": "wandb-dir",
     "use --log.wandb-project NAME": "project project-name wandb-project-name",
     "use --log.wandb-entity NAME": "entity team wandb-team",
     "use --log.wandb-tags A B": "tags tag wandb-tag",
@@ -103,6 +117,9 @@ _HINTS = {
         "fast-dev-run dry-run overfit-batches smoke-test debug test-run"
     ),
     "use --data.validation N: the last N training images": "val-split validation-split val-size val-fraction",
+    "use --data.scale 0.9 1.1, a range of the enlargement; there are no random crops by area": "scale ratio",
+    "use --optim.clip 0, the default: leave it out": "no-clip no-clip-grad no-grad-clip",
+    "use --precision fp32, the default: leave it out": "no-amp no-fp16 no-bf16 no-half",
     "use --data.flip": "hflip horizontal-flip random-flip",
     "use --data.cutout PIXELS, a square in the mean colour": "reprob remode recount random-erasing erasing cutout-size",
     "use --eval.mirror": "tta test-time-augmentation hflip-tta",
@@ -119,8 +136,17 @@ _HINTS = {
         "slurm partition submitit cluster"
     ),
     "add it to the training loop, train.py; there is no such option": (
-        "model-ema ema use-ema mixup cutmix mixup-alpha aa auto-augment randaugment drop-path early-stopping "
-        "patience callbacks deepspeed fsdp"
+        "mixup cutmix mixup-alpha cutmix-alpha mixup-prob mixup-mode early-stopping patience callbacks deepspeed fsdp"
+    ),
+    "there is no moving average of the weights; add it to the training loop, train.py": (
+        "model-ema ema use-ema model-ema-decay ema-decay model-ema-warmup model-ema-steps model-ema-force-cpu"
+    ),
+    "there is none such, only --data.rotate, translate, scale, shear, crop, flip, cutout; register data of your own": (
+        "color-jitter colour-jitter color-jitter-prob grayscale-prob gaussian-blur-prob vflip aa auto-augment "
+        "randaugment ra-magnitude aug-repeats aug-splits train-crop-mode crop-pct"
+    ),
+    "no flag changes the layers of a network; register one of your own with --plugin MODULE": (
+        "drop drop-rate dropout drop-path drop-connect drop-block bn-momentum bn-eps"
     ),
 }
 HINTS = {name: hint for hint, names in _HINTS.items() for name in names.split()}
