@@ -17,7 +17,10 @@ def begin(arguments: list[str], draws: bool) -> tuple[list[Command], Neighbours]
     neighbours = share_cores()
     commands = parse(arguments)
     if commands[0].list:
-        sys.exit(list_names())
+        try:
+            sys.exit(list_names(commands[0].list))
+        except ValueError as error:
+            fail(error)
     first = commands[0]
     several = len(commands) > 1 or len(parse_seeds(first.train.seeds)) > 1
     if os.environ.get("WANDB_SWEEP_ID") and several and not first.check and first.log.wandb != "disabled":

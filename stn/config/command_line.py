@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from itertools import pairwise, product, takewhile
-from typing import Annotated, Literal, NoReturn
+from typing import Literal, NoReturn
 
 import tyro
 
 from stn.config import plugins
-from stn.config.flags import canonical, refuse_unknown, split, take_plugin_options, take_plugins, with_check_mode
+from stn.config.flags import canonical, refuse_unknown, split, take_plugin_options, take_plugins, with_optional_values
 from stn.config.flags.launcher import (
     drop_arithmetic,
     launcher_settings,
@@ -48,8 +48,8 @@ class Command(Config):
     """YAML file to start from, or the name of one in configs/."""
     check: Literal["short", "full"] | None = None
     """Build everything, print what differs from the defaults and the network, and exit; full: every setting, too."""
-    list: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Print the names of architectures, networks, data sets and recipes, and exit."""
+    list: str = ""
+    """Print the names of architectures, networks, data sets and recipes, or architectures like 'stn*', and exit."""
 
 
 def is_main_process() -> bool:
@@ -166,7 +166,7 @@ def parse(arguments: list[str]) -> list[Command]:
     for text in dropped if is_main_process() else ():
         print(f"warning: {text}")
     try:
-        arguments, named = take_plugins(with_check_mode(arguments))
+        arguments, named = take_plugins(with_optional_values(arguments))
         plugins.load_installed()
         plugins.load(named)
         commands = [_parse_one(line, named) for line in _expand(arguments)]

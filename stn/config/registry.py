@@ -175,6 +175,8 @@ def canonical(kind: str, name: str) -> str:
 def find(kind: str, name: str) -> Entry:
     """Return the entry of a name; ValueError with the nearest name if there is none."""
     if name not in entries[kind]:
+        if kind == "arch" and set(name) & set("*?["):
+            raise ValueError(f"no architecture {name!r:.80}; a pattern goes to --list, which prints those like it")
         hint = nearest(name, entries[kind])
         mine = "npz:FILE, folder:DIR or --plugin MODULE" if kind == "dataset" else "--plugin MODULE"
         own = f"; {mine} brings your own" if hint.startswith("known") else ""

@@ -118,12 +118,14 @@ def refuse_unknown(arguments: list[str]) -> None:
         raise ValueError("\n".join(hints))
 
 
-def with_check_mode(arguments: list[str]) -> list[str]:
-    """Return the arguments with a --check that has no value as --check=short."""
-    return [
-        "--check=short" if word == "--check" and following.lower() not in ("short", "full") else word
-        for word, following in pairwise([*arguments, ""])
-    ]
+def with_optional_values(arguments: list[str]) -> list[str]:
+    """Return the arguments with a --check that has no value as --check=short, and such a --list as --list=*."""
+    given = []
+    for word, following in pairwise([*arguments, ""]):
+        without_mode = word == "--check" and following.lower() not in ("short", "full")
+        without_pattern = word == "--list=" or (word == "--list" and (not following or following.startswith("-")))
+        given.append("--check=short" if without_mode else "--list=*" if without_pattern else word)
+    return given
 
 
 def canonical(arguments: list[str]) -> list[str]:

@@ -42,7 +42,7 @@ def test_short_names_are_the_contract() -> None:
     assert (parsed.data.root, parsed.log.runs, parsed.log.name, parsed.log.wandb) == ("d", "r", "n", "offline")
     assert (parsed.data.limit_train, parsed.data.limit_test, parsed.train.parallel) == (5, 6, "seeds")
     assert parsed.check
-    assert parsed.list
+    assert parsed.list == "*"
 
 
 def test_command_line_overrides_yaml(tmp_path: Path) -> None:
