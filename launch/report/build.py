@@ -3,11 +3,9 @@
 The page is self-contained: its tables are rendered here, its charts by its own script (output/assets/).
 """
 
-import base64
 import json
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from launch.report.earlier.compare import Against, compare_with
 from launch.report.earlier.read import EarlierCell, read_earlier
 from launch.report.output import apart
 from launch.report.output.drawing import KINDS, save
+from launch.report.output.embedding import Embedded, data_url, embed_pictures
 from launch.report.output.latex import FILE, render_latex
 from launch.report.output.markdown import render_csv, render_markdown
 from launch.report.output.profile_figure import profile_figure
@@ -35,25 +34,6 @@ MOST_LINES = 10
 """Verdicts of a data set on the terminal."""
 MOST_BY_IMAGE = 3
 """Lines of a data set on the terminal on how often two architectures answer differently."""
-MOST_BYTES = 5_000_000
-"""Size of the pictures embedded in a page; further ones are linked."""
-
-
-def _data_url(content: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _embed_pictures(sections: Sequence[Section]) -> dict[Path, str]:
-    """Return the pictures that are embedded in the page, as data URLs."""
-    urls, left = {}, MOST_BYTES
-    captions = [pictures for section in sections for pictures in section.pictures.values()]
-    for picture in [picture for pictures in captions for picture in pictures]:
-        with suppress(OSError):
-            content = picture.path.read_bytes()
-            if len(content) <= left:
-                left -= len(content)
-                urls[picture.path] = _data_url(content, "png")
-    return urls
 
 
 def _data(sections: Sequence[Section]) -> str:
@@ -66,7 +46,12 @@ def _data(sections: Sequence[Section]) -> str:
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def render_page(comparison: Comparison, sections: Sequence[Section], overview: Overview = NOTHING) -> str:
+def render_page(
+    comparison: Comparison,
+    sections: Sequence[Section],
+    overview: Overview = NOTHING,
+    embedded: Embedded | None = None,
+) -> str:
     loader = jinja2.FileSystemLoader(ASSETS)
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     # With all their digits, the sort keys took a tenth of a large page.
@@ -75,7 +60,7 @@ def render_page(comparison: Comparison, sections: Sequence[Section], overview: O
         comparison=comparison,
         sections=sections,
         overview=overview,
-        embedded=_embed_pictures(sections),
+        embedded=(embedded or embed_pictures(sections)).urls,
         data=_data(sections),
         style=(ASSETS / "page.css").read_text(encoding="utf-8"),
         script="".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
@@ -97,6 +82,8 @@ class Written(NamedTuple):
     sections: list[Section]
     overview: Overview
     out: Path
+    linked: int
+    """Pictures that the page does not contain."""
 
 
 def _draw(sections: Sequence[Section], overview: Overview, folder: Path, *more: str) -> Overview:
@@ -105,7 +92,7 @@ def _draw(sections: Sequence[Section], overview: Overview, folder: Path, *more: 
     current = {Path(name).stem for section in sections for name in section.figures.values()}
     if overview.across and overview.across.profiles:
         drawn = save(profile_figure(overview.across), folder / PROFILES, (*KINDS, *more))
-        overview = overview._replace(profiles=_data_url(drawn["svg"], "svg+xml"))
+        overview = overview._replace(profiles=data_url(drawn["svg"], "svg+xml"))
         current.add(Path(PROFILES).stem)
     for path in [*folder.glob("*-*.[ps][nv]g"), *folder.glob("*-*.pdf")]:
         _, _, kind = path.stem.rpartition("-")
@@ -131,8 +118,8 @@ def write_report(
     if earlier:
         overview = overview._replace(against=compare_with(earlier.cells, earlier.source, sections, margin))
     overview = _draw(sections, overview, out / "figures", *(["pdf"] if latex else []))
-    shown = comparison, sections, overview
-    texts = {"index.html": render_page(*shown), "report.md": render_markdown(*shown)}
+    shown, embedded = (comparison, sections, overview), embed_pictures(sections)
+    texts = {"index.html": render_page(*shown, embedded), "report.md": render_markdown(*shown)}
     texts |= {"rows.csv": render_csv(comparison.cells)}
     texts |= {FILE: render_latex(sections, overview)} if latex else {}
     if by_image := [(section.name, pair) for section in sections for pair in section.images.pairs]:
@@ -141,7 +128,7 @@ def write_report(
         (out / "mcnemar.csv").unlink(missing_ok=True)  # of an earlier report
     for name, text in texts.items():
         write_atomic(out / name, text.encode(errors="replace"))  # damaged rows may hold lone surrogates
-    return Written(sections, overview, out)
+    return Written(sections, overview, out, embedded.linked)
 
 
 def _say_changes(against: Against) -> None:
@@ -190,6 +177,9 @@ def compare(
     say(f"report    {out / 'index.html'} ({plural(len(comparison.cells), 'cell')}, {plural(seeds, 'seed')})")
     if latex:
         say(f"LaTeX     {out / FILE}, and PDFs in {out / 'figures'}")
+    if written.linked:
+        linked = plural(written.linked, "picture")
+        say(f"pictures  {linked} linked, not embedded: to take the page elsewhere, copy the runs, too")
     if written.overview.against:
         _say_changes(written.overview.against)
     return written

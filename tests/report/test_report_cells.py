@@ -12,7 +12,7 @@ import pytest
 from launch.report import build
 from launch.report.analysis import charts, sections
 from launch.report.analysis.cells import load
-from launch.report.output import markdown
+from launch.report.output import embedding, markdown
 from launch.report.output.latex import _architectures
 from launch.sweep.plan import Plan
 from stn.commands.library.run import change
@@ -133,7 +133,9 @@ def test_the_same_experiment_in_several_folders_is_told_apart(plan: Plan, tmp_pa
     assert sorted(labels) == sorted(f"cnn ({folder / cells[0].sig})" for folder in places)
 
 
-def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pictures_are_in_the_page_as_long_as_there_is_room(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     out, comparison = plan.experiment / "report", load([str(plan.experiment)])
     out.mkdir()
     for cell, content in zip(comparison.cells, (b"first", b"second"), strict=True):
@@ -144,11 +146,16 @@ def test_pictures_are_in_the_page_as_long_as_there_is_room(plan: Plan, monkeypat
     assert "several stages of training" in caption
     assert [(out / picture.link).read_bytes() for picture in pictures] == [b"first", b"second"]
     assert all(f"]({picture.link})" in markdown.render_markdown(comparison, built) for picture in pictures)
-    monkeypatch.setattr(build, "MOST_BYTES", 6)
+    monkeypatch.setattr(embedding, "MOST_BYTES", 6)
     html = build.render_page(comparison, built)
     assert f"data:image/png;base64,{base64.b64encode(b'first').decode()}" in html
     assert base64.b64encode(b"second").decode() not in html
     assert f'href="{pictures[1].link}"' in html
+    told = "pictures  1 picture linked, not embedded: "
+    for room, said in ((6, True), (11, False)):
+        monkeypatch.setattr(embedding, "MOST_BYTES", room)
+        build.compare([str(plan.experiment)])
+        assert (told in capsys.readouterr().out) == said
 
 
 def test_figures_of_an_older_report_are_deleted(plan: Plan) -> None:
