@@ -25,6 +25,10 @@ class Backend(Protocol):
         """Return the text of --dry-run: what submit would do."""
         ...
 
+    def check(self, plan: Plan) -> None:
+        """Raise ValueError if submit would refuse; called first, since a submission clears failure records."""
+        ...
+
     def submit(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> int:
         """Submit or run jobs, at most max_parallel at a time; return the exit code."""
         ...

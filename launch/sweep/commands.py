@@ -76,6 +76,7 @@ class Submission:
         if self.dry_run:
             say(backend.preview(plan, jobs, self.max_parallel))
             return 0
+        backend.check(plan)  # before a failure record is cleared
         write_rule(plan, self.fail_fast, self.on, statuses, all_jobs)
         for status in statuses:
             reset_job(plan, status, drop_failed)

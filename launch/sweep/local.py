@@ -18,12 +18,12 @@ from stn.runs.cores import free_cores
 from stn.tracking.console import console, say
 
 
-def build_workers(plan: Plan, max_parallel: int | None) -> list[dict[str, str]]:
-    """Return environment variables for as many workers as the machine has devices for."""
+def gpu_ids(plan: Plan) -> tuple[int, list[str]]:
+    """Return how many GPUs a job takes, and the ids of this machine's; ValueError if a job takes more."""
     sweep = plan.sweep
     gpus_per_job = min(1, gpus()) if sweep.gpus is None else sweep.gpus
     if not gpus_per_job:
-        return ([{}] * max(1, free_cores(say) // sweep.cpus))[:max_parallel]
+        return 0, []
     ids = (os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(gpus())))).split(",")[: gpus()]
     if len(ids) < gpus_per_job:
         wanted = plural(gpus_per_job, "GPU")
@@ -31,6 +31,14 @@ def build_workers(plan: Plan, max_parallel: int | None) -> list[dict[str, str]]:
             f"a job of {sweep.name} takes {wanted}, this machine has {len(ids)}; write 'gpus: {len(ids)}' in its file"
             f"{'' if ids else ' to train on CPU cores'}, or submit it with --on slurm"
         )
+    return gpus_per_job, ids
+
+
+def build_workers(plan: Plan, max_parallel: int | None) -> list[dict[str, str]]:
+    """Return environment variables for as many workers as the machine has devices for."""
+    gpus_per_job, ids = gpu_ids(plan)
+    if not gpus_per_job:
+        return ([{}] * max(1, free_cores(say) // plan.sweep.cpus))[:max_parallel]
     starts = range(0, len(ids) - gpus_per_job + 1, gpus_per_job)
     return [{"CUDA_VISIBLE_DEVICES": ",".join(ids[i : i + gpus_per_job])} for i in starts][:max_parallel]
 
@@ -159,6 +167,9 @@ class Local:
 
     def preview(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> str:
         return "\n".join(f"{job.id}  {job.title}" for job in jobs)
+
+    def check(self, plan: Plan) -> None:
+        gpu_ids(plan)
 
     def submit(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> int:
         workers = build_workers(plan, max_parallel)

@@ -8,13 +8,14 @@ import shutil
 import sys
 import time
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from launch.sweep.plan import Job, Plan
-from launch.sweep.sbatch import directive, gpus_of_the_site, run_slurm, sbatch, slurm_minutes
+from launch.sweep.sbatch import directive, gpus_of_the_site, run_slurm, sbatch, site_variables, slurm_minutes
 from stn.config.fields import Section
 from stn.config.source import INSTALLED, SOURCE
 from stn.runs.files import read_json, read_text, write_atomic
@@ -70,6 +71,7 @@ exec python -P -m launch task {folder} {jobs} "$SLURM_ARRAY_TASK_ID" --gpus {swe
 """
 
 
+@cache
 def max_array_size() -> int:
     """Return how many tasks an array may have: indices run from 0 to MaxArraySize - 1."""
     match = re.search(r"MaxArraySize\s*=\s*(\d+)", run_slurm("scontrol", "show", "config"))
@@ -124,6 +126,10 @@ class Slurm:
         text = array_script(plan, submission_folder(plan) / "jobs-0.txt", size, max_parallel)
         more = -(-len(jobs) // size) - 1
         return f"{text}# and {more} more arrays, {len(jobs):,} jobs in all" if more else text
+
+    def check(self, plan: Plan) -> None:
+        max_array_size()
+        site_variables()
 
     def submit(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> int:
         size, folder = max_array_size(), submission_folder(plan)

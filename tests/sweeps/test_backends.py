@@ -7,8 +7,10 @@ import pytest
 from launch.sweep import backends
 from launch.sweep import plan as plans
 from launch.sweep.commands import Submission, retry, start_sweep
+from launch.sweep.notes import read_note, write_note
 from launch.sweep.plan import Plan, find_plan
-from tests.support.sweeps import TWO_CELLS, write_sweep
+from stn.runs.directory import RunDir
+from tests.support.sweeps import TWO_CELLS, add_result, save_plan, write_sweep
 
 # ---- back ends
 
@@ -26,6 +28,8 @@ class FakeBackend:
 
     def preview(self, plan: Plan, jobs: list[plans.Job], max_parallel: int | None) -> str:
         return f"would queue {len(jobs)}"
+
+    def check(self, plan: Plan) -> None: ...
 
     def submit(self, plan: Plan, jobs: list[plans.Job], max_parallel: int | None) -> int:
         self.queue += [job.id for job in jobs][:max_parallel]
@@ -53,3 +57,23 @@ def test_another_scheduler_is_one_entry_of_the_registry(
     assert "nothing to do" in capsys.readouterr().out
     with pytest.raises(ValueError, match="no back end 'slrum' for --on; did you mean 'slurm'"):
         retry("two", Submission(on="slrum", runs=runs))
+
+
+@pytest.mark.parametrize(("on", "refusal"), [("local", "this machine has 0"), ("slurm", "no Slurm on this machine")])
+def test_what_is_refused_keeps_the_records_of_failures(
+    on: str, refusal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    plan = save_plan(tmp_path, TWO_CELLS | {"gpus": 1})
+    crashed, diverged = plan.jobs
+    write_note(plan, crashed, {"error": "boom"})
+    add_result(plan, diverged, 0, status="failed", reason="non-finite loss")
+    rule = plan.folder / "fail-fast.json"
+    rule.write_text("kept")
+    for command, what in ((start_sweep, str(tmp_path / "two.yaml")), (retry, "two")):
+        with pytest.raises(ValueError, match=refusal):
+            command(what, Submission(on=on, runs=str(tmp_path / "runs")))
+        assert read_note(plan, crashed)["error"] == "boom"
+        assert RunDir(plan.experiment / diverged.sig / diverged.block).rows()[0]["status"] == "failed"
+        assert rule.read_text() == "kept"

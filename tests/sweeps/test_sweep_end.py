@@ -24,6 +24,8 @@ class Finishing:
     def preview(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> str:
         return ""
 
+    def check(self, plan: Plan) -> None: ...
+
     def submit(self, plan: Plan, jobs: list[Job], max_parallel: int | None) -> int:
         for job in jobs:
             for seed in parse_seeds(job.seeds):
