@@ -101,11 +101,14 @@ def read_seeds(paths: list[str], leave_out: Say) -> Iterator[SeedRecord]:
     for folder, runs in groupby(find_runs(paths), key=lambda run: run.path.parent):
         experiments: dict[str, list[tuple[RunDir, dict[int, Row]]]] = {}  # one, unless the directories were moved
         for run in runs:
-            results = _results(run, leave_out)
             try:
+                skipped, results = run.skipped_lines(), run.rows()
                 experiments.setdefault(run.find_sig(results.values()), []).append((run, results))
             except (ValueError, OSError) as error:
                 leave_out(f"left out: {error}")
+                continue
+            for text in skipped:
+                leave_out(text)
         for sig, blocks in experiments.items():
             finished = {seed: row for _, results in reversed(blocks) for seed, row in results.items()}
             try:
@@ -115,17 +118,6 @@ def read_seeds(paths: list[str], leave_out: Say) -> Iterator[SeedRecord]:
                 continue
             for run, results in blocks:
                 yield from _read_run(run, sig, results, set(finished), seen, leave_out)
-
-
-def _results(run: RunDir, leave_out: Say) -> dict[int, Row]:
-    try:
-        skipped, rows = run.skipped_lines(), run.rows()
-    except OSError as error:
-        leave_out(f"left out: {error}")
-        return {}
-    for text in skipped:
-        leave_out(text)
-    return rows
 
 
 def _read_run(

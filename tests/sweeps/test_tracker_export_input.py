@@ -45,6 +45,19 @@ def test_what_is_damaged_or_foreign_is_left_out_with_a_line(run: RunDir, tmp_pat
     assert said[5].startswith(f"left out: {foreign}/config.yaml")
 
 
+def test_results_that_cannot_be_read_leave_an_earlier_export_as_it_is(run: RunDir, tmp_path: Path) -> None:
+    assert export([str(run.path)], "csv", str(tmp_path / "out"), "", print) == 0
+    before = read_table(tmp_path / "out" / "results.csv")
+    run.results.unlink()
+    run.results.mkdir()
+    said = list[str]()
+    assert export([str(run.path)], "csv", str(tmp_path / "out"), "", said.append) == 1
+    assert said[0].startswith("left out: ")
+    assert str(run.results) in said[0]
+    assert said[1:] == [f"csv: 0 new, 0 completed, 0 replaced, 0 unchanged; in {tmp_path / 'out'}"]
+    assert read_table(tmp_path / "out" / "results.csv") == before
+
+
 @pytest.mark.parametrize("target", ["csv", "parquet", "tensorboard"])
 def test_odd_values_in_rows_are_no_traceback(target: str, run: RunDir, tmp_path: Path) -> None:
     pytest.importorskip(PACKAGES[target])
