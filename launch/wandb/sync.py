@@ -7,6 +7,7 @@ reads our own record: W&B's files lose rows when a process is killed.
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -79,12 +80,14 @@ def _read_records(runs: list[RunDir], address: str, leave_out: Say, place: dict[
             leave_out(f"{run.path} is left out: {error}")
     for experiment in experiments.values():
         records = []
-        first = experiment[0]
-        finished = set(first.finished()) if first.sig else {seed for run in experiment for seed in run.rows()}
+        finished: set[int] = set()
+        for run in experiment[0].blocks() if experiment[0].sig else experiment:
+            with suppress(OSError):  # said below, if it is to be sent
+                finished |= run.rows().keys()
         for run in experiment:
             try:
                 records.append(RunUpload(run, address, finished, **place))
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 leave_out(f"{run.path} is left out: {error}")
         yield records
 

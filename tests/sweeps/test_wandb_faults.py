@@ -53,6 +53,18 @@ def test_one_seed_that_the_server_refuses_does_not_hold_up_the_others(server: Wa
     assert sync([run], said.append) == (3, 1, 0)
 
 
+@pytest.mark.parametrize("file", ["results.jsonl", "metrics.jsonl"])
+def test_a_run_directory_that_cannot_be_read_does_not_hold_up_the_others(
+    file: str, server: WandbServer, tmp_path: Path
+) -> None:
+    broken, run, said = record(tmp_path, {5: 100}, block="5"), record(tmp_path, {6: 100}, done=(6,), block="6"), []
+    (broken.path / file).unlink(missing_ok=True)
+    (broken.path / file).mkdir()
+    assert sync([broken, run], said.append) == (3, 1, 1)
+    assert said[0].startswith(f"{broken.path} is left out: ")
+    assert history(server, 6) == whole(100)
+
+
 def test_rows_are_sent_again_to_another_server(server: WandbServer, tmp_path: Path) -> None:
     run = record(tmp_path, {0: 100}, done=(0,))
     assert sync([run], print) == (3, 1, 0)
