@@ -55,7 +55,10 @@ class Metric:
     @property
     def axis(self) -> str:
         """The label of a chart's axis."""
-        title = self.title.replace("accuracy", "error") if self.is_accuracy else self.title
+        title = self.title
+        if self.is_accuracy:
+            title = title.replace("accuracy", "error").replace("Accuracy", "Error")
+            title = f"1 - {title}" if title == self.title else title
         return f"{title} ({self.unit})" if self.unit else title
 
     @property
