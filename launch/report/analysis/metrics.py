@@ -92,7 +92,7 @@ POSE_UNITS = {"degrees": "degrees", "log2_area": "log2 of the area", "shift": "p
 """Units by kind of pose, in the order of stn.evaluation.pose."""
 
 
-def _picked(cells: Sequence[Cell]) -> list[Metric]:
+def picked(cells: Sequence[Cell]) -> list[Metric]:
     """Return the metrics that these experiments name themselves (--eval.metrics); in which direction is not known."""
     keys = {f"{cell.config.data.split}_{name}": name for cell in cells for name in cell.config.eval.metrics}
     number: dict[str, Any] = {"scale": 1.0, "unit": "", "digits": 4, "higher_is_better": None}
@@ -105,7 +105,7 @@ def _picked(cells: Sequence[Cell]) -> list[Metric]:
 def metrics_of(cells: Sequence[Cell]) -> list[Metric]:
     """Return the metrics that at least one seed has; the first of METRICS if no seed has any."""
     metrics = [metric for metric in METRICS if any(cell.values(metric.key) for cell in cells)] or [METRICS[0]]
-    metrics += _picked(cells)
+    metrics += picked(cells)
     try:
         poses = build_dataset(cells[0].dataset).pose
     except ValueError:  # the data set no longer exists

@@ -9,6 +9,7 @@ from urllib.parse import quote
 from launch.report.across.overview import Across
 from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.images.blocks import Block
+from launch.report.analysis.metrics import picked
 from launch.report.analysis.sections import Section
 from launch.report.analysis.tables import Entry, Table
 from launch.report.earlier.compare import Against
@@ -114,7 +115,8 @@ def render_markdown(comparison: Comparison, sections: Sequence[Section], overvie
 def render_csv(cells: list[Cell]) -> str:
     """Return a line for every seed, including failed and missing ones."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, FIELDS, extrasaction="ignore")
+    fields = list(dict.fromkeys([*FIELDS, *(metric.key for metric in picked(cells))]))
+    writer = csv.DictWriter(file, fields, extrasaction="ignore")
     writer.writeheader()
     for cell in cells:
         keys: Row = {"dataset": cell.dataset, "arch": cell.arch, "setting": cell.setting, "sig": cell.sig}
