@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -101,11 +102,22 @@ def _grid_points(sweep: Sweep, where: str) -> list[tuple[str, dict[str, Any]]]:
     return [(f"{where}: {label}", point) for label, point in zip(labels, points, strict=True)]
 
 
+def _setting(point: dict[str, Any], varied: list[str], repeated: set[str]) -> str:
+    """Return the keys that tell a combination from others of its architecture, which may be in the grid repeatedly."""
+    arch, keys = point.get("arch"), {}
+    if isinstance(arch, dict) and str(arch.get("name")) in repeated:
+        keys = {f"arch.{key}": value for key, value in arch.items() if key != "name"}
+    keys |= {key: point[key] for key in varied}
+    return " ".join(f"{key}={_text(value)}" for key, value in keys.items())
+
+
 def build_cells(sweep: Sweep, runs: str) -> list[Cell]:
     """Return every combination that is not excluded, resolved."""
     name, errors, unused_rules = f"sweep {sweep.name}", [], sweep.exclude
     cells: dict[str, Cell] = {}
     varied = [key for key, values in sweep.grid.items() if len(values) > 1 and key not in ("arch", "dataset")]
+    archs = [str(arch.get("name") if isinstance(arch, dict) else arch) for arch in sweep.grid.get("arch", [])]
+    repeated = {name for name, n in Counter(archs).items() if n > 1}
     for where, point in _grid_points(sweep, name):
         try:
             config = _build_config(sweep, point, runs, where)
@@ -120,7 +132,7 @@ def build_cells(sweep: Sweep, runs: str) -> list[Cell]:
         except ValueError as error:
             errors.append(f"{where}: {error}")
             continue
-        cell = Cell(signature(config), config, " ".join(f"{key}={_text(point[key])}" for key in varied))
+        cell = Cell(signature(config), config, _setting(point, varied, repeated))
         if cell.sig in cells:
             raise ValueError(f"{where} is the same experiment as an earlier combination; remove one")
         cells[cell.sig] = cell
