@@ -1,13 +1,14 @@
 """The published results are those of the papers and projects, and each has a recipe."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from launch.report.analysis import published
 from launch.report.analysis.published import published_results
 from stn.config.resolve import resolve
-from stn.config.yaml_files import load_yaml
+from stn.config.yaml_files import RECIPES, load_yaml
 from tests.support.paths import ROOT
 
 # ---- the published results
@@ -27,6 +28,20 @@ def test_every_result_has_a_recipe_that_resolves(result: published.PublishedResu
     assert result.unit in ("accuracy", "error")
     assert 0 < float(result.value) < 100
     assert result.source
+
+
+def test_a_recipe_that_cannot_be_read_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in RECIPES.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text() if path.stem == "s2_conv" else "batchsize: 3\n")
+    monkeypatch.setattr(published, "RECIPES", tmp_path)
+    published._results_by_signature.cache_clear()
+    known = published._results_by_signature()
+    published._results_by_signature.cache_clear()
+    assert {result.recipe for results in known.values() for result, _ in results} == {"s2_conv"}
+    said = "warning: results published for recipe s1_conv are not compared: "
+    assert capsys.readouterr().out.count(said) == 1
 
 
 def test_no_result_is_listed_twice() -> None:

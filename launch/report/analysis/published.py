@@ -16,6 +16,7 @@ from launch.report.analysis.tables import Entry, Table
 from stn.config.resolve import resolve, signature
 from stn.config.schema import Config, Eval
 from stn.config.yaml_files import RECIPES, build_config, normalise, overlay, read_yaml
+from stn.tracking.console import warn
 
 FILE = Path(__file__).with_name("published.yaml")
 
@@ -86,10 +87,17 @@ def training_signature(resolved: Config) -> str:
 def _results_by_signature() -> dict[str, list[tuple[PublishedResult, str]]]:
     """Map training signatures of recipes to published results and the recipe's evaluation interval."""
     known: dict[str, list[tuple[PublishedResult, str]]] = {}
+    faults: dict[str, ValueError] = {}
     for result in published_results():
         if (RECIPES / f"{result.recipe}.yaml").is_file():  # else it was deleted or renamed
-            config = resolve(result.config())
+            try:
+                config = resolve(result.config())
+            except ValueError as error:
+                faults[result.recipe] = error
+                continue
             known.setdefault(training_signature(config), []).append((result, config.eval.every))
+    for recipe, error in faults.items():
+        warn(f"results published for recipe {recipe} are not compared: {error}")
     return known
 
 
