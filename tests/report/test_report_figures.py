@@ -1,5 +1,6 @@
 """The figures of a report: what is drawn, against the numbers that they were given."""
 
+import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from launch.report.analysis.cells import load
+from launch.report.analysis.cells import Comparison, load
 from launch.report.analysis.metrics import METRICS
 from launch.report.analysis.sections import Panel, build_sections
 from launch.report.analysis.tables import Entry, Table
 from launch.report.output import apart, figures
+from launch.report.output.latex import render_latex
 from launch.sweep.plan import Plan
+from tests.support.across import cells_of, sweep
 
 ACCURACY = METRICS[0]
 
@@ -148,3 +151,20 @@ def test_several_processes_draw_what_one_draws(plan: Plan, tmp_path: Path, monke
     monkeypatch.setattr(apart, "sys", SimpleNamespace(executable="false"))
     with pytest.raises(OSError, match="exit code 1"):
         apart.draw(sections, tmp_path / "file")
+
+
+def test_data_sets_whose_names_have_other_letters_share_no_file_or_label(tmp_path: Path) -> None:
+    cells = cells_of(sweep(2, datasets=("mnist", "mnist_p", "mnist_r")))
+    for cell in cells:
+        name = {"mnist_p": "npz:Übung.npz", "mnist_r": "npz:Äbung.npz"}.get(cell.dataset, cell.dataset)
+        cell.config = cell.config.model_copy(update={"data": cell.config.data.model_copy(update={"name": name})})
+    sections = build_sections(Comparison("x", cells, []), tmp_path)
+    assert [section.name for section in sections] == ["mnist", "Übung", "Äbung"]
+    files = [name for section in sections for name in section.figures.values()]
+    assert files[:2] == ["mnist-pairs.png", "mnist-seeds.png"]
+    assert len(set(files)) == len(files) == 3 * len(sections[0].figures)
+    assert all(name.isascii() for name in files)
+    labels = re.findall(r"\\label\{(.*?)\}", render_latex(sections))
+    assert len(set(labels)) == len(labels) == 6
+    apart.draw(sections, tmp_path)
+    assert {path.name for path in tmp_path.glob("*.png")} == set(files)

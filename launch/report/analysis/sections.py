@@ -1,5 +1,6 @@
 """The content of a report, one section for each data set, independent of the format in which it is written."""
 
+import hashlib
 import itertools
 import math
 import re
@@ -110,6 +111,12 @@ def _panel(
     )
 
 
+def file_stem(dataset: str) -> str:
+    """Return a data set's name in the names of files: another one for each data set."""
+    stem = re.sub(r"[^A-Za-z0-9_.]", "_", dataset)
+    return stem if stem == dataset else f"{stem}-{hashlib.sha256(dataset.encode()).hexdigest()[:6]}"
+
+
 def _figures(dataset: str, panel: Panel, drawn: list[Chart], images: blocks.Images) -> dict[str, str]:
     measured = [chart for chart in drawn if chart["values"][panel.metric.key]["seeds"]]
     shown = {
@@ -122,8 +129,7 @@ def _figures(dataset: str, panel: Panel, drawn: list[Chart], images: blocks.Imag
         "pose": any(chart["pose"] for chart in drawn),
         "hardest": bool(images.hardest),
     }
-    stem = re.sub(r"[^A-Za-z0-9_.]", "_", dataset)
-    return {kind: f"{stem}-{kind}.png" for kind in FIGURES if shown[kind]}
+    return {kind: f"{file_stem(dataset)}-{kind}.png" for kind in FIGURES if shown[kind]}
 
 
 def _pictures(cells: list[Cell], out: Path) -> dict[str, list[Picture]]:

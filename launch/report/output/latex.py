@@ -3,7 +3,7 @@ r"""The tables of a report as LaTeX, for a paper that loads booktabs; \input the
 import re
 from collections.abc import Sequence
 
-from launch.report.analysis.sections import Panel, Section
+from launch.report.analysis.sections import Panel, Section, file_stem
 from launch.report.analysis.stats import summary
 from launch.report.analysis.tables import Entry, Table
 from launch.report.analysis.verdicts import failures
@@ -144,7 +144,7 @@ def _architectures(section: Section, panel: Panel) -> str:
         section
     )
     headings = ["architecture", rf"mean $\pm$ SD{unit}", "$n$"]
-    return _environment(headings, rows, caption, f"{section.name}-{metric.key}", panel.signature)
+    return _environment(headings, rows, caption, f"{file_stem(section.name)}-{metric.key}", panel.signature)
 
 
 def _panel(section: Section, panel: Panel) -> list[str]:
@@ -152,7 +152,9 @@ def _panel(section: Section, panel: Panel) -> list[str]:
     if panel.pairs:
         caption = f"{escape(panel.metric.title)}, on {escape(section.name)}: pairs of architectures."
         caption += f" {escape(panel.rule)}.{_failed(section)}"
-        tables.append(_whole(panel.pairs, caption, f"{section.name}-{panel.metric.key}-pairs", panel.pair_signature))
+        tables.append(
+            _whole(panel.pairs, caption, f"{file_stem(section.name)}-{panel.metric.key}-pairs", panel.pair_signature)
+        )
     return tables
 
 
