@@ -2,6 +2,7 @@
 
 import statistics
 from collections import Counter
+from contextlib import suppress
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -55,18 +56,27 @@ def job_statuses(plan: Plan, jobs: list[Job] | None = None) -> list[JobStatus]:
         folders = [path for path in sorted((plan.experiment / sig).glob("*"), reverse=True) if path.is_dir()]
         runs = [run for run in map(RunDir, folders) if run.seeds is None or run.seeds & wanted]
         rows = {seed: row for run in runs for seed, row in run.rows().items()}  # the directory that sorts first wins
-        run_statuses = [(run, run.read_status()) for run in runs]
+        run_statuses = [(run, run.read_status(), _asked(run)) for run in runs]
         statuses += [_job_status(plan, job, rows, run_statuses) for job in cell_jobs]
     return statuses
 
 
-def _job_status(plan: Plan, job: Job, cell_rows: dict[int, Row], run_statuses: list[tuple[RunDir, Row]]) -> JobStatus:
+def _asked(run: RunDir) -> set[int]:
+    """Return the seeds that a run directory is to train; none if neither its name nor its configuration says so."""
+    with suppress(ValueError, OSError):
+        return run.asked
+    return set()
+
+
+def _job_status(
+    plan: Plan, job: Job, cell_rows: dict[int, Row], run_statuses: list[tuple[RunDir, Row, set[int]]]
+) -> JobStatus:
     seeds = parse_seeds(job.seeds)
     rows = {seed: cell_rows[seed] for seed in seeds if seed in cell_rows}
     related = [
         (run, status)
-        for run, status in run_statuses
-        if (run.path.name == job.block if run.seeds is None else not run.seeds.isdisjoint(seeds))
+        for run, status, asked in run_statuses
+        if run.path.name == job.block or not asked.isdisjoint(seeds)
     ]
     related.sort(key=lambda pair: pair[1].get("time", 0))
     newest = related[-1][1] if related else {}
