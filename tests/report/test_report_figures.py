@@ -145,7 +145,10 @@ def test_several_processes_draw_what_one_draws(plan: Plan, tmp_path: Path, monke
         assert len(started) == workers
     assert drawn[1] == drawn[6]
     assert len(drawn[1]) == 3 * sum(len(section.figures) for section in sections) > 6
-    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    Path("numpy.py").write_text("raise SystemExit('theirs')")
+    apart.draw(sections, Path("a folder with modules"))
+    Path("file").touch()
     with pytest.raises(OSError, match=r"figures could not be drawn: .*file"):
         apart.draw(sections, tmp_path / "file")
     monkeypatch.setattr(apart, "sys", SimpleNamespace(executable="false"))

@@ -5,7 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from launch.report.analysis.images.blocks import NONE
@@ -38,22 +38,19 @@ def draw(sections: Sequence[Section], folder: Path, *more: str) -> None:
         for section in sections:
             figures.draw(section, folder, *more)
         return
-    words = [sys.executable, "-m", __name__]
     paths = os.pathsep.join(filter(None, [str(SOURCE), os.environ.get("PYTHONPATH")]))
-    pipe, environment = subprocess.PIPE, os.environ | {"PYTHONPATH": paths}
-    with ExitStack() as pipes:
-        started = [subprocess.Popen(words, stdin=pipe, stderr=pipe, env=environment) for _ in range(workers)]
-        for process in started:
-            pipes.enter_context(process)
-            pipes.callback(process.kill)  # called first
-        for part, process in enumerate(started):
-            with suppress(BrokenPipeError), process.stdin:  # type: ignore[union-attr]
-                pickle.dump((_share(sections, part, workers), folder, more), process.stdin)  # type: ignore[arg-type]
-        errors = [process.stderr.read() for process in started if process.stderr]
-        codes = [process.wait() for process in started]
-    for code, error in zip(codes, errors, strict=True):
-        if code:
-            said = error.decode(errors="replace").strip().splitlines() or [f"exit code {code}"]
+    # -P: the folder that we are in may have files named as modules.
+    words, environment = [sys.executable, "-P", "-m", __name__], os.environ | {"PYTHONPATH": paths}
+
+    def run(part: int) -> subprocess.CompletedProcess[bytes]:
+        content = pickle.dumps((_share(sections, part, workers), folder, more))
+        return subprocess.run(words, input=content, stderr=subprocess.PIPE, env=environment, check=False)
+
+    with ThreadPoolExecutor(workers) as pool:
+        ended = list(pool.map(run, range(workers)))
+    for done in ended:
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
             raise OSError(f"figures could not be drawn: {said[-1]}")
 
 
