@@ -35,11 +35,12 @@ def _columns(table: Table) -> list[str]:
 def _write(seeds: Iterable[SeedRecord], folder: Path, ending: str, read: Callable, save: Callable) -> Iterator[Outcome]:
     results, metrics = folder / f"results.{ending}", folder / f"metrics.{ending}"
     old_results = {_key(line): line for line in read(results)}
+    whole = metrics.exists()  # else it was deleted
     exported, outcomes = dict[tuple[str, str], SeedRecord](), list[Outcome]()
     for seed in seeds:
         key = (seed.sig, str(seed.seed))
         old = old_results.get(key)
-        outcome = "new" if old is None else "unchanged" if old.get("digest") == seed.digest else "replaced"
+        outcome = "new" if old is None else "unchanged" if whole and old.get("digest") == seed.digest else "replaced"
         outcomes.append((seed, outcome))
         if outcome != "unchanged":
             exported[key] = seed

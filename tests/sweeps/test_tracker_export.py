@@ -11,7 +11,7 @@ from launch.export.command import PACKAGES, export
 from stn.runs.directory import RunDir
 from stn.tracking.pictures import warps_file
 from tests.support import trackers
-from tests.support.exported import READERS, close, expected, images, read_table, read_trackio
+from tests.support.exported import READERS, close, expected, images, read_csv, read_table, read_trackio
 from tests.support.wandb_runs import result_of, rows_of
 
 pytestmark = pytest.mark.filterwarnings("default")  # the trackers have warnings of their own
@@ -133,3 +133,13 @@ def test_an_export_that_was_cut_short_is_repeated(run: RunDir, tmp_path: Path, m
     assert [run.name for run in trackio.Api().runs("exp")] == ["exp-abcabcabcabc-0.incomplete"]
     assert export([str(run.path)], "trackio", str(tmp_path), "", print) == 0
     assert read_trackio(tmp_path).keys() == {("abcabcabcabc", 0), ("abcabcabcabc", 1)}
+
+
+def test_a_table_that_was_deleted_is_written_again(run: RunDir, tmp_path: Path) -> None:
+    assert export([str(run.path)], "csv", str(tmp_path / "out"), "", print) == 0
+    before = read_csv(tmp_path / "out")
+    (tmp_path / "out" / "metrics.csv").unlink()
+    said = list[str]()
+    assert export([str(run.path)], "csv", str(tmp_path / "out"), "", said.append) == 0
+    assert said[-1].startswith("csv: 0 new, 0 completed, 2 replaced, 0 unchanged")
+    assert read_csv(tmp_path / "out") == before
