@@ -35,7 +35,7 @@ def gpus() -> int:
         return 0
     for variable in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
         if (visible := os.environ.get(variable)) is not None:
-            return len([name for name in visible.split(",") if name not in ("", "-1")])
+            return len([name for name in visible.split(",") if name not in ("", "-1", "NoDevFiles")])
     return _count_gpus()
 
 

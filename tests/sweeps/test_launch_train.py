@@ -85,7 +85,7 @@ def test_a_training_goes_on_with_as_many_processes_as_before(tmp_path: Path, mon
 
 def test_gpus_are_counted_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
-    for visible, count in (("", 0), ("-1", 0), ("0", 1), ("2,3", 2)):
+    for visible, count in (("", 0), ("-1", 0), ("NoDevFiles", 0), ("0", 1), ("2,3", 2)):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
         assert launch_train.gpus() == count
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
