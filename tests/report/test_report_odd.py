@@ -152,6 +152,16 @@ def test_one_experiment_of_two_sweeps_has_two_names(plan: Plan) -> None:
     assert sorted(labels) == ["cnn (again)", "cnn (two)", "stn_slx (again)", "stn_slx (two)"]
 
 
+def test_a_sweeps_damaged_configuration_is_named_once_and_leaves_nothing_out(plan: Plan) -> None:
+    path = plan.cell_file(plan.jobs[0])
+    path.write_text("train: [")
+    comparison = load([str(plan.experiment)])
+    (note,) = comparison.notes
+    assert note.startswith(f"{path} is not YAML")
+    assert note.endswith(": its missing seeds are unknown")
+    assert [len(cell.rows) for cell in comparison.cells] == [8, 6]
+
+
 def test_a_part_of_a_sweep_does_not_miss_the_rest(plan: Plan) -> None:
     cell = load([str(plan.experiment)]).cells[0]
     for path in (cell.folder, cell.runs[0].path):

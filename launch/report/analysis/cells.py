@@ -126,14 +126,10 @@ class _Reader:
         self.requested: dict[tuple[Path, str], set[int]] = {}
         self.notes: list[str] = []
 
-    def _cell(self, folder: Path, sig: str, config: Path, seeds: Iterable[int]) -> Cell | None:
-        """Return the cell of an experiment, or note that its configuration cannot be read."""
+    def _cell(self, folder: Path, sig: str, config: Path, seeds: Iterable[int]) -> Cell:
+        """Return the cell of an experiment; ValueError or OSError if its configuration cannot be read."""
         if (folder, sig) not in self.cells:
-            try:
-                self.cells[folder, sig] = Cell(sig, load_yaml(config), folder)
-            except (ValueError, OSError) as error:
-                self.notes.append(f"left out: {error}")
-                return None
+            self.cells[folder, sig] = Cell(sig, load_yaml(config), folder)
         self.requested.setdefault((folder, sig), set()).update(seeds)
         return self.cells[folder, sig]
 
@@ -146,26 +142,24 @@ class _Reader:
         except (ValueError, OSError) as error:
             self.notes.append(f"{error}: its missing seeds are unknown")
             return
+        faults: dict[str, str] = {}
         for job in plan.jobs:
             home = folder / job.sig
-            below = any(home.is_relative_to(path) for path in paths)
-            if below and (cell := self._cell(home, job.sig, plan.cell_file(job), parse_seeds(job.seeds))):
-                cell.planned = job.setting
+            if any(home.is_relative_to(path) for path in paths):
+                try:
+                    self._cell(home, job.sig, plan.cell_file(job), parse_seeds(job.seeds)).planned = job.setting
+                except (ValueError, OSError) as error:  # its run directories have the configuration, too
+                    faults[job.sig] = f"{error}: its missing seeds are unknown"
+        self.notes += faults.values()
 
     def read_run(self, run: RunDir) -> None:
         try:  # its path does not name the signature if it was moved, nor the seeds if they are many
             sig = run.sig or run.find_sig(run.rows().values())
-            seeds = run.asked
-        except (ValueError, OSError) as error:
-            self.notes.append(f"left out: {error}")
-            return
-        if (cell := self._cell(run.path.parent, sig, run.config, seeds)) is None:
-            return
-        try:
+            cell = self._cell(run.path.parent, sig, run.config, run.asked)
             for path in (run.results, run.metrics, run.env):
                 with suppress(FileNotFoundError):
                     path.open("rb").close()
-        except OSError as error:
+        except (ValueError, OSError) as error:
             self.notes.append(f"left out: {error}")
             return
         cell.runs.append(run)
