@@ -98,7 +98,8 @@ class SeedRecord:
 def read_seeds(paths: list[str], leave_out: Say) -> Iterator[SeedRecord]:
     """Yield every seed in these paths once; say what is left out and why."""
     seen: set[tuple[str, int]] = set()
-    for folder, runs in groupby(find_runs(paths), key=lambda run: run.path.parent):
+    all_runs = sorted(find_runs(paths), key=lambda run: (run.path.parent, run.path))
+    for folder, runs in groupby(all_runs, key=lambda run: run.path.parent):
         experiments: dict[str, list[tuple[RunDir, dict[int, Row]]]] = {}  # one, unless the directories were moved
         for run in runs:
             try:

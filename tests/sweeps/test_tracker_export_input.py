@@ -17,7 +17,7 @@ from stn.runs.directory import RunDir
 from tests.support.exported import read_table
 from tests.support.paths import ROOT
 from tests.support.trainer import environment
-from tests.support.wandb_runs import result_of, rows_of
+from tests.support.wandb_runs import record, result_of, rows_of
 
 
 def test_what_is_damaged_or_foreign_is_left_out_with_a_line(run: RunDir, tmp_path: Path) -> None:
@@ -35,14 +35,14 @@ def test_what_is_damaged_or_foreign_is_left_out_with_a_line(run: RunDir, tmp_pat
     assert said[-1].startswith("csv: 2 new")
     first, second = sorted([run.path, copy])
     assert said[:-1] == [
+        said[0],
         f"{first}/results.jsonl: skipped 1 damaged, foreign or repeated lines",
         f"{first}/metrics.jsonl: skipped 1 damaged lines",
         f"{second}/results.jsonl: skipped 1 damaged, foreign or repeated lines",
         f"{second}/metrics.jsonl: skipped 1 damaged lines",
         f"{second}: skipped seeds 0-1, read from another run directory",
-        said[5],
     ]
-    assert said[5].startswith(f"left out: {foreign}/config.yaml")
+    assert said[0].startswith(f"left out: {foreign}/config.yaml")
 
 
 def test_results_that_cannot_be_read_leave_an_earlier_export_as_it_is(run: RunDir, tmp_path: Path) -> None:
@@ -116,6 +116,18 @@ def test_a_moved_directory_of_unknown_signature_is_left_out(tmp_path: Path) -> N
     assert export([str(tmp_path / "res")], "csv", str(tmp_path / "out"), "", said.append) == 1
     assert said[0].startswith(f"left out: {run.config}: cannot read {tmp_path}/none.npz")
     assert said[1].startswith("csv: 1 new")
+
+
+def test_the_order_of_paths_changes_nothing(tmp_path: Path) -> None:
+    """Seed 1 was begun in one block and finished in another of the same experiment."""
+    begun = record(tmp_path, {0: 100, 1: 50}, done=(0,), block="0-1")
+    finished = record(tmp_path, {1: 200, 2: 100}, done=(1, 2), block="1-2")
+    other = record(tmp_path / "other", {3: 100}, done=(3,))
+    paths = [str(run.path) for run in (begun, other, finished)]
+    for given in (paths, paths[::-1]):
+        assert export(given, "csv", str(tmp_path / "out"), "", print) == 0
+        lines = read_table(tmp_path / "out" / "results.csv")
+        assert sorted((line["seed"], line["status"]) for line in lines) == [(seed, "finished") for seed in "0123"]
 
 
 def test_a_table_of_something_else_is_not_overwritten(run: RunDir, tmp_path: Path) -> None:
