@@ -183,7 +183,9 @@ class Slurm:
 
     def requeue(self) -> None:
         array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
-        name = f"{array}_{task}" if array else os.environ["SLURM_JOB_ID"]
+        name = f"{array}_{task}" if array else os.environ.get("SLURM_JOB_ID")
+        if not name:
+            return  # the task was started by hand
         restarts = re.search(r"Restarts=(\d+)", run_slurm("scontrol", "show", "job", "--oneliner", name))
         if not restarts or restarts[1] != os.environ.get("SLURM_RESTART_COUNT", "0"):
             return  # Slurm has already started the task again on another node

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from launch.sweep import backends
+from launch.sweep import backends, slurm
 from launch.sweep import plan as plans
 from launch.sweep.commands import Submission, retry, start_sweep
 from launch.sweep.notes import read_note, write_note
@@ -77,3 +77,10 @@ def test_what_is_refused_keeps_the_records_of_failures(
         assert read_note(plan, crashed)["error"] == "boom"
         assert RunDir(plan.experiment / diverged.sig / diverged.block).rows()[0]["status"] == "failed"
         assert rule.read_text() == "kept"
+
+
+def test_a_task_that_was_started_by_hand_outside_slurm_is_not_requeued(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(slurm, "run_slurm", lambda *words: pytest.fail(f"there is no job for {words}"))
+    backends.find_backend("slurm").requeue()
