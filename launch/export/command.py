@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,6 @@ def import_package(target: str) -> Any:
         raise ValueError(f"--to {target}: {PACKAGES[target]} cannot be imported: {error}") from None
 
 
-def _writer(target: str) -> Callable[[Iterator[SeedRecord], str, str], Iterator[Outcome]]:
-    module = "to_tables" if target in ("csv", "parquet") else f"to_{target}"
-    return getattr(import_module(f"launch.export.{module}"), f"write_{target}")
-
-
-def _without_password(place: str) -> str:
-    """Return a path, or a URI without its user and password, which may be those of a tracking server."""
-    return re.sub(r"^(\w+://)[^/@]*@", r"\1", place)
-
-
 def export(paths: list[str], to: str, out: str, project: str, say: Callable[[str], None]) -> int:
     """Export the seeds in these paths; return 1 if something was left out."""
     if to not in PACKAGES:
@@ -54,10 +44,12 @@ def export(paths: list[str], to: str, out: str, project: str, say: Callable[[str
         problems.append(text)
         say(text)
 
-    for seed, outcome in _writer(to)(read_seeds(paths, leave_out), out, project):
+    module = import_module(f"launch.export.to_{'tables' if to in ('csv', 'parquet') else to}")
+    for seed, outcome in getattr(module, f"write_{to}")(read_seeds(paths, leave_out), out, project):
         outcomes[outcome] += 1
         if outcome in ("completed", "replaced"):
             say(f"seed {seed.seed} of {seed.config.log.name} ({seed.sig}): {outcome}")
     counted = ", ".join(f"{outcomes[kind]:,} {kind}" for kind in ("new", "completed", "replaced", "unchanged"))
-    say(f"{to}: {counted}" + (f"; in {_without_password(out)}" if out else ""))
+    place = re.sub(r"^(\w+://)[^/@]*@", r"\1", out)  # without the user and password of a tracking server
+    say(f"{to}: {counted}" + (f"; in {place}" if place else ""))
     return 1 if problems else 0

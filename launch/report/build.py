@@ -69,13 +69,6 @@ def render_page(
     )
 
 
-class Earlier(NamedTuple):
-    """What a report is compared with."""
-
-    source: Path
-    cells: list[EarlierCell]
-
-
 class Written(NamedTuple):
     """A report that was written."""
 
@@ -106,9 +99,9 @@ def write_report(
     out: Path,
     margin: float | None = None,
     latex: bool = False,
-    earlier: Earlier | None = None,
+    earlier: tuple[Path, list[EarlierCell]] | None = None,
 ) -> Written:
-    """Write a report, and replace an older one in the same folder.
+    """Write a report, and replace an older one in the same folder; ``earlier`` is what it is compared with.
 
     Tables for LaTeX and PDF figures are written if they are asked for, or are there already.
     """
@@ -116,7 +109,8 @@ def write_report(
     sections = build_sections(comparison, out, margin)
     overview = build_overview(sections, margin)
     if earlier:
-        overview = overview._replace(against=compare_with(earlier.cells, earlier.source, sections, margin))
+        source, cells = earlier
+        overview = overview._replace(against=compare_with(cells, source, sections, margin))
     overview = _draw(sections, overview, out / "figures", *(["pdf"] if latex else []))
     shown, embedded = (comparison, sections, overview), embed_pictures(sections)
     texts = {"index.html": render_page(*shown, embedded), "report.md": render_markdown(*shown)}
@@ -169,7 +163,7 @@ def compare(
     against: Path | None = None,
 ) -> Written:
     """Write the report on these folders of run directories, compared with an earlier one if it is named."""
-    earlier = Earlier(against, read_earlier(against)) if against else None  # first: it may be the one replaced
+    earlier = (against, read_earlier(against)) if against else None  # first: it may be the one replaced
     comparison, out = load(folders), out or Path(folders[0]) / "report"
     written = write_report(comparison, out, margin, latex, earlier)
     seeds = sum(len(cell.rows) for cell in comparison.cells)

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from launch.report.across.pairs import Scores
+from launch.report.across.pairs import Scores, share_of
 from launch.report.analysis.metrics import Metric
-from launch.report.analysis.superiority import share_of
 from launch.report.analysis.tables import Entry, Table
 
 FEWEST_DATASETS = 3

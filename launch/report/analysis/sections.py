@@ -156,7 +156,7 @@ def build_sections(comparison: Comparison, out: Path, margin: float | None = Non
         panels = [_panel(cells, metric, metric is metrics[0], out, margin, runs) for metric in metrics]
         notes = find_cases(cells, metrics[0], runs), _incomplete(cells, metrics[0])
         beside = replication_table(cells), _pictures(cells, out)
-        images = blocks.compare_by_image(cells, metrics[0], margin)
+        images = blocks.compare_by_image(cells, metrics[0], panels[0].compared, margin)
         drawn = [charts.build_chart(cell, metrics) | {"applied": images.poses.get(cell.label)} for cell in cells]
         figures = _figures(name, panels[0], drawn[: tables.MOST_IN_MATRIX], images)
         sections.append(Section(name, cells, panels, drawn, figures, *notes, *beside, images))

@@ -68,44 +68,26 @@ def _match(cell: Cell, earlier: Sequence[EarlierCell]) -> EarlierCell | None:
     return None
 
 
-def _mark(test: PairedTest, verdict: Verdict, metric: Metric, changed: bool) -> str:
-    return mark_of(verdict, test.mean, metric) if changed or not test.n else "same"
-
-
 def _sentence(change: Change, margin: float | None, corrected: str) -> str:
     test, verdict, metric = change.test, change.verdict, change.metric
     failing = f"; seeds {format_seeds(change.failing)} had finished and have failed now" if change.failing else ""
     if change.mark == "same":
         return f"{change.name}: the same on all {plural(test.n, 'shared seed')}{failing}"
     if verdict.interval is None or verdict.p is None:
-        why = (
-            f"fewer than {FEWEST_PAIRS} shared seeds"
-            if test.n < FEWEST_PAIRS
-            else "it changed by the same on every seed"
-        )
+        few = test.n < FEWEST_PAIRS
+        why = f"fewer than {FEWEST_PAIRS} shared seeds" if few else "it changed by the same on every seed"
         return f"{change.name}: unknown; {why}{failing}"
     n, p = plural(test.n, "pair"), p_in_words(verdict.p)
     facts = f"95 % {metric.interval(*verdict.interval, '+', verdict.margin)}, n = {n}, {p}{corrected}"
     by = metric.difference(test.mean, "+")
-    said = {"equal": f"equal within {margin:g} points" if margin else "", "real": "different"}.get(
-        change.mark, change.mark
-    )
+    words = {"equal": f"equal within {margin:g} points" if margin else "", "real": "different"}
     more = f"; {seeds_in_words(verdict)} would tell" if change.mark == "unknown" else ""
-    return f"{change.name}: {said} ({by}, {facts}){more}{failing}"
+    return f"{change.name}: {words.get(change.mark, change.mark)} ({by}, {facts}){more}{failing}"
 
 
 def _table(changes: Sequence[Change]) -> Table:
-    headings = [
-        "architecture",
-        "data set",
-        "now - before",
-        "pairs",
-        "before",
-        "now",
-        "difference",
-        "95 % interval (Holm)",
-    ]
-    headings += ["p (t test, Holm)", "configuration"]
+    headings = ["architecture", "data set", "now - before", "pairs", "before", "now", "difference"]
+    headings += ["95 % interval (Holm)", "p (t test, Holm)", "configuration"]
     rows = []
     for change in changes:
         metric, test = change.metric, change.test
@@ -158,7 +140,8 @@ def compare_with(
     changes = []
     for (cell, old, metric), test, verdict, moved in zip(found, tests, verdicts, changed, strict=True):
         failing = sorted(seed for seed in cell.failed if old.seeds.get(seed) == "finished")
-        changes.append(Change(cell, old, metric, test, verdict, _mark(test, verdict, metric, moved), failing))
+        mark = mark_of(verdict, test.mean, metric) if moved or not test.n else "same"
+        changes.append(Change(cell, old, metric, test, verdict, mark, failing))
     ordered = sorted(changes, key=lambda change: (not change.is_worse, change.mark == "same"))
     corrected = " after Holm" if sum(test.p is not None for test in tests) > 1 else ""
     cells = [change.cell for change in changes]

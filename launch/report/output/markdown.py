@@ -6,13 +6,11 @@ import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from launch.report.across.overview import Across
 from launch.report.analysis.cells import Cell, Comparison
 from launch.report.analysis.images.blocks import Block
 from launch.report.analysis.metrics import picked
 from launch.report.analysis.sections import Section
 from launch.report.analysis.tables import Entry, Table
-from launch.report.earlier.compare import Against
 from launch.report.overview import NOTHING, PROFILES, Overview
 from stn.runs.directory import Row
 
@@ -79,26 +77,22 @@ def _section(section: Section) -> list[str]:
     return parts
 
 
-def _against(against: Against) -> list[str]:
-    parts = ["## Against an earlier report", f"Compared with {escape(against.source)}, on the seeds that both have."]
-    parts += _bullets(against.lines) + _bullets(against.notes)
-    return parts + signed(against.table, against.signature)
-
-
-def _across(across: Across) -> list[str]:
-    parts = ["## Across data sets", f"{across.metric.title}, on {escape(', '.join(across.datasets))}."]
-    parts += signed(across.matrix, across.signature) + signed(across.pair_table, across.signature)
-    parts.append(f"{escape(across.rule)}.")
-    return parts + signed(across.profile_table, across.signature)
-
-
 def render_overview(overview: Overview) -> list[str]:
     """Return what the report says on top, without pictures."""
     parts = []
     if overview.differences:
         parts += ["## What differs between the configurations", render_table(overview.differences)]
-    parts += _against(overview.against) if overview.against else []
-    return parts + (_across(overview.across) if overview.across else [])
+    if against := overview.against:
+        parts += [
+            "## Against an earlier report",
+            f"Compared with {escape(against.source)}, on the seeds that both have.",
+        ]
+        parts += _bullets(against.lines) + _bullets(against.notes) + signed(against.table, against.signature)
+    if across := overview.across:
+        parts += ["## Across data sets", f"{across.metric.title}, on {escape(', '.join(across.datasets))}."]
+        parts += signed(across.matrix, across.signature) + signed(across.pair_table, across.signature)
+        parts += [f"{escape(across.rule)}.", *signed(across.profile_table, across.signature)]
+    return parts
 
 
 def render_markdown(comparison: Comparison, sections: Sequence[Section], overview: Overview = NOTHING) -> str:

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from launch.report.across.overview import build_across
-from launch.report.across.pairs import compare_across, pairs_across
+from launch.report.across.pairs import compare_across, pairs_across, share_of, superiority
 from launch.report.across.profiles import profiles
 from launch.report.analysis.cells import Comparison
 from launch.report.analysis.metrics import METRICS
 from launch.report.analysis.sections import build_sections
-from launch.report.analysis.superiority import share_of, superiority
 from tests.support.across import DATASETS, Sweep, cells_of, sweep
 from tests.support.properties import few
 

@@ -27,7 +27,7 @@ def page_of_three(tmp_path_factory: pytest.TempPathFactory) -> Path:
     earlier = [EarlierCell.of(cell) for cell in cells]
     for seed, value in earlier[0].numbers["test_acc"].items():
         earlier[0].numbers["test_acc"][seed] = value + 0.01 + 0.001 * (seed % 2)
-    build.write_report(build.Comparison("three", cells, []), out, earlier=build.Earlier(Path("old"), earlier))
+    build.write_report(build.Comparison("three", cells, []), out, earlier=(Path("old"), earlier))
     return out / "index.html"
 
 

@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 from launch.report.analysis.cells import Cell
 from launch.report.analysis.images import classes, hardest, pairs, poses
-from launch.report.analysis.images.answers import AnsweredSet, read_test_set
+from launch.report.analysis.images.answers import read_test_set
 from launch.report.analysis.images.hardest import Shown
 from launch.report.analysis.images.pairs import ImagePair
 from launch.report.analysis.metrics import Metric
 from launch.report.analysis.tables import MOST_IN_MATRIX, Table
-from launch.report.analysis.verdicts import MOST_SENTENCES, Pair, compare_pairs
+from launch.report.analysis.verdicts import MOST_SENTENCES, Pair
 
 ABOUT_PAIRS = (
     "McNemar's exact test asks, seed by seed, whether two trained networks differ on images like these (p < 0.05 after"
@@ -59,8 +59,13 @@ class Images(NamedTuple):
 NONE = Images([], [], [], {}, [])
 
 
-def compare_by_image(cells: Sequence[Cell], metric: Metric, margin: float | None = None) -> Images:
-    """Compare the architectures of one data set image by image, where their runs have kept answers."""
+def compare_by_image(
+    cells: Sequence[Cell], metric: Metric, verdicts: Sequence[Pair], margin: float | None = None
+) -> Images:
+    """Compare the architectures of one data set image by image, where their runs have kept answers.
+
+    The verdicts are those on all pairs of these cells under the metric.
+    """
     test, notes = read_test_set(cells)
     if test is None or not test.cells:
         return NONE._replace(notes=notes)
@@ -70,26 +75,15 @@ def compare_by_image(cells: Sequence[Cell], metric: Metric, margin: float | None
     compared = pairs.compare_images(test)
     binned, numbers = poses.binned_poses(test), hardest.hardest_images(test)
     lines = {answers.cell.label: poses.error_lines(answers, binned) for answers in test.cells} if binned else {}
-    verdicts = compare_pairs(cells, metric, margin) if compared else []
-    blocks = [*_pairs(compared, verdicts, metric), *_classes(test, compared, metric, margin)]
-    if numbers:
-        table = hardest.hardest_table(test, numbers)
-        blocks.append(Block("The hardest images", [], table, "hardest", ABOUT_HARDEST))
-    return Images(notes, blocks, compared, lines, hardest.pictures(test, numbers))
-
-
-def _pairs(compared: list[ImagePair], verdicts: Sequence[Pair], metric: Metric) -> list[Block]:
-    if not compared:
-        return []
-    words, table = pairs.sentences(compared, MOST_SENTENCES), pairs.image_table(compared, verdicts, metric)
-    return [Block("Pairs of architectures image by image", words, table, "image-pairs", ABOUT_PAIRS)]
-
-
-def _classes(test: AnsweredSet, compared: list[ImagePair], metric: Metric, margin: float | None) -> list[Block]:
-    blocks = [Block("Accuracy by class", [], classes.class_table(test, metric), "classes", ABOUT_CLASSES)]
+    shown: list[Block] = []
+    if compared:
+        words, table = pairs.sentences(compared, MOST_SENTENCES), pairs.image_table(compared, verdicts, metric)
+        shown.append(Block("Pairs of architectures image by image", words, table, "image-pairs", ABOUT_PAIRS))
+    shown.append(Block("Accuracy by class", [], classes.class_table(test, metric), "classes", ABOUT_CLASSES))
     if compared:
         table = classes.class_pairs(test, compared, metric, margin)
-        blocks.append(
-            Block("Pairs of architectures by class", [], table, "class-pairs", ABOUT_CLASS_PAIRS, folded=True)
-        )
-    return blocks
+        shown.append(Block("Pairs of architectures by class", [], table, "class-pairs", ABOUT_CLASS_PAIRS, folded=True))
+    if numbers:
+        table = hardest.hardest_table(test, numbers)
+        shown.append(Block("The hardest images", [], table, "hardest", ABOUT_HARDEST))
+    return Images(notes, shown, compared, lines, hardest.pictures(test, numbers))
