@@ -161,8 +161,9 @@ def test_rows_are_copied_without_the_place_where_they_were_made(
     assert train(*words, runs=tmp_path / "runs").returncode == 0
     trained, folder = RunDir(only_run(tmp_path / "runs").path), tmp_path / "2026-11-26-small"
     folder.mkdir()
-    claim = "{claim: Small, hardware: a CPU, command: python train.py, code: [train.py], holds: [], commit: HEAD}"
-    (folder / "claim.yaml").write_text(claim.replace("{", "").replace("}", "").replace(", ", "\n"))
+    claim = "claim: Small, hardware: a CPU, command: python train.py, code: [train.py], holds: [], commit: HEAD"
+    claim += ", uncommitted: whatever the clone that is tested has"
+    (folder / "claim.yaml").write_text(claim.replace(", ", "\n"))
     assert run(monkeypatch, "collect", folder, trained.path) == 0, capsys.readouterr().out
     copied = RunDir(only_run(folder / "runs").path)
     assert copied.rows() == trained.rows()
