@@ -153,7 +153,8 @@ def _plugins(config: Config, arch: Arch) -> tuple[str, ...]:
 def entries_of(config: Config) -> list[registry.Entry]:
     """Return what a configuration picks from the registry."""
     arch = config.arch
-    used = [registry.find("arch", arch.name), registry.find("net", arch.net or ""), find_dataset(config.data.name)]
+    used = [registry.find("arch", arch.name), find_dataset(config.data.name)]
+    used[1:1] = [registry.find("net", arch.net)] if arch.net else []  # none before it is resolved
     used += [registry.find("metric", name) for name in config.eval.metrics]
     return used + ([registry.find("transform", arch.transform)] if arch.transform else [])
 
