@@ -8,16 +8,17 @@ from typing import Any
 
 import yaml
 
-from stn.runs.directory import RunDir
+from stn.runs.directory import RunDir, find_runs
 from stn.runs.files import read_rows, write_atomic
 
 COLLECTED = ("env.json", "config.yaml", "status.json", "results.jsonl", "metrics.jsonl")
-"""Files of a run directory that are copied; others below runs/, such as a report on them, are no rows."""
+"""Files of a run directory that are copied."""
 
 
 def digest(folder: Path) -> str:
-    """Return the hash of a claim's rows: of the files of its runs that were collected, and of its record."""
-    rows = [path for name in COLLECTED for path in folder.glob(f"runs/*/*/*/{name}")]
+    """Return the hash of a claim's rows: of all files of its run directories, hidden ones too, and of its record."""
+    folder = folder.resolve()
+    rows = [path for run in find_runs([str(folder / "runs")]) for path in run.path.rglob("*")]
     files = sorted(path for path in [*rows, folder / "record.json"] if path.is_file())
     lines = [f"{path.relative_to(folder)} {hashlib.sha256(path.read_bytes()).hexdigest()}\n" for path in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]

@@ -12,7 +12,7 @@ set -euo pipefail
 
 # A job that an array's task submits has the variables of that array as well: scontrol knows better.
 if [[ ${SLURM_ARRAY_JOB_ID:-} && $(scontrol show job "$SLURM_JOB_ID") == *ArrayJobId=* ]]; then
-  echo "error: an array's tasks would train the same seeds; arrays: use slurm/sweep.sh, or --seeds 0-9 in one job" >&2
+  echo "error: every task of this array would train the same seeds; use slurm/sweep.sh, or --seeds 0-9 in one job" >&2
   exit 2
 fi
 

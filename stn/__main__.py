@@ -11,7 +11,7 @@ if __name__ == "__main__":
 COMMANDS = {
     "train": "train one architecture, in this process: train.py",
     "check": "build a network and print it, with the arguments of train",
-    "list": "print architectures, networks, data sets and recipes, or architectures like a pattern",
+    "list": "print architectures, networks, data sets and recipes, or architectures that match a pattern",
     "evaluate": "evaluate a finished run again, or weights from anywhere",
     "show": "draw the pictures of a finished run again",
     "export": "write weights, model card and ONNX of a finished network",

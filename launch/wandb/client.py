@@ -111,7 +111,7 @@ class SeedUpload:
         if self.result is None:
             return True
         has = {key: run.summary.get(key) for key in self.marks}
-        return run.state in ("finished", "failed") and has == self.marks
+        return run.state in ("finished", "failed", "preempted") and has == self.marks
 
 
 def one_line(error: Exception) -> str:

@@ -23,8 +23,12 @@ def begin(arguments: list[str], draws: bool) -> tuple[list[Command], Neighbours]
             fail(error)
     first = commands[0]
     several = len(commands) > 1 or len(parse_seeds(first.train.seeds)) > 1
-    if os.environ.get("WANDB_SWEEP_ID") and several and not first.check and first.log.wandb != "disabled":
-        fail("a W&B agent gives its run one id, here each seed is a run: one seed a call, or python -m launch sweep")
+    logs = "disabled" not in (first.log.wandb, os.environ.get("WANDB_MODE"))
+    if os.environ.get("WANDB_SWEEP_ID") and logs and several and not first.check:
+        fail(
+            "the run of a W&B agent has one id, but each seed is a run of its own: "
+            "train one seed a call, or use python -m launch sweep"
+        )
     if draws and first.log.pictures and not first.check and first.train.threads != 1:
         PAINTER.start()
     return commands, neighbours

@@ -24,6 +24,7 @@ from stn.config.dataset import Dataset, build_dataset, find_dataset
 from stn.config.resolve import signature
 from stn.config.schema import Config
 from stn.config.yaml_files import load_yaml
+from stn.data.rng import initialised
 from stn.data.stream import Stream
 from stn.models.build import build_network
 from stn.models.wirings import count_parameters
@@ -76,9 +77,11 @@ The network takes normalised images [B, {shape}], any B, and returns logits [B, 
 import torch
 from safetensors.torch import load_file
 from stn.config.yaml_files import load_yaml
+from stn.data.rng import initialised
 from stn.models.build import build_network
 
-network = build_network(load_yaml("config.yaml")).eval(){double}
+network = initialised(lambda: build_network(load_yaml("config.yaml")), {row["seed"]}){double}
+network.eval()
 network.load_state_dict(load_file("model.safetensors"))
 
 images = torch.rand(5, {shape}{dtype})  # pixels from 0 to 1
@@ -104,9 +107,10 @@ def write_onnx(network: nn.Module, x_BCHW: Tensor, path: Path) -> None:
         logger.setLevel(level)
 
 
-def exported_logits(folder: Path, x_BCHW: Tensor) -> Iterator[Tensor]:
+def exported_logits(folder: Path, x_BCHW: Tensor, seed: int) -> Iterator[Tensor]:
     """Yield what the files compute: the card's network, and the ONNX file where onnxruntime is installed."""
-    network = build_network(load_yaml(folder / "config.yaml")).eval().to(x_BCHW.dtype)
+    network = initialised(lambda: build_network(load_yaml(folder / "config.yaml")), seed).to(x_BCHW.dtype)
+    network.eval()
     network.load_state_dict(load_file(folder / "model.safetensors"))
     with torch.no_grad():
         yield network(x_BCHW)
@@ -158,7 +162,7 @@ def export_run(path: str, seed: int | None, out: Path, onnx: bool) -> None:
         (folder / "card.md").write_text(card(config, row, env, network, dataset), encoding="utf-8")
         if onnx:
             write_onnx(network, x_BCHW[:1].expand(3, -1, -1, -1), folder / "model.onnx")
-        far = max(float((logits - logits_BK).abs().max()) for logits in exported_logits(folder, x_BCHW))
+        far = max(float((logits - logits_BK).abs().max()) for logits in exported_logits(folder, x_BCHW, row["seed"]))
         if not far <= TOLERANCE:
             fail(f"what was exported differs from the trained network by {far:.3g}; nothing was written", code=1)
         for name in FILES:  # none of an earlier export stays behind

@@ -37,17 +37,17 @@ def _print_files(title: str, paths: dict[str, Path]) -> None:
 
 
 def _like(pattern: str) -> dict[str, registry.Entry]:
-    """Return the architectures like a pattern; a word without *, ? or [ is looked for within their names."""
+    """Return the architectures that match a pattern; a word without *, ? or [ is looked for within their names."""
     asked = pattern.lower().replace("-", "_")
     asked = asked if set(asked) & set("*?[") else f"*{asked}*"  # a shell makes stn* of the folder stn the word stn
     return {name: entry for name, entry in registry.entries["arch"].items() if fnmatchcase(name.lower(), asked)}
 
 
 def list_names(pattern: str = "*") -> int:
-    """Print every name with a line of explanation, or the architectures like a pattern."""
+    """Print every name with a line of explanation, or the architectures that match a pattern."""
     if pattern != "*":
         if not (found := _like(pattern)):
-            raise ValueError(f"no architecture is like {pattern!r:.80}; --list without a pattern has them all")
+            raise ValueError(f"no architecture matches {pattern!r:.80}; --list without a pattern has them all")
         _print_entries("Architectures (--arch)", found)
         return 0
     for kind, title, flag in TITLES:

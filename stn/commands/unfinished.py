@@ -99,8 +99,8 @@ def _say_what_begins_anew(run: RunDir, seeds: set[int]) -> None:
         ours = sorted(seeds if other.seeds is None else seeds.intersection(other.seeds))
         begun = [s for s in ours if checkpoints.saved_steps(other, s) and not checkpoints.saved_steps(run, s)]
         if begun:
-            again = "the same --seeds in as many processes as before would resume them"
-            warn(f"seeds {format_seeds(begun)} begin anew, which {other.path} has begun: {again}")
+            again = "the same --seeds in as many processes as before resume them"
+            warn(f"seeds {format_seeds(begun)} begin anew, although {other.path} has checkpoints of them: {again}")
 
 
 def _begun(group: list[Trial]) -> bool:

@@ -173,7 +173,8 @@ def parse(arguments: list[str]) -> list[Command]:
         if len(commands) * len(parse_seeds(commands[0].train.seeds)) > MOST_SEEDS:
             raise ValueError(f"{len(commands)} settings have more than {MOST_SEEDS:,} seeds together")
         if not commands[0].list:
-            refuse_copies(os.environ)
+            if not commands[0].check:
+                refuse_copies(os.environ)
             resolve_all(commands)  # here, to refuse what cannot be trained before torch is imported
         return commands
     except ValueError as error:

@@ -45,7 +45,7 @@ class Log(Section):
     wandb_entity: fields.WandbEntity | None = _of_client("ENTITY")
     """User or team there; by default $WANDB_ENTITY, else the one that you are logged in as."""
     wandb_group: fields.WandbGroup | None = _of_client("RUN_GROUP")
-    """Group of the seeds' runs; None: one for each experiment, over which W&B draws mean and spread."""
+    """Group of the seeds' runs; by default $WANDB_RUN_GROUP, else one an experiment: W&B draws means over it."""
     wandb_tags: fields.WandbTags = _of_client("TAGS", ())
     """Tags of the runs, beside architecture, data set and name; by default $WANDB_TAGS."""
     wandb_notes: fields.WandbNotes | None = _of_client("NOTES")

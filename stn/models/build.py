@@ -20,6 +20,9 @@ def build_network(config: Config) -> nn.Module:
     except ValueError as error:
         raise ValueError(f"{arch.name} on {arch.net}: {error}") from None
     if isinstance(network, nn.Module) and any(map(is_lazy, network.parameters())):
+        training = network.training
+        network.eval()
         with torch.no_grad():
             network(torch.zeros(2, *dataset.shape))
+        network.train(training)
     return network  # type: ignore[no-any-return]

@@ -67,8 +67,9 @@ class WandbSink:
                 for seed in seeds:
                     self.runs[seed] = SeedRun(wandb, config, sig, seed, "online", run, str(run.path))
                     if (at := self.runs[seed].next) and not any(row["seed"] == seed for row in ours):
-                        rows = f"rows up to step {(at - 1) // len(KINDS)} of another training as {self.runs[seed].id}"
-                        warn(f"W&B has {rows}, and takes none before them; --name or --log.wandb-project tells apart")
+                        rows = f"rows up to step {(at - 1) // len(KINDS)} as {self.runs[seed].id}"
+                        why = "of an earlier start, or of another training, which another --name tells apart"
+                        warn(f"W&B has {rows}, and takes none before them: {why}")
                 self.write(ours)  # what a kill, or a time without network, kept from the server
                 return
             except wandb.Error as error:

@@ -125,6 +125,4 @@ def test_another_training_of_the_same_seed_is_said(server: WandbServer, tmp_path
     said: list[str] = []
     for folder in ("other", "runs/exp/abcabcabcabc/0-7"):
         WandbSink(RunDir(tmp_path / folder), config(wandb="online"), "abcabcabcabc", [0, 1], said.append).close([])
-    assert [text.split(", and takes")[0] for text in said] == [
-        "W&B has rows up to step 200 of another training as exp-abcabcabcabc-0"
-    ]
+    assert [text.split(", and takes")[0] for text in said] == ["W&B has rows up to step 200 as exp-abcabcabcabc-0"]

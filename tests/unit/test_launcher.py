@@ -117,6 +117,8 @@ COPIES = "error: srun has started 4 copies of this command, which would train th
 def test_copies_that_srun_starts_are_refused(
     environ: dict[str, str], refused: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    for name in ("SLURM_PTY_PORT", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     for name, value in ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"} | environ).items():
         monkeypatch.setenv(name, value)
     assert command_line.parse(["--list"])
@@ -129,6 +131,8 @@ def test_copies_that_srun_starts_are_refused(
 
 
 def test_a_sweep_in_copies_is_refused_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_PTY_PORT", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
     with pytest.raises(ValueError, match="srun has started 4 copies"):
         start_sweep("smoke", Submission(runs=str(tmp_path)))

@@ -103,6 +103,8 @@ def _suggestion(flag: str, own: set[str]) -> str:
     keys = {key for _, key in _FIELDS}
     if (key := positive.replace("-", "_")) in keys:
         return f"use {_of_sections(key, no)}"
+    if swapped := [name for name in (*FLAGS, *_COMMAND_FLAGS, *own) if sorted(name) == sorted(flag)]:
+        return f"did you mean {swapped[0]}?"
     if not no and (near := closest(flag, {*FLAGS, *_COMMAND_FLAGS, *own}, _ALIKE)):
         return f"did you mean {near}?"
     near = closest(positive, keys, _ALIKE)

@@ -141,7 +141,7 @@ _HINTS = {
     "there is no moving average of the weights; add it to the training loop, train.py": (
         "model-ema ema use-ema model-ema-decay ema-decay model-ema-warmup model-ema-steps model-ema-force-cpu"
     ),
-    "there is none such, only --data.rotate, translate, scale, shear, crop, flip, cutout; register data of your own": (
+    "no such augmentation; there are --data.rotate, translate, scale, shear, crop, flip, cutout, or data of your own": (
         "color-jitter colour-jitter color-jitter-prob grayscale-prob gaussian-blur-prob vflip aa auto-augment "
         "randaugment ra-magnitude aug-repeats aug-splits train-crop-mode crop-pct"
     ),

@@ -49,7 +49,8 @@ def refuse_copies(environ: Mapping[str, str]) -> None:
     if copies != "1" and "WORLD_SIZE" not in environ and not alone:
         raise ValueError(
             f"srun has started {copies} copies of this command, which would train the same seeds; "
-            "use sbatch slurm/train.sh, which trains in several processes, or srun -n 1"
+            "use sbatch slurm/train.sh, which trains in several processes, or srun -n 1; "
+            "if each has seeds of its own, start it by env -u SLURM_STEP_NUM_TASKS"
         )
 
 

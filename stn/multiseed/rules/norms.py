@@ -34,7 +34,7 @@ def _synchronised(all_reduce: AllReduce, used_B, x, running_mean, running_var, w
     dtype = torch.promote_types(x.dtype, torch.float32)
     over = [d for d in range(x.dim()) if d != 1]
     per_channel = [1, -1] + [1] * (x.dim() - 2)
-    folded, rest = divmod(len(x), len(used_B))  # rows of x to an image, as after flatten(0, 1)
+    folded, rest = divmod(len(x), len(used_B))  # rows of x to an image, image by image, as after flatten(0, 1)
     if rest:
         raise ValueError(f"batch norm of {len(x)} rows, which are no multiple of {len(used_B)} images, over ranks")
     used = used_B.to(dtype).repeat_interleave(folded).view(-1, *[1] * (x.dim() - 1))

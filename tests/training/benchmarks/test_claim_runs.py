@@ -11,7 +11,8 @@ import pytest
 from tests.support.paths import ROOT
 from tests.training.benchmarks.test_claims import R, run
 
-SHALLOW = ROOT / ".git" / "shallow"
+words = ["git", "rev-parse", "--is-shallow-repository"]
+WHOLE = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() == "false"
 DIRTY = "runs/finnveden_r_full/a4d8eaca69c0/6-9"
 
 
@@ -26,7 +27,7 @@ def test_make_claims_checks_and_then_lists() -> None:
     assert [line.partition("claims.py ")[2] for line in told if "claims.py" in line] == ["check", "list"]
 
 
-@pytest.mark.skipif(not (ROOT / ".git").exists() or SHALLOW.exists(), reason="needs the commits of the claims")
+@pytest.mark.skipif(not WHOLE, reason="needs the commits of the claims")
 def test_the_list_names_runs_with_uncommitted_changes_and_commits_that_the_clone_lacks(
     copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -54,3 +55,17 @@ def test_a_claim_says_what_is_known_of_uncommitted_changes(
     file.write_text(file.read_text().replace("uncommitted: >-", "nothing: >-"))
     assert run(monkeypatch, "check", copy) == 1
     assert f"{R}: {DIRTY} was trained with uncommitted changes, and claim.yaml does" in capsys.readouterr().out
+
+
+def test_a_row_that_is_hidden_or_lies_elsewhere_counts(
+    copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is read is hashed."""
+    run_dir = copy / DIRTY
+    (run_dir / ".rows").mkdir()
+    (run_dir / ".rows" / "9").write_text((run_dir / "results.jsonl").read_text().splitlines()[0])
+    assert run(monkeypatch, "check", copy) == 1
+    assert "its rows are not those that were collected" in capsys.readouterr().out
+    shutil.rmtree(run_dir / ".rows")
+    shutil.copytree(run_dir, copy / "runs" / "deep" / "a" / "b" / "c" / "6-9")
+    assert run(monkeypatch, "check", copy) == 1

@@ -81,7 +81,7 @@ def test_seeds_that_another_division_has_begun_are_said_to_begin_anew(tmp_path: 
     assert "begin anew" not in capsys.readouterr().out
     again.run.lease.release()
     (second, *_) = lock(tmp_path, "2-5")
-    assert f"warning: seeds 2 begin anew, which {first.run.path} has begun" in capsys.readouterr().out
+    assert f"warning: seeds 2 begin anew, although {first.run.path} has checkpoints of them" in capsys.readouterr().out
     save_seed(second.run, 2, 2, SeedCheckpoint({"w": torch.ones(2)}, {}, {}, {}), keep=2)
     second.run.lease.release()
     lock(tmp_path, "2-5")
@@ -90,6 +90,8 @@ def test_seeds_that_another_division_has_begun_are_said_to_begin_anew(tmp_path: 
 
 def test_a_start_says_on_what_it_trains(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accelerate's settings of the machine, or a launcher, may have decided it."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
     (one, *_) = lock(tmp_path, "0-3")
     assert f"device    CPU, threads: {torch.get_num_threads()}, fp32\n" in capsys.readouterr().out
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")

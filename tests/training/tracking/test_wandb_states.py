@@ -28,8 +28,7 @@ class Ended:
 
 @pytest.fixture
 def seed_run(tmp_path, monkeypatch: pytest.MonkeyPatch):
-    import wandb
-
+    wandb = pytest.importorskip("wandb")
     monkeypatch.setattr(wandb, "init", Ended)
     config = resolve(Config(arch=Arch(name="cnn")))
     return lambda **settings: SeedRun(wandb, config, "abc", 0, "online", RunDir(tmp_path), str(tmp_path), **settings)

@@ -1,4 +1,4 @@
-"""--list and `stn list`: every name, the sweeps, and architectures like a pattern."""
+"""--list and `stn list`: every name, the sweeps, and architectures that match a pattern."""
 
 import re
 
@@ -57,7 +57,7 @@ def test_without_a_pattern_everything_is_listed(words: list[str], capsys: pytest
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--list", "vit*"], "no architecture is like 'vit*'; --list without a pattern has them all"),
+        (["--list", "vit*"], "no architecture matches 'vit*'; --list without a pattern has them all"),
         (["--arch", "stn*"], "no architecture 'stn*'; a pattern goes to --list, which prints those like it"),
         (["--list", "a", "b"], "b belongs to no flag; "),
     ],
