@@ -165,7 +165,7 @@ def test_what_cannot_succeed_fails_once(cluster: Cluster, tmp_path: Path) -> Non
     uneven = cluster.submit(tmp_path / "uneven", "--nodes", 2, "--ntasks", 4, SCRIPT, "--arch", "cnn")
     tasks = cluster.submit(tmp_path / "array", "--array", "0-1", SCRIPT, "--runs", tmp_path / "runs")
     assert set(tasks.wait(60).states().values()) == {"FAILED"}, tasks.tell()
-    assert tasks.log().count("error: an array's tasks would train the same seeds") == 2
+    assert tasks.log().count("error: every task of this array would train the same seeds") == 2
     for job, code in ((elsewhere, "2:0"), (uneven, "2:0"), (bad, "1:0")):
         job.wait(60)
         assert (job.state(), job.facts()["ExitCode"], restarted(job)) == ("FAILED", code, 0), job.tell()

@@ -75,5 +75,5 @@ def test_an_array_of_trainings_is_refused(project: Path) -> None:
     (project / "env").unlink()
     refused = start(project, SLURM_ARRAY_JOB_ID="5")
     assert refused.returncode == 2
-    assert "arrays: use slurm/sweep.sh, or --seeds 0-9 in one job" in refused.stderr
+    assert "use slurm/sweep.sh, or --seeds 0-9 in one job" in refused.stderr
     assert not (project / "env").exists()
