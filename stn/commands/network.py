@@ -1,6 +1,8 @@
 """The network of a configuration, tried before training: what cannot be trained is refused."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 
 import torch
 from torch import nn
@@ -49,6 +51,7 @@ def try_network(config: Config, runtime: Runtime | None = None) -> nn.Module:
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, dataset.classes):
         found = [*logits.shape] if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ValueError(f"{config.arch.name} returns {found} for two images, not logits [2, {dataset.classes}]")
+    _refuse_output_in_training(config.arch.name, network, shape, dataset.classes)
     if not any(parameter.requires_grad for parameter in network.parameters()):
         raise ValueError(f"{config.arch.name} has no parameter to train")
     if config.optim.accumulate > 1:
@@ -68,6 +71,17 @@ def try_network(config: Config, runtime: Runtime | None = None) -> nn.Module:
     return network
 
 
+def _refuse_output_in_training(name: str, network: nn.Module, shape: tuple[int, ...], classes: int) -> None:
+    """Raise ValueError for networks that return more in training, as torchvision's with auxiliary classifiers."""
+    shapes = right = [[2, classes], [2]]
+    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):  # two images may not suit
+        out = network(torch.zeros(2, *shape))
+        shapes = [[*torch.as_tensor(part).shape] for part in (out if isinstance(out, tuple) else (out, 0.0))]
+    if shapes not in (right, [[2, classes], []]):
+        found = ", ".join(map(str, shapes))
+        raise ValueError(f"{name} returns {found} in training, not logits [2, {classes}] or these and a penalty [2]")
+
+
 def _meaningless(config: Config, network: nn.Module) -> Iterator[str]:
     """Yield what is set and changes nothing, but the signature."""
     for field, by, values in _MATTERS:
@@ -84,9 +98,7 @@ def _refuse_other_results(config: Config, shape: tuple[int, ...], runtime: Runti
     compiles, ranks = (runtime.compiles, runtime.world) if runtime else (config.train.compile, 1)
     parts = config.optim.accumulate
 
-    def build() -> nn.Module:
-        return build_network(config)
-
+    build = partial(build_network, config)
     fault = keeps_beside_checkpoints(build, shape)
     if not fault and not runs_as_written(build, shape):
         fault = "computes otherwise here than by itself"

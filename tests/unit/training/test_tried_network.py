@@ -85,6 +85,20 @@ def test_state_that_is_no_tensor_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         network.try_network(resolve(Config()))
 
 
+@pytest.mark.parametrize("others", [1, 2])
+def test_more_than_logits_in_training_is_refused(others: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchvision's networks with auxiliary classifiers return it; a penalty has a number an image."""
+
+    class Auxiliary(Flat):
+        def forward(self, x: Tensor) -> Any:
+            logits = super().forward(x)
+            return (logits, *[logits] * others) if self.training else logits
+
+    monkeypatch.setattr(network, "build_network", lambda config: Auxiliary("last"))
+    with pytest.raises(ValueError, match=r"stn_slx returns (\[2, 10\], )+\[2, 10\] in training, not logits \[2, 10\]"):
+        network.try_network(resolve(Config()))
+
+
 def test_a_network_without_anything_to_train_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "build_network", lambda config: Flat("last").requires_grad_(False))
     with pytest.raises(ValueError, match="stn_slx has no parameter to train"):
