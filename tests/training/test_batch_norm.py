@@ -15,14 +15,14 @@ WORDS = ("--arch", "stn_c0", "--net", "tutorial_norm", "--precision", "fp64", "-
 def test_rows_that_are_folded_into_the_batch_are_used_or_not_with_their_image() -> None:
     """As batch norm after flatten(0, 1); of five images the last fills a part of the batch."""
     x, used = torch.randn(5, 3, 7, dtype=torch.float64), torch.tensor([1, 1, 1, 1, 0])
-    running = [torch.zeros(7, dtype=torch.float64), torch.ones(7, dtype=torch.float64)]
-    theirs = [tensor.clone() for tensor in running]
-    ours = _synchronised(lambda t: t, used, x.flatten(0, 1), *running, None, None, 0.1, 1e-5)
+    mean, var = torch.zeros(7, dtype=torch.float64), torch.ones(7, dtype=torch.float64)
+    theirs = mean.clone(), var.clone()
+    ours = _synchronised(lambda t: t, used, x.flatten(0, 1), mean, var, None, None, 0.1, 1e-5)
     right = F.batch_norm(x[:4].flatten(0, 1), *theirs, training=True)
     torch.testing.assert_close(ours[:12], right)
-    torch.testing.assert_close(running, theirs)
+    torch.testing.assert_close((mean, var), theirs)
     with pytest.raises(ValueError, match="no multiple of 5 images"):
-        _synchronised(lambda t: t, used, x.flatten(0, 1)[:13], *running, None, None, 0.1, 1e-5)
+        _synchronised(lambda t: t, used, x.flatten(0, 1)[:13], mean, var, None, None, 0.1, 1e-5)
 
 
 @pytest.mark.parametrize(
