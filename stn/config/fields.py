@@ -46,7 +46,7 @@ def _wandb_name(what: str, most: int) -> AfterValidator:
 
 def _split_at_commas(tags: Any) -> Any:
     """Split 'a,b' into two tags, as W&B does with WANDB_TAGS."""
-    tags = [tags] if isinstance(tags, str) else tags
+    tags = [tag.strip() for tag in tags.split(",")] if isinstance(tags, str) else tags
     texts = isinstance(tags, tuple | list) and all(isinstance(tag, str) for tag in tags)
     return tuple(part for tag in tags for part in tag.split(",")) if texts else tags
 

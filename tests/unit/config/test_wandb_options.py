@@ -43,7 +43,7 @@ def test_tags_with_commas_between_are_several() -> None:
 def test_defaults_are_the_clients_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the configuration, so that an upload from a machine without them goes to the same place."""
     before = signature(resolve(Config()))
-    kept = {"PROJECT": "mine", "ENTITY": "team", "RUN_GROUP": "all of it", "TAGS": "a,b", "NOTES": "why"}
+    kept = {"PROJECT": "mine", "ENTITY": "team", "RUN_GROUP": "all of it", "TAGS": "a, b", "NOTES": "why"}
     for name, text in kept.items():
         monkeypatch.setenv(f"WANDB_{name}", text)
     log = Config().log
